@@ -1,0 +1,1 @@
+"""Ray entry points and runners: the only package that imports ray."""

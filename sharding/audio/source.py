@@ -1,0 +1,89 @@
+"""A sound file's bytes: read once, hashed on the way, looked at from any offset."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from typing import BinaryIO
+
+
+class Source:
+    """The bytes of one file, small ones in memory, large ones behind a seekable file.
+
+    The SHA-256 grows with the furthest byte that anybody has read, so that a file which is decoded from
+    front to back is read once; ``sha256`` reads what is left.
+
+    Args:
+        content: the whole file as bytes, or a seekable binary file.
+        size: its length in bytes.
+    """
+
+    def __init__(self, content: bytes | BinaryIO, size: int) -> None:
+        self.size = size
+        self.error: Exception | None = None  # what storage said while a decoder, deaf to it, was reading
+        self._bytes = content if isinstance(content, bytes) else None
+        self._file = io.BytesIO(content) if isinstance(content, bytes) else content
+        self._digest = hashlib.sha256(self._bytes or b"")
+        self._hashed = len(self._bytes or b"")
+
+    def read(self, offset: int, size: int) -> bytes:
+        """At most ``size`` bytes from ``offset``; fewer only at the end of the file."""
+        if self._bytes is not None:
+            return self._bytes[offset : offset + size]
+        self._file.seek(offset)
+        parts: list[bytes] = []
+        left = size
+        while left > 0:
+            part = self._file.read(left)
+            if not part:
+                break
+            parts.append(part)
+            left -= len(part)
+        data = b"".join(parts)
+        if offset <= self._hashed < offset + len(data):
+            self._digest.update(memoryview(data)[self._hashed - offset :])
+            self._hashed = offset + len(data)
+        return data
+
+    def view(self, offset: int = 0) -> BinaryIO:
+        """A new seekable file over the bytes from ``offset`` on."""
+        if self._bytes is not None:
+            return io.BytesIO(self._bytes[offset:])
+        return io.BufferedReader(_View(self, offset), buffer_size=1 << 18)
+
+    def sha256(self) -> str:
+        """Hex digest of the whole file."""
+        while self._hashed < self.size and self.read(self._hashed, 1 << 20):
+            pass
+        return self._digest.hexdigest()
+
+
+class _View(io.RawIOBase):
+    """A file over a ``Source`` that starts at an offset.  Decoders swallow errors: they are noted there."""
+
+    def __init__(self, source: Source, offset: int) -> None:
+        self._source, self._offset, self._position = source, offset, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position}.get(whence, self._source.size - self._offset)
+        self._position = max(0, base + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        try:
+            data = self._source.read(self._offset + self._position, len(buffer))
+        except Exception as error:
+            self._source.error = error
+            return 0
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)

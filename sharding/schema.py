@@ -1,0 +1,177 @@
+"""The tables that everything else speaks: Arrow schemas, stable identifiers, and tar-safe keys.
+
+Nothing here reads or writes a file.  A column that is not in these schemas does not exist.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import pyarrow as pa
+
+from sharding.errors import InputError
+
+FORMAT_VERSION = 1
+
+CAPTION = pa.struct(
+    [
+        ("text", pa.string()),
+        ("kind", pa.string()),  # human | machine | label
+        ("onset", pa.float64()),  # seconds in the clip; null where the caption speaks of all of it
+        ("offset", pa.float64()),
+        ("source", pa.string()),  # clip_id of the clip that it was taken over from; null: its own
+    ]
+)
+INTERVAL = pa.struct([("start", pa.float64()), ("end", pa.float64())])  # seconds in the original
+
+CATALOGUE = pa.schema(
+    [
+        ("clip_id", pa.string()),  # <dataset>/<part>/<published stem>
+        ("dataset", pa.string()),
+        ("part", pa.string()),
+        ("split", pa.string()),  # clotho: development ...; audiocaps: train ...; wavcaps: train
+        ("path", pa.string()),  # below the dataset's folder; ARCHIVE.zip!/MEMBER; null: no audio
+        ("problem", pa.string()),  # null | missing | out_of_root: known before any audio is read
+        ("captions", pa.list_(CAPTION)),  # in published order and text
+        ("identity", pa.string()),  # freesound:117790, youtube:r1nicOVtvkQ@130.000, bbc:..., null
+        ("interval", INTERVAL),  # part of the original that the clip covers; null: not known
+        ("licence", pa.string()),
+        ("uploader", pa.string()),
+        ("title", pa.string()),
+        ("keywords", pa.list_(pa.string())),
+        ("published_duration_s", pa.float64()),
+        ("notes", pa.list_(pa.string())),  # defects met in the tables, in words
+    ]
+)
+
+WINDOW = pa.struct(
+    [
+        ("window", pa.int32()),
+        ("start_s", pa.float64()),  # in the clip
+        ("duration_s", pa.float64()),
+        ("pack", pa.string()),  # file below OUT/.build/packs
+        ("offset", pa.int64()),  # bytes into the pack
+        ("bytes", pa.int64()),
+        ("sha256", pa.string()),
+    ]
+)
+FACTS = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("error", pa.string()),  # null: decoded; else one of sharding.audio.ERROR_CLASSES
+        ("detail", pa.string()),  # the error in words; or a remark
+        ("source_bytes", pa.int64()),
+        ("source_sha256", pa.string()),
+        ("codec", pa.string()),  # e.g. "FLAC/PCM_16"
+        ("source_rate", pa.int32()),
+        ("source_channels", pa.int32()),
+        ("duration_s", pa.float64()),
+        ("pcm_sha256", pa.string()),  # of the canonical samples: int16, mono, 32 kHz
+        ("peak", pa.float64()),  # of full scale, linear
+        ("rms", pa.float64()),
+        ("bandwidth_hz", pa.float64()),
+        ("copied", pa.bool_()),  # source bytes taken over untouched
+        ("ext", pa.string()),  # suffix in the shard: flac, wav, opus, mp3 ...
+        ("windows", pa.list_(WINDOW)),
+    ]
+)
+FINGERPRINTS = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("codes", pa.large_binary()),  # uint32, little-endian, one a hop
+        ("flags", pa.large_binary()),  # uint8, one a hop: 1 where the frame is informative
+    ]
+)
+MATCHES = pa.schema(
+    [
+        ("a", pa.string()),  # clip_id; a < b
+        ("b", pa.string()),
+        ("method", pa.string()),  # identity | source_bytes | pcm | fingerprint | waveform | caption
+        ("offset_s", pa.float64()),  # b's time 0 stands at this time of a; null: not known
+        ("overlap_s", pa.float64()),
+        ("score", pa.float64()),
+        ("outcome", pa.string()),  # same | different | undecided
+    ]
+)
+FATES = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("fate", pa.string()),  # written | duplicate | withheld | filtered | failed
+        ("reason", pa.string()),  # a rule or an error class from sharding.fates.REASONS
+        ("other", pa.string()),  # the clip that it yields to
+        ("group", pa.string()),  # smallest clip_id of the verified-same component
+        ("kin", pa.string()),  # smallest clip_id of the wider circle
+        ("keys", pa.list_(pa.string())),  # its samples
+    ]
+)
+MANIFEST = pa.schema(
+    [
+        ("key", pa.string()),
+        ("clip_id", pa.string()),
+        ("window", pa.int32()),
+        ("windows", pa.int32()),  # how many the clip has
+        ("dataset", pa.string()),
+        ("split", pa.string()),
+        ("shard", pa.string()),  # file name below OUT/shards
+        ("index", pa.int32()),  # place in the shard
+        ("audio", pa.string()),  # member name
+        ("audio_offset", pa.int64()),  # of the member's data in the tar
+        ("audio_bytes", pa.int64()),
+        ("audio_sha256", pa.string()),
+        ("json_offset", pa.int64()),
+        ("json_bytes", pa.int64()),
+        ("json_sha256", pa.string()),
+        ("rate", pa.int32()),
+        ("start_s", pa.float64()),
+        ("duration_s", pa.float64()),
+        ("captions", pa.list_(CAPTION)),
+        ("group", pa.string()),
+        ("kin", pa.string()),
+        ("identity", pa.string()),
+        ("licence", pa.string()),
+    ]
+)
+
+_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+_SHORT = {ord("/"): "~", ord(" "): "+"}
+_LONG = {short: chr(byte) for byte, short in _SHORT.items()}
+
+
+def stable_id(text: str) -> int:
+    """A 64-bit signed integer that names ``text`` in every process and on every machine.
+
+    (Python's ``hash`` is salted per process: masks built on it never match across ranks.)
+    """
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def sample_key(clip_id: str, window: int = 0, windows: int = 1) -> str:
+    """The WebDataset key of a sample: reversible, free of dots, equal only for equal samples.
+
+    WebDataset cuts member names at the first dot, and 307 Clotho names hold one.  ``/`` becomes
+    ``~``, a space ``+``, every other byte outside ``[A-Za-z0-9_-]`` becomes ``=`` and two hex digits;
+    a clip of several windows adds ``@`` and the window's number.
+    """
+    key = "".join(
+        chr(byte) if byte in _PLAIN else _SHORT.get(byte, f"={byte:02X}") for byte in clip_id.encode()
+    )
+    return key if windows == 1 else f"{key}@{window:05d}"
+
+
+def parse_key(key: str) -> tuple[str, int]:
+    """The clip_id and window that ``sample_key`` encoded."""
+    body, _, window = key.partition("@")
+    out = bytearray()
+    position = 0
+    while position < len(body):
+        char = body[position]
+        if char == "=":
+            out.append(int(body[position + 1 : position + 3], 16))
+            position += 3
+            continue
+        out += _LONG.get(char, char).encode()
+        position += 1
+    try:
+        return out.decode(), int(window or 0)
+    except UnicodeDecodeError as error:
+        raise InputError("not a sample key", value=key) from error

@@ -1,0 +1,57 @@
+"""Randomness that belongs to a sample: counter-based hashes instead of generators with a state.
+
+Every random choice of the loader is ``mix(purpose, seed, epoch, clip, ...)``.  Nothing depends on which
+process draws it or on what was drawn before, and nothing depends on the version of a library.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Uint64 = NDArray[np.uint64]
+
+
+def mix(*parts: int | NDArray[np.integer]) -> Uint64:
+    """Hash integers (or arrays of them, broadcast) to uniform uint64, by SplitMix64 finalisers.
+
+    Steele, Lea, Flood: "Fast splittable pseudorandom number generators" (OOPSLA 2014), figure 16.
+    """
+    state: Uint64 = np.zeros((), dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        for part in parts:
+            state = _splitmix(state ^ _splitmix(_unsigned(part)))
+    return state
+
+
+def uniform(bits: Uint64) -> NDArray[np.float64]:
+    """Hashed bits as float64 in [0, 1)."""
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def below(bits: Uint64, limits: int | NDArray[np.integer]) -> NDArray[np.int64]:
+    """Hashed bits as integers in [0, limits)."""
+    return np.floor(uniform(bits) * np.asarray(limits)).astype(np.int64)
+
+
+def permutation(size: int, *parts: int) -> NDArray[np.int64]:
+    """A permutation of ``range(size)`` named by ``parts``: the sorting order of hashes."""
+    return np.argsort(mix(*parts, np.arange(size)), kind="stable")
+
+
+def signed(bits: Uint64) -> NDArray[np.int64]:
+    """Hashed bits as int64, the form in which seeds travel in tensors."""
+    return bits.astype(np.uint64).view(np.int64)
+
+
+def _unsigned(part: int | NDArray[np.integer]) -> Uint64:
+    if isinstance(part, int):
+        return np.asarray(part & 0xFFFFFFFFFFFFFFFF, dtype=np.uint64)
+    return np.asarray(part).astype(np.uint64)
+
+
+def _splitmix(value: Uint64) -> Uint64:
+    value = value + np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))

@@ -1,0 +1,185 @@
+"""What an epoch draws from: the clips of each item of the mixture, and how often each is drawn.
+
+Pure functions over manifest columns.  A clip is drawn, not a window: the windows of a long clip share one
+draw an epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from sharding.errors import InputError
+from training.data.hashing import permutation
+from training.data.settings import DataSettings, MixtureItem
+
+Int64 = NDArray[np.int64]
+RUNS = 0x52554E53  # purpose of a hash: the order of an item's runs
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The clips that one item of the mixture can draw.
+
+    Attributes:
+        rows: manifest rows of all windows of the clips, clip by clip, ``[windows of the pool]``.
+        starts: where each clip's windows start in ``rows``, and the end, ``[clips + 1]``.
+    """
+
+    rows: Int64
+    starts: Int64
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Runs of neighbouring clips: each draws clips ``first .. first + length`` of the pool ``item``.
+
+    ``turn`` counts the passes over the pool since epoch 0.
+    """
+
+    item: Int64
+    turn: Int64
+    first: Int64
+    length: Int64
+
+    def take(self, which: Int64) -> Spans:
+        return Spans(self.item[which], self.turn[which], self.first[which], self.length[which])
+
+
+def select_rows(table: pa.Table, split: str) -> NDArray[np.bool_]:
+    """Which manifest rows are in ``dataset/split`` (or in ``dataset``, for all of its splits)."""
+    dataset, _, part = split.partition("/")
+    chosen = pc.equal(table["dataset"], dataset)
+    if part:
+        chosen = pc.and_(chosen, pc.equal(table["split"], part))
+    mask = np.asarray(chosen.combine_chunks().to_numpy(zero_copy_only=False), dtype=bool)
+    if not mask.any():
+        pairs = table.select(["dataset", "split"]).group_by(["dataset", "split"]).aggregate([]).to_pylist()
+        known = sorted(f"{pair['dataset']}/{pair['split']}" for pair in pairs)
+        raise InputError(
+            "the shards have no such split", value=split, remedy="they have " + (", ".join(known) or "no samples")
+        )
+    return mask
+
+
+def build_pools(table: pa.Table, items: Sequence[MixtureItem]) -> list[Pool]:
+    """One pool an item: the clips of its split that have a caption of its kinds."""
+    codes = clip_codes(table)
+    return [_pool(table, codes, item) for item in items]
+
+
+def clip_codes(table: pa.Table) -> Int64:
+    """A number for each manifest row, equal for windows of one clip."""
+    return encode(table["clip_id"])
+
+
+def encode(column: pa.ChunkedArray) -> Int64:
+    """Strings as numbers, equal for equal strings, by first appearance."""
+    encoded = pc.dictionary_encode(column.combine_chunks())
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    return np.asarray(encoded.indices, dtype=np.int64)
+
+
+def _pool(table: pa.Table, codes: Int64, item: MixtureItem) -> Pool:
+    chosen = select_rows(table, item.split) & _has_caption(table["captions"], item.captions)
+    rows = np.flatnonzero(chosen)
+    if not len(rows):
+        raise InputError(
+            f"no clip of {item.split} has a caption of the kinds {', '.join(item.captions)}",
+            remedy="add kinds to the item's captions, or leave the item out",
+        )
+    # Clips in the order of their first window, windows by number: neighbours here are neighbours in shards.
+    windows = np.asarray(table["window"].to_numpy(), dtype=np.int64)[rows]
+    order = np.lexsort((windows, codes[rows]))
+    rows = rows[order]
+    firsts = np.flatnonzero(np.diff(codes[rows], prepend=-1))
+    return Pool(rows, np.append(firsts, len(rows)))
+
+
+def _has_caption(captions: pa.ChunkedArray, kinds: Sequence[str]) -> NDArray[np.bool_]:
+    """Which rows have a caption of one of ``kinds``."""
+    flags = []
+    for chunk in captions.chunks:
+        fits = pc.is_in(chunk.flatten().field("kind"), value_set=pa.array(kinds))
+        parents = np.asarray(pc.list_parent_indices(chunk))
+        counts = np.bincount(parents[np.asarray(fits.to_numpy(zero_copy_only=False), bool)], minlength=len(chunk))
+        flags.append(counts > 0)
+    return np.concatenate(flags) if flags else np.zeros(0, dtype=bool)
+
+
+def draws_per_item(pools: Sequence[Pool], settings: DataSettings) -> Int64:
+    """How many clips of each item an epoch draws, ``[items]``.
+
+    Weights or a temperature share out what the items would draw without them; the parts are rounded so that
+    they add up (largest remainders).
+    """
+    plain = np.array(
+        [_plain_draws(len(pool), item) for pool, item in zip(pools, settings.train, strict=True)], dtype=np.int64
+    )
+    weights: NDArray[np.float64]
+    if settings.temperature is not None:
+        weights = plain.astype(np.float64) ** (1.0 / settings.temperature)
+    elif settings.train[0].weight is not None:
+        weights = np.array([item.weight for item in settings.train], dtype=np.float64)
+    else:
+        return plain
+    exact = plain.sum() * weights / weights.sum()
+    counts = np.floor(exact).astype(np.int64)
+    short = int(plain.sum() - counts.sum())
+    counts[np.argsort(counts - exact, kind="stable")[:short]] += 1
+    return counts
+
+
+def _plain_draws(clips: int, item: MixtureItem) -> int:
+    if item.choose is not None:
+        return item.choose
+    wanted = max(1, round(item.repeat * clips))
+    return wanted if item.cap is None else min(item.cap, wanted)
+
+
+def epoch_spans(pools: Sequence[Pool], counts: Int64, run: int, seed: int, epoch: int) -> Spans:
+    """The runs that an epoch draws, item by item.
+
+    Each item is an endless row of passes over its clips, each pass with its runs in another order; epoch e
+    takes the ``counts[item]`` clips from place ``e * counts[item]`` on.
+    """
+    parts = [
+        _item_spans(len(pool), int(count), run, seed, epoch, item)
+        for item, (pool, count) in enumerate(zip(pools, counts, strict=True))
+    ]
+    columns: list[Any] = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    return Spans(*columns)
+
+
+def _item_spans(
+    clips: int, count: int, run: int, seed: int, epoch: int, item: int
+) -> tuple[Int64, Int64, Int64, Int64]:
+    begin, end = epoch * count, (epoch + 1) * count
+    turns, firsts, lengths = [], [], []
+    for turn in range(begin // clips, (end - 1) // clips + 1 if end > begin else begin // clips):
+        runs = permutation(-(-clips // run), RUNS, seed, item, turn)
+        first = runs * run
+        length = np.minimum(run, clips - first)
+        ends = np.cumsum(length) + turn * clips
+        # Cut the pass to [begin, end): runs on the border lose clips, so no draw is lost or made twice.
+        lost_before = np.clip(begin - (ends - length), 0, length)
+        lost_after = np.clip(ends - end, 0, length)
+        first, length = first + lost_before, length - lost_before - lost_after
+        kept = length > 0
+        firsts.append(first[kept])
+        lengths.append(length[kept])
+        turns.append(np.full(int(kept.sum()), turn, dtype=np.int64))
+    if not firsts:
+        return (np.zeros(0, np.int64),) * 4
+    first = np.concatenate(firsts)
+    return np.full(len(first), item, dtype=np.int64), np.concatenate(turns), first, np.concatenate(lengths)

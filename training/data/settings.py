@@ -1,0 +1,152 @@
+"""What a recipe says about data: plain frozen dataclasses, checked when they are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sharding.errors import InputError
+
+KINDS = ("human", "machine", "label")
+
+
+@dataclass(frozen=True)
+class MixtureItem:
+    """One part of the training mixture: a split's clips with captions of some kinds.
+
+    An epoch draws ``choose`` clips of it, or else ``min(cap, repeat × clips)``.  Draws go on from epoch to
+    epoch where they left off, so that ``repeat: 0.5`` meets every clip once in two epochs.  To weigh kinds
+    of captions against each other, list the split twice.
+    """
+
+    split: str  # dataset/split, or a dataset for all of its splits
+    captions: tuple[Literal["human", "machine", "label"], ...] = KINDS
+    weight: float | None = None  # share of the epoch's draws, relative to the other items' weights
+    repeat: float = 1.0  # passes over the clips in an epoch
+    cap: int | None = None  # most draws in an epoch
+    choose: int | None = None  # exact number of draws in an epoch
+
+    def __post_init__(self) -> None:
+        _require(bool(self.split), "an item of the mixture needs a split, such as clotho/development", None)
+        _require(bool(self.captions), f"an item of the mixture needs kinds of captions of {KINDS}", self.split)
+        _require(self.weight is None or self.weight > 0, "weight must be positive", self.weight)
+        _require(self.repeat > 0, "repeat must be positive", self.repeat)
+        _require(self.cap is None or self.cap > 0, "cap must be positive", self.cap)
+        _require(self.choose is None or self.choose > 0, "choose must be positive", self.choose)
+
+
+@dataclass(frozen=True)
+class MaskingSettings:
+    """Time and frequency masks on the normalised spectrogram (SpecAugment, arXiv 1904.08779), per sample.
+
+    ``floor`` fills with the value that silence has.  ``published`` fills with what hear21passt's code gives:
+    it masks the log-mel with 0 before ``(x + 4.5) / 5``, so that masked cells are 0.9, louder than most sound.
+    """
+
+    time_masks: int = 0
+    time_width: int = 192  # frames: a mask is shorter than this
+    freq_masks: int = 0
+    freq_width: int = 48  # bins: a mask is narrower than this
+    fill: Literal["floor", "published"] = "floor"
+
+    def __post_init__(self) -> None:
+        _require(self.time_masks >= 0 and self.freq_masks >= 0, "numbers of masks must not be negative", None)
+        _require(self.time_width >= 1, "time_width must be positive", self.time_width)
+        _require(self.freq_width >= 1, "freq_width must be positive", self.freq_width)
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """Changes to the waveform while training; every one is off until asked for."""
+
+    gain_db: float = 0.0  # gain uniform in ± this many decibels
+    noise: float = 0.0  # probability of white noise
+    noise_snr_db: tuple[float, float] = (10.0, 40.0)
+    room: float = 0.0  # probability of a synthetic room
+    room_rt60_s: tuple[float, float] = (0.1, 0.6)
+    mixup: float = 0.0  # probability that another clip of the batch is mixed in; the caption stays
+    mixup_alpha: float = 0.3  # the partner's share is the smaller of (x, 1 - x), x of Beta(alpha, alpha)
+
+    def __post_init__(self) -> None:
+        for name in ("noise", "room", "mixup"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"{name} is a probability, from 0 to 1", value)
+        _require(self.gain_db >= 0, "gain_db must not be negative", self.gain_db)
+        _require(self.mixup_alpha > 0, "mixup_alpha must be positive", self.mixup_alpha)
+        _require(0 < self.room_rt60_s[0] <= self.room_rt60_s[1], "room_rt60_s is (low, high)", self.room_rt60_s)
+        _require(self.noise_snr_db[0] <= self.noise_snr_db[1], "noise_snr_db is (low, high)", self.noise_snr_db)
+
+
+@dataclass(frozen=True)
+class ShuffleSettings:
+    """How an epoch is shuffled.
+
+    Runs of ``run`` neighbouring clips are put into a random order, and each window of about ``window`` clips
+    is then shuffled clip by clip.  So ``window / run`` places of the shards are in use at a time, which a
+    disk's or an object store's cache can hold; ``window`` as large as the data gives a true permutation.
+    """
+
+    run: int = 32  # clips
+    window: int = 65536  # clips
+    batches: Literal["mixed", "dataset", "length", "neighbours"] = "mixed"  # what a batch is drawn from
+    neighbours: str | None = None  # Parquet with clip_id and embedding (list of numbers), for `neighbours`
+
+    def __post_init__(self) -> None:
+        _require(self.run >= 1, "run must be positive", self.run)
+        _require(self.window >= 1, "window must be positive", self.window)
+        _require(
+            (self.batches == "neighbours") == (self.neighbours is not None),
+            "batches: neighbours and the file neighbours: belong together",
+            self.neighbours,
+        )
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which samples a run meets, and how they are read."""
+
+    train: tuple[MixtureItem, ...] = (MixtureItem("clotho/development"),)
+    batch_size: int = 64  # clips of a global batch, over all ranks
+    temperature: float | None = None  # items' shares are proportional to draws^(1/temperature)
+    shuffle: ShuffleSettings = field(default_factory=ShuffleSettings)
+    last: Literal["drop", "keep"] = "drop"  # the last batch of an epoch where it is incomplete
+    caption_choice: Literal["random", "rotate", "first"] = "random"  # of several captions of a clip
+    positives: Literal["clip_or_caption", "clip"] = "clip_or_caption"
+    crop: Literal["random", "centre", "start"] = "random"
+    crop_s: float = 30.0  # most seconds of a clip that a sample holds
+    lower: bool = True  # captions to lower case
+    strip_punctuation: bool = True
+    max_tokens: int = 32
+    masking: MaskingSettings = field(default_factory=MaskingSettings)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    spectrogram: Literal["worker", "device"] = "worker"  # where spectrograms are computed
+    workers: int = 2  # loader processes a rank; 0: in the training process
+    readahead: int = 4  # batches that each worker keeps ready
+    checksum: bool = False  # compare every sample's bytes with the manifest's SHA-256
+    max_failures: int = 0  # broken samples that a rank leaves out of the loss before it stops
+
+    def __post_init__(self) -> None:
+        _require(bool(self.train), "the mixture (train) is empty", None)
+        _require(self.batch_size >= 1, "batch_size must be positive", self.batch_size)
+        _require(self.crop_s > 0, "crop_s must be positive", self.crop_s)
+        _require(self.max_tokens >= 2, "max_tokens must be at least 2", self.max_tokens)
+        _require(self.workers >= 0, "workers must not be negative", self.workers)
+        _require(self.readahead >= 1, "readahead must be positive", self.readahead)
+        _require(self.max_failures >= 0, "max_failures must not be negative", self.max_failures)
+        _require(self.temperature is None or self.temperature > 0, "temperature must be positive", self.temperature)
+        weights = [item.weight is not None for item in self.train]
+        _require(
+            all(weights) or not any(weights),
+            "either every item of the mixture has a weight or none has",
+            [item.split for item in self.train if item.weight is None],
+        )
+        _require(
+            not (any(weights) and self.temperature is not None),
+            "weights and a temperature exclude each other",
+            self.temperature,
+        )
+
+
+def _require(holds: bool, what: str, value: Any) -> None:
+    if not holds:
+        raise InputError(f"data settings: {what}", value=value, remedy="change it in the recipe's data section")

@@ -1,0 +1,77 @@
+"""HTS-AT (Chen et al., 2022), the audio tower of CLAP (Wu et al., 2023)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.encoders import AudioEncoder
+from training.encoders.audio.hub import HubAudioSettings, heard, load
+
+
+@dataclass(frozen=True)
+class Settings(HubAudioSettings):
+    """CLAP's audio tower; ``width`` and ``depth`` are those of its last stage and of each of four stages."""
+
+    encoder: str = "clap"
+    source: str = "laion/clap-htsat-unfused"
+    depth: int = 2
+    heads: int = 8
+
+
+class ClapEncoder(AudioEncoder):
+    """transformers' ``ClapAudioModel`` (unfused): 10 s at 48 kHz, 64 mels, 1001 frames."""
+
+    front_end = "clap"
+    segment_s = 10.0
+
+    def __init__(self, net: Any, settings: Settings) -> None:
+        super().__init__()
+        self.net = net
+        self.hop_s = settings.hop_s or self.segment_s
+        self.max_s = settings.max_s
+        self.dim = net.config.hidden_size
+
+    def train(self, mode: bool = True) -> ClapEncoder:
+        """Batch norms stay in evaluation: one rank's statistics are not the whole batch's."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def blocks(self) -> list[nn.Module]:
+        return [block for stage in self.net.audio_encoder.layers for block in stage.blocks]
+
+    def top(self) -> list[nn.Module]:
+        return [self.net.audio_encoder.norm]
+
+    def forward(self, features: Tensor, frames: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        short = torch.zeros(len(features), 1, dtype=torch.bool, device=features.device)
+        out = self.net(input_features=features.transpose(1, 2)[:, None], is_longer=short)
+        grid = out.last_hidden_state  # [n, d, f, t]
+        starts = torch.arange(grid.shape[-1], device=frames.device) * features.shape[-1] / grid.shape[-1]
+        return (
+            out.pooler_output,
+            grid.flatten(2).transpose(1, 2),
+            heard(frames, starts).repeat(1, grid.shape[2]),
+        )
+
+
+def build(settings: Settings) -> ClapEncoder:
+    """The encoder that ``settings`` describes."""
+    sizes = {
+        "patch_embeds_hidden_size": settings.width // 8,
+        "hidden_size": settings.width,
+        "depths": (settings.depth,) * 4,
+        "num_attention_heads": tuple(max(1, settings.heads // 2**stage) for stage in (3, 2, 1, 0)),
+    }
+    rates = {
+        "hidden_dropout_prob": settings.dropout,
+        "attention_probs_dropout_prob": settings.dropout,
+        "drop_path_rate": 0.0,
+    }
+    return ClapEncoder(load("ClapAudioModel", "ClapAudioConfig", settings.source, sizes, rates), settings)

@@ -1,0 +1,39 @@
+"""Randomness that belongs to a sample: a counter-based generator on int64 tensors.
+
+Torch's generators have one state a process, so a batch that is split differently over ranks would draw
+differently.  A hash of (seed, counter) has no state: any split, device or order gives the same numbers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15)
+_MIX_1 = _signed(0xBF58476D1CE4E5B9)
+_MIX_2 = _signed(0x94D049BB133111EB)
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """A logical shift (torch's ``>>`` on int64 carries the sign)."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def mix(seeds: Tensor, counter: Tensor) -> Tensor:
+    """SplitMix64 of ``seeds`` advanced by ``counter`` steps: int64, broadcast, uniform over 64 bits."""
+    x = seeds + (counter + 1) * _GOLDEN
+    x = (x ^ _shift_right(x, 30)) * _MIX_1
+    x = (x ^ _shift_right(x, 27)) * _MIX_2
+    return x ^ _shift_right(x, 31)
+
+
+def subset(seeds: Tensor, size: int, keep: int) -> Tensor:
+    """For every seed ``[n]``, ``keep`` distinct indices below ``size``, ascending: ``[n, keep]`` int64."""
+    counter = torch.arange(size, device=seeds.device)
+    keys = mix(seeds[:, None], counter[None, :])
+    return keys.argsort(dim=1, stable=True)[:, :keep].sort(dim=1).values

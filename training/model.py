@@ -1,0 +1,60 @@
+"""A retrieval model: two encoders and a head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.encoders import AudioEncoder, EncodedAudio, EncodedText, TextEncoder
+from training.encoders.randomness import mix
+
+
+class RetrievalModel(nn.Module):
+    """Clips and captions in, the head's two sides out; the head scores sides against each other.
+
+    Whole segments of padding are taken out before the audio encoder, so that they cost nothing and cannot
+    change anything.
+    """
+
+    def __init__(self, audio: AudioEncoder, text: TextEncoder, head: Any) -> None:
+        super().__init__()
+        self.audio = audio
+        self.text = text
+        self.head = head
+
+    def encode_audio(self, features: Tensor, frames: Tensor, seeds: Tensor) -> EncodedAudio:
+        """``features [b, S, F, T]``, ``frames [b, S]``, ``seeds [b]`` to vectors of segments."""
+        clips, count = frames.shape
+        present = frames > 0
+        counter = torch.arange(count, device=seeds.device)
+        seeds = mix(seeds[:, None], counter[None, :])
+        pooled, tokens, mask = self.audio(features[present], frames[present], seeds[present])
+        segments = pooled.new_zeros(clips, count, pooled.shape[-1])
+        segments[present] = pooled
+        if not getattr(self.head, "uses_patches", False):
+            return EncodedAudio(segments, present)
+        patches = tokens.new_zeros(clips, count, *tokens.shape[1:])
+        patches[present] = tokens
+        heard = mask.new_zeros(clips, count, mask.shape[1])
+        heard[present] = mask
+        return EncodedAudio(segments, present, patches.flatten(1, 2), heard.flatten(1, 2))
+
+    def encode_text(self, tokens: Tensor, token_mask: Tensor) -> EncodedText:
+        """``tokens [b, N]`` and ``token_mask [b, N]`` to one vector a token."""
+        return EncodedText(self.text(tokens, token_mask), token_mask)
+
+    def audio_side(self, features: Tensor, frames: Tensor, seeds: Tensor) -> tuple[Tensor, ...]:
+        """What the head keeps of clips, ready to be scored."""
+        return self.head.audio_side(self.encode_audio(features, frames, seeds))
+
+    def text_side(self, tokens: Tensor, token_mask: Tensor) -> tuple[Tensor, ...]:
+        """What the head keeps of captions, ready to be scored."""
+        return self.head.text_side(self.encode_text(tokens, token_mask))
+
+    def forward(
+        self, features: Tensor, frames: Tensor, tokens: Tensor, token_mask: Tensor, seeds: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Both sides of a batch: (audio, text)."""
+        return self.audio_side(features, frames, seeds), self.text_side(tokens, token_mask)

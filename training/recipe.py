@@ -1,0 +1,337 @@
+"""A whole training run in one YAML file: typed, checked, and written back as resolved.
+
+Every section is a frozen dataclass.  A section that chooses a component (``audio: {encoder: passt, ...}``)
+takes its keys from the ``Settings`` of the module that the registry names, so a new encoder, head or loss
+brings its own settings along and nothing here changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from sharding.errors import InputError
+from training.data.settings import DataSettings
+from training.strict import Place, build, nearest, read_yaml
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """How the parameters move.
+
+    Rates: ``lr`` is reached after ``warmup_epochs`` (linear), then falls as half a cosine to ``final_lr`` at
+    the end.  ``rates`` and ``freeze`` name parameters by glob (``audio.*``, ``text.*.layer.[0-7].*``); the
+    first matching rate counts.  ``layer_decay`` multiplies the rate once more for each block below the top
+    of an encoder.
+    """
+
+    clip: float  # largest norm of the gradient of all parameters; 0: never clipped
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: float = 2e-5
+    final_lr: float = 1e-7
+    warmup_epochs: float = 1.0
+    epochs: float = 10.0
+    steps: int | None = None  # length of the run in steps instead of epochs
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    rates: dict[str, float] = field(default_factory=dict)  # glob of parameter names: factor on the rate
+    layer_decay: float = 1.0
+    freeze: tuple[str, ...] = ()  # globs of parameter names that stay as they are
+    freeze_below: dict[str, int] = field(default_factory=dict)  # audio or text: lowest block that is trained
+
+    def __post_init__(self) -> None:
+        _require(self.clip >= 0, "clip must be 0 (never clip) or a positive norm", self.clip)
+        _require(self.lr > 0 and self.final_lr >= 0, "rates must be positive", (self.lr, self.final_lr))
+        _require(
+            self.final_lr <= self.lr, "final_lr is above lr: the rate would rise to the end", self.final_lr
+        )
+        _require(self.epochs > 0, "epochs must be positive", self.epochs)
+        _require(self.steps is None or self.steps > 0, "steps must be positive", self.steps)
+        _require(self.warmup_epochs >= 0, "warmup_epochs must not be negative", self.warmup_epochs)
+        _require(
+            set(self.freeze_below) <= {"audio", "text"},
+            "freeze_below knows audio and text",
+            self.freeze_below,
+        )
+        _require(0 < self.layer_decay <= 1, "layer_decay must be in (0, 1]", self.layer_decay)
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How a step is computed; none of this changes what is computed (to rounding)."""
+
+    zero: Literal[0, 1, 2, 3] = 1  # DeepSpeed ZeRO stage: what is sharded over ranks
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    chunk: int = 0  # samples a rank encodes at once in the cached step; 0: the plain step
+    activation_checkpointing: bool = False
+    ema: float = 0.0  # decay a step of the averaged weights; 0: none are kept
+    nonfinite: Literal["stop", "skip"] = "stop"  # when the loss or the gradient is NaN or infinite
+    compile: bool = False  # torch.compile on the encoders: helps on GPUs, costs minutes at the start
+
+    def __post_init__(self) -> None:
+        _require(self.chunk >= 0, "chunk must be 0 (plain step) or a number of samples", self.chunk)
+        _require(0 <= self.ema < 1, "ema must be in [0, 1)", self.ema)
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """When a run is saved, and which checkpoints stay."""
+
+    every: int = 0  # steps between checkpoints; 0: at the end of every epoch
+    keep_last: int = 2
+    keep_best: int = 1  # by the validation metric
+
+    def __post_init__(self) -> None:
+        _require(self.every >= 0, "every must be 0 (each epoch) or a number of steps", self.every)
+        _require(self.keep_last >= 1, "keep_last must be at least 1, or nothing could resume", self.keep_last)
+        _require(self.keep_best >= 0, "keep_best must not be negative", self.keep_best)
+
+
+@dataclass(frozen=True)
+class ValidationSettings:
+    """Retrieval on a held-out split while training; on every rank."""
+
+    split: str | None = None  # dataset/split, e.g. clotho/validation; null: no validation
+    every: int = 0  # steps between validations; 0: at the end of every epoch
+    metric: str = "text_to_audio/mAP@10"  # what "best" means
+    batch: int = 32  # clips a rank encodes at once
+
+    def __post_init__(self) -> None:
+        _require(self.every >= 0, "every must be 0 (each epoch) or a number of steps", self.every)
+        _require(self.batch >= 1, "batch must be positive", self.batch)
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """Where figures go besides ``metrics.jsonl``."""
+
+    every: int = 1  # steps between lines of metrics.jsonl on the terminal
+    health: int = 10  # steps between measurements of uniformity and alignment; 0: never
+    tensorboard: bool = True
+    wandb: str | None = None  # a Weights & Biases project
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training run.  The first four sections are the ``Settings`` of the component that they choose."""
+
+    audio: Any
+    text: Any
+    head: Any
+    loss: Any
+    data: DataSettings
+    optimizer: OptimizerSettings
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    validation: ValidationSettings = field(default_factory=ValidationSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    seed: int = 0
+
+
+def registries() -> dict[str, tuple[str, Mapping[str, str]]]:
+    """Choice sections: the key that names the component, and its registry."""
+    from training.encoders import AUDIO_ENCODERS, TEXT_ENCODERS
+    from training.heads import HEADS
+    from training.losses import LOSSES
+
+    return {
+        "audio": ("encoder", AUDIO_ENCODERS),
+        "text": ("encoder", TEXT_ENCODERS),
+        "head": ("name", HEADS),
+        "loss": ("name", LOSSES),
+    }
+
+
+# Keys that people bring from other trainers, and why they do not exist here.
+REFUSED = {
+    "gradient_accumulation_steps": "accumulating small batches is not a bigger contrastive batch: each would "
+    "see only its own negatives; set engine.chunk, which encodes in chunks and scores the whole batch",
+    "gather_with_grad": "negatives always carry gradient across ranks; there is no other setting",
+    "local_loss": "every pair is scored by exactly one rank, always; there is no other setting",
+    "fp16": "float16 overflows in the attention of these encoders; set engine.dtype to bf16",
+    "hostfile": "the launcher takes the hostfile: deepspeed --hostfile FILE -m training fit ...",
+}
+REFUSED |= dict.fromkeys(
+    ("accum_freq", "grad_accum", "accumulate_grad_batches", "gas"), REFUSED["gradient_accumulation_steps"]
+)
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply ``key.path=value`` overrides (values are YAML).
+
+    ``path`` is a file, or the name of a recipe that comes with Earshot (``demo``).  Raises ``InputError``
+    that names the file, the row, the key and the nearest valid one.
+    """
+    file = Path(path)
+    packaged = RECIPES / f"{path}.yaml"
+    if not file.is_file() and packaged.is_file():
+        file = packaged
+    if not file.is_file():
+        known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.yaml")))
+        raise InputError("no such recipe", file=path, remedy=f"name a YAML file or one of: {known}")
+    tree, rows = read_yaml(file)
+    for override in overrides:
+        _apply(tree, override)
+    return parse(tree, file, rows)
+
+
+def parse(tree: Any, file: object = None, rows: Mapping[tuple[str, ...], int] | None = None) -> Recipe:
+    """A recipe from the plain tree of a YAML file."""
+    place = Place(file, (), dict(rows or {}), REFUSED)
+    mapping = place.mapping(tree)
+    place.check_keys(mapping, [field.name for field in fields(Recipe)])
+    choices = registries()
+    values: dict[str, Any] = {}
+    for section in fields(Recipe):
+        here = place.at(section.name)
+        if section.name in choices and section.name in mapping:
+            values[section.name] = _choice(mapping[section.name], *choices[section.name], here)
+        elif section.name in mapping:
+            values[section.name] = build(_section_type(section.name), mapping[section.name], here)
+        elif section.default is MISSING and section.default_factory is MISSING:
+            raise place.error(f"the section {section.name!r} is missing", remedy="add it to the recipe")
+    recipe = Recipe(**values)
+    _refuse_dangerous(recipe, place)
+    return recipe
+
+
+def to_tree(recipe: Recipe) -> dict[str, Any]:
+    """The plain tree that ``parse`` turns back into the same recipe, every default written out."""
+    return {section.name: _plain(getattr(recipe, section.name)) for section in fields(Recipe)}
+
+
+def dump(recipe: Recipe) -> str:
+    """The resolved recipe as YAML; ``load`` reads it back unchanged."""
+    return yaml.safe_dump(to_tree(recipe), sort_keys=False, allow_unicode=True, width=110)
+
+
+def digest(recipe: Recipe) -> str:
+    """A short name of the resolved recipe: equal for equal settings, whatever the file's layout."""
+    canonical = json.dumps(to_tree(recipe), sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
+
+
+# What may change between a checkpoint and its continuation: how, not what, is computed.
+_FREE_ON_RESUME = ("engine", "checkpoint", "validation", "log", "data.workers", "data.readahead")
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """Keys whose change would make a continued run another run, as ``key: old -> new``."""
+    before, after = dict(_leaves(to_tree(old))), dict(_leaves(to_tree(new)))
+    changed = [key for key in before | after if before.get(key, MISSING) != after.get(key, MISSING)]
+    return [
+        f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
+        for key in changed
+        if not any(key == free or key.startswith(free + ".") for free in _FREE_ON_RESUME)
+    ]
+
+
+def _leaves(tree: Any, path: str = "") -> Iterable[tuple[str, Any]]:
+    if isinstance(tree, dict) and tree:
+        for key, value in tree.items():
+            yield from _leaves(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, tree
+
+
+def _choice(tree: Any, key: str, registry: Mapping[str, str], place: Place) -> Any:
+    mapping = place.mapping(tree)
+    if key not in mapping:
+        raise place.error(
+            f"{place.key} does not say which: the key {key!r} is missing", remedy=_names(registry)
+        )
+    name = mapping[key]
+    if not isinstance(name, str) or name not in registry:
+        advice = nearest(name, registry) if isinstance(name, str) else ""
+        raise place.at(key).error(f"unknown {place.key} {key}", value=name, remedy=advice + _names(registry))
+    return build(importlib.import_module(registry[name]).Settings, mapping, place)
+
+
+def _names(registry: Iterable[str]) -> str:
+    return "valid: " + ", ".join(sorted(registry))
+
+
+def _section_type(name: str) -> Any:
+    types: dict[str, Any] = {
+        "data": DataSettings,
+        "optimizer": OptimizerSettings,
+        "engine": EngineSettings,
+        "checkpoint": CheckpointSettings,
+        "validation": ValidationSettings,
+        "log": LogSettings,
+        "seed": int,
+    }
+    return types[name]
+
+
+def _apply(tree: Any, override: str) -> None:
+    key, equals, text = override.partition("=")
+    path = key.strip().split(".")
+    if not equals or not all(path):
+        raise InputError("an override must read key.path=value", value=override)
+    node = tree
+    for part in path[:-1]:
+        child = node.get(part) if isinstance(node, dict) else None
+        if child is None and isinstance(node, dict):
+            child = node[part] = {}
+        if not isinstance(child, dict):
+            raise InputError(f"--set {override}: {part!r} has no keys below it", value=key)
+        node = child
+    try:
+        node[path[-1]] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError("the value of an override is not YAML", value=override) from error
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    return value
+
+
+def _refuse_dangerous(recipe: Recipe, place: Place) -> None:
+    """Settings that would train, and train something else than the recipe seems to say."""
+    checks: list[tuple[bool, str, str, str]] = [
+        (
+            recipe.optimizer.name == "adam" and recipe.optimizer.weight_decay > 0,
+            "optimizer.weight_decay",
+            "Adam adds weight decay to the gradient, where its own scaling undoes it",
+            "set optimizer.name to adamw, or weight_decay to 0",
+        ),
+        (
+            recipe.optimizer.steps is None and recipe.optimizer.warmup_epochs >= recipe.optimizer.epochs,
+            "optimizer.warmup_epochs",
+            "the run would end before its warm-up does",
+            "set warmup_epochs below epochs",
+        ),
+        (
+            recipe.checkpoint.keep_best > 0
+            and recipe.validation.split is not None
+            and "/" not in recipe.validation.metric,
+            "validation.metric",
+            "a metric is named direction/metric",
+            "for example text_to_audio/mAP@10",
+        ),
+    ]
+    for wrong, key, reason, remedy in checks:
+        if wrong:
+            raise place.at(*key.split(".")).error(f"{key} is refused: {reason}", remedy=remedy)
+
+
+def _require(holds: bool, what: str, value: object) -> None:
+    if not holds:
+        raise InputError(what, value=value)
