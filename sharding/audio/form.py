@@ -53,7 +53,12 @@ def mix(block: np.ndarray, channels: int) -> np.ndarray:
     given = block.shape[1]
     if given == channels:
         return block
-    mono = block.mean(axis=1, keepdims=True, dtype=np.float32)
+    if given == 1:
+        return np.repeat(block, channels, axis=1)
+    if given == 2:  # many times faster than a mean over so short an axis
+        mono = (block[:, :1] + block[:, 1:]) * np.float32(0.5)
+    else:
+        mono = block.mean(axis=1, keepdims=True, dtype=np.float32)
     return mono if channels == 1 else np.repeat(mono, channels, axis=1)
 
 

@@ -19,20 +19,25 @@ CHAIN = 3  # frames in a row that prove MPEG audio
 
 @dataclass(frozen=True)
 class Format:
-    """What decodes a format: libsndfile (if it can), the demuxer of FFmpeg, and whether its headers name the
-    duration exactly, so that fewer samples mean a cut."""
+    """What decodes a format: libsndfile (if it can), the demuxer of FFmpeg; whether its headers name the duration
+    exactly, so that fewer samples mean a cut; and the usual suffix of a file's name, where it is not the name."""
 
     name: str
     libsndfile: bool
     demuxer: str
     exact: bool
+    extension: str = ""
+
+    @property
+    def suffix(self) -> str:
+        return self.extension or self.name
 
 
 FORMATS = {
     entry.name: entry
     for entry in (
         Format("wav", True, "wav", True),
-        Format("rf64", True, "wav", True),
+        Format("rf64", True, "wav", True, "wav"),
         Format("w64", True, "w64", True),
         Format("aiff", True, "aiff", True),
         Format("caf", True, "caf", True),
@@ -46,22 +51,22 @@ FORMATS = {
         Format("ogg", True, "ogg", True),
         Format("mp3", True, "mp3", False),
         Format("aac", False, "aac", False),
-        Format("mp4", False, "mov", True),
-        Format("matroska", False, "matroska", True),
+        Format("mp4", False, "mov", True, "m4a"),
+        Format("matroska", False, "matroska", True, "mka"),
         Format("amr", False, "amr", False),
-        Format("asf", False, "asf", True),
+        Format("asf", False, "asf", True, "wma"),
         Format("avi", False, "avi", False),
-        Format("wavpack", False, "wv", True),
+        Format("wavpack", False, "wv", True, "wv"),
         Format("ape", False, "ape", True),
         Format("tta", False, "tta", True),
         Format("tak", False, "tak", True),
-        Format("musepack", False, "mpc", True),
-        Format("musepack8", False, "mpc8", True),
+        Format("musepack", False, "mpc", True, "mpc"),
+        Format("musepack8", False, "mpc8", True, "mpc"),
         Format("dsf", False, "dsf", True),
         Format("flv", False, "flv", False),
-        Format("realmedia", False, "rm", False),
+        Format("realmedia", False, "rm", False, "rm"),
         Format("ac3", False, "ac3", False),
-        Format("mpegts", False, "mpegts", False),
+        Format("mpegts", False, "mpegts", False, "ts"),
     )
 }
 _W64 = bytes.fromhex("726966662e91cf11a5d628db04c10000")

@@ -1,0 +1,46 @@
+"""Data for training: an exact order over plain shards, read by offset.
+
+In anyone's loop::
+
+    from sharding.manifest import Manifest
+    from training.data import AudioInput, DataSettings, Loader, MixtureItem, Order
+
+    manifest = Manifest.open("shards")
+    settings = DataSettings(train=(MixtureItem("clotho/development"),), batch_size=32)
+    order = Order(manifest.table, settings, seed=0)
+    audio = AudioInput("passt", rate=32000, segment_s=10.0, hop_s=10.0, max_s=30.0)
+    loader = Loader(manifest, order, settings, audio, tokenizer)
+    for batch in loader.epoch(0):
+        train(batch.features, batch.frames, batch.tokens, batch.token_mask)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "AudioInput": "features",
+    "AugmentSettings": "settings",
+    "Batch": "batch",
+    "DataSettings": "settings",
+    "Draws": "order",
+    "FRONT_ENDS": "spectrogram",
+    "Features": "features",
+    "FrontEnd": "spectrogram",
+    "Loader": "batch",
+    "Masking": "masking",
+    "MaskingSettings": "settings",
+    "MixtureItem": "settings",
+    "Order": "order",
+    "SequentialOrder": "order",
+    "ShuffleSettings": "settings",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: settings alone must not cost the import of torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(import_module(f"training.data.{_HOMES[name]}"), name)

@@ -10,6 +10,11 @@ from sharding.errors import InputError
 KINDS = ("human", "machine", "label")
 
 
+def _require(holds: bool, what: str, value: Any) -> None:
+    if not holds:
+        raise InputError(f"data settings: {what}", value=value, remedy="change it in the recipe's data section")
+
+
 @dataclass(frozen=True)
 class MixtureItem:
     """One part of the training mixture: a split's clips with captions of some kinds.
@@ -105,18 +110,16 @@ class ShuffleSettings:
 class DataSettings:
     """Which samples a run meets, and how they are read."""
 
-    train: tuple[MixtureItem, ...] = (MixtureItem("clotho/development"),)
+    train: tuple[MixtureItem, ...]
     batch_size: int = 64  # clips of a global batch, over all ranks
     temperature: float | None = None  # items' shares are proportional to draws^(1/temperature)
     shuffle: ShuffleSettings = field(default_factory=ShuffleSettings)
     last: Literal["drop", "keep"] = "drop"  # the last batch of an epoch where it is incomplete
     caption_choice: Literal["random", "rotate", "first"] = "random"  # of several captions of a clip
-    positives: Literal["clip_or_caption", "clip"] = "clip_or_caption"
     crop: Literal["random", "centre", "start"] = "random"
     crop_s: float = 30.0  # most seconds of a clip that a sample holds
     lower: bool = True  # captions to lower case
     strip_punctuation: bool = True
-    max_tokens: int = 32
     masking: MaskingSettings = field(default_factory=MaskingSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     spectrogram: Literal["worker", "device"] = "worker"  # where spectrograms are computed
@@ -129,7 +132,6 @@ class DataSettings:
         _require(bool(self.train), "the mixture (train) is empty", None)
         _require(self.batch_size >= 1, "batch_size must be positive", self.batch_size)
         _require(self.crop_s > 0, "crop_s must be positive", self.crop_s)
-        _require(self.max_tokens >= 2, "max_tokens must be at least 2", self.max_tokens)
         _require(self.workers >= 0, "workers must not be negative", self.workers)
         _require(self.readahead >= 1, "readahead must be positive", self.readahead)
         _require(self.max_failures >= 0, "max_failures must not be negative", self.max_failures)
@@ -145,8 +147,3 @@ class DataSettings:
             "weights and a temperature exclude each other",
             self.temperature,
         )
-
-
-def _require(holds: bool, what: str, value: Any) -> None:
-    if not holds:
-        raise InputError(f"data settings: {what}", value=value, remedy="change it in the recipe's data section")

@@ -1,0 +1,22 @@
+"""The heads that a recipe can name.
+
+A module has `Settings` (a frozen dataclass whose first field is `name`) and
+`build(settings, audio_dim, text_dim) -> Head`, where the dimensions are the encoders'.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from training.heads.base import Head
+
+HEADS: dict[str, str] = {
+    "dual": "training.heads.dual",
+}
+
+
+def build_head(settings: Any, audio_dim: int, text_dim: int) -> Head:
+    """The head that its settings name, for encoders of these widths."""
+    head: Head = importlib.import_module(HEADS[settings.name]).build(settings, audio_dim, text_dim)
+    return head

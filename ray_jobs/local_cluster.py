@@ -1,0 +1,118 @@
+"""A Ray cluster of one machine with a job server, for the demo and for trying things out."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sharding.errors import InputError
+
+START_TIMEOUT_S = 120
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _environment() -> dict[str, str]:
+    """Puts the interpreter first on the path: a job's ``python`` must have Earshot's packages."""
+    return os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_task_oom_retries": "3",  # the default is for ever
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+@contextmanager
+def local_cluster(cpus: int, log: Path) -> Iterator[str]:
+    """Start Ray with a job server, yield the server's address, and end what was started.
+
+    Args:
+        cpus: logical CPUs of the node.
+        log: file that takes what Ray prints.
+
+    Raises:
+        InputError: the job server did not answer in time.
+    """
+    port = _free_port()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="ray") as scratch, log.open("w") as out:
+        command = [
+            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port=0"),
+            *(f"--num-cpus={cpus}", "--num-gpus=0", "--include-dashboard=true", "--disable-usage-stats"),
+            *(f"--dashboard-port={port}", f"--temp-dir={scratch}", f"--object-store-memory={200 << 20}"),
+        ]
+        head = subprocess.Popen(
+            command, stdout=out, stderr=subprocess.STDOUT, env=_environment(), start_new_session=True
+        )
+        try:
+            address = f"http://127.0.0.1:{port}"
+            _wait_for(address, head, log)
+            yield address
+        finally:
+            _end(head)
+
+
+def _wait_for(address: str, head: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and head.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{address}/api/version", timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.3)
+    raise InputError("Ray did not start", file=log, remedy="read the log; is there memory and disk left?")
+
+
+def _end(head: subprocess.Popen[bytes]) -> None:
+    """Ask Ray to stop, then make sure; only processes of this head's own session are touched."""
+    head.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        head.wait(timeout=20)
+    with suppress(ProcessLookupError):
+        os.killpg(head.pid, signal.SIGKILL)
+    head.wait()
+
+
+def submit(address: str, working_dir: Path, command: Sequence[str], log: Path, show: bool = True) -> None:
+    """``ray job submit`` a command and wait for its end.
+
+    Args:
+        address: the job server's address.
+        working_dir: shipped to the cluster (what git ignores stays behind); the command runs in a copy.
+        command: the entry point and its arguments; paths must be absolute.
+        log: takes all that the job prints.
+        show: print the job's own lines as well.
+
+    Raises:
+        InputError: the job failed; names the log.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    line = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", address]
+    line += ["--working-dir", str(working_dir), "--", *command]
+    with log.open("w") as out:
+        job = subprocess.Popen(
+            line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment()
+        )
+        assert job.stdout is not None
+        for text in job.stdout:
+            out.write(text)
+            out.flush()
+            if show and text.startswith("  "):
+                print(text, end="", flush=True)
+        if job.wait() != 0:
+            raise InputError(f"the job {command[1]} failed", file=log, remedy="its log says why")

@@ -1,0 +1,235 @@
+"""Sound files as blocks of float32, decoded by libsndfile or PyAV, never whole and never trusting a header.
+
+The policy, where decoders or headers disagree:
+
+1. The format is read off the first bytes (``formats``), never off the name, and its structure is checked
+   (``structure``) before anything is decoded: a cut file is ``truncated``, whatever a decoder makes of it.
+2. libsndfile decodes what it knows (WAV, AIFF, CAF, AU, W64, FLAC, MP3, Ogg ...), PyAV the rest, and Opus,
+   which it decodes faster.  Where both could, libsndfile's length counts.
+3. Where libsndfile refuses a file (except FLAC, whose reference decoder it holds), PyAV is the second opinion; a
+   file that it decodes without one error is taken, and facts say so.  If both refuse: ``undecodable``.
+4. A decoder that delivers fewer samples than the file announces has met a cut: ``truncated``.  The tolerance is
+   one MPEG frame of padding for libsndfile's MP3, and a quarter of a second for durations in container clocks.
+5. NaN and infinity are ``undecodable``.  Values beyond full scale are kept in ``peak`` and clipped in the sound.
+6. Nothing is allocated for a number that a header names: blocks are bounded by ``BLOCK_VALUES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import av
+import numpy as np
+import soundfile
+
+from sharding.audio.errors import AudioError
+from sharding.audio.formats import Format, recognise
+from sharding.audio.source import Source
+from sharding.audio.structure import check_complete, check_rate
+
+BLOCK_VALUES = 1 << 19  # samples times channels in a block
+SLACK_S = 0.25  # how much shorter than a container's clock says a complete stream may be
+
+av.logging.set_level(av.logging.PANIC)
+
+
+@dataclass
+class Decoded:
+    """What is known of a recording; grows while ``decode`` runs.
+
+    ``codec``: e.g. ``FLAC/PCM_16``.  ``rate`` in Hz.  ``frames``: samples a channel delivered so far.
+    ``decoder``: ``libsndfile`` or ``pyav``.
+    """
+
+    format: str = ""
+    codec: str = ""
+    rate: int = 0
+    channels: int = 0
+    frames: int = 0
+    decoder: str = ""
+    remarks: list[str] = field(default_factory=list)
+
+
+def decode(source: Source, decoded: Decoded) -> Iterator[np.ndarray]:
+    """Blocks of float32 ``[n, channels]``, in order; ``decoded`` is filled before the first one.
+
+    Raises:
+        AudioError: what is wrong with the file, at whichever block it shows.
+    """
+    if source.size == 0:
+        raise AudioError("empty", "0 bytes")
+    form, offset = recognise(source)
+    decoded.format = form.name
+    remark = check_complete(form.name, source, offset)
+    if remark:
+        decoded.remarks.append(remark)
+    blocks = _libsndfile if form.libsndfile and not _is_opus(source, offset) else _pyav
+    try:
+        yield from _checked(blocks(source, offset, form, decoded), decoded)
+    except _Refused as refusal:
+        if blocks is _pyav or form.name == "flac" or decoded.frames:
+            raise AudioError("undecodable", refusal.detail) from refusal
+        try:
+            yield from _checked(_pyav(source, offset, form, decoded), decoded)
+            decoded.remarks.append(f"decoded by PyAV; libsndfile refused it: {refusal.detail}")
+        except _Refused as second:
+            raise AudioError("undecodable", f"{refusal.detail}; {second.detail}") from second
+    if decoded.frames == 0:
+        raise AudioError("empty", "not one sample")
+
+
+class _Refused(Exception):
+    """A decoder cannot go on."""
+
+    def __init__(self, detail: str) -> None:
+        self.detail = detail
+        super().__init__(detail)
+
+
+def _checked(blocks: Iterator[np.ndarray], decoded: Decoded) -> Iterator[np.ndarray]:
+    for block in blocks:
+        if "/PCM_" not in decoded.codec and not np.isfinite(block).all():
+            raise AudioError("undecodable", f"not a number among the samples from {decoded.frames} on")
+        decoded.frames += len(block)
+        yield block
+
+
+def _is_opus(source: Source, offset: int) -> bool:
+    return b"OpusHead" in source.read(offset, 64)
+
+
+def _libsndfile(source: Source, offset: int, form: Format, decoded: Decoded) -> Iterator[np.ndarray]:
+    try:
+        file = soundfile.SoundFile(source.view(offset))
+    except (soundfile.LibsndfileError, TypeError, ValueError) as error:
+        raise _Refused(_words(error)) from error
+    with file:
+        check_rate(file.samplerate, file.channels)
+        decoded.codec, decoded.decoder = f"{file.format}/{file.subtype}", "libsndfile"
+        decoded.rate, decoded.channels = file.samplerate, file.channels
+        announced = file.frames
+        size = max(1, BLOCK_VALUES // file.channels)
+        got = 0
+        while True:
+            try:
+                block = file.read(size, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError as error:
+                if form.name == "flac" and not flac_ends_whole(source):
+                    raise AudioError("truncated", f"the last frame is not whole ({_words(error)})") from error
+                raise _Refused(_words(error)) from error
+            if len(block) == 0:
+                break
+            got += len(block)
+            yield block
+    if source.error is not None:
+        raise source.error
+    slack = 1152 if form.name == "mp3" else 0
+    if form.exact and announced < 1 << 62 and got + slack < announced:
+        raise AudioError("truncated", f"{got} samples of {announced} that the header announces")
+
+
+def flac_ends_whole(source: Source) -> bool:
+    """Whether the file ends with a whole FLAC frame (RFC 9639, section 9): its CRC-16 proves it."""
+    tail = source.read(max(0, source.size - (1 << 16)), 1 << 16)
+    at = tail.rfind(b"\xff")
+    while at >= 0:
+        if tail[at + 1 : at + 2] in (b"\xf8", b"\xf9") and _crc16(tail[at:]) == 0:
+            return True
+        at = tail.rfind(b"\xff", 0, at)
+    return False
+
+
+def _crc_table() -> list[int]:
+    table = []
+    for byte in range(256):
+        value = byte << 8
+        for _ in range(8):
+            value = ((value << 1) ^ 0x8005 if value & 0x8000 else value << 1) & 0xFFFF
+        table.append(value)
+    return table
+
+
+_CRC = _crc_table()
+
+
+def _crc16(data: bytes) -> int:
+    value = 0
+    for byte in data:
+        value = ((value << 8) & 0xFFFF) ^ _CRC[(value >> 8) ^ byte]
+    return value
+
+
+def _pyav(source: Source, offset: int, form: Format, decoded: Decoded) -> Iterator[np.ndarray]:
+    try:
+        with av.open(source.view(offset), mode="r", format=form.demuxer, metadata_errors="ignore") as container:
+            if not container.streams.audio:
+                raise AudioError("not_audio", f"a {form.name} file without a sound track")
+            stream = container.streams.audio[0]
+            if stream.codec_context is None:
+                raise _Refused("no decoder knows its coding")
+            decoded.codec = f"{form.name}/{stream.codec_context.name}".upper()
+            decoded.decoder = "pyav"
+            announced = _announced_s(container, stream) if form.exact else 0.0
+            got = 0
+            for block in _gather(container, stream, decoded):
+                got += len(block)
+                yield block
+    except av.FFmpegError as error:
+        if source.error is not None:
+            raise source.error from error
+        raise _Refused(_words(error)) from error
+    if source.error is not None:
+        raise source.error
+    if got / max(decoded.rate, 1) < announced - SLACK_S:
+        raise AudioError(
+            "truncated", f"{got / decoded.rate:.3f} s of {announced:.3f} s that the header announces"
+        )
+
+
+def _announced_s(container: Any, stream: Any) -> float:
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return container.duration / av.time_base if container.duration else 0.0
+
+
+def _gather(container: Any, stream: Any, decoded: Decoded) -> Iterator[np.ndarray]:
+    """Frames of one stream joined into blocks."""
+    parts: list[np.ndarray] = []
+    values = 0
+    for frame in container.decode(stream):
+        block = frame_samples(frame)
+        if decoded.rate == 0 or decoded.frames == 0 and not parts:
+            decoded.rate, decoded.channels = frame.sample_rate, block.shape[1]
+            check_rate(decoded.rate, decoded.channels)
+        elif (frame.sample_rate, block.shape[1]) != (decoded.rate, decoded.channels):
+            raise AudioError("undecodable", "the rate or the number of channels changes in mid-stream")
+        parts.append(block)
+        values += block.size
+        if values >= BLOCK_VALUES:
+            yield np.concatenate(parts)
+            parts, values = [], 0
+    if parts:
+        yield np.concatenate(parts)
+
+
+def frame_samples(frame: Any) -> np.ndarray:
+    """A PyAV frame's samples as float32 ``[n, channels]``, full scale 1."""
+    channels = frame.layout.nb_channels
+    if frame.format.name in ("s64", "s64p"):  # the one format that PyAV has no array for
+        array = np.stack([np.frombuffer(plane, np.int64) for plane in frame.planes])
+        array = array[:, : frame.samples * (1 if frame.format.is_planar else channels)]
+    else:
+        array = frame.to_ndarray()
+    array = array.T if frame.format.is_planar else array.reshape(-1, channels)
+    if array.dtype.kind == "f":
+        return np.ascontiguousarray(array, dtype=np.float32)
+    if array.dtype == np.uint8:
+        return (array.astype(np.float32) - 128) / 128
+    return np.ascontiguousarray(array / np.float32(2.0 ** (8 * array.itemsize - 1)), dtype=np.float32)
+
+
+def _words(error: Exception) -> str:
+    text = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
+    return " ".join(str(text).split())[:200]

@@ -1,0 +1,83 @@
+"""A piece of a recording that lies in memory: what the loader and the matcher read."""
+
+from __future__ import annotations
+
+import io
+
+import av
+import numpy as np
+import soundfile
+
+from sharding.audio.decoders import frame_samples
+from sharding.audio.errors import AudioError
+from sharding.audio.form import mix
+from sharding.audio.formats import FORMATS, recognise
+from sharding.audio.source import Source
+
+PREROLL_S = 0.1  # Opus wants 80 ms to converge after a seek (RFC 7845, section 4.6)
+
+
+def decode_segment(data: bytes, start_s: float = 0.0, duration_s: float | None = None) -> tuple[np.ndarray, int]:
+    """Decode only ``[start_s, start_s + duration_s)`` of a sound file in memory.
+
+    Args:
+        data: a whole file, e.g. a shard member.
+        start_s: seconds from its beginning.
+        duration_s: seconds; None: to its end.
+
+    Returns:
+        float32 ``[n]`` mono (the mean of all channels), shorter than asked only where the file ends; and its rate.
+
+    Raises:
+        AudioError: the bytes are not a sound file that decodes.
+    """
+    if data[:4] == b"fLaC" or data[8:12] == b"WAVE":
+        return _seek_and_read(io.BytesIO(data), start_s, duration_s)
+    form, offset = recognise(Source(data, len(data)))
+    view = io.BytesIO(data[offset:]) if offset else io.BytesIO(data)
+    if form.libsndfile and b"OpusHead" not in data[offset : offset + 64]:
+        return _seek_and_read(view, start_s, duration_s)
+    return _seek_and_decode(view, FORMATS[form.name].demuxer, start_s, duration_s)
+
+
+def _seek_and_read(file: io.BytesIO, start_s: float, duration_s: float | None) -> tuple[np.ndarray, int]:
+    try:
+        with soundfile.SoundFile(file) as sound:
+            rate = sound.samplerate
+            start = min(round(start_s * rate), sound.frames)
+            count = -1 if duration_s is None else round(duration_s * rate)
+            if start:
+                sound.seek(start)
+            if count > sound.frames - start:
+                count = sound.frames - start
+            block = sound.read(count, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise AudioError("undecodable", str(error)) from error
+    return mix(block, 1)[:, 0], rate
+
+
+def _seek_and_decode(
+    file: io.BytesIO, demuxer: str, start_s: float, duration_s: float | None
+) -> tuple[np.ndarray, int]:
+    """Through PyAV: seek a little before the start, decode, and cut by time stamps."""
+    parts: list[np.ndarray] = []
+    rate, first = 0, None
+    try:
+        with av.open(file, mode="r", format=demuxer, metadata_errors="ignore") as container:
+            stream = container.streams.audio[0]
+            origin = float((stream.start_time or 0) * stream.time_base)
+            if start_s > PREROLL_S:
+                container.seek(int((start_s - PREROLL_S + origin) * av.time_base), backward=True)
+            for frame in container.decode(stream):
+                at = float(frame.pts * stream.time_base) - origin if frame.pts is not None else 0.0
+                rate, first = frame.sample_rate, at if first is None else first
+                parts.append(mix(frame_samples(frame), 1)[:, 0])
+                if duration_s is not None and at + frame.samples / rate >= start_s + duration_s:
+                    break
+    except (av.FFmpegError, IndexError) as error:
+        raise AudioError("undecodable", str(error)) from error
+    if not parts or first is None:
+        return np.zeros(0, np.float32), rate or 1
+    skip = max(0, round((start_s - first) * rate))
+    wave = np.concatenate(parts)[skip:]
+    return (wave if duration_s is None else wave[: round(duration_s * rate)]), rate

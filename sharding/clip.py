@@ -1,0 +1,230 @@
+"""One clip from source bytes to encoded windows, facts and fingerprint: decoded once, in blocks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import soxr
+
+from sharding.audio import (
+    CANONICAL_RATE,
+    AudioError,
+    AudioForm,
+    Decoded,
+    Source,
+    decode,
+    encode,
+    mix,
+    quantise,
+)
+from sharding.audio.formats import FORMATS
+from sharding.errors import InputError
+from sharding.measures import Measures
+from sharding.windows import Cutter, WindowRule
+
+_COPY = 1 << 20  # bytes a piece, where a source is taken over as it is
+_SAME = {"flac": "FLAC/PCM_16", "wav": "WAV/PCM_16", "opus": "OGG/OPUS"}
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """What the probe makes of recordings; part of what names a plan.
+
+    Args:
+        form: how sound is stored.
+        window_s: recordings longer than this become numbered windows of this length, in seconds.
+        hop_s: seconds from the beginning of a window to that of the next.
+        tail_s: a rest shorter than this is not a window of its own: it lengthens the last one.
+        min_s: shorter recordings are ``too_short``.
+        max_s: longer recordings are ``too_long``; None: no limit.
+        timeout_s: seconds that any clip may take, plus one for every 50 kB.
+        memory_mb: how much a decoder may allocate before it is stopped (``out_of_memory``).
+    """
+
+    form: AudioForm = field(default_factory=AudioForm)
+    window_s: float = 60.0
+    hop_s: float = 60.0
+    tail_s: float = 10.0
+    min_s: float = 0.1
+    max_s: float | None = None
+    timeout_s: float = 60.0
+    memory_mb: int = 1024
+
+    def __post_init__(self) -> None:
+        if not (self.window_s > 0 and self.hop_s > 0 and 0 <= self.tail_s <= self.window_s):
+            raise InputError(
+                "windows cannot be cut like this",
+                value=(self.window_s, self.hop_s, self.tail_s),
+                remedy="window_s and hop_s are above 0, tail_s is 0 to window_s",
+            )
+
+    @property
+    def rule(self) -> WindowRule:
+        rate = self.form.rate
+        return WindowRule(
+            max(1, round(self.window_s * rate)), max(1, round(self.hop_s * rate)), round(self.tail_s * rate)
+        )
+
+
+# Where a clip's windows go: a piece of bytes, or the end of a window with its facts.
+EmitBytes = Callable[[bytes], None]
+EmitWindow = Callable[[dict[str, Any]], None]
+
+
+class _Resampler:
+    """float32 blocks ``[n, channels]`` from one rate to another (soxr HQ), or untouched."""
+
+    def __init__(self, rate: int, target: int, channels: int) -> None:
+        self._empty = np.zeros((0, channels), np.float32)
+        self._stream = None
+        if rate != target:
+            self._stream = soxr.ResampleStream(rate, target, channels, dtype="float32", quality="HQ")
+
+    def push(self, block: np.ndarray) -> np.ndarray:
+        return block if self._stream is None else self._stream.resample_chunk(block)
+
+    def finish(self) -> np.ndarray:
+        return self._empty if self._stream is None else self._stream.resample_chunk(self._empty, last=True)
+
+
+class _ClipProbe:
+    """The state of one clip on its way through."""
+
+    def __init__(
+        self, source: Source, settings: ProbeSettings, emit_bytes: EmitBytes, emit_window: EmitWindow
+    ) -> None:
+        self._source, self._settings = source, settings
+        self._emit_bytes, self._emit_window = emit_bytes, emit_window
+        self._form = settings.form
+        self._canonical_form = self._form.rate == CANONICAL_RATE and self._form.channels == 1
+        self.decoded, self.measures = Decoded(), Measures()
+        self._cutter = Cutter(settings.rule, self._form.channels)
+        self._windows = 0
+
+    def run(self) -> None:
+        to_canonical = to_form = None
+        for block in decode(self._source, self.decoded):
+            if to_canonical is None:
+                to_canonical = _Resampler(self.decoded.rate, CANONICAL_RATE, 1)
+                if not self._canonical_form:
+                    to_form = _Resampler(self.decoded.rate, self._form.rate, self._form.channels)
+            self._check_length(final=False)
+            self._take(
+                to_canonical.push(mix(block, 1)),
+                None if to_form is None else to_form.push(mix(block, self._form.channels)),
+            )
+        if to_canonical is not None:
+            self._take(to_canonical.finish(), None if to_form is None else to_form.finish())
+        self._check_length(final=True)
+        if self.measures.constant:
+            raise AudioError("silent", f"every sample is {self.measures.peak:.6g} of full scale")
+        self._finish()
+
+    def _take(self, canonical: np.ndarray, shaped: np.ndarray | None) -> None:
+        samples = self.measures.push(np.ascontiguousarray(canonical[:, 0]))
+        stored = samples[:, None] if shaped is None else quantise(shaped)
+        for start, window in self._cutter.push(stored):
+            self._encode(start, window)
+
+    def _check_length(self, *, final: bool) -> None:
+        seconds = self.decoded.frames / self.decoded.rate
+        limit = self._settings.max_s
+        if limit is not None and seconds > limit:
+            raise AudioError("too_long", f"longer than {limit:g} s")
+        if final and seconds < self._settings.min_s:
+            raise AudioError("too_short", f"{seconds:.6g} s, and {self._settings.min_s:g} s are asked for")
+
+    def _finish(self) -> None:
+        start, window = self._cutter.finish()
+        if start == 0 and self.copied:
+            for at in range(0, self._source.size, _COPY):
+                self._emit_bytes(self._source.read(at, _COPY))
+            self._close_window(0, len(window), self._source.size, self._source.sha256())
+        else:
+            self._encode(start, window)
+
+    @property
+    def copied(self) -> bool:
+        """Whether the source's bytes are what is stored, given that it is one window."""
+        if self._windows:
+            return False
+        if self._form.codec == "original":
+            return True
+        return (
+            self.decoded.codec == _SAME[self._form.codec]
+            and self.decoded.rate == self._form.rate
+            and self.decoded.channels == self._form.channels
+            and not self.decoded.remarks
+        )
+
+    @property
+    def suffix(self) -> str:
+        if self._form.codec == "original" and self.copied:
+            return FORMATS[self.decoded.format].suffix
+        return self._form.window_codec
+
+    def _encode(self, start: int, window: np.ndarray) -> None:
+        data = encode(window, self._form)
+        self._emit_bytes(data)
+        self._close_window(start, len(window), len(data), hashlib.sha256(data).hexdigest())
+        self._windows += 1
+
+    def _close_window(self, start: int, frames: int, size: int, sha256: str) -> None:
+        rate = self._form.rate
+        self._emit_window(
+            {"start_s": start / rate, "duration_s": frames / rate, "bytes": size, "sha256": sha256}
+        )
+
+
+def probe_clip(
+    source: Source, settings: ProbeSettings, emit_bytes: EmitBytes, emit_window: EmitWindow
+) -> tuple[dict[str, Any], tuple[bytes, bytes] | None]:
+    """The clip's facts (all but ``clip_id`` and ``windows``) and its fingerprint (codes, flags); None: failed.
+
+    The bytes of each window are emitted as they come, then the window.  A clip that fails may have emitted windows:
+    they do not count.  Errors of storage pass through.
+    """
+    clip = _ClipProbe(source, settings, emit_bytes, emit_window)
+    failure: AudioError | None = None
+    try:
+        clip.run()
+    except AudioError as error:
+        failure = error
+    except MemoryError:
+        failure = AudioError("out_of_memory", f"more than {settings.memory_mb} MB")
+    facts = _facts(clip, source, failure)
+    if failure is not None:
+        return facts, None
+    codes, flags = clip.measures.fingerprint()
+    return facts, (codes.astype("<u4").tobytes(), flags.astype("u1").tobytes())
+
+
+def _facts(clip: _ClipProbe, source: Source, failure: AudioError | None) -> dict[str, Any]:
+    decoded, measures = clip.decoded, clip.measures
+    remarks = list(decoded.remarks)
+    if failure is not None:
+        remarks.insert(0, failure.detail)
+    elif measures.peak > 1.0 + 1e-3:
+        remarks.append(f"clipped: the peak is {measures.peak:.6g} of full scale")
+    facts: dict[str, Any] = {
+        "error": None if failure is None else failure.error,
+        "detail": "; ".join(remarks) or None,
+        "source_bytes": source.size,
+        "source_sha256": source.sha256(),
+    }
+    if decoded.rate:
+        facts |= {
+            "codec": decoded.codec,
+            "source_rate": decoded.rate,
+            "source_channels": decoded.channels,
+            "duration_s": decoded.frames / decoded.rate,
+        }
+    if failure is None or failure.error == "silent":
+        facts |= {"peak": measures.peak, "rms": measures.rms, "pcm_sha256": measures.pcm_sha256}
+    if failure is None:
+        facts |= {"bandwidth_hz": measures.bandwidth_hz, "copied": clip.copied, "ext": clip.suffix}
+    return facts

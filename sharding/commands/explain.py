@@ -1,0 +1,90 @@
+"""``explain``: the story of one clip: what it matched, where, how surely, and what became of it."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+
+import pyarrow.compute as pc
+
+from sharding.errors import InputError
+from sharding.fates import REASONS
+from sharding.storage import Storage
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", metavar="OUT", help="a build")
+    parser.add_argument("clip", metavar="CLIP", help="a clip_id, e.g. clotho/development/Santa Motor")
+
+
+def run(args: argparse.Namespace) -> dict:
+    """Gather everything that a build knows about one clip."""
+    build = Storage(args.out)
+    if not build.exists("fates.parquet"):
+        raise InputError("no fates here", file=args.out, remedy="give the folder that a build wrote")
+    fates = build.read_table("fates.parquet")
+    rows = fates.filter(pc.field("clip_id") == args.clip).to_pylist()
+    if not rows:
+        near = difflib.get_close_matches(args.clip, fates["clip_id"].to_pylist(), 3, 0.5)
+        remedy = f"did you mean {' or '.join(near)}?" if near else "see OUT/fates.parquet for the clips"
+        raise InputError("no such clip", file=args.out, value=args.clip, remedy=remedy)
+    fate = rows[0]
+    matches = build.read_table("matches.parquet")
+    mine = matches.filter((pc.field("a") == args.clip) | (pc.field("b") == args.clip)).to_pylist()
+    members = {
+        name: [
+            c for c in fates.filter(pc.field(name) == fate[name])["clip_id"].to_pylist() if c != args.clip
+        ]
+        for name in ("group", "kin")
+    }
+    dataset = args.clip.partition("/")[0]
+    catalogue = build.read_table(f"catalogue/{dataset}.parquet")
+    entry = catalogue.filter(pc.field("clip_id") == args.clip).to_pylist()
+    return {
+        "clip": args.clip,
+        "entry": entry[0] if entry else None,
+        "fate": fate,
+        "rule": REASONS.get(fate["reason"], fate["reason"]),
+        "matches": [_seen_from(args.clip, row) for row in mine],
+        "group": members["group"],
+        "kin": members["kin"],
+    }
+
+
+def show(result: dict) -> str:
+    fate, entry = result["fate"], result["entry"] or {}
+    lines = [result["clip"]]
+    for name in ("path", "identity", "split", "licence"):
+        if entry.get(name):
+            lines.append(f"  {name}: {entry[name]}")
+    for caption in entry.get("captions") or []:
+        lines.append(f"  caption ({caption['kind']}): {caption['text']}")
+    other = f" -> {fate['other']}" if fate["other"] else ""
+    lines += ["", f"fate: {fate['fate']} ({fate['reason']}){other}", f"  {result['rule']}"]
+    lines += [f"  sample: {key}" for key in fate["keys"] or []]
+    lines += ["", f"matches: {len(result['matches'])} rows"]
+    for row in result["matches"]:
+        where = "place unknown" if row["offset_s"] is None else f"starts at {row['offset_s']:.3f} s of this clip"
+        overlap = "" if row["overlap_s"] is None else f", {row['overlap_s']:.2f} s in common"
+        score = "" if row["score"] is None else f", score {row['score']:.3f}"
+        lines.append(f"  {row['outcome']:9} {row['method']:12} {row['other']}: {where}{overlap}{score}")
+    for name in ("group", "kin"):
+        lines += ["", f"{name}: {len(result[name])} other clips"]
+        lines += [f"  {clip}" for clip in result[name][:20]]
+        if len(result[name]) > 20:
+            lines.append(f"  ... and {len(result[name]) - 20} more")
+    return "\n".join(lines)
+
+
+def _seen_from(clip: str, row: dict) -> dict:
+    """A MATCHES row from one clip's side: where the other one starts in it."""
+    mine = row["a"] == clip
+    offset = row["offset_s"]
+    return {
+        "other": row["b"] if mine else row["a"],
+        "method": row["method"],
+        "offset_s": offset if mine or offset is None else -offset,
+        "overlap_s": row["overlap_s"],
+        "score": row["score"],
+        "outcome": row["outcome"],
+    }

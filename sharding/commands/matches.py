@@ -1,0 +1,59 @@
+"""``matches``: do two sound files hold the same recording?"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import soxr
+
+from sharding.audio import AudioError, decode_segment
+from sharding.errors import InputError
+from sharding.fingerprint import RATE
+from sharding.grouping import relations
+from sharding.matching import compare_waves
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pairs", nargs=2, metavar=("A", "B"), required=True, help="two sound files")
+
+
+def run(args: argparse.Namespace) -> dict:
+    """Decode both files and compare them: their rows of evidence, and the outcome."""
+    a, b = (_decoded(Path(path)) for path in args.pairs)
+    table = compare_waves(a, b)
+    relation = relations(table)[0]
+    return {
+        "a": args.pairs[0],
+        "b": args.pairs[1],
+        "a_duration_s": len(a) / RATE,
+        "b_duration_s": len(b) / RATE,
+        "outcome": relation.heard,
+        "rows": [{k: v for k, v in row.items() if k not in ("a", "b")} for row in table.to_pylist()],
+    }
+
+
+def show(result: dict) -> str:
+    lines = [
+        f"a  {result['a']}  ({result['a_duration_s']:.2f} s)",
+        f"b  {result['b']}  ({result['b_duration_s']:.2f} s)",
+        "",
+        f"{'method':12} {'b starts at':>12} {'overlap':>9} {'score':>8}  outcome",
+    ]
+    for row in result["rows"]:
+        lines.append(
+            f"{row['method']:12} {row['offset_s']:10.3f} s {row['overlap_s']:7.2f} s "
+            f"{row['score']:8.3f}  {row['outcome']}"
+        )
+    return "\n".join([*lines, "", f"outcome: {result['outcome']}"])
+
+
+def _decoded(path: Path) -> np.ndarray:
+    try:
+        wave, rate = decode_segment(path.read_bytes())
+    except OSError as error:
+        raise InputError(error.strerror or str(error), file=path, remedy="give two readable files") from error
+    except AudioError as error:
+        raise InputError(str(error), file=path, remedy="give two sound files") from error
+    return soxr.resample(wave, rate, RATE) if rate != RATE else wave

@@ -1,0 +1,102 @@
+"""From rows of evidence to relations between clips: outcomes of pairs, groups, kin."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+HEARD = ("source_bytes", "pcm", "waveform")  # methods whose verdict rests on the sound itself
+
+
+@dataclass
+class Relation:
+    """What the evidence says about two clips, a < b."""
+
+    a: str
+    b: str
+    heard: str = "different"  # same | different | undecided, by the sound
+    told: str | None = None  # the same, by ids; None: ids say nothing
+    offset_s: float = 0.0  # b's time 0 in a, of the longest verified overlap
+    overlap_s: float = 0.0  # longest verified overlap
+
+    def other(self, clip_id: str) -> str:
+        """The clip at the other end."""
+        return self.b if clip_id == self.a else self.a
+
+
+def relations(matches: pa.Table) -> list[Relation]:
+    """One Relation a pair of MATCHES, sorted by pair; rows in any order."""
+    rank = {"different": 0, "undecided": 1, "same": 2}
+    found: dict[tuple[str, str], Relation] = {}
+    for row in sorted(
+        matches.to_pylist(), key=lambda r: (r["a"], r["b"], r["method"], r["offset_s"] or 0.0, r["outcome"])
+    ):
+        relation = found.setdefault((row["a"], row["b"]), Relation(row["a"], row["b"]))
+        if row["method"] == "identity":
+            if relation.told is None or rank[row["outcome"]] > rank[relation.told]:
+                relation.told = row["outcome"]
+        elif row["method"] in HEARD:
+            if rank[row["outcome"]] > rank[relation.heard]:
+                relation.heard = row["outcome"]
+            if row["outcome"] == "same" and (row["overlap_s"] or 0.0) > relation.overlap_s:
+                relation.overlap_s, relation.offset_s = row["overlap_s"], row["offset_s"] or 0.0
+    return list(found.values())
+
+
+def covers(relation: Relation, clip_id: str, durations: dict[str, float], share: float) -> bool:
+    """Whether the verified overlap is at least ``share`` of the clip."""
+    return relation.heard == "same" and relation.overlap_s >= share * durations.get(clip_id, float("inf"))
+
+
+def common_elements(found: Iterable[Relation], durations: dict[str, float], limit: int) -> set[tuple[str, str]]:
+    """Pairs that share no more than a common element: a part that is found in more than ``limit`` clips.
+
+    One effect in thousands of recordings would otherwise join them all.  A pair is set aside where neither
+    clip lies in the other and one of them has more than ``limit`` such partners.
+    """
+    partial = [
+        r
+        for r in found
+        if r.heard == "undecided"
+        or (r.heard == "same" and not any(covers(r, c, durations, 0.95) for c in (r.a, r.b)))
+    ]
+    degree = Counter(end for r in partial for end in (r.a, r.b))
+    return {(r.a, r.b) for r in partial if max(degree[r.a], degree[r.b]) > limit}
+
+
+def components(clips: Iterable[str], edges: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The smallest member of each clip's connected component."""
+    parent = {clip: clip for clip in clips}
+
+    def root(clip: str) -> str:
+        while parent[clip] != clip:
+            parent[clip] = parent[parent[clip]]
+            clip = parent[clip]
+        return clip
+
+    for a, b in edges:
+        if a in parent and b in parent:
+            first, second = sorted((root(a), root(b)))
+            parent[second] = first
+    return {clip: root(clip) for clip in parent}
+
+
+def groups_and_kin(
+    catalogue: pa.Table, found: list[Relation], durations: dict[str, float], limit: int
+) -> tuple[dict[str, str], dict[str, str]]:
+    """``group`` and ``kin`` of every clip of the catalogue."""
+    clips = catalogue["clip_id"].to_pylist()
+    aside = common_elements(found, durations, limit)
+    linked = [r for r in found if (r.a, r.b) not in aside]
+    same = [(r.a, r.b) for r in linked if r.heard == "same"]
+    wider = same + [(r.a, r.b) for r in linked if r.heard == "undecided"]
+    wider += [(r.a, r.b) for r in found if r.told is not None]
+    sources: dict[str, list[str]] = defaultdict(list)
+    for clip, identity in zip(clips, catalogue["identity"].to_pylist(), strict=True):
+        if identity:
+            sources[identity.partition("@")[0]].append(clip)
+    wider += [(members[0], member) for members in sources.values() for member in members[1:]]
+    return components(clips, same), components(clips, wider)

@@ -1,0 +1,211 @@
+"""From facts and fingerprints to evidence: which clips hold the same sound, where, and how surely.
+
+A cascade; every step leaves rows of the MATCHES table:
+
+``identity``      what ids and intervals say (given; passed through)
+``source_bytes``  the files are equal byte for byte
+``pcm``           the canonical samples are equal
+``fingerprint``   codes coincide at this offset: a candidate, never more than ``undecided``
+``waveform``      the verdict of ``sharding.verification`` at its offset
+
+One row per (pair, method, offset).  A pair's outcome is that of its strongest row of ``source_bytes``,
+``pcm`` or ``waveform``: ``same`` where any says same, else ``undecided`` where any says so, else ``different``.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sharding.fingerprint import HOP_S, RATE, fingerprint
+from sharding.join import JoinSettings, join, postings
+from sharding.schema import FINGERPRINTS, MATCHES
+from sharding.verification import VerificationSettings, Verdict, is_silent, verify
+
+Wave = Callable[[str, float, float], np.ndarray]
+DEFAULT_PROTECT = (
+    "clotho/validation", "clotho/evaluation", "audiocaps/val", "audiocaps/test", "tacos/test",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MatchSettings:
+    """How sound is compared."""
+
+    protect: tuple[str, ...] = DEFAULT_PROTECT  # dataset/split: first among the hubs of common elements
+    join: JoinSettings = field(default_factory=JoinSettings)
+    verification: VerificationSettings = field(default_factory=VerificationSettings)
+    stretch_s: float = 30.0  # longest stretch that one waveform comparison reads
+    search_s: float = 120.0  # of each clip, where only an id says that two clips belong together
+
+
+def find_matches(
+    catalogue: pa.Table,
+    facts: pa.Table,
+    fingerprints: pa.Table | Iterable[pa.Table],
+    wave: Wave,
+    identity: pa.Table,
+    settings: MatchSettings | None = None,
+) -> pa.Table:
+    """All evidence about pairs of clips: MATCHES, sorted; independent of the order of rows in its inputs.
+
+    Args:
+        catalogue: CATALOGUE.
+        facts: FACTS of the clips that were probed.
+        fingerprints: FINGERPRINTS, whole or in parts.
+        wave: ``wave(clip_id, start_s, duration_s)`` gives mono float32 [n] at 8 kHz, cut at the clip's ends.
+        identity: MATCHES rows from ids, passed through.
+        settings: see MatchSettings.
+    """
+    settings = settings or MatchSettings()
+    parts = [fingerprints] if isinstance(fingerprints, pa.Table) else fingerprints
+    good = facts.filter(pc.is_null(facts["error"])) if facts.num_rows else facts
+    durations = dict(zip(good["clip_id"].to_pylist(), good["duration_s"].to_pylist(), strict=True))
+    ids = sorted(durations)
+    protected = _protected(catalogue, ids, settings)
+    rows = identity.to_pylist()
+    equal = _equal_rows(good, wave, durations)
+    rows += equal
+    order = {clip_id: number for number, clip_id in enumerate(ids)}
+    candidates = join(postings(parts, order), protected, settings.join)
+    compare = _Comparison(wave, durations, settings)
+    heard = {(row["a"], row["b"]) for row in equal}
+    by_pair: dict[tuple[str, str], list[tuple[float, int]]] = defaultdict(list)
+    for a, b, offset, votes in candidates.tolist():
+        by_pair[ids[a], ids[b]].append((offset * HOP_S, votes))
+    for (a, b), offsets in sorted(by_pair.items()):
+        if (a, b) not in heard:
+            rows += compare.at_offsets(a, b, offsets)
+            heard.add((a, b))
+    for a, b in sorted({(row["a"], row["b"]) for row in identity.to_pylist()}):
+        if (a, b) not in heard and a in durations and b in durations:
+            rows += compare.anywhere(a, b)
+    return _table(rows)
+
+
+def compare_waves(a: np.ndarray, b: np.ndarray, settings: MatchSettings | None = None) -> pa.Table:
+    """MATCHES rows, named ``a`` and ``b``, of two recordings given as mono float [n] at 8 kHz.
+
+    Where no codes coincide, the best alignment anywhere is judged: never without a ``waveform`` row.
+    """
+    settings = settings or MatchSettings()
+    waves = {"a": a, "b": b}
+
+    def wave(clip_id: str, start_s: float, duration_s: float) -> np.ndarray:
+        start = round(start_s * RATE)
+        return waves[clip_id][start : start + round(duration_s * RATE)]
+
+    prints = [fingerprint(waves[name], RATE) for name in ("a", "b")]
+    table = pa.Table.from_pylist(
+        [
+            {"clip_id": name, "codes": print_.codes.tobytes(), "flags": print_.flags.tobytes()}
+            for name, print_ in zip(("a", "b"), prints, strict=True)
+        ],
+        FINGERPRINTS,
+    )
+    candidates = join(postings([table], {"a": 0, "b": 1}), np.zeros(2, bool), settings.join)
+    compare = _Comparison(wave, {name: len(w) / RATE for name, w in waves.items()}, settings)
+    offsets = [(int(c["offset"]) * HOP_S, int(c["votes"])) for c in candidates]
+    return _table(compare.at_offsets("a", "b", offsets) if offsets else compare.anywhere("a", "b"))
+
+
+def _protected(catalogue: pa.Table, ids: list[str], settings: MatchSettings) -> np.ndarray:
+    named = set(settings.protect)
+    names = {
+        clip_id
+        for clip_id, dataset, split in zip(
+            *(catalogue[c].to_pylist() for c in ("clip_id", "dataset", "split")), strict=True
+        )
+        if f"{dataset}/{split}" in named
+    }
+    return np.array([clip_id in names for clip_id in ids], bool)
+
+
+def _equal_rows(facts: pa.Table, wave: Wave, durations: dict[str, float]) -> list[dict]:
+    """Rows of clips whose bytes or samples are equal; silent clips equal nothing."""
+    rows: list[dict] = []
+    silent: dict[str, bool] = {}
+    for method, column in (("source_bytes", "source_sha256"), ("pcm", "pcm_sha256")):
+        holders: dict[str, list[str]] = defaultdict(list)
+        for clip_id, digest in zip(facts["clip_id"].to_pylist(), facts[column].to_pylist(), strict=True):
+            if digest:
+                holders[digest].append(clip_id)
+        for members in holders.values():
+            if len(members) < 2:
+                continue
+            first = min(members)
+            if first not in silent:
+                silent[first] = is_silent(wave(first, 0.0, durations[first]))
+            if not silent[first]:
+                rest = sorted(members)
+                rows += [
+                    _row(a, b, method, 0.0, durations[a], 1.0, "same")
+                    for i, a in enumerate(rest)
+                    for b in rest[i + 1 :]
+                ]
+    return rows
+
+
+def _row(a: str, b: str, method: str, offset: float | None, overlap: float, score: float, outcome: str) -> dict:
+    if a > b:
+        a, b, offset = b, a, None if offset is None else -offset
+    return {
+        "a": a, "b": b, "method": method, "offset_s": offset, "overlap_s": overlap,
+        "score": score, "outcome": outcome,
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """Compares waveforms of two clips."""
+
+    wave: Wave
+    durations: dict[str, float]
+    settings: MatchSettings
+
+    def at_offsets(self, a: str, b: str, offsets: list[tuple[float, int]]) -> list[dict]:
+        """Rows for offsets at which codes coincide; b's time 0 stands at ``offset`` of a."""
+        rows = []
+        for offset, votes in offsets:
+            start, end = max(0.0, offset), min(self.durations[a], offset + self.durations[b])
+            rows.append(_row(a, b, "fingerprint", offset, max(0.0, end - start), float(votes), "undecided"))
+            verdict = self._stretch(a, b, offset, start, end)
+            rows.append(self._verdict_row(a, b, verdict))
+            if verdict.outcome == "same":
+                break
+        return rows
+
+    def anywhere(self, a: str, b: str) -> list[dict]:
+        """A row for two clips that only their ids connect: the best offset anywhere."""
+        first = self.wave(a, 0.0, self.settings.search_s)
+        second = self.wave(b, 0.0, self.settings.search_s)
+        verdict = verify(
+            first, second, -len(second) / RATE, len(first) / RATE, self.settings.verification
+        )
+        return [self._verdict_row(a, b, verdict)]
+
+    def _stretch(self, a: str, b: str, offset: float, start: float, end: float) -> Verdict:
+        margin = 0.1
+        length = min(end - start, self.settings.stretch_s)
+        start += (end - start - length) / 2
+        begin_a, begin_b = max(0.0, start - margin), max(0.0, start - offset)
+        first = self.wave(a, begin_a, length + 2 * margin)
+        second = self.wave(b, begin_b, length)
+        guess = begin_b + offset - begin_a
+        verdict = verify(first, second, guess - margin, guess + margin, self.settings.verification)
+        return verdict._replace(lag_s=verdict.lag_s + begin_a - begin_b)
+
+    def _verdict_row(self, a: str, b: str, verdict: Verdict) -> dict:
+        return _row(
+            a, b, "waveform", verdict.lag_s, verdict.overlap_s, verdict.correlation, verdict.outcome
+        )
+
+
+def _table(rows: list[dict]) -> pa.Table:
+    table = pa.Table.from_pylist(rows, MATCHES)
+    return table.sort_by([(name, "ascending") for name in ("a", "b", "method", "offset_s")])

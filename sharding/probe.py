@@ -1,0 +1,141 @@
+"""The probe: every clip of a batch is read and decoded once, and all that the build will ever ask of it is kept.
+
+Below ``OUT/.build`` a batch becomes ``packs/<batch>.pack`` (the encoded windows, one after the other in catalogue
+order), ``fingerprints/<batch>.parquet`` and, last, ``facts/<batch>.parquet``: where the facts are, all is there.
+Their bytes depend on the clips and the settings alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from sharding.audio import AudioError
+from sharding.clip import ProbeSettings
+from sharding.isolation import Message, Task, examine
+from sharding.packs import PackReader
+from sharding.schema import FACTS, FINGERPRINTS
+from sharding.storage import Storage
+
+__all__ = ["PackReader", "ProbeSettings", "probe_batch"]
+
+_SPOOL = 16 << 20  # bytes of a clip's windows that are held in memory until the clip is known to be good
+
+
+def probe_batch(
+    batch: str, clips: pa.Table, roots: Mapping[str, str], build: Storage, settings: ProbeSettings
+) -> dict[str, Any]:
+    """Probe the clips of a batch and write its pack, fingerprints and facts.
+
+    Args:
+        batch: the batch's name; a file name without suffix.
+        clips: rows of the catalogue.
+        roots: each dataset's folder.
+        build: the storage of ``OUT/.build``.
+        settings: what to make of recordings.
+
+    Returns:
+        ``batch, clips, seconds`` (of sound that decoded), ``source_bytes, bytes`` (in the pack), ``errors`` (class:
+        count) and ``elapsed_s``.
+
+    Raises:
+        OSError: storage failed (never: a clip's content); the batch can be tried again.
+    """
+    begun = time.monotonic()
+    pack = f"{batch}.pack"
+    rows = [_Row(clip_id, problem) for clip_id, problem in _columns(clips, "clip_id", "problem")]
+    places = _columns(clips, "dataset", "path")
+    todo = [i for i, (_, path) in enumerate(places) if rows[i].facts["error"] is None and path is not None]
+    for row, (_, path) in zip(rows, places, strict=True):
+        if path is None and row.facts["error"] is None:
+            row.facts["error"] = "missing"
+    tasks = [Task(*places[i]) for i in todo]
+    with build.writer(f"packs/{pack}") as out, tempfile.SpooledTemporaryFile(_SPOOL) as spool:
+        writer = _PackWriter(out, spool, pack)
+        for message in examine(tasks, roots, settings):
+            writer.take(rows[todo[message.index]], message)
+    found = [row for row in rows if row.fingerprint is not None]
+    build.write_table(
+        f"fingerprints/{batch}.parquet",
+        pa.Table.from_pylist([row.fingerprint for row in found], schema=FINGERPRINTS),
+    )
+    build.write_table(
+        f"facts/{batch}.parquet", pa.Table.from_pylist([row.facts for row in rows], schema=FACTS)
+    )
+    return {
+        "batch": batch,
+        "clips": len(rows),
+        "seconds": sum(row.facts["duration_s"] or 0.0 for row in rows if row.facts["error"] is None),
+        "source_bytes": sum(row.facts["source_bytes"] or 0 for row in rows),
+        "bytes": writer.position,
+        "errors": dict(sorted(Counter(row.facts["error"] for row in rows if row.facts["error"]).items())),
+        "elapsed_s": time.monotonic() - begun,
+    }
+
+
+def _columns(clips: pa.Table, first: str, second: str) -> list[tuple[Any, Any]]:
+    return list(zip(clips[first].to_pylist(), clips[second].to_pylist(), strict=True))
+
+
+@dataclass
+class _Row:
+    """What becomes of one clip: a row of facts and one of fingerprints."""
+
+    facts: dict[str, Any]
+    fingerprint: dict[str, Any] | None = None
+    windows: list[dict[str, Any]] = field(default_factory=list)
+
+    def __init__(self, clip_id: str, problem: str | None) -> None:
+        self.facts = dict.fromkeys(FACTS.names) | {"clip_id": clip_id, "error": problem, "windows": []}
+        self.fingerprint, self.windows = None, []
+
+
+class _PackWriter:
+    """Appends the windows of clips that turn out well; those of a clip that fails never reach the pack."""
+
+    def __init__(self, out: BinaryIO, spool: Any, name: str) -> None:
+        self._out, self._spool, self._name = out, spool, name
+        self.position = 0
+
+    def take(self, row: _Row, message: Message) -> None:
+        if message.kind == "begin":
+            self._forget(row)
+        elif message.kind == "bytes":
+            self._spool.write(message.value)
+        elif message.kind == "window":
+            row.windows.append(message.value)
+        elif message.kind == "fail":
+            error: AudioError = message.value
+            self._forget(row)
+            row.facts |= {"error": error.error, "detail": error.detail}
+        elif message.kind == "end":
+            self._end(row, *message.value)
+
+    def _end(self, row: _Row, facts: dict[str, Any], fingerprint: Sequence[bytes] | None) -> None:
+        row.facts |= facts
+        if fingerprint is not None:
+            codes, flags = fingerprint
+            row.fingerprint = {"clip_id": row.facts["clip_id"], "codes": codes, "flags": flags}
+            self._keep(row)
+        self._forget(row)
+
+    def _keep(self, row: _Row) -> None:
+        for number, window in enumerate(row.windows):
+            row.facts["windows"].append(
+                {"window": number, "pack": self._name, "offset": self.position, **window}
+            )
+            self.position += window["bytes"]
+        self._spool.seek(0)
+        shutil.copyfileobj(self._spool, self._out, 1 << 20)
+
+    def _forget(self, row: _Row) -> None:
+        row.windows = []
+        self._spool.seek(0)
+        self._spool.truncate()

@@ -1,0 +1,178 @@
+"""Anybody's sounds: a folder with ``clips.csv`` or ``clips.jsonl``.
+
+Columns: ``path`` (below the folder), ``captions`` (one text, or a JSON list) or ``caption_1 ... caption_n``,
+and optionally ``identity``, ``split``, ``licence``, ``start_s``, ``end_s`` (of the original), ``kind`` (of the
+captions: human, machine or label; default human), ``title``, ``uploader``, ``keywords`` (``;``-separated).
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from sharding.errors import InputError
+from sharding.sources.base import Caption, Rows, SourceTables, finite, normalised_identity, orphans_table
+from sharding.sources.tables import csv_rows
+from sharding.sources.tree import Tree, climbs
+from sharding.storage import Storage
+
+KINDS = ("human", "machine", "label")
+_NUMBERED = re.compile(r"caption_\d+$")
+
+
+@dataclass(frozen=True)
+class _Row:
+    file: str
+    number: int
+    cells: dict[str, Any]
+
+    def error(self, what: str, value: object, remedy: str) -> InputError:
+        return InputError(what, file=self.file, row=self.number, value=value, remedy=remedy)
+
+    def text(self, column: str) -> str:
+        value = self.cells.get(column)
+        return "" if value is None else str(value).strip()
+
+    def number_of(self, column: str) -> float | None:
+        """Seconds, or None where the cell is empty."""
+        text = self.text(column)
+        value = finite(text) if text else None
+        if text and (value is None or value < 0):
+            raise self.error(f"{column} is not a number of seconds", text, "write seconds, such as 12.5")
+        return value
+
+    @property
+    def path(self) -> str:
+        return str(self.cells["path"])
+
+    @property
+    def split(self) -> str:
+        split = self.text("split") or "all"
+        if "/" in split or "," in split:
+            raise self.error("a split's name holds '/' or ','", split, "use a plain word")
+        return split
+
+
+def read(root: Storage, name: str) -> SourceTables:
+    """Every clip of the table, as dataset ``name``."""
+    tree = Tree(root)
+    table_rows = _rows(tree)
+    rows = Rows(name)
+    stems = _stems(table_rows)
+    for row in table_rows:
+        stem = stems[row.split, posixpath.normpath(row.path)]
+        clip_id = rows.clip_id(row.split, stem)
+        if clip_id in rows:
+            rows.merge(clip_id, _captions(row), "several rows of the table name it")
+            continue
+        _add(rows, row, stem, tree)
+    notes = list(tree.sealed) if len(rows.used_paths()) < len(rows) else []
+    orphans = orphans_table(name, set(tree.audio) - rows.used_paths())
+    return SourceTables(rows.table(), orphans, tuple(notes))
+
+
+def _rows(tree: Tree) -> list[_Row]:
+    here = [name for name in ("clips.csv", "clips.jsonl") if name in tree.file_set]
+    if len(here) != 1:
+        raise InputError(
+            "both clips.csv and clips.jsonl are in it" if here else "neither clips.csv nor clips.jsonl is in it",
+            file=tree.root.url,
+            remedy="put one table with the columns path and captions into the folder",
+        )
+    file, text = tree.name(here[0]), tree.text(here[0])
+    if here[0] == "clips.csv":
+        found = [_Row(file, number, cells) for number, cells in csv_rows(text, file, ("path",))]
+    else:
+        found = _json_lines(text, file)
+    for row in found:
+        if not row.text("path"):
+            raise row.error("no path", None, "give each clip the path of its audio below the folder")
+        if not any(column in ("captions", "caption") or _NUMBERED.match(column) for column in row.cells):
+            raise row.error("no captions", None, "add captions, or caption_1 ... caption_n")
+    return found
+
+
+def _json_lines(text: str, file: str) -> list[_Row]:
+    found = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            cells = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"not a JSON object ({error.msg})", file=file, row=number, value=line[:80], remedy="one object a line"
+            ) from error
+        if not isinstance(cells, dict):
+            raise InputError("not a JSON object", file=file, row=number, value=line[:80], remedy="one object a line")
+        found.append(_Row(file, number, cells))
+    return found
+
+
+def _stems(rows: list[_Row]) -> dict[tuple[str, str], str]:
+    """A stem for each (split, path): the file's name without suffix; where two share it, as much as tells."""
+    paths = list(dict.fromkeys((row.split, posixpath.normpath(row.path)) for row in rows))
+    stems = {}
+    for shorten in (_name, lambda path: posixpath.splitext(path)[0], lambda path: path):
+        counts = Counter((split, shorten(path)) for split, path in paths)
+        for key in paths:
+            if key not in stems and counts[key[0], shorten(key[1])] == 1:
+                stems[key] = shorten(key[1])
+    return stems
+
+
+def _name(path: str) -> str:
+    return posixpath.splitext(posixpath.basename(path))[0]
+
+
+def _captions(row: _Row) -> list[Caption]:
+    kind = row.text("kind") or "human"
+    if kind not in KINDS:
+        raise row.error("kind is none of human, machine, label", kind, "use one of the three")
+    value = row.cells.get("captions", row.cells.get("caption"))
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise row.error(
+                f"captions begin like a JSON list but are none ({error.msg})", value[:80], 'write ["one", "two"]'
+            ) from error
+    texts = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise row.error("captions are not texts", str(value)[:80], "write a text, or a JSON list of texts")
+    numbered = sorted((c for c in row.cells if _NUMBERED.match(c)), key=lambda c: int(c.rpartition("_")[2]))
+    texts = texts + [str(row.cells[column] or "") for column in numbered]
+    return [Caption(text, kind) for text in texts if text.strip()]
+
+
+def _add(rows: Rows, row: _Row, stem: str, tree: Tree) -> None:
+    try:
+        identity = normalised_identity(row.text("identity"))
+    except ValueError as error:
+        raise row.error(
+            "the identity names no source", row.text("identity"), "write freesound:117790, youtube:ID@30 or the like"
+        ) from error
+    start, end = row.number_of("start_s"), row.number_of("end_s")
+    if start is not None and end is not None and end <= start:
+        raise row.error("end_s is not after start_s", f"{start:g} to {end:g}", "give seconds of the original in order")
+    path = posixpath.normpath(row.path)
+    captions = _captions(row)
+    words = row.cells.get("keywords")
+    rows.add(
+        row.split,
+        stem,
+        path=path if path in tree.file_set else None,
+        out_of_root=climbs(row.path),
+        captions=captions,
+        identity=identity,
+        interval=None if start is None and end is None else (start or 0.0, end),
+        licence=row.text("licence") or row.text("license"),
+        uploader=row.text("uploader"),
+        title=row.text("title"),
+        keywords=words if isinstance(words, list) else [w for w in str(words or "").split(";") if w.strip()],
+        notes=[] if captions else ["no captions in the table"],
+    )

@@ -1,0 +1,208 @@
+"""CSV and JSON tables of any origin, read strictly: a defect is an InputError that names file, row, remedy."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
+
+from sharding.errors import InputError
+
+_BLOCK = 4 << 20  # bytes of JSON read at a time
+_LONGEST_ITEM = 64 << 20  # characters; a longer item is a defect, not an item
+_SPACE = re.compile(r"[ \t\r\n]*")
+FETCH_AGAIN = "download the file again; it is damaged"
+
+
+def decode(data: bytes, file: str, encoding: str = "utf-8") -> str:
+    """Text of a table; a byte-order mark goes.
+
+    Raises:
+        InputError: the bytes are not in that encoding; names the line.
+    """
+    if b"\0" in data:
+        line = data[: data.index(b"\0")].count(b"\n") + 1
+        raise InputError(
+            "not a plain text table (it holds zero bytes, as UTF-16 does)",
+            file=file, row=line, remedy=f"save it as {encoding.upper()}",
+        )  # fmt: skip
+    try:
+        return data.decode("utf-8-sig" if encoding == "utf-8" else encoding)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"not {encoding.upper()} text",
+            file=file,
+            row=data[: error.start].count(b"\n") + 1,
+            value=data[error.start : error.start + 8],
+            remedy=f"use the file as published, or convert it to {encoding.upper()}",
+        ) from error
+
+
+def csv_rows(
+    text: str,
+    file: str,
+    required: Sequence[str],
+    delimiter: str = ",",
+    lines: Sequence[int] | None = None,
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line on which the row begins, the row by column) for each row that is not blank.
+
+    Args:
+        text: the whole table, header first.
+        file: its name in errors.
+        required: columns without which the table is refused.
+        delimiter: between cells.
+        lines: the line number of each line, where lines were joined before.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    header: list[str] | None = None
+    line = 1
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            row = lines[line - 1] if lines else line
+            raise InputError(
+                f"not a CSV row ({error})", file=file, row=row, remedy="close the quotation mark, or " + FETCH_AGAIN
+            ) from error
+        row, line = (lines[line - 1] if lines else line), reader.line_num + 1
+        if not cells:
+            continue
+        if header is None:
+            header = [cell.strip() for cell in cells]
+            check_columns(header, required, file)
+            continue
+        if len(cells) != len(header):
+            short = len(cells) < len(header)
+            raise InputError(
+                f"the row has {len(cells)} cells, the header {len(header)}",
+                file=file,
+                row=row,
+                value=delimiter.join(cells)[:80],
+                remedy=FETCH_AGAIN if short else f"put cells that hold {delimiter!r} in quotation marks",
+            )
+        yield row, dict(zip(header, cells, strict=True))
+    if header is None:
+        raise InputError("the table is empty", file=file, remedy=FETCH_AGAIN)
+
+
+def check_columns(header: Sequence[str], required: Sequence[str], file: str) -> None:
+    """Refuse a table that lacks a column."""
+    lacking = [name for name in required if name not in header]
+    if lacking:
+        raise InputError(
+            f"the table lacks the column{'s' * (len(lacking) > 1)} {', '.join(lacking)}",
+            file=file,
+            row=1,
+            value=",".join(header)[:120],
+            remedy=f"use the published table; its header has {', '.join(required)}",
+        )
+
+
+def json_items(stream: BinaryIO, file: str, key: str = "data") -> Iterator[tuple[int, Any]]:
+    """(1-based number, item) of a JSON list, or of the list under ``key`` of a JSON object, as they come.
+
+    The file is read in blocks, so a table of hundreds of megabytes needs the memory of one block.
+
+    Raises:
+        InputError: the file is cut off, not JSON, or has no such list.
+    """
+    text = _JsonText(stream, file)
+    if text.peek() == "[":
+        yield from text.items()
+        return
+    text.expect("{")
+    found = False
+    while text.peek() != "}":
+        name = text.value()
+        text.expect(":")
+        if name == key:
+            if text.peek() != "[":
+                raise text.error(f"{key!r} is not a list")
+            found = True
+            yield from text.items()
+        else:
+            text.value()
+        if text.peek() != "}":
+            text.expect(",")
+    if not found:
+        raise InputError(f"no list {key!r} in it", file=file, remedy="use the published file")
+
+
+class _JsonText:
+    """A JSON file as a window of text that moves on as values are taken."""
+
+    def __init__(self, stream: BinaryIO, file: str) -> None:
+        self.stream, self.file = stream, file
+        self.text, self.at, self.row, self.ended = "", 0, 0, False
+        self.bytes = codecs.getincrementaldecoder("utf-8-sig")()
+        self.json = json.JSONDecoder()
+
+    def error(self, what: str) -> InputError:
+        return InputError(
+            what, file=self.file, row=self.row or None, value=self.text[self.at : self.at + 60], remedy=FETCH_AGAIN
+        )
+
+    def more(self) -> bool:
+        """Read another block; False at the end of the file."""
+        if self.ended:
+            return False
+        block = self.stream.read(_BLOCK)
+        self.ended = not block
+        try:
+            self.text = self.text[self.at :] + self.bytes.decode(block, final=self.ended)
+        except UnicodeDecodeError as error:
+            raise InputError(
+                "not UTF-8 text", file=self.file, row=self.row or None, remedy="use the file as published"
+            ) from error
+        self.at = 0
+        return True
+
+    def peek(self) -> str:
+        """The next character that is not a space; '' at the end."""
+        while True:
+            match = _SPACE.match(self.text, self.at)
+            self.at = match.end() if match else self.at
+            if self.at < len(self.text):
+                return self.text[self.at]
+            if not self.more():
+                return ""
+
+    def expect(self, char: str) -> None:
+        if self.peek() != char:
+            raise self.error("the JSON is cut off" if self.peek() == "" else f"not JSON: {char!r} expected")
+        self.at += 1
+
+    def value(self) -> Any:
+        """The next whole value."""
+        self.peek()
+        while True:
+            try:
+                value, end = self.json.raw_decode(self.text, self.at)
+            except json.JSONDecodeError as error:
+                if len(self.text) - self.at > _LONGEST_ITEM:
+                    raise self.error(f"not JSON ({error.msg})") from error
+                if not self.more():
+                    raise self.error(f"the JSON is cut off or broken ({error.msg})") from error
+                continue
+            if end == len(self.text) and self.more():
+                continue  # a number may go on in the next block
+            self.at = end
+            return value
+
+    def items(self) -> Iterator[tuple[int, Any]]:
+        """The items of the list that begins here."""
+        self.expect("[")
+        while self.peek() != "]":
+            self.row += 1
+            yield self.row, self.value()
+            if self.peek() != "]":
+                self.expect(",")
+        self.at += 1
+        self.row = 0

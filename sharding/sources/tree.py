@@ -1,0 +1,165 @@
+"""A dataset's folder, listed once: its tables, its audio, and the members of its zip archives."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import zipfile
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import cached_property
+
+from sharding.errors import InputError
+from sharding.sources.tables import decode
+from sharding.storage import Storage
+
+# Best first: where a recording lies there twice, the copy with the least loss is taken.
+AUDIO_SUFFIXES = (
+    ".flac", ".wav", ".aif", ".aiff", ".w64", ".caf", ".opus", ".ogg", ".oga", ".m4a", ".aac", ".mp3",
+    ".mp4", ".webm", ".mka", ".mkv", ".wma", ".amr",
+)  # fmt: skip
+_RANK = {suffix: rank for rank, suffix in enumerate(AUDIO_SUFFIXES)}
+_UNPACK = {
+    ".7z": "7z x {name}",
+    ".tar": "tar -xf {name}",
+    ".tar.gz": "tar -xf {name}",
+    ".rar": "unrar x {name}",
+    ".hdf": "write its recordings out as files named <youtube_id>_<start>.*",
+    ".h5": "write its recordings out as files named <youtube_id>_<start>.*",
+}
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+
+
+class Tree:
+    """Every file below a dataset's folder, from one listing; zip members stand as ``ARCHIVE.zip!/MEMBER``."""
+
+    def __init__(self, root: Storage) -> None:
+        self.root = root
+        listed = sorted(root.list(""))
+        self.files: list[str] = []
+        self.sealed: list[str] = []  # what to run for each archive that cannot be read in place
+        names = set(listed)
+        for path in listed:
+            if _is_junk(path):
+                continue
+            self.files.append(path)
+            if path.lower().endswith(".zip"):
+                self._look_into(path, names)
+            for suffix, advice in _UNPACK.items():
+                if path.lower().endswith(suffix):
+                    self.sealed.append(f"{path} cannot be read in place; run: {advice.format(name=path)}")
+
+    def _look_into(self, path: str, names: set[str]) -> None:
+        stem = path[:-4]
+        if f"{stem}.z01" in names or f"{stem}.Z01" in names:
+            self.sealed.append(
+                f"{path} is the last part of a split archive; run: zip -FF {path} --out {stem}_merged.zip"
+            )
+            return
+        try:
+            with self.root.open(path) as stream, zipfile.ZipFile(stream) as archive:
+                members = sorted(name for name in archive.namelist() if not name.endswith("/"))
+        except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError) as error:
+            raise InputError(
+                f"not a whole zip archive ({error})",
+                file=self.name(path),
+                remedy=f"download it again, or repair it: zip -FF {path} --out {stem}_merged.zip, and move it away",
+            ) from error
+        self.files += [f"{path}!/{member}" for member in members if not _is_junk(member)]
+
+    def name(self, path: str) -> str:
+        """A file's full name, for messages."""
+        return f"{str(self.root.url).rstrip('/')}/{path}"
+
+    def named(self, *basenames: str) -> list[str]:
+        """Files of those names in any folder, sorted."""
+        return [path for path in self._by_basename if posixpath.basename(path) in basenames]
+
+    def one(self, basename: str) -> str | None:
+        """The file of that name; of several, the first, if all hold the same bytes.
+
+        Raises:
+            InputError: two files of that name differ, and nothing says which one counts.
+        """
+        found = self.named(basename)
+        if len(found) > 1 and len({self.read(path) for path in found}) > 1:
+            raise InputError(
+                f"two different tables of one name: {found[0]} and {found[1]}",
+                file=self.name(found[1]),
+                remedy="leave the one that you mean, and move the other out of the folder",
+            )
+        return found[0] if found else None
+
+    @cached_property
+    def _by_basename(self) -> list[str]:
+        return [path for path in self.files if path.lower().endswith((".csv", ".json", ".jsonl"))]
+
+    def read(self, path: str) -> bytes:
+        """The bytes of a table."""
+        with self.root.open(path) as stream:
+            return stream.read()
+
+    def text(self, path: str, encoding: str = "utf-8") -> str:
+        """The text of a table."""
+        return decode(self.read(path), self.name(path), encoding)
+
+    @cached_property
+    def file_set(self) -> frozenset[str]:
+        """Every file, for asking whether one is there."""
+        return frozenset(self.files)
+
+    @cached_property
+    def audio(self) -> list[str]:
+        """Every audio file, sorted by path."""
+        return [path for path in self.files if suffix_of(path) in _RANK]
+
+
+class AudioIndex:
+    """Audio by the name of its file without the suffix."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._paths: dict[str, list[str]] = defaultdict(list)
+        for path in paths:
+            self._paths[stem_of(path)].append(path)
+
+    def all(self, stem: str) -> list[str]:
+        """Every file of that name, best first: least lossy suffix, then by path."""
+        found = self._paths.get(stem)
+        if found is None:
+            return []
+        return sorted(found, key=lambda path: (_RANK[suffix_of(path)], path)) if len(found) > 1 else found
+
+    def one(self, stem: str) -> str | None:
+        """The best file of that name."""
+        found = self.all(stem)
+        return found[0] if found else None
+
+
+def suffix_of(path: str) -> str:
+    """The suffix in lower case, dot included."""
+    return posixpath.splitext(path)[1].lower()
+
+
+def stem_of(path: str) -> str:
+    """The file's name without an audio suffix; other dots belong to the name."""
+    name = path.rpartition("/")[2]
+    stem, suffix = posixpath.splitext(name)
+    return stem if suffix.lower() in _RANK else name
+
+
+def folders(path: str) -> list[str]:
+    """The folders of a path, outermost first; an archive counts as a folder without its ``.zip``."""
+    return [part[:-5] if part.lower().endswith(".zip!") else part for part in path.split("/")[:-1]]
+
+
+def climbs(name: str) -> bool:
+    """Whether a name from a table points out of the dataset's folder."""
+    plain = name.replace("\\", "/")
+    if plain.startswith("/") or _DRIVE.match(name) or "\0" in name:
+        return True
+    return posixpath.normpath(plain).split("/")[0] == ".."
+
+
+def _is_junk(path: str) -> bool:
+    """What macOS leaves in archives and on shares."""
+    return path.startswith("__MACOSX/") or "/__MACOSX/" in path or path.rpartition("/")[2].startswith("._")

@@ -1,0 +1,235 @@
+"""Do two stretches of sound hold the same recording?  The last word on every candidate, from the waveform.
+
+Two copies of one recording, whatever was done to them, are correlated sample by sample once they are
+aligned; two recordings of like things are not.  What correlation proves depends on how much the sound could
+have differed: two hums of 50 Hz correlate although nothing connects them, because a hum has almost no
+freedom.  So the verdict rests on *evidence*, the log likelihood ratio of Gaussian signals
+``-N ln(1 - rho^2)`` nats, where N is the effective number of independent components (time-bandwidth
+product by participation ratios of energy over time and over frequency) and rho the correlation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import scipy.fft
+
+from sharding.fingerprint import RATE
+
+BLOCK_S = 0.25
+_BLOCK = int(BLOCK_S * RATE)
+_ENVELOPE = 20  # samples of one energy value: 2.5 ms, so that a click is seen to be short
+_SILENT = 10 ** (-80 / 10)  # mean square after band-passing below which a block is silent
+_QUIET = 10 ** (-45 / 10)  # of the median-active block's energy: too faint to judge by
+_RHO_CAP = 0.995  # beyond it, correlation says more about the codec than about the sound
+
+
+@dataclass(frozen=True)
+class VerificationSettings:
+    """What it takes to call two stretches the same sound."""
+
+    same_correlation: float = 0.7
+    same_evidence: float = 150.0  # nats
+    same_components: float = 30.0  # effective components that must agree
+    same_span_s: float = 0.3
+    different_correlation: float = 0.35
+    block_correlation: float = 0.45
+
+
+class Verdict(NamedTuple):
+    """The outcome at one alignment."""
+
+    outcome: str  # same | different | undecided
+    lag_s: float  # b's first sample stands at this time of a's first sample
+    start_s: float  # of the agreeing span, in a
+    overlap_s: float  # length of the agreeing span
+    correlation: float  # over the agreeing span, absolute
+    components: float
+    evidence: float  # nats
+
+
+NOTHING = Verdict("different", 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+@lru_cache(maxsize=64)
+def _weight(size: int) -> np.ndarray:
+    """Amplitude response on ``size``-point transforms: 250 to 3,500 Hz, rising 6 dB an octave.
+
+    The rise undoes the fall of natural spectra, so that more than the lowest octave is heard.
+    """
+    f = scipy.fft.rfftfreq(size, 1 / RATE)
+    ramp = np.clip((f - 200) / 100, 0, 1) * np.clip((3600 - f) / 200, 0, 1)
+    return (np.sin(ramp * np.pi / 2) ** 2 * f / 1000).astype(np.float32)
+
+
+def band_passed(wave: np.ndarray) -> np.ndarray:
+    """The part of ``wave`` (float [n] at 8 kHz) that is compared."""
+    size = scipy.fft.next_fast_len(len(wave) + RATE // 4, real=True)
+    spectrum = scipy.fft.rfft(np.asarray(wave, np.float32), size) * _weight(size)
+    return scipy.fft.irfft(spectrum, size)[: len(wave)].astype(np.float32)
+
+
+def is_silent(wave: np.ndarray) -> bool:
+    """True where nothing audible is left in the compared band (digital silence, DC, padding)."""
+    return len(wave) < _ENVELOPE or float(np.mean(band_passed(wave) ** 2)) < _SILENT
+
+
+def find_lag(a: np.ndarray, b: np.ndarray, lowest: float, highest: float) -> float | None:
+    """The lag in samples, between ``lowest`` and ``highest``, at which ``b`` stands best in ``a``.
+
+    ``a`` and ``b`` are band-passed.  Correlations are normalised by the energy of the overlap at each lag;
+    lags that leave under a quarter of a second are not tried.  Sub-sample by a parabola over the peak.
+    """
+    size = scipy.fft.next_fast_len(len(a) + len(b), real=True)
+    cross = scipy.fft.irfft(scipy.fft.rfft(a, size) * np.conj(scipy.fft.rfft(b, size)), size)
+    first = max(int(np.floor(lowest)), _BLOCK - len(b))
+    last = min(int(np.ceil(highest)), len(a) - _BLOCK)
+    if last < first:
+        return None
+    lags = np.arange(first, last + 1)
+    sums_a = np.concatenate([[0.0], np.cumsum(a.astype(np.float64) ** 2)])
+    sums_b = np.concatenate([[0.0], np.cumsum(b.astype(np.float64) ** 2)])
+    left, right = np.maximum(lags, 0), np.minimum(lags + len(b), len(a))
+    energy_a = sums_a[right] - sums_a[left]
+    energy_b = sums_b[right - lags] - sums_b[left - lags]
+    floor = _SILENT * (right - left)
+    # an overlap of nothing but faint ends must not win: both must hold a part of what there is to compare
+    scale = np.sqrt(np.maximum(energy_a, floor) * np.maximum(energy_b, floor))
+    trust = (right - left) / (right - left + RATE)
+    score = np.abs(cross[lags % size]) / scale * np.sqrt(trust)
+    return float(lags[int(np.argmax(score))])
+
+
+def _shifted(wave: np.ndarray, fraction: float) -> np.ndarray:
+    """``wave`` delayed by ``fraction`` of a sample."""
+    size = scipy.fft.next_fast_len(len(wave) + 64, real=True)
+    turn = np.exp(-2j * np.pi * scipy.fft.rfftfreq(size) * fraction).astype(np.complex64)
+    return scipy.fft.irfft(scipy.fft.rfft(wave, size) * turn, size)[: len(wave)]
+
+
+def _refined(a: np.ndarray, b: np.ndarray, lag: int) -> float:
+    """The fraction in [-1, 1] to add to ``lag``: the peak of the band-limited cross-correlation."""
+    left, right = max(lag, 0), min(lag + len(b), len(a))
+    x, y = a[left:right], b[left - lag : right - lag]
+    size = scipy.fft.next_fast_len(len(x) + 64, real=True)
+    cross = scipy.fft.rfft(x, size) * np.conj(scipy.fft.rfft(y, size))
+    steps = np.linspace(-1, 1, 65)
+    omega = 2 * np.pi * scipy.fft.rfftfreq(size)
+    live = np.abs(cross) > np.abs(cross).max() * 1e-4
+    phase = np.exp(1j * np.outer(steps, omega[live]))
+    return float(steps[int(np.argmax(np.abs((phase @ cross[live]).real)))])
+
+
+def _participation(energy: np.ndarray) -> float:
+    """How many of the entries hold the energy: 1 where one holds all, n where it is even."""
+    total = float(energy.sum())
+    return total * total / max(float((energy.astype(np.float64) ** 2).sum()), 1e-30)
+
+
+def components(wave: np.ndarray) -> float:
+    """Effective number of independent components of a band-passed stretch: its time-bandwidth product."""
+    usable = len(wave) // _ENVELOPE * _ENVELOPE
+    if usable < 4 * _ENVELOPE:
+        return 0.0
+    envelope = (wave[:usable].reshape(-1, _ENVELOPE) ** 2).sum(axis=1)
+    duration = _participation(envelope) * _ENVELOPE / RATE
+    spectrum = np.abs(scipy.fft.rfft(wave * np.hanning(len(wave)).astype(np.float32))) ** 2
+    whole = np.abs(scipy.fft.rfft(wave)) ** 2
+    bandwidth = min(_participation(spectrum), _participation(whole)) * RATE / len(wave)
+    return duration * bandwidth
+
+
+def verify(
+    a: np.ndarray,
+    b: np.ndarray,
+    lowest_s: float,
+    highest_s: float,
+    settings: VerificationSettings | None = None,
+) -> Verdict:
+    """Compare ``a`` and ``b`` (float [n] at 8 kHz) at the best lag between ``lowest_s`` and ``highest_s``.
+
+    A lag of t seconds means: b's first sample stands t seconds after a's first.
+    """
+    settings = settings or VerificationSettings()
+    if min(len(a), len(b)) < _BLOCK:
+        return NOTHING
+    a, b = band_passed(a), band_passed(b)
+    lag = find_lag(a, b, lowest_s * RATE, highest_s * RATE)
+    if lag is None:
+        return NOTHING
+    whole = int(lag)
+    fraction = _refined(a, b, whole)
+    left, right = max(whole, 0), min(whole + len(b), len(a))
+    x, y = a[left:right], _shifted(b, fraction)[left - whole : right - whole]
+    span = _agreeing_span(x, y, settings)
+    lag_s = (whole + fraction) / RATE
+    if span is None:
+        return NOTHING._replace(lag_s=lag_s, correlation=_correlation(x, y), components=components(x))
+    first, last = span
+    x, y = x[first:last], y[first:last]
+    rho = _correlation(x, y)
+    freedom = min(components(x), components(y))
+    evidence = -freedom * float(np.log1p(-min(rho, _RHO_CAP) ** 2))
+    overlap_s = (last - first) / RATE
+    outcome = _outcome(rho, freedom, evidence, overlap_s, settings)
+    return Verdict(outcome, lag_s, (left + first) / RATE, overlap_s, rho, freedom, evidence)
+
+
+def _correlation(x: np.ndarray, y: np.ndarray) -> float:
+    scale = np.sqrt(float(np.dot(x, x)) * float(np.dot(y, y)))
+    return 0.0 if scale <= _SILENT * len(x) else abs(float(np.dot(x, y))) / scale
+
+
+def _agreeing_span(x: np.ndarray, y: np.ndarray, settings: VerificationSettings) -> tuple[int, int] | None:
+    """First and last sample of the stretch in which aligned ``x`` and ``y`` agree block by block.
+
+    Blocks in which both are faint or silent neither agree nor disagree; where they continue an agreeing
+    stretch to either end they belong to it.  The stretch with the most agreement wins; a second of
+    disagreement ends it.
+    """
+    edges = np.append(np.arange(0, len(x) - _BLOCK // 2, _BLOCK), len(x))
+    if len(edges) < 2:
+        return None
+    starts = edges[:-1]
+    energy_x, energy_y = np.add.reduceat(x * x, starts), np.add.reduceat(y * y, starts)
+    product = np.add.reduceat(x * y, starts)
+    lengths = np.diff(edges)
+    sign = np.sign(product.sum()) or 1.0
+    floor_x = max(float((energy_x / lengths).max()) * _QUIET, _SILENT)
+    floor_y = max(float((energy_y / lengths).max()) * _QUIET, _SILENT)
+    quiet_x, quiet_y = energy_x / lengths < floor_x, energy_y / lengths < floor_y
+    rho = sign * product / np.sqrt(np.maximum(energy_x * energy_y, 1e-30))
+    state = np.where(quiet_x & quiet_y, 0, np.where(rho >= settings.block_correlation, 1, -1))
+    patience = int(1 / BLOCK_S)
+    best: tuple[int, int, int] | None = None
+    start, agreed, missed, end = None, 0, 0, 0
+    for k, value in enumerate([*state.tolist(), *[-1] * (patience + 1)]):
+        if value == 1:
+            start = k if start is None else start
+            agreed, missed, end = agreed + 1, 0, k
+        elif value == -1 and start is not None:
+            missed += 1
+            if missed > patience:
+                if best is None or agreed > best[0]:
+                    best = (agreed, start, end)
+                start, agreed, missed = None, 0, 0
+    if best is None:
+        return None
+    _, first, last = best
+    while first > 0 and state[first - 1] == 0:
+        first -= 1
+    while last + 1 < len(state) and state[last + 1] == 0:
+        last += 1
+    return int(edges[first]), int(edges[last + 1])
+
+
+def _outcome(rho: float, freedom: float, evidence: float, overlap_s: float, settings: VerificationSettings) -> str:
+    if rho < settings.different_correlation:
+        return "different"
+    enough = freedom >= settings.same_components and evidence >= settings.same_evidence
+    if rho >= settings.same_correlation and enough and overlap_s >= settings.same_span_s:
+        return "same"
+    return "undecided"

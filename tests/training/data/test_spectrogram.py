@@ -1,0 +1,157 @@
+"""Front ends against the published code that they stand for."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+
+import numpy as np
+import pytest
+import torch
+from hear21passt.models.preprocess import AugmentMelSTFT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import (
+    ASTFeatureExtractor,
+    ClapFeatureExtractor,
+    Wav2Vec2FeatureExtractor,
+    WhisperFeatureExtractor,
+)
+
+from training.data.features import AudioInput, Features, segment_seeds
+from training.data.settings import MaskingSettings
+from training.data.spectrogram import FRONT_ENDS
+
+
+def sound(samples: int, seed: int = 0, level: float = 0.1) -> torch.Tensor:
+    """Noise with a tone that comes and goes, and a stretch of digital silence."""
+    draw = np.random.default_rng(seed)
+    times = np.arange(samples) / 32000
+    wave = level * (draw.standard_normal(samples) * np.sin(times * 3) ** 2 + np.sin(times * 2 * np.pi * 440))
+    wave[samples // 3 : samples // 3 + samples // 10] = 0
+    return torch.from_numpy(wave.astype(np.float32))
+
+
+def features(name: str, wave: torch.Tensor, length: int | None = None, train: bool = False, seed: int = 0) -> torch.Tensor:
+    lengths = torch.tensor([len(wave) if length is None else length])
+    return FRONT_ENDS[name](wave[None], lengths, torch.tensor([seed]), train)[0]
+
+
+def published_passt(**options: int) -> AugmentMelSTFT:
+    with contextlib.redirect_stdout(io.StringIO()):
+        return AugmentMelSTFT(
+            n_mels=128, sr=32000, win_length=800, hopsize=320, n_fft=1024, fmin_aug_range=10, fmax_aug_range=2000, **options
+        )
+
+
+@pytest.mark.parametrize("samples", [320000, 160001, 40000])
+def test_passt_equals_hear21passt(samples: int) -> None:
+    wave = sound(samples)
+    with torch.no_grad():
+        wanted = published_passt(freqm=0, timem=0).eval()(wave[None])[0]
+    ours = features("passt", wave)
+    assert ours.shape == wanted.shape
+    assert (ours - wanted).abs().max() < 1e-4
+
+
+def test_passt_jitter_lies_in_the_published_range() -> None:
+    """Every drawn filter bank equals hear21passt's for one of its draws, and differs between seeds."""
+    wave = sound(40000)
+    drawn = {float(features("passt", wave, train=True, seed=seed).sum()) for seed in range(8)}
+    assert len(drawn) == 8
+    assert torch.equal(features("passt", wave, train=True, seed=3), features("passt", wave, train=True, seed=3))
+
+
+def test_ast_equals_transformers() -> None:
+    wave = sound(163840)
+    wanted = ASTFeatureExtractor()(wave.numpy(), sampling_rate=16000, return_tensors="pt")["input_values"][0].T
+    assert (features("ast", wave) - wanted).abs().max() < 1e-4
+    short = sound(50000)
+    wanted = ASTFeatureExtractor()(short.numpy(), sampling_rate=16000, return_tensors="pt")["input_values"][0].T
+    padded = torch.nn.functional.pad(short, (0, 163840 - 50000))
+    assert (features("ast", padded, 50000) - wanted).abs().max() < 1e-4
+
+
+def test_clap_equals_transformers() -> None:
+    extractor = ClapFeatureExtractor(frequency_min=50, frequency_max=14000, truncation="rand_trunc")
+    for length in (480000, 200000):
+        wave = sound(length)
+        wanted = extractor(wave.numpy(), sampling_rate=48000, return_tensors="pt")["input_features"][0, 0].T
+        padded = torch.nn.functional.pad(wave, (0, 480000 - length))
+        assert (features("clap", padded, length) - wanted).abs().max() < 1e-2  # decibels; silence is -100
+
+
+def test_whisper_equals_transformers() -> None:
+    wave = sound(200000)
+    wanted = WhisperFeatureExtractor()(wave.numpy(), sampling_rate=16000, return_tensors="pt")["input_features"][0]
+    padded = torch.nn.functional.pad(wave, (0, 480000 - 200000))
+    assert (features("whisper", padded, 200000) - wanted).abs().max() < 1e-4
+
+
+def test_waveform_equals_transformers() -> None:
+    extractor = Wav2Vec2FeatureExtractor(return_attention_mask=True)
+    waves = [sound(16000).numpy() + 0.2, sound(9000, 1).numpy()]
+    wanted = extractor(waves, sampling_rate=16000, padding=True, return_tensors="pt")["input_values"]
+    padded = torch.nn.functional.pad(torch.from_numpy(waves[1]), (0, 7000))
+    batch = torch.stack([torch.from_numpy(waves[0]), padded])
+    ours = FRONT_ENDS["waveform"](batch, torch.tensor([16000, 9000]), torch.zeros(2, dtype=torch.int64), False)[:, 0]
+    assert (ours - wanted).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("name", sorted(FRONT_ENDS))
+def test_silence_gives_the_declared_floor(name: str) -> None:
+    front_end = FRONT_ENDS[name]
+    values = features(name, torch.zeros(front_end.rate))
+    frames = min(values.shape[1], 90)  # AST's last frames are padding, not silence
+    assert (values[:, :frames] - front_end.floor).abs().max() < 1e-4
+    assert values.shape == (front_end.bins, front_end.frames(front_end.rate))
+
+
+@pytest.mark.parametrize("name", sorted(FRONT_ENDS))
+def test_a_batch_gives_the_numbers_of_single_waves(name: str) -> None:
+    front_end = FRONT_ENDS[name]
+    samples = front_end.rate
+    waves = torch.stack([sound(samples, seed) for seed in range(3)])
+    lengths, seeds = torch.tensor([samples, samples // 2, samples // 3]), torch.arange(3)
+    waves = waves * (torch.arange(samples) < lengths[:, None])
+    together = front_end(waves, lengths, seeds, True)
+    batched = front_end._transform(waves, lengths, seeds, True)  # what a device computes in one piece
+    assert (together - batched).abs().max() < 1e-4
+    alone = front_end(waves[1:2], lengths[1:2], seeds[1:2], True)
+    assert torch.equal(together[1:2], alone)
+
+
+@given(
+    samples=st.integers(1, 4_000_000),
+    segment_s=st.sampled_from([1.0, 10.0, 10.24, 30.0]),
+    share=st.sampled_from([1.0, 0.5, 0.25]),
+)
+@settings(deadline=None, max_examples=200)
+def test_segments_cover_a_clip_once(samples: int, segment_s: float, share: float) -> None:
+    audio = AudioInput("passt", 32000, segment_s, segment_s * share, 120.0)
+    lengths = audio.segment_lengths(samples)
+    hop = round(audio.hop_s * 32000)
+    assert (lengths >= 1).all() and (lengths <= audio.segment).all()
+    assert (len(lengths) - 1) * hop + lengths[-1] == samples, "the last segment ends where the clip ends"
+    assert (lengths[:-1] == audio.segment).all(), "only the last segment has padding"
+
+
+def test_cut_keeps_every_sample() -> None:
+    audio = AudioInput("passt", 32000, 1.0, 0.5, 30.0)
+    wave = sound(70000).numpy()
+    segments, lengths = audio.cut(wave), audio.segment_lengths(len(wave))
+    assert segments.shape == (4, 32000)
+    for number, length in enumerate(lengths):
+        assert np.array_equal(segments[number, :length], wave[number * 16000 : number * 16000 + length])
+        assert not segments[number, length:].any()
+
+
+def test_masks_of_a_sample_do_not_depend_on_its_batch() -> None:
+    audio = AudioInput("passt", 32000, 1.0, 1.0, 30.0)
+    one = Features(audio, MaskingSettings(time_masks=2, time_width=40, freq_masks=2, freq_width=20), True)
+    waves, lengths = torch.stack([sound(32000, seed) for seed in range(4)]), torch.full((4,), 32000)
+    seeds = torch.from_numpy(segment_seeds(9, 4))
+    whole = one(waves, lengths, seeds)
+    for place in range(4):
+        part = slice(place, place + 1)
+        assert torch.equal(whole[part], one(waves[part], lengths[part], seeds[part]))

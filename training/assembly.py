@@ -1,0 +1,61 @@
+"""From a recipe to a model and a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from training.data.captions import normalise
+from training.data.mixture import select_rows
+from training.data.settings import DataSettings
+from training.encoders import AUDIO_ENCODERS, TEXT_ENCODERS, encoder_module
+from training.heads import build_head
+from training.losses import build_loss
+from training.losses.base import PairLoss
+from training.model import RetrievalModel
+from training.recipe import Recipe
+
+TOKENIZER = "tokenizer"  # folder of a run or an export
+
+
+def training_captions(table: pa.Table, settings: DataSettings) -> list[str]:
+    """The different captions that training reads, as the model reads them, sorted."""
+    texts: set[str] = set()
+    for item in settings.train:
+        rows = pa.array(select_rows(table, item.split))
+        captions = pc.list_flatten(table["captions"].filter(rows)).combine_chunks()
+        kept = captions.filter(pc.is_in(captions.field("kind"), pa.array(list(item.captions), pa.string())))
+        texts.update(kept.field("text").to_pylist())
+    return sorted({normalise(text, settings) for text in texts if text} - {""})
+
+
+def with_tokenizer(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with the tokenizer that an earlier start trained, where there is one in ``folder``."""
+    tokenizer = folder / TOKENIZER
+    if _trains_tokenizer(recipe.text) and tokenizer.is_dir():
+        return replace(recipe, text=replace(recipe.text, tokenizer=str(tokenizer)))
+    return recipe
+
+
+def _trains_tokenizer(settings: Any) -> bool:
+    return getattr(settings, "source", None) == "random" and settings.tokenizer is None
+
+
+def assemble(recipe: Recipe, captions: Iterable[str]) -> tuple[RetrievalModel, PairLoss]:
+    """The model and the loss that a recipe describes; random weights follow from its seed.
+
+    Args:
+        recipe: what to build.
+        captions: a tokenizer is trained on them where the recipe names none.
+    """
+    torch.manual_seed(recipe.seed)
+    audio = encoder_module(AUDIO_ENCODERS, recipe.audio.encoder).build(recipe.audio)
+    text = encoder_module(TEXT_ENCODERS, recipe.text.encoder).build(recipe.text, captions)
+    model = RetrievalModel(audio, text, build_head(recipe.head, audio.dim, text.dim))
+    return model, build_loss(recipe.loss)

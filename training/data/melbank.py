@@ -1,0 +1,50 @@
+"""Filter banks, multiplied where they are not zero."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torchaudio.compliance.kaldi as kaldi
+import torchaudio.functional
+from torch import Tensor
+
+GROUP = 16  # filters multiplied at once: neighbouring triangles share most of their frequencies
+
+
+class MelBank:
+    """A filter bank ``[bins, frequencies]`` and its product with power spectra.
+
+    A triangle covers a few of the frequencies, so on a CPU groups of neighbouring filters are multiplied
+    with their band alone: the same sums, a quarter of the time.
+    """
+
+    def __init__(self, weights: Tensor) -> None:
+        self.weights = weights
+        self._bands: list[tuple[int, int, int, Tensor]] = []
+        for first in range(0, len(weights), GROUP):
+            group = weights[first : first + GROUP]
+            used = group.any(0).nonzero().flatten()
+            low, high = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
+            self._bands.append((first, low, high, group[:, low:high].contiguous()))
+
+    def __call__(self, power: Tensor) -> Tensor:
+        """``power [frequencies, T]`` on the CPU to ``[bins, T]``."""
+        out = torch.empty(len(self.weights), power.shape[1])
+        for first, low, high, band in self._bands:
+            torch.mm(band, power[low:high], out=out[first : first + len(band)])
+        return out
+
+
+@lru_cache(maxsize=512)
+def kaldi_bank(bins: int, n_fft: int, rate: int, low: float, high: float) -> MelBank:
+    """Kaldi's triangles (torchaudio), with a zero weight for the Nyquist frequency, which Kaldi leaves out."""
+    weights, _ = kaldi.get_mel_banks(bins, n_fft, float(rate), low, high, 100.0, -500.0, 1.0)
+    return MelBank(torch.nn.functional.pad(weights, (0, 1)))
+
+
+@lru_cache(maxsize=16)
+def slaney_bank(bins: int, n_fft: int, rate: int, low: float, high: float) -> MelBank:
+    """Slaney's triangles of equal area (torchaudio), as librosa makes them."""
+    weights = torchaudio.functional.melscale_fbanks(n_fft // 2 + 1, low, high, bins, rate, "slaney", "slaney")
+    return MelBank(weights.T.contiguous())

@@ -1,0 +1,343 @@
+"""The order of training: which samples, captions, windows and crops make up each global batch.
+
+A pure function of (manifest, mixture, seed, epoch).  The global batch at a step is one ordered list,
+whatever the number of ranks and workers; rank r of W takes the r-th of W contiguous parts, so that the
+ranks' parts in rank order are the global batch again.  Any step is reached directly: an epoch's runs are
+permuted once (a hash and a sort), and only the window that holds the step is shuffled clip by clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from sharding.errors import InputError
+from sharding.schema import stable_id
+from training.data.captions import choose_caption, normalise
+from training.data.hashing import below, mix, permutation, signed, uniform
+from training.data.kinship import clashes, separate
+from training.data.mixture import Spans, build_pools, draws_per_item, encode, epoch_spans
+from training.data.neighbourhoods import arrange
+from training.data.settings import KINDS, DataSettings, MixtureItem
+
+Int64 = NDArray[np.int64]
+
+# Purposes of hashes: two choices about one sample must not depend on each other.
+EPOCH, WINDOW, CHOICE, CROP, MODEL = 0x45504F43, 0x57494E44, 0x43484F49, 0x43524F50, 0x4D4F444C
+
+_COLUMNS = [
+    "key",
+    "clip_id",
+    "shard",
+    "audio",
+    "audio_offset",
+    "audio_bytes",
+    "audio_sha256",
+    "rate",
+    "start_s",
+    "duration_s",
+    "captions",
+    "group",
+    "kin",
+]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """One row a sample: where its bytes are, which seconds of them to decode, and what it is.
+
+    Attributes:
+        keys, clip_ids, texts: names, and the caption as the model reads it.
+        shard, audio, sha256, offset, size: the audio's shard, member name, checksum, place and bytes.
+        rate: Hz, of the stored audio.
+        start_s, duration_s: the crop, in the stored audio.
+        clip, caption, group, kin: stable 64-bit ids, ``[b]``.
+        seeds: randomness inside the model, ``[b]`` int64; masks and augmentation derive from it too.
+    """
+
+    keys: list[str]
+    clip_ids: list[str]
+    texts: list[str]
+    shard: list[str]
+    audio: list[str]
+    sha256: list[str]
+    offset: Int64
+    size: Int64
+    rate: Int64
+    start_s: NDArray[np.float64]
+    duration_s: NDArray[np.float64]
+    clip: Int64
+    caption: Int64
+    group: Int64
+    kin: Int64
+    seeds: Int64
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def take(self, places: Int64) -> Draws:
+        """The draws at ``places``, in that order."""
+        columns = (getattr(self, each.name) for each in fields(self))
+        return Draws(
+            *([column[i] for i in places] if isinstance(column, list) else column[places] for column in columns)
+        )
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Draws ``first .. first + len`` of an epoch in their final order."""
+
+    first: int
+    item: Int64
+    turn: Int64
+    clip: Int64  # in the item's pool
+
+
+class Order:
+    """The global batches of every epoch.
+
+    Args:
+        table: MANIFEST rows (``Manifest.table``).
+        settings: the recipe's data section.
+        seed: the run's seed.
+    """
+
+    def __init__(self, table: pa.Table, settings: DataSettings, seed: int = 0) -> None:
+        self.settings, self.seed = settings, seed
+        self.table = table.select(_COLUMNS)
+        self._pools = build_pools(table, settings.train)
+        self._counts = draws_per_item(self._pools, settings)
+        self._kin = encode(pc.coalesce(table["kin"], table["clip_id"]))
+        self._arrange = arrange(table, settings.shuffle)
+        self.draws_per_epoch = int(self._counts.sum())
+        size = settings.batch_size
+        self.steps_per_epoch = (
+            self.draws_per_epoch // size if settings.last == "drop" else -(-self.draws_per_epoch // size)
+        )
+        if self.steps_per_epoch == 0:
+            raise InputError(
+                f"the mixture draws {self.draws_per_epoch} clips an epoch, less than one global batch of {size}",
+                remedy="lower batch_size, repeat the items, or set last: keep",
+            )
+        whole = self.draws_per_epoch // size
+        windows = max(1, min(whole, round(self.draws_per_epoch / settings.shuffle.window)))
+        self._borders = np.array([whole * number // windows * size for number in range(windows)])
+        self._spans = lru_cache(maxsize=2)(self._epoch_spans)
+        self._window = lru_cache(maxsize=2)(self._shuffled_window)
+
+    def batch(self, epoch: int, step: int, rank: int = 0, world: int = 1) -> Draws:
+        """The rank's part of a global batch; rank 0 of 1 is the whole batch."""
+        window, inside = self._locate(epoch, step)
+        start = inside.start + (inside.stop - inside.start) * rank // world
+        end = inside.start + (inside.stop - inside.start) * (rank + 1) // world
+        return self._draws(window, np.arange(start, end), epoch)
+
+    def kin_met(self, epoch: int, step: int) -> int:
+        """How many samples of a global batch have kin before them in it; the loss leaves those pairs out."""
+        window, inside = self._locate(epoch, step)
+        return len(clashes(self._kin[self._first_rows(window)[inside]], self.settings.batch_size))
+
+    def rows(self, epoch: int) -> Int64:
+        """Manifest rows of an epoch's draws (first windows) in their order, ``[draws an epoch]``."""
+        parts = [self._first_rows(self._window(epoch, number)) for number in range(len(self._borders))]
+        return np.concatenate(parts)
+
+    def _locate(self, epoch: int, step: int) -> tuple[_Window, slice]:
+        if not 0 <= step < self.steps_per_epoch:
+            raise InputError(
+                "the epoch has no such step", value=step, remedy=f"an epoch has {self.steps_per_epoch} steps, from 0"
+            )
+        begin = step * self.settings.batch_size
+        number = int(np.searchsorted(self._borders, begin, side="right")) - 1
+        window = self._window(epoch, number)
+        end = min(begin + self.settings.batch_size, self.draws_per_epoch)
+        return window, slice(begin - window.first, end - window.first)
+
+    def _epoch_spans(self, epoch: int) -> tuple[Spans, Int64]:
+        """The epoch's runs in their order, and the place of each run's end."""
+        spans = epoch_spans(self._pools, self._counts, self.settings.shuffle.run, self.seed, epoch)
+        spans = spans.take(permutation(len(spans.first), EPOCH, self.seed, epoch))
+        return spans, np.cumsum(spans.length)
+
+    def _shuffled_window(self, epoch: int, number: int) -> _Window:
+        spans, ends = self._spans(epoch)
+        begin = int(self._borders[number])
+        end = int(self._borders[number + 1]) if number + 1 < len(self._borders) else self.draws_per_epoch
+        low, high = np.searchsorted(ends, [begin, end - 1], side="right")
+        spans, ends = spans.take(np.arange(low, high + 1)), ends[low : high + 1]
+        of = np.repeat(np.arange(len(ends)), spans.length)
+        places = np.arange(len(of)) + (ends[0] - spans.length[0])
+        inside = (places >= begin) & (places < end)
+        of, places = of[inside], places[inside]
+        clip = spans.first[of] + places - (ends - spans.length)[of]
+        window = _Window(begin, spans.item[of], spans.turn[of], clip)
+        window = _reorder(window, permutation(len(of), WINDOW, self.seed, epoch, number))
+        size = self.settings.batch_size
+        window = _reorder(window, self._arrange(self._first_rows(window), size, (self.seed, epoch, number)))
+        window = _reorder(window, separate(self._kin[self._first_rows(window)], size))
+        if self.settings.shuffle.batches == "mixed":
+            return window
+        # Like batches stood side by side while kin were separated; now they spread over the window.
+        whole = len(of) // size
+        batches = permutation(whole, WINDOW, self.seed, epoch, number, 1)
+        places = (batches[:, None] * size + np.arange(size)).ravel()
+        return _reorder(window, np.append(places, np.arange(whole * size, len(of))))
+
+    def _first_rows(self, window: _Window) -> Int64:
+        rows = np.empty(len(window.clip), dtype=np.int64)
+        for number, pool in enumerate(self._pools):
+            mine = window.item == number
+            rows[mine] = pool.rows[pool.starts[window.clip[mine]]]
+        return rows
+
+    def _draws(self, window: _Window, places: Int64, epoch: int) -> Draws:
+        choices = []
+        items = self.settings.train
+        for place in places:
+            item, clip = int(window.item[place]), int(window.clip[place])
+            pool = self._pools[item]
+            choices.append((pool.rows[pool.starts[clip] : pool.starts[clip + 1]], int(window.turn[place]), items[item]))
+        return make_draws(self.table, choices, self.settings, self.seed, epoch)
+
+
+class SequentialOrder:
+    """A split from its first clip to its last, for evaluation: the same interface, nothing drawn.
+
+    Each clip once: its first window, from the start, up to ``crop_s``; its first caption of ``kinds``.  The last
+    batch may be short, and then some ranks may get none of it.
+    """
+
+    def __init__(
+        self, table: pa.Table, split: str, settings: DataSettings, batch_size: int, kinds: Sequence[Any] = KINDS
+    ) -> None:
+        self.item = MixtureItem(split, captions=tuple(kinds))
+        self.settings, self.batch_size = settings, batch_size
+        self.table = table.select(_COLUMNS)
+        self._pool = build_pools(table, [self.item])[0]
+        self.draws_per_epoch = len(self._pool)
+        self.steps_per_epoch = -(-len(self._pool) // batch_size)
+
+    def batch(self, epoch: int, step: int, rank: int = 0, world: int = 1) -> Draws:
+        """The rank's part of a batch; the same in every epoch."""
+        begin = step * self.batch_size
+        end = min(begin + self.batch_size, self.draws_per_epoch)
+        start, stop = begin + (end - begin) * rank // world, begin + (end - begin) * (rank + 1) // world
+        choices = [(self._pool.rows[self._pool.starts[clip] :][:1], 0, self.item) for clip in range(start, stop)]
+        return make_draws(self.table, choices, self.settings, 0, 0, fixed=True)
+
+    def kin_met(self, epoch: int, step: int) -> int:
+        """Nothing is compared across an evaluation batch."""
+        return 0
+
+
+def _reorder(window: _Window, order: Int64) -> _Window:
+    return _Window(window.first, window.item[order], window.turn[order], window.clip[order])
+
+
+def make_draws(
+    table: pa.Table,
+    choices: Sequence[tuple[Int64, int, MixtureItem]],
+    settings: DataSettings,
+    seed: int,
+    epoch: int,
+    fixed: bool = False,
+) -> Draws:
+    """Choose caption, window and crop of each clip.
+
+    Args:
+        choices: for each draw the manifest rows of the clip's windows, the turn, and the mixture's item.
+        fixed: first caption, crop from the start: for evaluation.
+    """
+    rows = np.concatenate([rows for rows, _, _ in choices]) if choices else np.zeros(0, np.int64)
+    records = table.take(pa.array(rows)).to_pylist()
+    drawn, place = [], 0
+    for windows, turn, item in choices:
+        here = records[place : place + len(windows)]
+        place += len(windows)
+        drawn.append(_draw(here, turn, item, settings, seed, epoch, fixed))
+    columns: dict[str, list[Any]] = {each.name: [draw[each.name] for draw in drawn] for each in fields(Draws)}
+    texts = ("keys", "clip_ids", "texts", "shard", "audio", "sha256")
+    seconds = ("start_s", "duration_s")
+    return Draws(
+        **{
+            name: values if name in texts else np.array(values, dtype=np.float64 if name in seconds else np.int64)
+            for name, values in columns.items()
+        }
+    )
+
+
+def _draw(
+    windows: Sequence[dict[str, Any]],
+    turn: int,
+    item: MixtureItem,
+    settings: DataSettings,
+    seed: int,
+    epoch: int,
+    fixed: bool,
+) -> dict[str, Any]:
+    clip_id = windows[0]["clip_id"]
+    clip = stable_id(clip_id)
+    rule = "first" if fixed else settings.caption_choice
+    caption = choose_caption(windows[0]["captions"], item.captions, clip, turn, seed, epoch, rule)
+    told = [each for each in windows if _tells_of(caption, each)] or windows
+    row = told[int(below(mix(CHOICE, seed, epoch, clip, turn), len(told)))]
+    start, duration = _crop(row, caption, "start" if fixed else settings.crop, settings.crop_s, seed, epoch, clip, turn)
+    text = normalise(caption["text"], settings)
+    return {
+        "keys": row["key"],
+        "clip_ids": clip_id,
+        "texts": text,
+        "shard": row["shard"],
+        "audio": row["audio"],
+        "sha256": row["audio_sha256"],
+        "offset": row["audio_offset"],
+        "size": row["audio_bytes"],
+        "rate": row["rate"],
+        "start_s": start,
+        "duration_s": duration,
+        "clip": clip,
+        "caption": stable_id(text),
+        "group": stable_id(row["group"] or clip_id),
+        "kin": stable_id(row["kin"] or clip_id),
+        "seeds": int(signed(mix(MODEL, seed, epoch, clip, turn).reshape(1))[0]),
+    }
+
+
+def _tells_of(caption: dict[str, Any] | Any, window: dict[str, Any]) -> bool:
+    """Whether a caption speaks of a sound in the window (it does unless its times say otherwise)."""
+    onset, offset = caption["onset"], caption["offset"]
+    start = window["start_s"] or 0.0
+    return (onset is None or onset < start + window["duration_s"]) and (offset is None or offset > start)
+
+
+def _crop(
+    row: dict[str, Any], caption: Any, policy: str, crop_s: float, seed: int, epoch: int, clip: int, turn: int
+) -> tuple[float, float]:
+    """Start and length of the crop in the stored audio, in seconds that are whole samples.
+
+    A caption with times is kept in the crop as far as it fits.
+    """
+    rate = row["rate"]
+    total = max(1, round(row["duration_s"] * rate))
+    wanted = min(total, max(1, round(crop_s * rate)))
+    low, high = 0, total - wanted
+    if caption["onset"] is not None and caption["offset"] is not None and high > 0 and policy == "random":
+        onset, offset = ((caption[name] - (row["start_s"] or 0.0)) * rate for name in ("onset", "offset"))
+        low, high = sorted((round(min(max(offset - wanted, 0), high)), round(min(max(onset, 0), high))))
+    if policy == "random":
+        start = low + int(uniform(mix(CROP, seed, epoch, clip, turn)) * (high - low + 1))
+    else:
+        start = (total - wanted) // 2 if policy == "centre" else 0
+    return start / rate, wanted / rate
+
+
+def batch_hash(keys: Sequence[str]) -> str:
+    """A short name for a global batch: equal for equal keys in equal order."""
+    return f"{stable_id(chr(10).join(keys)) & 0xFFFFFFFFFFFFFFFF:016x}"

@@ -1,0 +1,215 @@
+"""Front ends: what each audio encoder was published with, between the waveform and its first layer.
+
+Every front end turns waves of one length into normalised features, on the CPU or batched on a device, with
+the same numbers to rounding.  On a CPU each wave is transformed on its own: a batch of spectra does not fit
+the cache and takes about twice as long a clip.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import torchaudio.compliance.kaldi as kaldi
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.data.hashing import below, mix
+from training.data.melbank import MelBank, kaldi_bank, slaney_bank
+
+Int64 = NDArray[np.int64]
+JITTER = 0x4A495454  # purpose of a hash: the edges of the mel filters
+
+
+class FrontEnd(ABC):
+    """Waves to features.
+
+    Attributes:
+        rate: Hz, of the waves.
+        bins: frequency bins F of the features.
+        hop: samples from one frame to the next.
+        floor: value of the features where there is silence.
+        published_fill: value that the published training code gives to masked cells.
+    """
+
+    rate: int
+    bins: int
+    hop: int
+    floor: float
+    published_fill: float
+
+    def frames(self, samples: int | Int64) -> int | Int64:
+        """How many frames ``samples`` samples give (an array of lengths gives an array)."""
+        return samples // self.hop
+
+    @torch.no_grad()
+    def __call__(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool) -> Tensor:
+        """Features of waves of one padded length.
+
+        Args:
+            waves: ``[n, samples]`` float32 in [-1, 1], zero after each length.
+            lengths: ``[n]`` int64, samples that are sound.
+            seeds: ``[n]`` int64, for what training draws here (PaSST: the edges of the filters).
+            train: whether to draw.
+
+        Returns:
+            ``[n, F, T]`` float32 on the waves' device.
+        """
+        if waves.device.type != "cpu":
+            return self._transform(waves, lengths, seeds, train)
+        out = torch.empty(len(waves), self.bins, int(self.frames(waves.shape[1])))
+        for place in range(len(waves)):
+            one = slice(place, place + 1)
+            out[one] = self._transform(waves[one], lengths[one], seeds[one], train)
+        return out
+
+    @abstractmethod
+    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool) -> Tensor:
+        """``__call__`` for one wave on the CPU, or for a batch on a device."""
+
+
+class Passt(FrontEnd):
+    """PaSST's mel (Koutini et al., arXiv 2110.05069; hear21passt ``AugmentMelSTFT``).
+
+    Pre-emphasis 0.97, 1024-point FFT, window 800 (symmetric Hann), hop 320, 128 Kaldi filters whose edges
+    training draws (0-9 Hz and 14,001-16,000 Hz; else 0 and 15,000), ``(log(x + 1e-5) + 4.5) / 5``.
+    Silence is -1.40; the published code masks before the normalisation, with 0, which becomes 0.9.
+    """
+
+    rate, bins, hop = 32000, 128, 320
+    floor = (math.log(1e-5) + 4.5) / 5
+    published_fill = 4.5 / 5
+
+    def frames(self, samples: int | Int64) -> int | Int64:
+        return 1 + (samples - 1) // self.hop  # pre-emphasis takes one sample
+
+    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool) -> Tensor:
+        sharp = torch.sub(waves[:, 1:], waves[:, :-1], alpha=0.97)
+        power = _power(sharp, 1024, self.hop, 800, periodic=False)
+        low, high = np.zeros(len(waves), np.int64), np.full(len(waves), 15000)
+        if train:
+            numbers = seeds.cpu().numpy()
+            low, high = below(mix(JITTER, numbers, 0), 10), 16000 - below(mix(JITTER, numbers, 1), 2000)
+        banks = [kaldi_bank(128, 1024, self.rate, float(a), float(b)) for a, b in zip(low, high, strict=True)]
+        return _filter(power, banks).add_(1e-5).log_().add_(4.5).div_(5)
+
+
+class Clap(FrontEnd):
+    """CLAP's HTS-AT input (transformers ``ClapFeatureExtractor``, ``rand_trunc`` and ``repeatpad``).
+
+    48 kHz, FFT and window 1024 (periodic Hann), hop 480, 64 Slaney filters 50-14,000 Hz, decibels with a floor
+    of 1e-10.  A clip shorter than the segment is repeated whole as often as it fits.
+    """
+
+    rate, bins, hop = 48000, 64, 480
+    floor = -100.0
+    published_fill = 0.0
+
+    def frames(self, samples: int | Int64) -> int | Int64:
+        return 1 + samples // self.hop
+
+    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool) -> Tensor:
+        size = waves.shape[1]
+        waves = torch.stack(
+            [
+                torch.nn.functional.pad(wave[:length].repeat(size // length), (0, size % length))
+                for wave, length in zip(waves, lengths.clamp(min=1).tolist(), strict=True)
+            ]
+        )
+        power = _power(waves, 1024, self.hop, 1024)
+        bank = slaney_bank(64, 1024, self.rate, 50.0, 14000.0)
+        return _filter(power, [bank] * len(waves)).clamp_(min=1e-10).log10_().mul_(10)
+
+
+class Whisper(FrontEnd):
+    """Whisper's log-mel (arXiv 2212.04356 section 2.2; transformers ``WhisperFeatureExtractor``).
+
+    16 kHz, FFT and window 400, hop 160, 80 Slaney filters, log10 no lower than 8 below the segment's maximum,
+    ``(x + 4) / 4``.
+    """
+
+    rate, bins, hop = 16000, 80, 160
+    floor = (math.log10(1e-10) + 4) / 4
+    published_fill = 0.0
+
+    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool) -> Tensor:
+        power = _power(waves, 400, self.hop, 400)[..., :-1]
+        bank = slaney_bank(80, 400, self.rate, 0.0, 8000.0)
+        logs = _filter(power, [bank] * len(waves)).clamp_(min=1e-10).log10_()
+        return torch.maximum(logs, logs.amax((1, 2), keepdim=True) - 8).add_(4).div_(4)
+
+
+class Ast(FrontEnd):
+    """AST's Kaldi filter bank (arXiv 2104.01778 section 2.1; transformers ``ASTFeatureExtractor``).
+
+    16 kHz, frames of 25 ms every 10 ms, 128 bins, ``(x + 4.2677393) / (2 × 4.5689974)``.  Frames after the end
+    hold 0 before the normalisation, as published; the segment of 10.24 s has 1024.
+    """
+
+    rate, bins, hop = 16000, 128, 160
+    mean, std = -4.2677393, 4.5689974
+    floor = (math.log(torch.finfo(torch.float32).eps) - mean) / (2 * std)
+    published_fill = (0 - mean) / (2 * std)
+
+    def frames(self, samples: int | Int64) -> int | Int64:
+        return -(-samples // self.hop)
+
+    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool) -> Tensor:
+        total = int(self.frames(waves.shape[1]))
+        out = torch.zeros(len(waves), self.bins, total, device=waves.device)
+        for place, length in enumerate(lengths.tolist()):
+            if length >= 400:
+                bank = kaldi.fbank(
+                    waves[place : place + 1, :length],
+                    sample_frequency=self.rate,
+                    window_type="hanning",
+                    num_mel_bins=self.bins,
+                )
+                out[place, :, : len(bank)] = bank.T
+        return out.sub_(self.mean).div_(2 * self.std)
+
+
+class Waveform(FrontEnd):
+    """The waveform itself at 16 kHz with mean 0 and variance 1 (transformers ``Wav2Vec2FeatureExtractor``).
+
+    For data2vec, wav2vec 2.0, HuBERT and WavLM; ``F`` is 1 and a frame is a sample.
+    """
+
+    rate, bins, hop = 16000, 1, 1
+    floor = 0.0
+    published_fill = 0.0
+
+    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool) -> Tensor:
+        sound = torch.arange(waves.shape[1], device=waves.device) < lengths[:, None]
+        count = lengths.clamp(min=1)[:, None]
+        centred = (waves - (waves * sound).sum(1, keepdim=True) / count) * sound
+        variance = centred.square().sum(1, keepdim=True) / count
+        return (centred / (variance + 1e-7).sqrt())[:, None]
+
+
+FRONT_ENDS: Mapping[str, FrontEnd] = {
+    "passt": Passt(),
+    "ast": Ast(),
+    "clap": Clap(),
+    "whisper": Whisper(),
+    "waveform": Waveform(),
+}
+
+
+def _power(waves: Tensor, n_fft: int, hop: int, window: int, periodic: bool = True) -> Tensor:
+    """Power spectra ``[n, n_fft / 2 + 1, T]`` of centred frames (edges reflected) under a Hann window."""
+    hann = torch.hann_window(window, periodic=periodic, device=waves.device)
+    spectra = torch.stft(waves, n_fft, hop, window, hann, center=True, return_complex=True)
+    parts = torch.view_as_real(spectra)
+    # Twice as fast as abs().square(): no square root, and no third axis to sum over.
+    return parts[..., 0].square().addcmul_(parts[..., 1], parts[..., 1])
+
+
+def _filter(power: Tensor, banks: list[MelBank]) -> Tensor:
+    """``[n, frequencies, T]`` to ``[n, bins, T]``, each with its own bank."""
+    if power.device.type == "cpu":
+        return torch.stack([bank(one) for one, bank in zip(power, banks, strict=True)])
+    return torch.stack([bank.weights for bank in banks]).to(power.device) @ power

@@ -1,0 +1,466 @@
+"""One training step on every rank: the only module that imports DeepSpeed.
+
+Two ways to compute the same step:
+
+- plain: encode the rank's samples, score all pairs of the global batch, one backward pass;
+- cached (``engine.chunk``): encode chunk by chunk without gradient, score all pairs, then encode each chunk
+  again with gradient and hand it its share (GradCache, arXiv 2101.06983).  Dropout draws the same numbers both
+  times, so the gradient is that of the plain step, and memory is that of one chunk at any batch size.
+
+DeepSpeed averages gradients over ranks, and `training.losses.tiled` scales for that.  Under ZeRO 1-3 a
+gradient is complete only after the backward pass at the accumulation boundary, so all chunks but the last
+run with the boundary off (without that, ZeRO 1 and 2 keep the last chunk alone, silently).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from training.quiet import hush
+
+hush()
+if "DS_ACCELERATOR" not in os.environ:
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ["DS_ACCELERATOR"] = "cpu"
+
+import deepspeed  # noqa: E402 (after the environment that it reads on import)
+import torch  # noqa: E402
+import torch.distributed as dist  # noqa: E402
+from deepspeed.utils import (  # noqa: E402
+    safe_get_full_grad,
+    safe_get_full_optimizer_state,
+    safe_set_full_optimizer_state,
+)
+from torch import Tensor, nn  # noqa: E402
+from torch.utils.checkpoint import checkpoint  # noqa: E402
+
+from training.data.batch import Batch  # noqa: E402
+from training.distributed import Group, LocalGroup  # noqa: E402
+from training.distributed import connect as connect_ranks  # noqa: E402
+from training.encoders.randomness import mix  # noqa: E402
+from training.evaluation.run import Encoders  # noqa: E402
+from training.losses.base import PairLoss  # noqa: E402
+from training.losses.relations import batch_ids  # noqa: E402
+from training.losses.tiled import global_loss  # noqa: E402
+from training.model import RetrievalModel  # noqa: E402
+from training.optimizers import AVERAGE, first_state, freeze, make_optimizer, moment_names, parameter_groups  # noqa: E402
+from training.recipe import Recipe  # noqa: E402
+from training.schedule import Schedule  # noqa: E402
+
+Sides = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]  # audio, text
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step did; the same on every rank.
+
+    Attributes:
+        loss: of the global batch.
+        grad_norm: of all parameters' gradient before clipping; infinite or NaN where it is not finite.
+        applied: False where the step was skipped because loss or gradient was not finite.
+        sides: this rank's audio and text sides, detached.
+    """
+
+    loss: float
+    grad_norm: float
+    applied: bool
+    sides: Sides
+
+
+@contextlib.contextmanager
+def ranks() -> Iterator[Group]:
+    """Join the ranks that the launcher started (or be alone), and leave them properly at the end.
+
+    torchrun, the deepspeed launcher and Ray Train say by environment variables who is who.
+    """
+    made = not dist.is_initialized()
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    group = connect_ranks(backend)
+    if isinstance(group, LocalGroup) and made:  # DeepSpeed wants a process group, if only of one
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    os.environ.setdefault("LOCAL_RANK", "0")
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+    try:
+        yield group
+    finally:
+        if made:  # a process that ends with its group open aborts
+            deepspeed.comm.destroy_process_group()
+            with contextlib.suppress(Exception):
+                dist.destroy_process_group()
+
+
+class System(nn.Module):
+    """Model and loss as one module, so that DeepSpeed has every parameter in its hands."""
+
+    def __init__(self, model: RetrievalModel, loss: PairLoss) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, call: Callable[[System], Any]) -> Any:
+        """All uses of the parameters pass here, where ZeRO-3 gathers them."""
+        return call(self)
+
+    def names(self) -> dict[str, nn.Parameter]:
+        """Parameters by the name that checkpoints and recipes use: ``audio.…``, ``text.…``, ``head.…``, ``loss.…``."""
+        return {name.removeprefix("model."): parameter for name, parameter in self.named_parameters()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Buffers that are saved, by name."""
+        parameters = {name for name, _ in self.named_parameters(remove_duplicate=False)}
+        return {
+            name.removeprefix("model."): value
+            for name, value in self.state_dict().items()
+            if name not in parameters
+        }
+
+
+class Engine:
+    """Trains a model as the recipe says; every rank makes one and calls the same methods.
+
+    Args:
+        model: with its weights as they are to start from; the engine moves and shards it.
+        loss: over all pairs.
+        recipe: sections ``optimizer``, ``engine`` and the seed.
+        schedule: learning rate of each step.
+        group: the ranks, from `ranks`.
+        moments: the optimizer's moments by parameter name, to go on from.
+        step: steps taken so far.
+        updates: of those, how many moved the weights (the optimizer's own counter).
+    """
+
+    def __init__(
+        self,
+        model: RetrievalModel,
+        loss: PairLoss,
+        recipe: Recipe,
+        schedule: Schedule,
+        group: Group,
+        moments: Mapping[str, Mapping[str, Tensor]] | None = None,
+        step: int = 0,
+        updates: int = 0,
+    ) -> None:
+        self.recipe, self.schedule, self.group = recipe, schedule, group
+        self.steps_taken, self.updates = step, updates
+        self.device = (
+            torch.device("cuda", torch.cuda.current_device())
+            if torch.cuda.is_available()
+            else torch.device("cpu")
+        )
+        self.system = System(model, loss).to(self.device)
+        names = self.system.names()
+        freeze(model, names, recipe.optimizer)
+        if recipe.engine.activation_checkpointing:
+            _checkpoint_blocks(model)
+        if recipe.engine.compile:
+            for block in (*model.audio.blocks(), *model.text.blocks()):
+                block.compile()
+        groups = parameter_groups(model, names, recipe.optimizer)
+        self.moments = moment_names(recipe.optimizer, recipe.engine.ema)
+        optimizer = make_optimizer(groups, recipe.optimizer, recipe.engine.ema)
+        self.deepspeed, *_ = deepspeed.initialize(
+            model=self.system,
+            optimizer=optimizer,
+            config=_configuration(recipe, group.size),
+            dist_init_required=False,
+        )
+        self.stage = recipe.engine.zero
+        if self.stage == 3:
+            self._keep_whole(self.system.model.head, self.system.loss)
+        self._start_moments(moments or {})
+
+    @property
+    def model(self) -> RetrievalModel:
+        return self.system.model
+
+    def step(self, batch: Batch) -> StepResult:
+        """Take one step with this rank's part of a global batch; call it on every rank."""
+        self.system.train()
+        batch = rows(batch.to(self.device), batch.valid)
+        rate = self.schedule.rate(self.steps_taken)
+        for group in self.deepspeed.optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+        loss, sides = self._cached(batch) if self.recipe.engine.chunk else self._plain(batch)
+        norm, applied = self._update(loss)
+        self.steps_taken += 1
+        self.updates += applied
+        return StepResult(loss, norm, applied, sides)
+
+    def _plain(self, batch: Batch) -> tuple[float, Sides]:
+        self._seed(0)
+        audio, text = self._encode(batch)
+        loss = self.deepspeed(self._objective(audio, text, batch))
+        self.deepspeed.set_gradient_accumulation_boundary(True)
+        self.deepspeed.backward(loss)
+        return float(loss.detach()), (_detached(audio), _detached(text))
+
+    def _cached(self, batch: Batch) -> tuple[float, Sides]:
+        size = self.recipe.engine.chunk
+        # Every rank runs as many chunks as the fullest one: ZeRO-3 gathers parameters in every forward pass.
+        count = int(self.group.max(torch.tensor(-(-len(batch) // size)), "chunks"))
+        chunks = [rows(batch, slice(i * size, (i + 1) * size)) for i in range(max(count, 1))]
+        encoded = []
+        with torch.no_grad():
+            for number, chunk in enumerate(chunks):
+                self._seed(number)
+                encoded.append(self._encode(chunk))
+        audio, text = (_leaves([sides[part] for sides in encoded]) for part in (0, 1))
+        # Not through DeepSpeed's forward: this gradient is taken by hand, and reduced with the last chunk's.
+        loss = self.system(self._objective(audio, text, batch))
+        trained = self.trained()
+        leaves = [tensor for tensor in (*audio, *text) if tensor.requires_grad]
+        gradients = torch.autograd.grad(loss, [*leaves, *trained], allow_unused=True)
+        cotangent = {id(leaf): gradient for leaf, gradient in zip(leaves, gradients, strict=False)}
+        own = [(p, g) for p, g in zip(trained, gradients[len(leaves) :], strict=True) if g is not None]
+        start = 0
+        for number, chunk in enumerate(chunks):
+            last = number == len(chunks) - 1
+            self._seed(number)
+            again = self._encode(chunk)
+            surrogate = torch.zeros((), device=self.device)
+            for whole, part in zip((*audio, *text), (*again[0], *again[1]), strict=True):
+                share = cotangent.get(id(whole))
+                if part.requires_grad and share is not None:
+                    surrogate = surrogate + (part * share[start : start + len(part)]).sum()
+            if last:
+                for parameter, gradient in own:
+                    surrogate = surrogate + (parameter * gradient).sum()
+            start += len(chunk)
+            self.deepspeed.set_gradient_accumulation_boundary(last)
+            self.deepspeed.backward(surrogate)
+        return float(loss.detach()), (_detached(audio), _detached(text))
+
+    def _encode(self, batch: Batch) -> Sides:
+        """The rank's sides; one without samples encodes one of silence and keeps nothing of it."""
+        full = batch if len(batch) else _silence(batch)
+
+        def call(system: System) -> Sides:
+            with self.precision():
+                return system.model(full.features, full.frames, full.tokens, full.token_mask, full.seeds)
+
+        audio, text = self.deepspeed(call)
+        count = len(batch)
+        if count:
+            return audio, text
+        return tuple(tensor[:0] for tensor in audio), tuple(tensor[:0] for tensor in text)
+
+    def _objective(
+        self, audio: Sequence[Tensor], text: Sequence[Tensor], batch: Batch
+    ) -> Callable[[System], Tensor]:
+        def call(system: System) -> Tensor:
+            ids = batch_ids(batch)
+            return global_loss(system.model.head, system.loss, tuple(text), tuple(audio), ids, self.group)
+
+        return call
+
+    def _update(self, loss: float) -> tuple[float, bool]:
+        """Clip and move; or leave everything as it is where loss or gradient is not finite."""
+        if self.stage == 0:
+            gradients = [p.grad for p in self.system.parameters() if p.grad is not None]
+            norm = float(torch.nn.utils.get_total_norm(gradients))
+            if not math.isfinite(norm):
+                self.deepspeed.zero_grad()
+                for parameter in self.system.parameters():
+                    parameter.grad = None
+                return norm, False
+            self.deepspeed.step()
+            return norm, True
+        skipped = self.deepspeed.skipped_steps
+        self.deepspeed.step()  # ZeRO leaves out a step whose norm is not finite
+        norm = self.deepspeed.get_global_grad_norm()
+        applied = self.deepspeed.skipped_steps == skipped
+        return (float(norm) if norm is not None else float("nan")), applied
+
+    @contextlib.contextmanager
+    def precision(self) -> Iterator[None]:
+        """Encoders and heads run under autocast in bfloat16 where the recipe says so; weights stay float32."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.engine.dtype == "bf16"):
+            yield
+
+    def _seed(self, chunk: int) -> None:
+        """Dropout is a function of (seed, step, rank, chunk): replayed by the cached step and after a resume."""
+        base = torch.tensor([self.recipe.seed])
+        for number in (self.steps_taken, self.group.rank, chunk):
+            base = mix(base, torch.tensor([number]))
+        torch.manual_seed(int(base) & 0x7FFFFFFFFFFFFFFF)
+
+    def _keep_whole(self, *modules: nn.Module) -> None:
+        """Under ZeRO-3, keep small parts whole on every rank: the loss uses them outside their own forward."""
+        offload = self.deepspeed.optimizer.parameter_offload
+        added = [p for module in modules for p in module.parameters() if not p.ds_persist]
+        for parameter in added:
+            parameter.ds_persist = True
+            offload.persistent_parameters.append(parameter)
+        if added:
+            added[0].all_gather(added)
+
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that move."""
+        return [parameter for parameter in self.system.parameters() if parameter.requires_grad]
+
+    def encoders(self) -> Encoders:
+        """For evaluation: sides without gradient; every rank must call them equally often."""
+        self.system.eval()
+
+        def audio(batch: Batch) -> tuple[Tensor, ...]:
+            return self._side(batch, lambda model, b: model.audio_side(b.features, b.frames, b.seeds))
+
+        def text(tokens: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+            tokens, mask = tokens.to(self.device), mask.to(self.device)
+            with torch.no_grad(), self.precision():
+                return self.deepspeed(lambda system: system.model.text_side(tokens, mask))
+
+        return Encoders(self.model.head, audio, text)
+
+    def _side(
+        self, batch: Batch, call: Callable[[RetrievalModel, Batch], Sequence[Tensor]]
+    ) -> tuple[Tensor, ...]:
+        full = (batch if len(batch) else _silence(batch)).to(self.device)
+        with torch.no_grad(), self.precision():
+            side = self.deepspeed(lambda system: call(system.model, full))
+        return tuple(tensor[: len(batch)] for tensor in side)
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Every parameter, whole, in float32 on the CPU, and every saved buffer, by name; a collective call."""
+        values: dict[str, Tensor] = {}
+        for name, parameter in self.system.names().items():
+            if self.stage == 3:
+                with deepspeed.zero.GatheredParameters([parameter]):
+                    values[name] = parameter.detach().float().cpu().clone()
+            else:
+                values[name] = parameter.detach().float().cpu().clone()
+        return values | {name: value.detach().cpu().clone() for name, value in self.system.state().items()}
+
+    def optimizer_moments(self) -> dict[str, dict[str, Tensor]]:
+        """Moment to parameter name to the whole moment on the CPU; a collective call."""
+        return {
+            moment: {
+                name: self._moment(parameter, moment)
+                for name, parameter in self.system.names().items()
+                if parameter.requires_grad
+            }
+            for moment in self.moments
+        }
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Whole gradients by name, between the backward pass and the update: for tests of exactness."""
+        found = {name: safe_get_full_grad(p) for name, p in self.system.names().items() if p.requires_grad}
+        return {
+            name: gradient.detach().float().cpu().clone()
+            for name, gradient in found.items()
+            if gradient is not None
+        }
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The averaged weights (the plain ones where the recipe keeps none), by name; a collective call."""
+        moments = self.optimizer_moments() if self.recipe.engine.ema else {}
+        return self.parameters() | moments.get(AVERAGE, {})
+
+    def _moment(self, parameter: nn.Parameter, moment: str) -> Tensor:
+        if self.stage == 0:
+            return self.deepspeed.optimizer.state[parameter][moment].detach().cpu().clone()
+        return safe_get_full_optimizer_state(parameter, moment).detach().cpu().clone()
+
+    def _start_moments(self, moments: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Build the optimizer's state before its first step, so that it can be filled by parameter name."""
+        if self.stage == 0:
+            optimizer, flat = (
+                self.deepspeed.optimizer,
+                [p for p in self.system.parameters() if p.requires_grad],
+            )
+        elif self.stage == 3:
+            optimizer = self.deepspeed.optimizer.optimizer
+            flat = self.deepspeed.optimizer.fp32_partitioned_groups_flat
+        else:
+            optimizer = self.deepspeed.optimizer.optimizer
+            flat = self.deepspeed.optimizer.single_partition_of_fp32_groups
+        for parameter in flat:
+            optimizer.state[parameter] = first_state(parameter, self.moments, self.updates)
+        if self.stage in (1, 2):
+            self.deepspeed.optimizer._lazy_init_hp_params_optimizer_state()
+        for moment in self.moments:
+            for name, parameter in self.system.names().items():
+                if parameter.requires_grad and name in moments.get(moment, {}):
+                    self._set_moment(parameter, moment, moments[moment][name].to(self.device))
+
+    def _set_moment(self, parameter: nn.Parameter, moment: str, value: Tensor) -> None:
+        if self.stage == 0:
+            self.deepspeed.optimizer.state[parameter][moment].copy_(value)
+        else:
+            safe_set_full_optimizer_state(parameter, value, moment)
+
+    def close(self) -> None:
+        """Give back what DeepSpeed holds; the ranks stay joined."""
+        self.deepspeed.destroy()
+
+
+def _configuration(recipe: Recipe, world: int) -> dict[str, Any]:
+    return {
+        # DeepSpeed checks that these multiply; the loader decides what a rank really gets.
+        "train_batch_size": world,
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": recipe.optimizer.clip,
+        "zero_optimization": {"stage": recipe.engine.zero},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 1 << 60,
+        "wall_clock_breakdown": False,
+    }
+
+
+def _leaves(parts: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
+    """Chunks' sides put together, as leaves that collect gradient."""
+    joined = [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
+    return tuple(t.detach().requires_grad_(t.is_floating_point()) for t in joined)
+
+
+def rows(batch: Batch, chosen: slice | Tensor) -> Batch:
+    """Some samples of a batch; ``chosen`` is a slice, or ``[b]`` bool."""
+    kept = torch.arange(len(batch))[chosen.cpu() if isinstance(chosen, Tensor) else chosen].tolist()
+    if len(kept) == len(batch):
+        return batch
+    values = {each.name: getattr(batch, each.name) for each in fields(batch)}
+    tensors = {name: value[chosen] for name, value in values.items() if isinstance(value, Tensor)}
+    return replace(batch, **tensors, keys=[batch.keys[i] for i in kept], texts=[batch.texts[i] for i in kept])
+
+
+def _silence(batch: Batch) -> Batch:
+    """One sample of silence with one token, shaped as the batch's, for a rank that has none."""
+
+    def one(tensor: Tensor) -> Tensor:
+        return tensor.new_zeros((1, *tensor.shape[1:]))
+
+    tensors = {each.name: getattr(batch, each.name) for each in fields(batch)}
+    filled = {name: one(value) for name, value in tensors.items() if isinstance(value, Tensor)}
+    filled["frames"][:, 0] = 1
+    filled["token_mask"][:, 0] = True
+    return replace(batch, **filled, keys=[""], texts=[""])
+
+
+def _detached(side: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(tensor.detach() for tensor in side)
+
+
+def _checkpoint_blocks(model: RetrievalModel) -> None:
+    """Keep only each block's input for the backward pass and run the block again there."""
+    for block in (*model.audio.blocks(), *model.text.blocks()):
+        block.forward = _Recomputed(block.forward)
+
+
+class _Recomputed:
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self.forward = forward
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return self.forward(*inputs, **options)
+        return checkpoint(self.forward, *inputs, use_reentrant=False, **options)

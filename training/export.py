@@ -1,0 +1,200 @@
+"""A trained model as a plain folder that loads in one call, without DeepSpeed or Ray.
+
+config.json        the resolved recipe and where the model comes from
+model.safetensors  weights by name, float32
+tokenizer/         in the format of transformers
+text/, audio/      encoders that came from the hub, in transformers' own format (their weights are not in
+                   model.safetensors then)
+README.md          the model card
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sharding.errors import InputError
+from training import recipe as recipes
+from training.assembly import TOKENIZER, assemble, with_tokenizer
+from training.checkpoint import MODEL, Checkpoint, restore
+from training.data.captions import normalise
+from training.data.features import AudioInput, Features, segment_seeds
+from training.losses.base import PairLoss
+from training.losses.tiled import score_all
+from training.model import RetrievalModel
+from training.optimizers import AVERAGE
+from training.recipe import Recipe
+
+FORMAT = 1
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Retriever:
+    """A trained model with all that it takes to use it: ``retriever = training.export.load(folder)``."""
+
+    model: RetrievalModel
+    loss: PairLoss
+    recipe: Recipe
+    tokenizer: Any
+
+    @property
+    def audio_input(self) -> AudioInput:
+        """Rate, segments and longest input of the audio encoder."""
+        return AudioInput.of(self.model.audio)
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> tuple[Tensor, ...]:
+        """The text side of captions in any spelling; for a dual encoder one tensor ``[texts, dim]``."""
+        data = self.recipe.data
+        spelled = [normalise(text, data) for text in texts]
+        tokens = self.tokenizer(
+            spelled, padding=True, truncation=True, max_length=data.max_tokens, return_tensors="pt"
+        )
+        return self.model.text_side(tokens["input_ids"], tokens["attention_mask"].bool())
+
+    @torch.inference_mode()
+    def encode_wave(self, wave: Tensor) -> tuple[Tensor, ...]:
+        """The audio side of one mono recording ``[samples]`` float32 at ``audio_input.rate`` Hz, as a batch of 1."""
+        audio = self.audio_input
+        heard = wave[: round(audio.max_s * audio.rate)]
+        segments = torch.from_numpy(audio.cut(heard.numpy()))
+        lengths = torch.from_numpy(audio.segment_lengths(len(heard)))
+        features = Features(audio, self.recipe.data.masking, train=False)
+        values = features(segments, lengths, torch.from_numpy(segment_seeds(0, len(segments))))
+        return self.model.audio_side(
+            values[None], features.frames(lengths)[None], torch.zeros(1, dtype=torch.int64)
+        )
+
+    def score(self, text: tuple[Tensor, ...], audio: tuple[Tensor, ...]) -> Tensor:
+        """Similarity of every text to every recording, ``[texts, recordings]``."""
+        return score_all(self.model.head, text, audio)
+
+
+def load(folder: str | Path) -> Retriever:
+    """Load an export; ``InputError`` where it is none."""
+    path = Path(folder)
+    try:
+        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        version, tree = config["format"], config["recipe"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError("not an export: it has no readable config.json", file=path) from error
+    if version != FORMAT:
+        raise InputError(f"an export of format {version}; this version reads {FORMAT}", file=path)
+    recipe = recipes.parse(tree, path / CONFIG)
+    model, loss = assemble(_here(recipe, path), ())
+    kept = load_file(path / MODEL)
+    for part in ("audio", "text"):
+        if (path / part).is_dir():  # its weights came with the encoder
+            kept |= {f"{part}.{name}": value for name, value in getattr(model, part).state_dict().items()}
+    restore(model, loss, kept)
+    return Retriever(model.eval(), loss.eval(), recipe, model.text.tokenizer)
+
+
+def _here(recipe: Recipe, path: Path) -> Recipe:
+    """The recipe with everything that an export brings along in place of what would be downloaded."""
+    audio: dict[str, Any] = {"source": str(path / "audio") if (path / "audio").is_dir() else "random"}
+    text: dict[str, Any] = {
+        "source": str(path / "text") if (path / "text").is_dir() else "random",
+        "tokenizer": str(path / TOKENIZER),
+    }
+    return replace(recipe, audio=replace(recipe.audio, **audio), text=replace(recipe.text, **text))
+
+
+def open_checkpoint(checkpoint: Checkpoint) -> Retriever:
+    """The model of a checkpoint inside its run's folder, its averaged weights where the recipe keeps them."""
+    run = checkpoint.folder.parent.parent
+    recipe = recipes.load(run / "recipe.yaml")
+    if not (run / TOKENIZER).is_dir():
+        raise InputError(
+            "the run's folder has no tokenizer", file=run, remedy="keep checkpoints inside their run"
+        )
+    model, loss = assemble(with_tokenizer(recipe, run), ())
+    restore(model, loss, checkpoint.model() | checkpoint.moments().get(AVERAGE, {}))
+    return Retriever(model.eval(), loss.eval(), recipe, model.text.tokenizer)
+
+
+def export(checkpoint: Checkpoint, target: Path) -> Path:
+    """Write a checkpoint's model as a plain folder, whole or not at all; an earlier one there is replaced."""
+    retriever = open_checkpoint(checkpoint)
+    draft = target.with_name(f".{target.name}.writing")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    retriever.tokenizer.save_pretrained(draft / TOKENIZER)
+    weights = {name: value for name, value in retriever.model.named_parameters()}
+    weights |= dict(retriever.model.named_buffers())
+    saved = set(retriever.model.state_dict())
+    weights = {name: value for name, value in weights.items() if name in saved}
+    weights |= {f"loss.{name}": value for name, value in retriever.loss.state_dict().items()}
+    for part in ("audio", "text"):
+        net = getattr(getattr(retriever.model, part), "net", None)
+        if hasattr(net, "save_pretrained") and getattr(retriever.recipe, part).source != "random":
+            net.save_pretrained(draft / part)
+            if part == "text":
+                retriever.tokenizer.save_pretrained(draft / part)
+            weights = {name: value for name, value in weights.items() if not name.startswith(f"{part}.")}
+    save_file(
+        {
+            name: value.detach().float().contiguous() if value.is_floating_point() else value
+            for name, value in weights.items()
+        },
+        draft / MODEL,
+    )
+    config = {
+        "format": FORMAT,
+        "recipe": recipes.to_tree(retriever.recipe),
+        "step": checkpoint.step,
+        "plan": checkpoint.state.get("plan"),
+        "validation": checkpoint.state.get("validation", {}),
+    }
+    (draft / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
+    (draft / "README.md").write_text(_card(retriever, config), encoding="utf-8")
+    if target.exists():
+        shutil.rmtree(target)
+    os.replace(draft, target)  # noqa: PTH105
+    return target
+
+
+def _card(retriever: Retriever, config: dict[str, Any]) -> str:
+    recipe, audio = retriever.recipe, retriever.audio_input
+    count = sum(parameter.numel() for parameter in retriever.model.parameters())
+    figures = "\n".join(
+        f"| {name} | {value:.4f} |"
+        for name, value in config["validation"].items()
+        if "_" not in name.partition("/")[2]
+    )
+    table = (
+        f"\n## Validation on {recipe.validation.split}\n\n| metric | value |\n|---|---|\n{figures}\n"
+        if figures
+        else ""
+    )
+    data = "\n".join(f"- {item.split}, captions: {', '.join(item.captions)}" for item in recipe.data.train)
+    return f"""# Audio-text retrieval model
+
+Trained with Earshot: {recipe.audio.encoder} and {recipe.text.encoder} encoders, head `{recipe.head.name}`, loss
+`{recipe.loss.name}`, {count / 1e6:.1f} M parameters, {config["step"]} steps of {recipe.data.batch_size} clips.
+
+```python
+from training.export import load
+
+retriever = load("{config.get("name", "export")}")
+text = retriever.encode_texts(["a dog barks"])
+audio = retriever.encode_wave(wave)  # float32, mono, {audio.rate} Hz, up to {audio.max_s:g} s are heard
+print(retriever.score(text, audio))
+```
+
+Trained on
+
+{data}
+
+of the build `{config["plan"]}`. Captions are read {"in lower case, " if recipe.data.lower else ""}{"without punctuation, " if recipe.data.strip_punctuation else ""}up to {recipe.data.max_tokens} tokens.
+{table}"""

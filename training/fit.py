@@ -1,0 +1,300 @@
+"""The training loop: one recipe, one build, one run folder, any number of ranks.
+
+A run's folder holds ``recipe.yaml`` (as resolved), ``metrics.jsonl``, ``checkpoints/``, ``tokenizer/`` and at
+the end ``export/``.  Starting the same command again goes on from the newest checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sharding.errors import InputError
+from training import checkpoint
+from training import recipe as recipes
+from training.assembly import TOKENIZER, assemble, training_captions, with_tokenizer
+from training.data.batch import Batch, Loader
+from training.data.features import AudioInput
+from training.data.order import Order, batch_hash
+from training.distributed import Group
+from training.engine import Engine, StepResult
+from training.evaluation.run import evaluate
+from training.export import export
+from training.health import health
+from training.metrics import MetricsLog, flat
+from training.progress import Progress
+from training.recipe import Recipe
+from training.schedule import make_schedule
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Run:
+    """Everything that a started run has in its hands."""
+
+    recipe: Recipe
+    folder: Path
+    manifest: Any
+    group: Group
+    order: Order
+    loader: Loader
+    engine: Engine
+    tokenizer: Any
+    steps: int  # length of the whole run
+
+    @property
+    def first(self) -> bool:
+        """Whether this rank writes files and speaks."""
+        return self.group.rank == 0
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+
+def fit(
+    recipe: Recipe, manifest: Any, folder: Path, group: Group, report: Report | None = None
+) -> dict[str, Any]:
+    """Train to the end of the recipe's schedule; every rank calls it.
+
+    Args:
+        recipe: what to train.
+        manifest: `sharding.manifest.Manifest` of the build.
+        folder: the run's, on storage that every rank sees; a checkpoint in it is gone on from.
+        group: the ranks, from `training.engine.ranks`.
+        report: called on every rank with each checkpoint's state.
+
+    Returns:
+        steps, the last loss and validation, and the export's folder.
+    """
+    run = start(recipe, manifest, folder, group)
+    begun = run.engine.steps_taken
+    log = MetricsLog(folder, begun, recipe.log) if run.first else None
+    progress = Progress("steps", run.steps, begun, quiet=not run.first)
+    progress.say(_headline(run))
+    last: dict[str, Any] = {}
+    try:
+        for epoch, batch, waited in _batches(run):
+            record = _step(run, epoch, batch, waited)
+            if log is not None:
+                log.write(record)
+                progress.update(run.engine.steps_taken, f"loss {record['loss']:.4f}")
+            last = record
+            validation = _validate(run, progress) if _due(run, run.recipe.validation.every) else None
+            if log is not None and validation is not None:
+                log.write({"step": record["step"], "validation": validation})
+            if _due(run, run.recipe.checkpoint.every):
+                state = _save(run, validation)
+                if report is not None:
+                    report(state)
+        exported = _export(run)
+        return {
+            "run": str(folder),
+            "steps": run.engine.steps_taken,
+            "resumed_from": begun,
+            "loss": last.get("loss"),
+            "export": str(exported),
+        }
+    finally:
+        if log is not None:
+            log.close()
+        run.engine.close()
+
+
+def start(recipe: Recipe, manifest: Any, folder: Path, group: Group) -> Run:
+    """Make or restore model and optimizer, and set up the loader."""
+    if group.rank == 0:
+        _claim(recipe, folder)
+    group.barrier("run folder")
+    found = _newest(folder, group)
+    recipe = with_tokenizer(recipe, folder)
+    model, loss = assemble(recipe, training_captions(manifest.table, recipe.data))
+    if group.rank == 0 and not (folder / TOKENIZER).is_dir():
+        model.text.tokenizer.save_pretrained(folder / TOKENIZER)
+    order = Order(manifest.table, recipe.data, recipe.seed)
+    schedule = make_schedule(recipe.optimizer, order.steps_per_epoch)
+    state = {} if found is None else found.state
+    if found is not None:
+        checkpoint.restore(model, loss, found.model())
+    engine = Engine(
+        model,
+        loss,
+        recipe,
+        schedule,
+        group,
+        moments=None if found is None else found.moments(),
+        step=state.get("step", 0),
+        updates=state.get("updates", 0),
+    )
+    audio = AudioInput.of(model.audio)
+    loader = Loader(
+        manifest,
+        order,
+        recipe.data,
+        audio,
+        model.text.tokenizer,
+        group.rank,
+        group.size,
+        device=engine.device,
+    )
+    return Run(recipe, folder, manifest, group, order, loader, engine, model.text.tokenizer, schedule.steps)
+
+
+def _claim(recipe: Recipe, folder: Path) -> None:
+    """Write the run's recipe, or make sure that the one there is the same run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "recipe.yaml"
+    if path.is_file() and checkpoint.steps(folder / "checkpoints"):
+        changed = recipes.differences(recipes.load(path), recipe)
+        if changed:
+            raise InputError(
+                "the run was started with another recipe: " + "; ".join(changed[:5]),
+                file=path,
+                remedy="use the same recipe to go on, or another --run to start afresh",
+            )
+    path.write_text(recipes.dump(recipe), encoding="utf-8")
+
+
+def _newest(folder: Path, group: Group) -> checkpoint.Checkpoint | None:
+    """The newest valid checkpoint, the same on every rank."""
+    chosen: str | None = None
+    if group.rank == 0:
+        found, complaints = checkpoint.newest(folder / "checkpoints")
+        for complaint in complaints:
+            Progress("", 0).say(f"left out: {complaint}")
+        chosen = None if found is None else found.folder.name
+    chosen = group.gather_objects(chosen, "checkpoint")[0]
+    return None if chosen is None else checkpoint.load(folder / "checkpoints" / chosen)
+
+
+def _batches(run: Run) -> Iterator[tuple[int, Batch, float]]:
+    """Epoch, batch and seconds waited for it, from the step where the run stands to its end."""
+    while run.engine.steps_taken < run.steps:
+        epoch, step = divmod(run.engine.steps_taken, run.order.steps_per_epoch)
+        batches = run.loader.epoch(epoch, step)
+        for _ in range(step, run.order.steps_per_epoch):
+            asked = time.monotonic()
+            batch = next(batches)
+            yield epoch, batch, time.monotonic() - asked
+            if run.engine.steps_taken >= run.steps:
+                return
+
+
+def _step(run: Run, epoch: int, batch: Batch, waited: float) -> dict[str, Any]:
+    """Take a step and describe it; where it is not finite, stop or go on as the recipe says."""
+    step, began = run.engine.steps_taken, time.monotonic()
+    received = run.group.bytes_received
+    rate = run.engine.schedule.rate(step)
+    result = run.engine.step(batch)
+    seconds = time.monotonic() - began + waited
+    keys = run.order.batch(epoch, step % run.order.steps_per_epoch).keys if run.first else []
+    if not (result.applied and math.isfinite(result.loss)):
+        _not_finite(run, step, keys, result)
+    record = {
+        "step": step,
+        "epoch": epoch,
+        "loss": result.loss,
+        "lr": rate,
+        "grad_norm": result.grad_norm,
+        "batch": batch_hash(keys),
+        "applied": result.applied,
+        "clips_per_s": len(keys) / seconds,
+        "data_wait": waited / seconds,
+        "bytes_received": run.group.bytes_received - received,
+        "damaged": len(run.loader.failures),
+    }
+    if run.recipe.log.health and step % run.recipe.log.health == 0:
+        record |= health(run.engine.model.head, run.engine.system.loss, *result.sides, run.group)
+    return record
+
+
+def _not_finite(run: Run, step: int, keys: list[str], result: StepResult) -> None:
+    if run.first:
+        with (run.folder / "nonfinite.jsonl").open("a", encoding="utf-8") as file:
+            line = {"step": step, "loss": str(result.loss), "grad_norm": str(result.grad_norm), "keys": keys}
+            file.write(json.dumps(line) + "\n")
+    if run.recipe.engine.nonfinite == "stop":
+        raise InputError(
+            f"loss or gradient of step {step} is not finite; the weights are those before it",
+            file=run.folder / "nonfinite.jsonl",
+            value=(result.loss, result.grad_norm),
+            remedy="look at the clips there; lower optimizer.lr, set optimizer.clip, or engine.nonfinite: skip",
+        )
+
+
+def _due(run: Run, every: int) -> bool:
+    """Whether something that is done every so many steps (0: at each epoch's end) is due; always at the end."""
+    taken = run.engine.steps_taken
+    return taken >= run.steps or taken % (every or run.order.steps_per_epoch) == 0
+
+
+def _validate(run: Run, progress: Progress) -> dict[str, float] | None:
+    settings = run.recipe.validation
+    if settings.split is None:
+        return None
+    result = evaluate(
+        run.engine.encoders(),
+        run.manifest,
+        settings.split,
+        run.recipe.data,
+        run.loader.audio,
+        run.tokenizer,
+        run.group,
+        settings.batch,
+    )
+    figures = flat({name: result[name] for name in ("text_to_audio", "audio_to_text")})
+    if settings.metric not in figures:
+        raise InputError(
+            "validation.metric is not measured", value=settings.metric, remedy="one of " + ", ".join(figures)
+        )
+    progress.say(
+        f"step {run.engine.steps_taken}: {settings.split} {settings.metric} {figures[settings.metric]:.4f}"
+    )
+    return figures
+
+
+def _save(run: Run, validation: dict[str, float] | None) -> dict[str, Any]:
+    """Write a checkpoint; every rank takes part, the first one writes."""
+    parameters, moments = run.engine.parameters(), run.engine.optimizer_moments()
+    taken = run.engine.steps_taken
+    state: dict[str, Any] = {
+        "epoch": taken // run.order.steps_per_epoch,
+        "updates": run.engine.updates,
+        "recipe": recipes.digest(run.recipe),
+        "plan": run.manifest.dataset.get("plan"),
+        "world": run.group.size,
+        "torch": torch.__version__,
+        "validation": validation or {},
+    }
+    if run.first:
+        checkpoint.save(run.checkpoints, taken, parameters, moments, state)
+        checkpoint.prune(run.checkpoints, run.recipe.checkpoint, run.recipe.validation.metric)
+    run.group.barrier("checkpoint")
+    return {"step": taken, **state}
+
+
+def _export(run: Run) -> Path:
+    """The best checkpoint by validation, or else the last weights, as a plain folder."""
+    target = run.folder / "export"
+    if run.first:
+        chosen = checkpoint.best(run.checkpoints, run.recipe.validation.metric) or checkpoint.find(run.folder)
+        export(checkpoint.load(chosen), target)
+    run.group.barrier("export")
+    return target
+
+
+def _headline(run: Run) -> str:
+    trained = sum(math.prod(p.ds_shape if hasattr(p, "ds_shape") else p.shape) for p in run.engine.trained())
+    return (
+        f"{run.order.draws_per_epoch} clips an epoch, {run.order.steps_per_epoch} steps of "
+        f"{run.recipe.data.batch_size}, {run.group.size} ranks, {trained / 1e6:.1f} M trained parameters, "
+        f"steps {run.engine.steps_taken} to {run.steps}"
+    )

@@ -1,0 +1,58 @@
+"""What a head is: it turns encoded clips and captions into sides, and scores sides against each other."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from training.encoders import EncodedAudio, EncodedText
+
+Side = tuple[Tensor, ...]
+
+
+class Head(nn.Module, ABC):
+    """A way to score every text against every audio.
+
+    All that belongs to one clip or one caption is computed once, in `audio_side` and `text_side`; what is
+    left for each pair is `pair_scores`.  That is a function of tensors alone: parameters that it needs come
+    as `shared` tensors, so that sharded parameters (ZeRO-3) are never touched inside a tile.  Modules'
+    parameters are read only inside those modules' forward, where DeepSpeed has made them whole.
+
+    Attributes:
+        uses_patches: whether `audio_side` needs `EncodedAudio.tokens`.
+    """
+
+    uses_patches: bool = False
+
+    @abstractmethod
+    def audio_side(self, audio: EncodedAudio) -> Side:
+        """What scoring needs of each clip: tensors ``[b, ...]``."""
+
+    @abstractmethod
+    def text_side(self, text: EncodedText) -> Side:
+        """What scoring needs of each caption: tensors ``[b, ...]``."""
+
+    def shared(self) -> Side:
+        """What scoring needs besides the sides, in the graph of the head's parameters."""
+        return ()
+
+    @abstractmethod
+    def pair_scores(self, text: Side, audio: Side, shared: Side) -> Tensor:
+        """Similarities ``[texts, audios]`` before temperature, differentiable in every argument."""
+
+    def pair_elements(self, text: Side, audio: Side) -> int:
+        """About how many numbers `pair_scores` and its gradient hold for one pair; decides tile sizes."""
+        return 1
+
+    def score(self, text: Side, audio: Side) -> Tensor:
+        """Similarities ``[texts, audios]`` before temperature, all at once; see `losses.tiled.score_all`."""
+        return self.pair_scores(text, audio, self.shared())
+
+    def embedding(self, side: Side) -> Tensor | None:
+        """``[b, d]`` vectors whose dot products are the scores, or None if the head has none."""
+        return None
+
+    def forward(self, encoded: EncodedAudio | EncodedText) -> Side:
+        """The side of encoded clips or captions."""
+        return self.audio_side(encoded) if isinstance(encoded, EncodedAudio) else self.text_side(encoded)

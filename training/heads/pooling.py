@@ -1,0 +1,54 @@
+"""From several vectors of a clip or a caption to one; padding has no part in any of them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+AudioPooling = Literal["mean", "attention"]
+TextPooling = Literal["first", "mean"]
+
+
+def masked_mean(vectors: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the valid rows: ``[b, n, d]`` and mask ``[b, n]`` to ``[b, d]``; zero where none is valid."""
+    weights = mask.to(vectors.dtype) / mask.sum(1, keepdim=True).clamp(min=1)
+    return torch.einsum("bn,bnd->bd", weights, vectors.masked_fill(~mask[..., None], 0))
+
+
+class MeanPool(nn.Module):
+    """Mean over segments that hold sound (papers/000: the dual encoder of the challenge's baseline)."""
+
+    def forward(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        """``[b, S, d]`` and mask ``[b, S]`` to ``[b, d]``."""
+        return masked_mean(vectors, mask)
+
+
+class AttentionPool(nn.Module):
+    """Learned weights over segments, papers/001 eq. 3.
+
+    ``AttnPool(z_1 .. z_T) = sum_i alpha_i z_i`` with ``alpha = softmax over i of W_2 tanh(W_1 z_i)``.  The
+    paper does not give the width of W_1; here it is a quarter of z's.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        hidden = max(1, dim // 4)
+        self.score = nn.Sequential(nn.Linear(dim, hidden), nn.Tanh(), nn.Linear(hidden, 1, bias=False))
+
+    def forward(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        """``[b, S, d]`` and mask ``[b, S]`` to ``[b, d]``."""
+        scores = self.score(vectors).squeeze(-1)
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        return torch.einsum("bn,bnd->bd", scores.softmax(1), vectors.masked_fill(~mask[..., None], 0))
+
+
+def audio_pool(name: AudioPooling, dim: int) -> nn.Module:
+    """The pooling of segments that a recipe names."""
+    return AttentionPool(dim) if name == "attention" else MeanPool()
+
+
+def text_pool(name: TextPooling, tokens: Tensor, mask: Tensor) -> Tensor:
+    """``[b, N, d]`` to ``[b, d]``: the first token, or the mean over real tokens (papers/001 section 4)."""
+    return tokens[:, 0] if name == "first" else masked_mean(tokens, mask)

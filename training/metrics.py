@@ -1,0 +1,102 @@
+"""A run's figures: one JSON line a step, and TensorBoard or Weights & Biases beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sharding.errors import InputError
+from training.recipe import LogSettings
+
+
+class MetricsLog:
+    """``metrics.jsonl`` of a run, written by one rank.
+
+    Lines of steps that a resumed run takes again are cut off first, so every step stands there once.
+
+    Args:
+        run: the run's folder.
+        step: steps taken so far.
+        settings: which other logs are wanted.
+    """
+
+    def __init__(self, run: Path, step: int, settings: LogSettings) -> None:
+        self.path = run / "metrics.jsonl"
+        _keep_steps_below(self.path, step)
+        self.file = self.path.open("a", encoding="utf-8")
+        self.tensorboard = _tensorboard(run, step) if settings.tensorboard else None
+        self.wandb = _wandb(run, settings.wandb) if settings.wandb else None
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Add one line; it is with the operating system when this returns, whatever becomes of the process."""
+        self.file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self.file.flush()
+        numbers = {
+            name: value
+            for name, value in flat(record).items()
+            if isinstance(value, int | float) and name != "step"
+        }
+        if self.tensorboard is not None:
+            for name, value in numbers.items():
+                self.tensorboard.add_scalar(name, value, record["step"])
+        if self.wandb is not None:
+            self.wandb.log(numbers, step=record["step"])
+
+    def close(self) -> None:
+        self.file.close()
+        if self.tensorboard is not None:
+            self.tensorboard.close()
+        if self.wandb is not None:
+            self.wandb.finish()
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined by slashes."""
+    result: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            result |= flat(value, f"{name}/")
+        else:
+            result[name] = value
+    return result
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; a line that a killed process left unfinished is left out."""
+    records = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                continue
+    return records
+
+
+def _keep_steps_below(path: Path, step: int) -> None:
+    records = [record for record in read(path) if record["step"] < step]
+    draft = path.with_name(f".{path.name}")
+    draft.write_text(
+        "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8"
+    )
+    os.replace(draft, path)  # noqa: PTH105 (atomic, also over an existing file)
+
+
+def _tensorboard(run: Path, step: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(run / "tensorboard"), purge_step=step, flush_secs=30)
+
+
+def _wandb(run: Path, project: str) -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        raise InputError(
+            "log.wandb is set, and wandb is not installed", value=project, remedy="pip install wandb"
+        ) from error
+    return wandb.init(project=project, dir=str(run), name=run.name, resume="allow", id=run.name)

@@ -1,0 +1,25 @@
+"""Libraries that talk without being asked, made silent: DeepSpeed, transformers, torch's own warnings."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+
+CHATTY = ("DeepSpeed", "deepspeed", "transformers", "torch.distributed", "numexpr", "matplotlib", "fsspec")
+
+
+def hush() -> None:
+    """Let only errors through; call it before the libraries are imported."""
+    os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings(
+        "ignore", category=UserWarning, module=r"(torch|deepspeed|transformers|hear21passt)\b.*"
+    )
