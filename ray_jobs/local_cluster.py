@@ -105,9 +105,7 @@ def submit(address: str, working_dir: Path, command: Sequence[str], log: Path, s
     line = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", address]
     line += ["--working-dir", str(working_dir), "--", *command]
     with log.open("w") as out:
-        job = subprocess.Popen(
-            line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment()
-        )
+        job = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment())
         assert job.stdout is not None
         for text in job.stdout:
             out.write(text)

@@ -94,9 +94,7 @@ class _Resampler:
 class _ClipProbe:
     """The state of one clip on its way through."""
 
-    def __init__(
-        self, source: Source, settings: ProbeSettings, emit_bytes: EmitBytes, emit_window: EmitWindow
-    ) -> None:
+    def __init__(self, source: Source, settings: ProbeSettings, emit_bytes: EmitBytes, emit_window: EmitWindow) -> None:
         self._source, self._settings = source, settings
         self._emit_bytes, self._emit_window = emit_bytes, emit_window
         self._form = settings.form
@@ -175,9 +173,7 @@ class _ClipProbe:
 
     def _close_window(self, start: int, frames: int, size: int, sha256: str) -> None:
         rate = self._form.rate
-        self._emit_window(
-            {"start_s": start / rate, "duration_s": frames / rate, "bytes": size, "sha256": sha256}
-        )
+        self._emit_window({"start_s": start / rate, "duration_s": frames / rate, "bytes": size, "sha256": sha256})
 
 
 def probe_clip(

@@ -1,4 +1,4 @@
-"""A synthesised corpus in the four published layouts, with their defects and overlaps, and the truth about it.
+"""A synthesised corpus in the four published layouts, with their defects and overlaps, and its truth.
 
 Every recording is a scene: one to four events over a bed of noise, in turn or at once.  Captions are written
 from the same events.  What a correct builder must find is in ``truth.json``.
@@ -51,7 +51,7 @@ class Scene:
         return len(self.wave) / RATE
 
     def part(self, first: int, last: int) -> tuple[Scene, float]:
-        """The excerpt from halfway before event ``first`` to halfway after ``last``; and where it starts (s)."""
+        """The excerpt around events ``first`` to ``last``, and where it starts (s)."""
         start = 0.0
         if first:
             start = (self.events[first - 1].offset_s + self.events[first].onset_s) / 2
@@ -64,9 +64,7 @@ class Scene:
         start, end = samples(start_s) if start_s > 0 else 0, samples(end_s)
         begin = start / RATE
         inside = [event for event in self.events if start_s <= (event.onset_s + event.offset_s) / 2 < end_s]
-        moved = [
-            replace(event, onset_s=event.onset_s - begin, offset_s=event.offset_s - begin) for event in inside
-        ]
+        moved = [replace(event, onset_s=event.onset_s - begin, offset_s=event.offset_s - begin) for event in inside]
         return Scene(tuple(moved), self.wave[start:end]), begin
 
 
@@ -107,7 +105,12 @@ class Corpus:
     wavcaps: WavCaps = field(init=False)
     tacos: Tacos = field(init=False)
     truth: dict[str, Any] = field(
-        default_factory=lambda: {"same_recording": [], "same_source_other_part": [], "defects": [], "scenes": {}}
+        default_factory=lambda: {
+            "same_recording": [],
+            "same_source_other_part": [],
+            "defects": [],
+            "scenes": {},
+        }
     )
     numbers: set[int] = field(default_factory=set)
     titles: int = 0
@@ -224,9 +227,7 @@ class Corpus:
         clip = self.wavcaps.add(source, ident, scene.wave, caption, author=self.uploader(), title=title)
         return self.told(clip, scene)
 
-    def add_tacos(
-        self, split: str, scene: Scene, sound_id: str, original_s: float, span_s: tuple[float, float]
-    ) -> str:
+    def add_tacos(self, split: str, scene: Scene, sound_id: str, original_s: float, span_s: tuple[float, float]) -> str:
         """A TACOS clip with a caption for each event and one for the whole."""
         strong = [(human(self.rng, [event]), event.onset_s, event.offset_s) for event in scene.events]
         clip = self.tacos.add(
@@ -289,7 +290,11 @@ def synthesise(out: Path, seed: int = 0, clips: int = 600) -> dict[str, Any]:
 
 def fill_clotho(corpus: Corpus, clips: int) -> None:
     """The three Clotho splits, and what other datasets hold of the same recordings."""
-    for split, count in (("evaluation", clips // 10), ("validation", clips // 30), ("development", clips // 5)):
+    for split, count in (
+        ("evaluation", clips // 10),
+        ("validation", clips // 30),
+        ("development", clips // 5),
+    ):
         every = 5 if split == "evaluation" else 8
         for index in range(max(4, count)):
             relation = index % every

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -49,9 +50,7 @@ WORDS: dict[str, Words] = {
         ("a {} bird chirps", "a {} bird is singing", "a {} bird tweets in a tree"),
         "a bird is chirping",
     ),
-    "cat": Words(
-        ("young", "grown"), ("a {} cat meows", "a {} cat is meowing", "a {} cat mews"), "a cat is meowing"
-    ),
+    "cat": Words(("young", "grown"), ("a {} cat meows", "a {} cat is meowing", "a {} cat mews"), "a cat is meowing"),
     "clock": Words(
         ("slow", "fast"),
         ("a {} clock ticks", "a {} clock is ticking", "the tick-tock of a {} clock is heard"),
@@ -62,9 +61,7 @@ WORDS: dict[str, Words] = {
         ("{} crickets chirp", "{} crickets are trilling", "{} crickets sing at night"),
         "crickets are chirping",
     ),
-    "dog": Words(
-        ("small", "large"), ("a {} dog barks", "a {} dog is barking", "a {} dog yaps"), "a dog is barking"
-    ),
+    "dog": Words(("small", "large"), ("a {} dog barks", "a {} dog is barking", "a {} dog yaps"), "a dog is barking"),
     "drops": Words(
         ("slow", "quick"),
         ("{} drops of water drip", "water drips in {} drops", "a tap drips with {} drops"),
@@ -97,7 +94,11 @@ WORDS: dict[str, Words] = {
     ),
     "knocking": Words(
         ("light", "heavy"),
-        ("someone knocks with a {} hand", "a {} knock on a door is heard", "a person makes a {} knock on wood"),
+        (
+            "someone knocks with a {} hand",
+            "a {} knock on a door is heard",
+            "a person makes a {} knock on wood",
+        ),
         "someone is knocking",
     ),
     "laughter": Words(
@@ -145,9 +146,7 @@ WORDS: dict[str, Words] = {
         ("a person gives a {} whistle", "a {} whistle is heard", "someone whistles a {} note"),
         "a person is whistling",
     ),
-    "wind": Words(
-        ("soft", "howling"), ("{} wind blows", "{} wind gusts", "a {} wind is blowing"), "wind is blowing"
-    ),
+    "wind": Words(("soft", "howling"), ("{} wind blows", "{} wind gusts", "a {} wind is blowing"), "wind is blowing"),
 }
 
 IN_TURN = (
@@ -187,7 +186,7 @@ def sentence(text: str) -> str:
 def human(rng: Rng, events: Sequence[Event]) -> str:
     """A caption as a person writes it: names every event, and their order."""
     text = clause(rng, events[0])
-    for before, event in zip(events, events[1:], strict=False):
+    for before, event in pairwise(events):
         form = str(rng.choice(TOGETHER if overlap(before, event) else IN_TURN[:5] if len(events) > 2 else IN_TURN))
         text = form.format(a=text, b=clause(rng, event))
     return sentence(text)

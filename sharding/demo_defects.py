@@ -80,6 +80,10 @@ def bad_rows(corpus: Corpus) -> None:
     ident, length = corpus.number(), scene.seconds
     clip = corpus.add_tacos("development", scene, ident, length, (0.0, length + 0.8))
     name = f"{ident}.mp3"
-    for text, onset, offset in (("A click.", -0.02, 1.0), ("A thud.", 1.0, length + 2.4), ("A pop.", 2.0, 2.0)):
+    for text, onset, offset in (
+        ("A click.", -0.02, 1.0),
+        ("A thud.", 1.0, length + 2.4),
+        ("A pop.", 2.0, 2.0),
+    ):
         corpus.tacos.strong.append({"filename": name, "text": text, "onset": str(onset), "offset": str(offset)})
     corpus.truth.setdefault("bad_rows", []).append({"clip": clip, "what": "intervals outside the clip"})

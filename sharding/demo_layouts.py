@@ -32,11 +32,28 @@ LICENCES = (
     "http://creativecommons.org/licenses/sampling+/1.0/",
 )
 CLOTHO_RATE = 44100
-TACOS_FIELDS = (
-    "filename,keywords,freesound_id,sound_link,manufacturer,license,superclass,subclass,title,description,"
-    "duration,original_samplerate,original_bitdepth,original_file_type,num_downloads,avg_rating,geotag,"
-    "start_time_s,end_time_s,original_filename"
-).split(",")
+TACOS_FIELDS = [
+    "filename",
+    "keywords",
+    "freesound_id",
+    "sound_link",
+    "manufacturer",
+    "license",
+    "superclass",
+    "subclass",
+    "title",
+    "description",
+    "duration",
+    "original_samplerate",
+    "original_bitdepth",
+    "original_file_type",
+    "num_downloads",
+    "avg_rating",
+    "geotag",
+    "start_time_s",
+    "end_time_s",
+    "original_filename",
+]
 
 
 def write_csv(
@@ -124,9 +141,7 @@ class AudioCaps:
         self.root = root
         self.rows: dict[str, list[dict[str, Any]]] = {}
 
-    def add(
-        self, split: str, youtube_id: str, start: int, wave: Wave | None, captions: Sequence[str]
-    ) -> str:
+    def add(self, split: str, youtube_id: str, start: int, wave: Wave | None, captions: Sequence[str]) -> str:
         stem = f"{youtube_id}_{start}"
         if wave is not None:
             write_audio(self.root / "audio" / split / f"{stem}.flac", wave, RATE, subtype="PCM_16")
@@ -257,9 +272,7 @@ class Tacos:
         mark = "utf-8-sig"
         everything = [*self.metadata["development"], *self.metadata["test"]]
         write_csv(self.root / "metadata.csv", TACOS_FIELDS, everything, mark)
-        write_csv(
-            self.root / "annotations_strong.csv", ["filename", "text", "onset", "offset"], self.strong, mark
-        )
+        write_csv(self.root / "annotations_strong.csv", ["filename", "text", "onset", "offset"], self.strong, mark)
         write_csv(self.root / "annotations_weak.csv", ["filename", "text"], self.weak, mark)
         for split, rows in self.metadata.items():
             names = [{"filename": row["filename"]} for row in rows]

@@ -1,7 +1,7 @@
 """Sounds of the demo corpus: every one computed, none recorded.
 
-A sound is a function ``(rng, seconds, shade, count) -> float32 [n]`` at ``RATE``.  ``shade`` is 0 or 1 and picks the
-adjective that captions use (small or large dog, slow or fast siren); ``count`` is how often a countable
+A sound is a function ``(rng, seconds, shade, count) -> float32 [n]`` at ``RATE``.  ``shade`` is 0 or 1 and picks
+the adjective that captions use (small or large dog, slow or fast siren); ``count`` is how often a countable
 sound occurs.  Everything else (pitch, tempo, timbre, timing) is drawn from ``rng``, so no two are alike.
 """
 
@@ -33,11 +33,14 @@ def samples(seconds: float) -> int:
     return max(1, round(seconds * RATE))
 
 
+def band(low: float, high: float, order: int) -> NDArray[np.floating]:
+    return np.asarray(signal.butter(order, (low, high), "bandpass", fs=RATE, output="sos"))
+
+
 def noise(rng: Rng, n: int, low: float, high: float) -> Wave:
     """Gaussian noise between two frequencies (Hz), RMS 1."""
     white = rng.standard_normal(n, dtype=np.float32)
-    sos = signal.butter(2, (low, min(high, RATE * 0.49)), "bandpass", fs=RATE, output="sos")
-    shaped = signal.sosfilt(sos, white).astype(np.float32)
+    shaped = signal.sosfilt(band(low, min(high, RATE * 0.49), 2), white).astype(np.float32)
     return shaped / np.float32(np.sqrt(np.mean(shaped**2)) + 1e-9)
 
 
@@ -269,11 +272,13 @@ def clock(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
 def typing(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
     times = pulse(rng, seconds, rng.uniform(3, 4) if shade == 0 else rng.uniform(9, 12), 0.45)
     times = [time for time in times if time >= 0]
-    hits = []
+    n, hits = samples(0.05), []
+    shape = band(1500, 9000, 2)
     for _ in times:
-        n = samples(0.05)
-        click = noise(rng, n, 1500, 9000) * ring_out(n, 0.006)
-        hits.append((click + 0.6 * partials(rng, n, (rng.uniform(300, 500),), (0.012,))) * np.float32(rng.uniform(0.5, 1)))
+        click = signal.sosfilt(shape, rng.standard_normal(n, dtype=np.float32)).astype(np.float32) * ring_out(n, 0.006)
+        hits.append(
+            (click + 0.6 * partials(rng, n, (rng.uniform(300, 500),), (0.012,))) * np.float32(rng.uniform(0.5, 1))
+        )
     return place(seconds, times, hits)
 
 
@@ -337,17 +342,15 @@ def laughter(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
     base = rng.uniform(260, 340) if shade == 0 else rng.uniform(115, 150)
     times = pulse(rng, seconds, rng.uniform(4.2, 5.2), 0.05)
     times = [time for k, time in enumerate(times) if time >= 0 and k % 8 < 6]
-    formants = ((rng.uniform(680, 850), 0.06), (rng.uniform(1100, 1400), 0.08), (rng.uniform(2400, 2900), 0.05))
+    centres = (rng.uniform(680, 850), rng.uniform(1100, 1400), rng.uniform(2400, 2900))
+    formants = [band(0.94 * centre, 1.06 * centre, 1) for centre in centres]
     hits = []
     for _ in times:
         n = samples(0.13)
         course = base * rng.uniform(0.92, 1.1) * np.linspace(1.15, 0.85, n) * drift(rng, n, 0.01, 30)
         voice = harmonics(rng, course, [0.8**k for k in range(14)])
         breath = 0.4 * noise(rng, n, 800, 4000)
-        sound = sum(
-            signal.sosfilt(signal.butter(1, (f * (1 - w), f * (1 + w)), "bandpass", fs=RATE, output="sos"), voice + breath)
-            for f, w in formants
-        )
+        sound = sum(signal.sosfilt(shape, voice + breath) for shape in formants)
         hits.append(np.asarray(sound * swell(n, 0.025, 0.06), np.float32))
     return place(seconds, times, hits)
 
@@ -403,8 +406,7 @@ SOUNDS: dict[str, Sound] = {
 
 
 def sound(rng: Rng, name: str, seconds: float, shade: int, count: int, far: bool) -> Wave:
-    """One event [n] at ``RATE``: faded at its ends, peak at most 1 and RMS at most 0.12; duller and softer
-    where far."""
+    """One event [n] at ``RATE``, faded at its ends: peak at most 1, RMS at most 0.12; duller where far."""
     wave = SOUNDS[name].make(rng, seconds, shade, count)
     fade = min(len(wave) // 4, samples(0.03))
     ramp = np.linspace(0, 1, fade, dtype=np.float32)
@@ -427,7 +429,8 @@ def room(rng: Rng, wave: Wave) -> Wave:
 
 
 def bed(rng: Rng, n: int) -> Wave:
-    """The hiss and rumble that every recording has, peak-scaled to about 0.01 to 0.03."""
-    low, high = rng.uniform(40, 200), rng.uniform(3000, 12000)
-    floor = noise(rng, n, low, high) * drift(rng, n, 0.1, 1) + noise(rng, n, 20, 300)
-    return floor * np.float32(10 ** (rng.uniform(-52, -44) / 20))
+    """The hiss and rumble that every recording has: noise of a random tilt, 44 to 52 dB below full scale."""
+    tilt = rng.uniform(0.6, 0.95)
+    floor = signal.lfilter([1 - tilt], [1, -tilt], rng.standard_normal(n, dtype=np.float32))
+    level = 10 ** (rng.uniform(-52, -44) / 20) / np.sqrt(np.mean(floor**2))
+    return np.asarray(floor * level, np.float32) * drift(rng, n, 0.1, 1)

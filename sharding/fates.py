@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from sharding.audio import ERROR_CLASSES
 from sharding.grouping import Relation, covers, groups_and_kin, relations
-from sharding.matching import DEFAULT_PROTECT
+from sharding.leaks import parse_protect
 from sharding.schema import FATES
 
 _RULES = {
@@ -35,9 +35,9 @@ REASONS = ERROR_CLASSES | _RULES  # a failed clip's reason is its error class
 class FateSettings:
     """Policy; detection is elsewhere."""
 
-    protect: tuple[str, ...] = DEFAULT_PROTECT  # dataset/split
+    protect: frozenset[tuple[str, str]] = parse_protect()  # (dataset, split)
     withhold_unknown_part: bool = True  # of a protected clip's source
-    keep: tuple[str, ...] = ("clotho/development",)  # splits whose clips are never duplicates of anything
+    keep: frozenset[tuple[str, str]] = parse_protect("clotho/development")  # never duplicates of anything
     keep_containers: bool = False  # long files that contain a human-captioned excerpt
     same_interval: float = 0.95  # share of both clips that the overlap must cover
     common: int = 50  # partners with which a clip may share a part before that part is a common element
@@ -121,8 +121,8 @@ class _Court:
         self.protected = {c for c, row in self.clips.items() if self._split(row) in settings.protect}
 
     @staticmethod
-    def _split(row: dict) -> str:
-        return f"{row['dataset']}/{row['split']}"
+    def _split(row: dict) -> tuple[str, str]:
+        return row["dataset"], row["split"]
 
     def verdicts(self) -> dict[str, _Verdict]:
         """(fate, reason, other) of every clip."""

@@ -2,9 +2,12 @@
 
 After Haitsma and Kalker, "A Highly Robust Audio Fingerprinting System" (ISMIR 2002, section 4.2): bit m of
 frame n is the sign of ``(E[n, m] - E[n, m+1]) - (E[n-k, m] - E[n-k, m+1])`` for the energies E of bands
-between 300 and 3,300 Hz.  Two things differ from the paper: the energies come from short spectra that are
-then smoothed in time (an eighth of the transforms), and the difference is taken over k = ``LAG`` hops, so
-that it is large against what a codec or noise adds.
+between 300 and 3,300 Hz.  What differs from the paper:
+
+- the energies come from short spectra that are then smoothed in time (an eighth of the transforms);
+- the difference is taken over k = 8 hops, so that it is large against what a codec or noise adds;
+- 24 bits come from 25 narrow bands, and 8 from 9 wide bands over k = 16 hops, which survive more;
+- each frame names its weakest bit, the one most likely to differ in a copy, so that a join can try both.
 """
 
 from __future__ import annotations
@@ -18,30 +21,34 @@ import soxr
 RATE = 8000  # Hz at which sound is compared
 HOP = 100  # samples at RATE
 HOP_S = HOP / RATE
-BANDS = 25  # 24 differences, so 24 of a code's 32 bits
 LOWEST_HZ, HIGHEST_HZ = 300.0, 3300.0
+NARROW, WIDE = 25, 9  # bands; each set gives one bit fewer
+NARROW_LAG, WIDE_LAG = 8, 16  # hops between the two frames of a difference
 SMOOTHING = 20  # hops over which band energies are averaged
-LAG = 8  # hops between the two frames of a difference
-INFORMATIVE = 1  # the flag of a frame that may be indexed
+INFORMATIVE = 1  # bit 0 of a flag: the frame may be indexed
+WEAKEST_SHIFT = 1  # bits 1 to 5 of a flag: the number of the code's weakest bit
 
 _WINDOW = 512
-_CONTEXT = SMOOTHING - 1 + LAG  # spectra before the one that completes a code
+_CONTEXT = SMOOTHING - 1 + max(NARROW_LAG, WIDE_LAG)  # spectra before the one that completes a code
 _SPECTRA_A_BLOCK = 512
 _FLOOR = 10 ** (-80 / 10)  # mean square of full scale below which a frame says nothing
-_SPREAD = 3.0  # effective number of bands that a frame must fill
+_SPREAD = 1.5  # effective number of narrow bands that a frame must fill: fewer is a pure tone
 
 
 class Fingerprint(NamedTuple):
-    """``codes`` uint32 [n] and ``flags`` uint8 [n]; entry i describes the sound from ``i * HOP_S`` on."""
+    """``codes`` uint32 [n] and ``flags`` uint8 [n]; entry i describes the sound from ``i * HOP_S`` on.
+
+    A flag has ``INFORMATIVE`` in bit 0 and the number of the code's weakest bit in bits 1 to 5.
+    """
 
     codes: np.ndarray
     flags: np.ndarray
 
 
-def _band_matrix() -> np.ndarray:
-    """Weights [bins, BANDS] of bands equally wide in mel, with edges one bin soft."""
+def _band_matrix(bands: int) -> np.ndarray:
+    """Weights [bins, bands] of bands equally wide in mel, with edges one bin soft."""
     low, high = np.log1p(LOWEST_HZ / 700), np.log1p(HIGHEST_HZ / 700)
-    edges = 700 * np.expm1(np.linspace(low, high, BANDS + 1))
+    edges = 700 * np.expm1(np.linspace(low, high, bands + 1))
     width = RATE / _WINDOW
     bins = np.arange(_WINDOW // 2 + 1)[:, None] * width
     rising, falling = (bins - edges[:-1]) / width + 1, (edges[1:] - bins) / width + 1
@@ -49,10 +56,10 @@ def _band_matrix() -> np.ndarray:
 
 
 _TAPER = np.hanning(_WINDOW + 1)[:-1].astype(np.float32)
-_MATRIX = _band_matrix() / np.float32((_TAPER**2).sum() * _WINDOW / 2)  # to mean squares of full scale
+_TO_MEAN_SQUARE = np.float32(2 / ((_TAPER**2).sum() * _WINDOW))
+_MATRIX = np.concatenate([_band_matrix(NARROW), _band_matrix(WIDE)], axis=1) * _TO_MEAN_SQUARE
 _KERNEL = np.hanning(SMOOTHING + 2)[1:-1].astype(np.float32)
 _KERNEL /= _KERNEL.sum()
-_BIT = (1 << np.arange(BANDS - 1)).astype(np.uint32)
 
 
 class Fingerprinter:
@@ -65,13 +72,11 @@ class Fingerprinter:
     """
 
     def __init__(self, rate: int) -> None:
-        self._resampler = (
-            None if rate == RATE else soxr.ResampleStream(rate, RATE, 1, dtype="float32", quality="LQ")
-        )
+        self._resampler = None if rate == RATE else soxr.ResampleStream(rate, RATE, 1, dtype="float32", quality="LQ")
         self._block = rate * 4  # blocks of one size whatever arrives, so that rounding is the same
         self._incoming = _Queue()
         self._wave = _Queue()
-        self._energies = np.zeros((0, BANDS), np.float32)
+        self._energies = np.zeros((0, NARROW + WIDE), np.float32)
         self._codes: list[np.ndarray] = []
         self._flags: list[np.ndarray] = []
 
@@ -113,18 +118,27 @@ class Fingerprinter:
 
 
 def _encode(energies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Codes and flags [n - _CONTEXT] of band energies [n, BANDS]."""
+    """Codes and flags [n - _CONTEXT] of band energies [n, NARROW + WIDE]."""
     count = len(energies) - SMOOTHING + 1
-    smooth = np.zeros((count, BANDS), np.float32)
+    smooth = np.zeros((count, energies.shape[1]), np.float32)
     for k in range(SMOOTHING):
         smooth += _KERNEL[k] * energies[k : k + count]
-    slope = smooth[:, :-1] - smooth[:, 1:]
-    codes = ((slope[LAG:] > slope[:-LAG]) * _BIT).sum(axis=1, dtype=np.uint32)
-    level = np.sqrt(smooth[LAG:])
-    total = smooth[LAG:].sum(axis=1)
-    spread = level.sum(axis=1) ** 2 / np.maximum(total, 1e-30)
+    narrow, wide = smooth[:, :NARROW], smooth[:, NARROW:]
+    change, weight = np.concatenate([_differences(narrow, NARROW_LAG), _differences(wide, WIDE_LAG)], axis=2)
+    codes = np.packbits(change > 0, axis=1, bitorder="little").view("<u4")[:, 0]
+    weakest = np.argmin(np.abs(change) / np.maximum(weight, 1e-20), axis=1).astype(np.uint8)
+    now = narrow[WIDE_LAG:]
+    total = now.sum(axis=1)
+    spread = np.sqrt(np.maximum(now, 0)).sum(axis=1) ** 2 / np.maximum(total, 1e-30)
     informative = (total > _FLOOR) & (spread > _SPREAD)
-    return codes, informative.astype(np.uint8) * INFORMATIVE
+    return codes.copy(), (weakest << WEAKEST_SHIFT) | informative.astype(np.uint8) * np.uint8(INFORMATIVE)
+
+
+def _differences(bands: np.ndarray, lag: int) -> np.ndarray:
+    """[2, n, bands - 1]: the change of each pair of neighbours over ``lag`` hops, and the pair's energy."""
+    slope = bands[:, :-1] - bands[:, 1:]
+    change = slope[WIDE_LAG:] - slope[WIDE_LAG - lag : len(slope) - lag]
+    return np.stack([change, (bands[:, :-1] + bands[:, 1:])[WIDE_LAG:]])
 
 
 def fingerprint(wave: np.ndarray, rate: int) -> Fingerprint:

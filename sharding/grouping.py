@@ -60,8 +60,7 @@ def common_elements(found: Iterable[Relation], durations: dict[str, float], limi
     partial = [
         r
         for r in found
-        if r.heard == "undecided"
-        or (r.heard == "same" and not any(covers(r, c, durations, 0.95) for c in (r.a, r.b)))
+        if r.heard == "undecided" or (r.heard == "same" and not any(covers(r, c, durations, 0.95) for c in (r.a, r.b)))
     ]
     degree = Counter(end for r in partial for end in (r.a, r.b))
     return {(r.a, r.b) for r in partial if max(degree[r.a], degree[r.b]) > limit}

@@ -180,5 +180,3 @@ def _child(settings: ProbeSettings) -> _Child:
     _children.child, _children.owner = _Child(settings.memory_mb), os.getpid()
     atexit.register(_children.child.stop)
     return _children.child
-
-

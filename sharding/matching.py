@@ -15,29 +15,30 @@ One row per (pair, method, offset).  A pair's outcome is that of its strongest r
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sharding.fingerprint import HOP_S, RATE, fingerprint
-from sharding.join import JoinSettings, join, postings
+from sharding.join import JoinSettings, Spread, join
+from sharding.leaks import parse_protect
 from sharding.schema import FINGERPRINTS, MATCHES
-from sharding.verification import VerificationSettings, Verdict, is_silent, verify
+from sharding.verification import Verdict, VerificationSettings, is_silent, verify
 
+_CHUNK = 64  # pairs of one work item
 Wave = Callable[[str, float, float], np.ndarray]
-DEFAULT_PROTECT = (
-    "clotho/validation", "clotho/evaluation", "audiocaps/val", "audiocaps/test", "tacos/test",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class MatchSettings:
     """How sound is compared."""
 
-    protect: tuple[str, ...] = DEFAULT_PROTECT  # dataset/split: first among the hubs of common elements
+    protect: frozenset[tuple[str, str]] = parse_protect()  # first among the hubs of common elements
     join: JoinSettings = field(default_factory=JoinSettings)
     verification: VerificationSettings = field(default_factory=VerificationSettings)
     stretch_s: float = 30.0  # longest stretch that one waveform comparison reads
@@ -51,6 +52,9 @@ def find_matches(
     wave: Wave,
     identity: pa.Table,
     settings: MatchSettings | None = None,
+    spread: Spread = map,
+    known: pa.Table | None = None,
+    old: Collection[str] = (),
 ) -> pa.Table:
     """All evidence about pairs of clips: MATCHES, sorted; independent of the order of rows in its inputs.
 
@@ -61,31 +65,50 @@ def find_matches(
         wave: ``wave(clip_id, start_s, duration_s)`` gives mono float32 [n] at 8 kHz, cut at the clip's ends.
         identity: MATCHES rows from ids, passed through.
         settings: see MatchSettings.
+        spread: ``spread(function, items)`` gives results in any order: ``map``, or a runner's ``map``.
+        known: MATCHES of an earlier run over the clips of ``old``; taken over, so that only pairs with a
+            clip that is not in ``old`` are sought.
+        old: clip_ids that the earlier run compared with each other.
     """
     settings = settings or MatchSettings()
     parts = [fingerprints] if isinstance(fingerprints, pa.Table) else fingerprints
     good = facts.filter(pc.is_null(facts["error"])) if facts.num_rows else facts
     durations = dict(zip(good["clip_id"].to_pylist(), good["duration_s"].to_pylist(), strict=True))
     ids = sorted(durations)
-    protected = _protected(catalogue, ids, settings)
-    rows = identity.to_pylist()
-    equal = _equal_rows(good, wave, durations)
-    rows += equal
     order = {clip_id: number for number, clip_id in enumerate(ids)}
-    candidates = join(postings(parts, order), protected, settings.join)
-    compare = _Comparison(wave, durations, settings)
-    heard = {(row["a"], row["b"]) for row in equal}
-    by_pair: dict[tuple[str, str], list[tuple[float, int]]] = defaultdict(list)
-    for a, b, offset, votes in candidates.tolist():
-        by_pair[ids[a], ids[b]].append((offset * HOP_S, votes))
-    for (a, b), offsets in sorted(by_pair.items()):
-        if (a, b) not in heard:
-            rows += compare.at_offsets(a, b, offsets)
-            heard.add((a, b))
-    for a, b in sorted({(row["a"], row["b"]) for row in identity.to_pylist()}):
-        if (a, b) not in heard and a in durations and b in durations:
-            rows += compare.anywhere(a, b)
+    fresh = np.array([clip_id not in old for clip_id in ids], bool)
+    told = {(row["a"], row["b"]) for row in identity.select(["a", "b"]).to_pylist()}
+    rows = identity.to_pylist()
+    if known is not None:
+        rows += [row for row in known.to_pylist() if row["method"] != "identity" and _both_old(row, old)]
+    equal = _equal_rows(good, wave, durations, old)
+    rows += equal
+    settled = {(row["a"], row["b"]) for row in rows if row["method"] != "identity"}
+    hops = int(sum(durations.values()) / HOP_S)
+    candidates = join(parts, order, _protected(catalogue, ids, settings), fresh, settings.join, spread, hops)
+    work = [(a, b, offsets) for a, b, offsets in _by_pair(candidates, ids) if (a, b) not in settled]
+    heard = settled | {(a, b) for a, b, _ in work}
+    work += [(a, b, []) for a, b in sorted(told - heard) if a in durations and b in durations]
+    compare = partial(_compare_all, compare=_Comparison(wave, durations, settings))
+    for found in spread(compare, [work[i : i + _CHUNK] for i in range(0, len(work), _CHUNK)]):
+        rows += found
     return _table(rows)
+
+
+def _both_old(row: dict, old: Collection[str]) -> bool:
+    return row["a"] in old and row["b"] in old
+
+
+def _by_pair(candidates: np.ndarray, ids: list[str]) -> Iterator[tuple[str, str, list[tuple[float, int]]]]:
+    for (a, b), group in groupby(candidates.tolist(), key=lambda c: c[:2]):
+        yield ids[a], ids[b], [(offset * HOP_S, votes) for _, _, offset, votes in group]
+
+
+def _compare_all(work: list[tuple[str, str, list]], compare: _Comparison) -> list[dict]:
+    rows = []
+    for a, b, offsets in work:
+        rows += compare.at_offsets(a, b, offsets) if offsets else compare.anywhere(a, b)
+    return rows
 
 
 def compare_waves(a: np.ndarray, b: np.ndarray, settings: MatchSettings | None = None) -> pa.Table:
@@ -108,25 +131,24 @@ def compare_waves(a: np.ndarray, b: np.ndarray, settings: MatchSettings | None =
         ],
         FINGERPRINTS,
     )
-    candidates = join(postings([table], {"a": 0, "b": 1}), np.zeros(2, bool), settings.join)
+    candidates = join([table], {"a": 0, "b": 1}, np.zeros(2, bool), np.ones(2, bool), settings.join)
     compare = _Comparison(wave, {name: len(w) / RATE for name, w in waves.items()}, settings)
     offsets = [(int(c["offset"]) * HOP_S, int(c["votes"])) for c in candidates]
     return _table(compare.at_offsets("a", "b", offsets) if offsets else compare.anywhere("a", "b"))
 
 
 def _protected(catalogue: pa.Table, ids: list[str], settings: MatchSettings) -> np.ndarray:
-    named = set(settings.protect)
     names = {
         clip_id
         for clip_id, dataset, split in zip(
             *(catalogue[c].to_pylist() for c in ("clip_id", "dataset", "split")), strict=True
         )
-        if f"{dataset}/{split}" in named
+        if (dataset, split) in settings.protect
     }
     return np.array([clip_id in names for clip_id in ids], bool)
 
 
-def _equal_rows(facts: pa.Table, wave: Wave, durations: dict[str, float]) -> list[dict]:
+def _equal_rows(facts: pa.Table, wave: Wave, durations: dict[str, float], old: Collection[str]) -> list[dict]:
     """Rows of clips whose bytes or samples are equal; silent clips equal nothing."""
     rows: list[dict] = []
     silent: dict[str, bool] = {}
@@ -147,6 +169,7 @@ def _equal_rows(facts: pa.Table, wave: Wave, durations: dict[str, float]) -> lis
                     _row(a, b, method, 0.0, durations[a], 1.0, "same")
                     for i, a in enumerate(rest)
                     for b in rest[i + 1 :]
+                    if not (a in old and b in old)
                 ]
     return rows
 
@@ -184,9 +207,7 @@ class _Comparison:
         """A row for two clips that only their ids connect: the best offset anywhere."""
         first = self.wave(a, 0.0, self.settings.search_s)
         second = self.wave(b, 0.0, self.settings.search_s)
-        verdict = verify(
-            first, second, -len(second) / RATE, len(first) / RATE, self.settings.verification
-        )
+        verdict = verify(first, second, -len(second) / RATE, len(first) / RATE, self.settings.verification)
         return [self._verdict_row(a, b, verdict)]
 
     def _stretch(self, a: str, b: str, offset: float, start: float, end: float) -> Verdict:
@@ -201,9 +222,7 @@ class _Comparison:
         return verdict._replace(lag_s=verdict.lag_s + begin_a - begin_b)
 
     def _verdict_row(self, a: str, b: str, verdict: Verdict) -> dict:
-        return _row(
-            a, b, "waveform", verdict.lag_s, verdict.overlap_s, verdict.correlation, verdict.outcome
-        )
+        return _row(a, b, "waveform", verdict.lag_s, verdict.overlap_s, verdict.correlation, verdict.outcome)
 
 
 def _table(rows: list[dict]) -> pa.Table:

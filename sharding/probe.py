@@ -66,9 +66,7 @@ def probe_batch(
         f"fingerprints/{batch}.parquet",
         pa.Table.from_pylist([row.fingerprint for row in found], schema=FINGERPRINTS),
     )
-    build.write_table(
-        f"facts/{batch}.parquet", pa.Table.from_pylist([row.facts for row in rows], schema=FACTS)
-    )
+    build.write_table(f"facts/{batch}.parquet", pa.Table.from_pylist([row.facts for row in rows], schema=FACTS))
     return {
         "batch": batch,
         "clips": len(rows),
@@ -128,9 +126,7 @@ class _PackWriter:
 
     def _keep(self, row: _Row) -> None:
         for number, window in enumerate(row.windows):
-            row.facts["windows"].append(
-                {"window": number, "pack": self._name, "offset": self.position, **window}
-            )
+            row.facts["windows"].append({"window": number, "pack": self._name, "offset": self.position, **window})
             self.position += window["bytes"]
         self._spool.seek(0)
         shutil.copyfileobj(self._spool, self._out, 1 << 20)

@@ -38,9 +38,7 @@ def main(pipe_number: int, memory_mb: int) -> None:
                 break
 
 
-def _answer(
-    pipe: Connection, index: int, task: Task, storages: Mapping[str, Storage], settings: ProbeSettings
-) -> bool:
+def _answer(pipe: Connection, index: int, task: Task, storages: Mapping[str, Storage], settings: ProbeSettings) -> bool:
     """Probe one clip; False where storage failed, which ends the batch."""
 
     def say(kind: str, value: Any = None) -> None:

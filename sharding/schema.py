@@ -152,9 +152,7 @@ def sample_key(clip_id: str, window: int = 0, windows: int = 1) -> str:
     ``~``, a space ``+``, every other byte outside ``[A-Za-z0-9_-]`` becomes ``=`` and two hex digits;
     a clip of several windows adds ``@`` and the window's number.
     """
-    key = "".join(
-        chr(byte) if byte in _PLAIN else _SHORT.get(byte, f"={byte:02X}") for byte in clip_id.encode()
-    )
+    key = "".join(chr(byte) if byte in _PLAIN else _SHORT.get(byte, f"={byte:02X}") for byte in clip_id.encode())
     return key if windows == 1 else f"{key}@{window:05d}"
 
 

@@ -172,7 +172,7 @@ def verify(
     x, y = x[first:last], y[first:last]
     rho = _correlation(x, y)
     freedom = min(components(x), components(y))
-    evidence = -freedom * float(np.log1p(-min(rho, _RHO_CAP) ** 2))
+    evidence = -freedom * float(np.log1p(-(min(rho, _RHO_CAP) ** 2)))
     overlap_s = (last - first) / RATE
     outcome = _outcome(rho, freedom, evidence, overlap_s, settings)
     return Verdict(outcome, lag_s, (left + first) / RATE, overlap_s, rho, freedom, evidence)

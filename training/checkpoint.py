@@ -145,7 +145,7 @@ def prune(checkpoints: Path, settings: CheckpointSettings, metric: str) -> list[
     Kept: the last ``keep_last``, and the ``keep_best`` with the highest ``metric`` among those that have it.
     """
     folders = steps(checkpoints)
-    scored = sorted(_scored(checkpoints, metric), key=lambda pair: pair[0], reverse=True)
+    scored = sorted(_scored(checkpoints, metric), key=lambda pair: (pair[0], pair[1].name), reverse=True)
     keep = {*folders[-settings.keep_last :], *(folder for _, folder in scored[: settings.keep_best])}
     gone = [folder for folder in folders if folder not in keep]
     for folder in gone:

@@ -4,8 +4,8 @@ Two ways to compute the same step:
 
 - plain: encode the rank's samples, score all pairs of the global batch, one backward pass;
 - cached (``engine.chunk``): encode chunk by chunk without gradient, score all pairs, then encode each chunk
-  again with gradient and hand it its share (GradCache, arXiv 2101.06983).  Dropout draws the same numbers both
-  times, so the gradient is that of the plain step, and memory is that of one chunk at any batch size.
+  again with gradient and hand it its share (GradCache, arXiv 2101.06983).  Dropout draws the same numbers
+  both times, so the gradient is exact, and memory is that of one chunk at any batch size.
 
 DeepSpeed averages gradients over ranks, and `training.losses.tiled` scales for that.  Under ZeRO 1-3 a
 gradient is complete only after the backward pass at the accumulation boundary, so all chunks but the last
@@ -18,7 +18,7 @@ import contextlib
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 from training.quiet import hush
@@ -41,6 +41,7 @@ from deepspeed.utils import (  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
+from training.chunks import rows, silence  # noqa: E402
 from training.data.batch import Batch  # noqa: E402
 from training.distributed import Group, LocalGroup  # noqa: E402
 from training.distributed import connect as connect_ranks  # noqa: E402
@@ -88,6 +89,8 @@ def ranks() -> Iterator[Group]:
     if isinstance(group, LocalGroup) and made:  # DeepSpeed wants a process group, if only of one
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     os.environ.setdefault("LOCAL_RANK", "0")
+    # gloo does without the shared-memory kernel, which DeepSpeed would compile here and now
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     try:
         yield group
@@ -110,7 +113,7 @@ class System(nn.Module):
         return call(self)
 
     def names(self) -> dict[str, nn.Parameter]:
-        """Parameters by the name that checkpoints and recipes use: ``audio.…``, ``text.…``, ``head.…``, ``loss.…``."""
+        """Parameters by the name that checkpoints and recipes use: ``audio.…``, ``text.…``, ``head.…`` ..."""
         return {name.removeprefix("model."): parameter for name, parameter in self.named_parameters()}
 
     def state(self) -> dict[str, Tensor]:
@@ -240,7 +243,7 @@ class Engine:
 
     def _encode(self, batch: Batch) -> Sides:
         """The rank's sides; one without samples encodes one of silence and keeps nothing of it."""
-        full = batch if len(batch) else _silence(batch)
+        full = batch if len(batch) else silence(batch)
 
         def call(system: System) -> Sides:
             with self.precision():
@@ -281,21 +284,22 @@ class Engine:
 
     @contextlib.contextmanager
     def precision(self) -> Iterator[None]:
-        """Encoders and heads run under autocast in bfloat16 where the recipe says so; weights stay float32."""
+        """Autocast to bfloat16 for encoders and heads where the recipe says so; weights stay float32."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.engine.dtype == "bf16"):
             yield
 
     def _seed(self, chunk: int) -> None:
-        """Dropout is a function of (seed, step, rank, chunk): replayed by the cached step and after a resume."""
+        """Make dropout a function of (seed, step, rank, chunk): the same in a chunk's replay and a resume."""
         base = torch.tensor([self.recipe.seed])
         for number in (self.steps_taken, self.group.rank, chunk):
             base = mix(base, torch.tensor([number]))
         torch.manual_seed(int(base) & 0x7FFFFFFFFFFFFFFF)
 
     def _keep_whole(self, *modules: nn.Module) -> None:
-        """Under ZeRO-3, keep small parts whole on every rank: the loss uses them outside their own forward."""
+        """Keep small parts whole on every rank under ZeRO-3: the loss uses them outside their own forward."""
         offload = self.deepspeed.optimizer.parameter_offload
-        added = [p for module in modules for p in module.parameters() if not p.ds_persist]
+        small: list[Any] = [parameter for module in modules for parameter in module.parameters()]
+        added = [parameter for parameter in small if not parameter.ds_persist]
         for parameter in added:
             parameter.ds_persist = True
             offload.persistent_parameters.append(parameter)
@@ -323,13 +327,13 @@ class Engine:
     def _side(
         self, batch: Batch, call: Callable[[RetrievalModel, Batch], Sequence[Tensor]]
     ) -> tuple[Tensor, ...]:
-        full = (batch if len(batch) else _silence(batch)).to(self.device)
+        full = (batch if len(batch) else silence(batch)).to(self.device)
         with torch.no_grad(), self.precision():
             side = self.deepspeed(lambda system: call(system.model, full))
         return tuple(tensor[: len(batch)] for tensor in side)
 
     def parameters(self) -> dict[str, Tensor]:
-        """Every parameter, whole, in float32 on the CPU, and every saved buffer, by name; a collective call."""
+        """Every parameter, whole, float32, on the CPU, and every saved buffer, by name; a collective call."""
         values: dict[str, Tensor] = {}
         for name, parameter in self.system.names().items():
             if self.stage == 3:
@@ -421,29 +425,6 @@ def _leaves(parts: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
     """Chunks' sides put together, as leaves that collect gradient."""
     joined = [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
     return tuple(t.detach().requires_grad_(t.is_floating_point()) for t in joined)
-
-
-def rows(batch: Batch, chosen: slice | Tensor) -> Batch:
-    """Some samples of a batch; ``chosen`` is a slice, or ``[b]`` bool."""
-    kept = torch.arange(len(batch))[chosen.cpu() if isinstance(chosen, Tensor) else chosen].tolist()
-    if len(kept) == len(batch):
-        return batch
-    values = {each.name: getattr(batch, each.name) for each in fields(batch)}
-    tensors = {name: value[chosen] for name, value in values.items() if isinstance(value, Tensor)}
-    return replace(batch, **tensors, keys=[batch.keys[i] for i in kept], texts=[batch.texts[i] for i in kept])
-
-
-def _silence(batch: Batch) -> Batch:
-    """One sample of silence with one token, shaped as the batch's, for a rank that has none."""
-
-    def one(tensor: Tensor) -> Tensor:
-        return tensor.new_zeros((1, *tensor.shape[1:]))
-
-    tensors = {each.name: getattr(batch, each.name) for each in fields(batch)}
-    filled = {name: one(value) for name, value in tensors.items() if isinstance(value, Tensor)}
-    filled["frames"][:, 0] = 1
-    filled["token_mask"][:, 0] = True
-    return replace(batch, **filled, keys=[""], texts=[""])
 
 
 def _detached(side: Sequence[Tensor]) -> tuple[Tensor, ...]:

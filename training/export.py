@@ -25,7 +25,8 @@ from torch import Tensor
 from sharding.errors import InputError
 from training import recipe as recipes
 from training.assembly import TOKENIZER, assemble, with_tokenizer
-from training.checkpoint import MODEL, Checkpoint, restore
+from training.checkpoint import MODEL, Checkpoint, find, restore
+from training.checkpoint import load as open_verified
 from training.data.captions import normalise
 from training.data.features import AudioInput, Features, segment_seeds
 from training.losses.base import PairLoss
@@ -57,23 +58,19 @@ class Retriever:
         """The text side of captions in any spelling; for a dual encoder one tensor ``[texts, dim]``."""
         data = self.recipe.data
         spelled = [normalise(text, data) for text in texts]
-        tokens = self.tokenizer(
-            spelled, padding=True, truncation=True, max_length=data.max_tokens, return_tensors="pt"
-        )
+        tokens = self.tokenizer(spelled, padding=True, truncation=True, max_length=data.max_tokens, return_tensors="pt")
         return self.model.text_side(tokens["input_ids"], tokens["attention_mask"].bool())
 
     @torch.inference_mode()
     def encode_wave(self, wave: Tensor) -> tuple[Tensor, ...]:
-        """The audio side of one mono recording ``[samples]`` float32 at ``audio_input.rate`` Hz, as a batch of 1."""
+        """The audio side (a batch of 1) of a mono recording ``[samples]``: float32, ``audio_input.rate`` Hz."""
         audio = self.audio_input
         heard = wave[: round(audio.max_s * audio.rate)]
         segments = torch.from_numpy(audio.cut(heard.numpy()))
         lengths = torch.from_numpy(audio.segment_lengths(len(heard)))
         features = Features(audio, self.recipe.data.masking, train=False)
         values = features(segments, lengths, torch.from_numpy(segment_seeds(0, len(segments))))
-        return self.model.audio_side(
-            values[None], features.frames(lengths)[None], torch.zeros(1, dtype=torch.int64)
-        )
+        return self.model.audio_side(values[None], features.frames(lengths)[None], torch.zeros(1, dtype=torch.int64))
 
     def score(self, text: tuple[Tensor, ...], audio: tuple[Tensor, ...]) -> Tensor:
         """Similarity of every text to every recording, ``[texts, recordings]``."""
@@ -115,12 +112,18 @@ def open_checkpoint(checkpoint: Checkpoint) -> Retriever:
     run = checkpoint.folder.parent.parent
     recipe = recipes.load(run / "recipe.yaml")
     if not (run / TOKENIZER).is_dir():
-        raise InputError(
-            "the run's folder has no tokenizer", file=run, remedy="keep checkpoints inside their run"
-        )
+        raise InputError("the run's folder has no tokenizer", file=run, remedy="keep checkpoints inside their run")
     model, loss = assemble(with_tokenizer(recipe, run), ())
     restore(model, loss, checkpoint.model() | checkpoint.moments().get(AVERAGE, {}))
     return Retriever(model.eval(), loss.eval(), recipe, model.text.tokenizer)
+
+
+def open_model(path: Path) -> Retriever:
+    """The model of an export, a checkpoint, or a run's folder (its export, else its newest checkpoint)."""
+    for folder in (path, path / "export"):
+        if (folder / CONFIG).is_file():
+            return load(folder)
+    return open_checkpoint(open_verified(find(path)))
 
 
 def export(checkpoint: Checkpoint, target: Path) -> Path:
@@ -130,25 +133,16 @@ def export(checkpoint: Checkpoint, target: Path) -> Path:
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     retriever.tokenizer.save_pretrained(draft / TOKENIZER)
-    weights = {name: value for name, value in retriever.model.named_parameters()}
-    weights |= dict(retriever.model.named_buffers())
-    saved = set(retriever.model.state_dict())
-    weights = {name: value for name, value in weights.items() if name in saved}
+    weights = dict(retriever.model.named_parameters())  # tied ones once
+    parameters = {name for name, _ in retriever.model.named_parameters(remove_duplicate=False)}
+    weights |= {name: value for name, value in retriever.model.state_dict().items() if name not in parameters}
     weights |= {f"loss.{name}": value for name, value in retriever.loss.state_dict().items()}
     for part in ("audio", "text"):
-        net = getattr(getattr(retriever.model, part), "net", None)
+        net: Any = getattr(getattr(retriever.model, part), "net", None)
         if hasattr(net, "save_pretrained") and getattr(retriever.recipe, part).source != "random":
             net.save_pretrained(draft / part)
-            if part == "text":
-                retriever.tokenizer.save_pretrained(draft / part)
             weights = {name: value for name, value in weights.items() if not name.startswith(f"{part}.")}
-    save_file(
-        {
-            name: value.detach().float().contiguous() if value.is_floating_point() else value
-            for name, value in weights.items()
-        },
-        draft / MODEL,
-    )
+    save_file({name: value.detach().contiguous() for name, value in weights.items()}, draft / MODEL)
     config = {
         "format": FORMAT,
         "recipe": recipes.to_tree(retriever.recipe),
@@ -167,26 +161,21 @@ def export(checkpoint: Checkpoint, target: Path) -> Path:
 def _card(retriever: Retriever, config: dict[str, Any]) -> str:
     recipe, audio = retriever.recipe, retriever.audio_input
     count = sum(parameter.numel() for parameter in retriever.model.parameters())
-    figures = "\n".join(
-        f"| {name} | {value:.4f} |"
-        for name, value in config["validation"].items()
-        if "_" not in name.partition("/")[2]
-    )
-    table = (
-        f"\n## Validation on {recipe.validation.split}\n\n| metric | value |\n|---|---|\n{figures}\n"
-        if figures
-        else ""
-    )
+    measured = {name: value for name, value in config["validation"].items() if not _bound(name)}
+    figures = "\n".join(f"| {name} | {value:.4f} |" for name, value in measured.items())
+    table = f"## Validation on {recipe.validation.split}\n\n| metric | value |\n|---|---|\n{figures}\n"
+    spelling = "in lower case, " if recipe.data.lower else ""
+    spelling += "without punctuation, " if recipe.data.strip_punctuation else ""
     data = "\n".join(f"- {item.split}, captions: {', '.join(item.captions)}" for item in recipe.data.train)
     return f"""# Audio-text retrieval model
 
-Trained with Earshot: {recipe.audio.encoder} and {recipe.text.encoder} encoders, head `{recipe.head.name}`, loss
-`{recipe.loss.name}`, {count / 1e6:.1f} M parameters, {config["step"]} steps of {recipe.data.batch_size} clips.
+Trained with Earshot: encoders {recipe.audio.encoder} and {recipe.text.encoder}, head {recipe.head.name},
+loss {recipe.loss.name}, {count / 1e6:.1f} M parameters, {config["step"]} steps of {recipe.data.batch_size} clips.
 
 ```python
 from training.export import load
 
-retriever = load("{config.get("name", "export")}")
+retriever = load("export")  # this folder
 text = retriever.encode_texts(["a dog barks"])
 audio = retriever.encode_wave(wave)  # float32, mono, {audio.rate} Hz, up to {audio.max_s:g} s are heard
 print(retriever.score(text, audio))
@@ -196,5 +185,10 @@ Trained on
 
 {data}
 
-of the build `{config["plan"]}`. Captions are read {"in lower case, " if recipe.data.lower else ""}{"without punctuation, " if recipe.data.strip_punctuation else ""}up to {recipe.data.max_tokens} tokens.
-{table}"""
+of the build `{config["plan"]}`. Captions are read {spelling}up to {recipe.data.max_tokens} tokens.
+
+{table if figures else ""}"""
+
+
+def _bound(name: str) -> bool:
+    return name.partition("/")[2].startswith(("pessimistic_", "optimistic_"))

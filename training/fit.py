@@ -60,9 +60,7 @@ class Run:
         return self.folder / "checkpoints"
 
 
-def fit(
-    recipe: Recipe, manifest: Any, folder: Path, group: Group, report: Report | None = None
-) -> dict[str, Any]:
+def fit(recipe: Recipe, manifest: Any, folder: Path, group: Group, report: Report | None = None) -> dict[str, Any]:
     """Train to the end of the recipe's schedule; every rank calls it.
 
     Args:
@@ -84,13 +82,11 @@ def fit(
     try:
         for epoch, batch, waited in _batches(run):
             record = _step(run, epoch, batch, waited)
-            if log is not None:
-                log.write(record)
-                progress.update(run.engine.steps_taken, f"loss {record['loss']:.4f}")
-            last = record
             validation = _validate(run, progress) if _due(run, run.recipe.validation.every) else None
-            if log is not None and validation is not None:
-                log.write({"step": record["step"], "validation": validation})
+            last = record | ({} if validation is None else {"validation": validation})
+            if log is not None:
+                log.write(last)
+                progress.update(run.engine.steps_taken, f"loss {record['loss']:.4f}")
             if _due(run, run.recipe.checkpoint.every):
                 state = _save(run, validation)
                 if report is not None:
@@ -101,6 +97,7 @@ def fit(
             "steps": run.engine.steps_taken,
             "resumed_from": begun,
             "loss": last.get("loss"),
+            "validation": last.get("validation", {}),
             "export": str(exported),
         }
     finally:
@@ -226,12 +223,12 @@ def _not_finite(run: Run, step: int, keys: list[str], result: StepResult) -> Non
             f"loss or gradient of step {step} is not finite; the weights are those before it",
             file=run.folder / "nonfinite.jsonl",
             value=(result.loss, result.grad_norm),
-            remedy="look at the clips there; lower optimizer.lr, set optimizer.clip, or engine.nonfinite: skip",
+            remedy="look at the clips there; lower optimizer.lr, clip gradients, or set engine.nonfinite: skip",
         )
 
 
 def _due(run: Run, every: int) -> bool:
-    """Whether something that is done every so many steps (0: at each epoch's end) is due; always at the end."""
+    """Whether what is done every so many steps (0: at each epoch's end) is due; always at the run's end."""
     taken = run.engine.steps_taken
     return taken >= run.steps or taken % (every or run.order.steps_per_epoch) == 0
 
@@ -255,9 +252,7 @@ def _validate(run: Run, progress: Progress) -> dict[str, float] | None:
         raise InputError(
             "validation.metric is not measured", value=settings.metric, remedy="one of " + ", ".join(figures)
         )
-    progress.say(
-        f"step {run.engine.steps_taken}: {settings.split} {settings.metric} {figures[settings.metric]:.4f}"
-    )
+    progress.say(f"step {run.engine.steps_taken}: {settings.split} {settings.metric} {figures[settings.metric]:.4f}")
     return figures
 
 

@@ -31,7 +31,7 @@ class MetricsLog:
         self.wandb = _wandb(run, settings.wandb) if settings.wandb else None
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Add one line; it is with the operating system when this returns, whatever becomes of the process."""
+        """Add one line; when this returns it survives the end of the process."""
         self.file.write(json.dumps(record, ensure_ascii=False) + "\n")
         self.file.flush()
         numbers = {

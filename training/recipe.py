@@ -181,7 +181,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise InputError("no such recipe", file=path, remedy=f"name a YAML file or one of: {known}")
     tree, rows = read_yaml(file)
     for override in overrides:
-        _apply(tree, override)
+        apply_override(tree, override)
     return parse(tree, file, rows)
 
 
@@ -274,7 +274,8 @@ def _section_type(name: str) -> Any:
     return types[name]
 
 
-def _apply(tree: Any, override: str) -> None:
+def apply_override(tree: Any, override: str) -> None:
+    """Set one ``key.path=value`` in the plain tree of a recipe."""
     key, equals, text = override.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):

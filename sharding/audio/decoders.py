@@ -183,9 +183,7 @@ def _pyav(source: Source, offset: int, form: Format, decoded: Decoded) -> Iterat
     if source.error is not None:
         raise source.error
     if got / max(decoded.rate, 1) < announced - SLACK_S:
-        raise AudioError(
-            "truncated", f"{got / decoded.rate:.3f} s of {announced:.3f} s that the header announces"
-        )
+        raise AudioError("truncated", f"{got / decoded.rate:.3f} s of {announced:.3f} s that the header announces")
 
 
 def _announced_s(container: Any, stream: Any) -> float:
@@ -200,7 +198,7 @@ def _gather(container: Any, stream: Any, decoded: Decoded) -> Iterator[np.ndarra
     values = 0
     for frame in container.decode(stream):
         block = frame_samples(frame)
-        if decoded.rate == 0 or decoded.frames == 0 and not parts:
+        if decoded.rate == 0 or (decoded.frames == 0 and not parts):
             decoded.rate, decoded.channels = frame.sample_rate, block.shape[1]
             check_rate(decoded.rate, decoded.channels)
         elif (frame.sample_rate, block.shape[1]) != (decoded.rate, decoded.channels):

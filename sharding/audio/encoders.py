@@ -23,9 +23,7 @@ def encode(samples: np.ndarray, form: AudioForm) -> bytes:
     if form.window_codec == "opus":
         return _opus(samples, form)
     out = io.BytesIO()
-    with soundfile.SoundFile(
-        out, "w", form.rate, samples.shape[1], "PCM_16", format=form.window_codec.upper()
-    ) as file:
+    with soundfile.SoundFile(out, "w", form.rate, samples.shape[1], "PCM_16", format=form.window_codec.upper()) as file:
         file.write(samples)
     return out.getvalue()
 

@@ -34,9 +34,7 @@ class AudioForm:
         if self.codec not in CODECS:
             raise InputError("unknown audio codec", value=self.codec, remedy=f"choose one of {CODECS}")
         if not MIN_RATE <= self.rate <= MAX_RATE:
-            raise InputError(
-                "sample rate out of range", value=self.rate, remedy=f"choose {MIN_RATE} to {MAX_RATE} Hz"
-            )
+            raise InputError("sample rate out of range", value=self.rate, remedy=f"choose {MIN_RATE} to {MAX_RATE} Hz")
         if self.codec == "opus" and self.rate not in OPUS_RATES:
             raise InputError("Opus has no such rate", value=self.rate, remedy=f"choose one of {OPUS_RATES}")
         if self.channels not in (1, 2):

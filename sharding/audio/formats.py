@@ -20,7 +20,8 @@ CHAIN = 3  # frames in a row that prove MPEG audio
 @dataclass(frozen=True)
 class Format:
     """What decodes a format: libsndfile (if it can), the demuxer of FFmpeg; whether its headers name the duration
-    exactly, so that fewer samples mean a cut; and the usual suffix of a file's name, where it is not the name."""
+    exactly, so that fewer samples mean a cut; and the usual suffix of a file's name, where it is not the name.
+    """
 
     name: str
     libsndfile: bool

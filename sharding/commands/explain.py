@@ -32,9 +32,7 @@ def run(args: argparse.Namespace) -> dict:
     matches = build.read_table("matches.parquet")
     mine = matches.filter((pc.field("a") == args.clip) | (pc.field("b") == args.clip)).to_pylist()
     members = {
-        name: [
-            c for c in fates.filter(pc.field(name) == fate[name])["clip_id"].to_pylist() if c != args.clip
-        ]
+        name: [c for c in fates.filter(pc.field(name) == fate[name])["clip_id"].to_pylist() if c != args.clip]
         for name in ("group", "kin")
     }
     dataset = args.clip.partition("/")[0]

@@ -19,7 +19,7 @@ class Source:
 
     Attributes:
         read: catalogues the dataset below a folder.
-        published: part to (clips, captions) as the papers or the released tables count them.
+        published: part to (clips, captions) as the released tables count them; ``*``: all parts together.
     """
 
     read: Callable[[Storage], SourceTables]

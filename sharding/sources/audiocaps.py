@@ -136,9 +136,7 @@ def _mend(text: str, file: str) -> tuple[str, list[int], set[int]]:
             lines.append(number)
             continue
         if re.match(r"\d+(,|$)", line) or len(whole) == 1:
-            raise InputError(
-                f"not a row of {_HEADER}", file=file, row=number, value=line[:80], remedy=FETCH_AGAIN
-            )
+            raise InputError(f"not a row of {_HEADER}", file=file, row=number, value=line[:80], remedy=FETCH_AGAIN)
         while not whole[-1].strip() and len(whole) > 1:
             whole.pop()
             lines.pop()
@@ -150,9 +148,7 @@ def _mend(text: str, file: str) -> tuple[str, list[int], set[int]]:
 def _audio(tree: Tree) -> tuple[AudioIndex, set[str]]:
     """Audio by name; numbered files with a caption beside them are numbered by somebody else."""
     numbered = {
-        path
-        for path in tree.audio
-        if stem_of(path).isdigit() and f"{path.rpartition('.')[0]}.json" in tree.file_set
+        path for path in tree.audio if stem_of(path).isdigit() and f"{path.rpartition('.')[0]}.json" in tree.file_set
     }
     return AudioIndex(path for path in tree.audio if path not in numbered), numbered
 

@@ -73,9 +73,7 @@ def read(root: Storage) -> SourceTables:
         claimed.add(path)
     missing = len(rows) - len(rows.used_paths())
     notes += tree.sealed if missing else []
-    return SourceTables(
-        rows.table(), orphans_table(DATASET, set(tree.audio) - claimed), tuple(notes)
-    )
+    return SourceTables(rows.table(), orphans_table(DATASET, set(tree.audio) - claimed), tuple(notes))
 
 
 def _add(rows: Rows, split: str, file_name: str, entry: _Entry, finder: _AudioFinder) -> set[str]:

@@ -17,8 +17,8 @@ from sharding.sources.tree import AudioIndex, Tree, climbs, stem_of
 from sharding.storage import Storage
 
 DATASET = "tacos"
-# Recordings, temporally aligned captions; the sizes of the two splits are in their tables.
-PUBLISHED_TOTAL = (12358, 47748)
+# Of both splits together ("*"): 47,748 strong captions, and a weak one for each recording.
+PUBLISHED = {"*": (12358, 47748 + 12358)}
 TABLES = ("metadata.csv", "annotations_strong.csv", "annotations_weak.csv")
 SPLITS = {"development": "development_split.csv", "test": "test_split.csv"}
 COLUMNS = ("filename", "freesound_id", "license", "start_time_s", "end_time_s")
@@ -157,9 +157,7 @@ def _splits(tree: Tree, notes: list[str]) -> dict[str, list[str]]:
     return named
 
 
-def _add(
-    rows: Rows, filename: str, clip: _Clip, splits: dict[str, list[str]], index: AudioIndex
-) -> set[str]:
+def _add(rows: Rows, filename: str, clip: _Clip, splits: dict[str, list[str]], index: AudioIndex) -> set[str]:
     """Add a clip; returns every file that is its audio."""
     row, stem = clip.metadata, stem_of(filename)
     sound_id = (row.get("freesound_id") or "").strip() or stem

@@ -48,9 +48,7 @@ def _video(stem: str) -> str | None:
 
 
 SOURCES = {
-    "FreeSound": _Source(
-        ("fsd_final.json", "fsd_final_2s.json"), freesound, title="file_name", keywords="tags"
-    ),
+    "FreeSound": _Source(("fsd_final.json", "fsd_final_2s.json"), freesound, title="file_name", keywords="tags"),
     "BBC_Sound_Effects": _Source(
         ("bbc_final.json",), lambda stem: f"bbc:{stem}", title="description", keywords="category"
     ),
@@ -99,8 +97,7 @@ def _audio_by_source(tree: Tree) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {name: [] for name in SOURCES}
     owner: dict[str, str | None] = {}
     called = {
-        name: re.compile(rf"{name}(_(flac|mp3|wav|ogg|opus|merged|whole|audio))*$", re.IGNORECASE)
-        for name in SOURCES
+        name: re.compile(rf"{name}(_(flac|mp3|wav|ogg|opus|merged|whole|audio))*$", re.IGNORECASE) for name in SOURCES
     }
     for path in tree.audio:
         folder = path.rpartition("/")[0]
@@ -114,9 +111,7 @@ def _audio_by_source(tree: Tree) -> dict[str, list[str]]:
     return found
 
 
-def _read_source(
-    tree: Tree, path: str, name: str, rows: Rows, index: AudioIndex, report: _Report
-) -> None:
+def _read_source(tree: Tree, path: str, name: str, rows: Rows, index: AudioIndex, report: _Report) -> None:
     source, file = SOURCES[name], tree.name(path)
     repeats_first = posixpath.basename(path) != source.tables[0]
     seen: set[str] = set()
@@ -163,9 +158,7 @@ def _id_and_caption(item: Any, file: str, number: int) -> tuple[str, str]:
     return str(item["id"]).removesuffix(".wav"), str(item["caption"])
 
 
-def _add(
-    rows: Rows, name: str, stem: str, item: dict[str, Any], paths: list[str], captions: list[Caption]
-) -> None:
+def _add(rows: Rows, name: str, stem: str, item: dict[str, Any], paths: list[str], captions: list[Caption]) -> None:
     source = SOURCES[name]
     value = item.get("duration")
     duration = finite(value) if isinstance(value, (int, float, str)) else None

@@ -12,9 +12,10 @@ import torch
 from sharding.errors import InputError
 from sharding.manifest import Manifest
 from training.data.batch import Loader
+from training.data.draws import Draws
 from training.data.features import AudioInput, Features, segment_seeds
 from training.data.masking import Masking, mask_digest
-from training.data.order import Draws, Order, batch_hash
+from training.data.order import Order, batch_hash
 from training.data.settings import DataSettings
 from training.encoders import AUDIO_ENCODERS, encoder_module
 from training.recipe import Recipe, load
@@ -52,12 +53,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def show(result: dict[str, Any]) -> str:
     lines = [
-        f"epoch {result['epoch']}, step {result['step']} of {result['steps_per_epoch']}: {len(result['samples'])} "
-        f"samples, hash {result['hash']}, {result['kin_met']} that meet kin"
+        f"epoch {result['epoch']}, step {result['step']} of {result['steps_per_epoch']}: "
+        f"{len(result['samples'])} samples, hash {result['hash']}, {result['kin_met']} that meet kin"
     ]
     lines += [
-        f"  {sample['key']}  {sample['start_s']:.2f} s + {sample['duration_s']:.2f} s  masks {sample['masks']}  "
-        f"{sample['caption']}"
+        f"  {sample['key']}  {sample['start_s']:.2f} s + {sample['duration_s']:.2f} s  "
+        f"masks {sample['masks']}  {sample['caption']}"
         for sample in result["samples"]
     ]
     return "\n".join(lines)
@@ -68,9 +69,7 @@ def describe(
 ) -> dict[str, Any]:
     """A global batch as plain JSON: its ranks' parts, joined in rank order."""
     samples = [
-        sample
-        for rank in range(world)
-        for sample in _samples(order.batch(epoch, step, rank, world), settings, audio)
+        sample for rank in range(world) for sample in _samples(order.batch(epoch, step, rank, world), settings, audio)
     ]
     return {
         "epoch": epoch,
@@ -118,7 +117,7 @@ def feature_digests(
     digests = []
     for rank in range(args.world):
         loader = Loader(manifest, order, settings, audio, _no_tokens, rank, args.world, args.workers)
-        batch = next(iter(loader.epoch(args.epoch, args.step)))
+        (batch,) = loader.epoch(args.epoch, args.step, args.step + 1)
         for features, frames in zip(batch.features, batch.frames, strict=True):
             data = features[frames > 0].numpy().tobytes()
             digests.append(hashlib.blake2b(data, digest_size=8).hexdigest())

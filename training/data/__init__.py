@@ -24,7 +24,7 @@ _HOMES = {
     "AugmentSettings": "settings",
     "Batch": "batch",
     "DataSettings": "settings",
-    "Draws": "order",
+    "Draws": "draws",
     "FRONT_ENDS": "spectrogram",
     "Features": "features",
     "FrontEnd": "spectrogram",

@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sharding.errors import InputError
 from training.data.augment import augment, mixup, mixup_share
+from training.data.draws import Draws
 from training.data.features import AudioInput, Features, segment_seeds
 from training.data.hashing import below, mix
-from training.data.order import Draws
 from training.data.samples import SampleReader, Wave
 from training.data.settings import DataSettings
 
@@ -97,7 +97,6 @@ class Prepare(Dataset[Any]):
     features: Features
     settings: DataSettings
     tokenizer: Any
-    max_tokens: int | None
 
     def __getitem__(self, request: Request) -> Batch | InputError:
         try:
@@ -149,7 +148,7 @@ class Prepare(Dataset[Any]):
         return mixup(wave, self.reader.read(request.partners, place), share)
 
     def _encode(self, wave: Wave, seed: int) -> tuple[Tensor, Tensor]:
-        """Features ``[S, F, T]`` (or segments ``[S, samples]`` for the device) and samples of sound ``[S]``."""
+        """Features ``[S, F, T]`` (on a device: segments ``[S, samples]``) and samples of sound ``[S]``."""
         segments = torch.from_numpy(self.features.audio.cut(wave))
         lengths = torch.from_numpy(self.features.audio.segment_lengths(len(wave)))
         if self.settings.spectrogram == "device":
@@ -172,7 +171,7 @@ class Prepare(Dataset[Any]):
         if not texts:
             return torch.zeros(0, 1, dtype=torch.int64), torch.zeros(0, 1, dtype=torch.bool)
         out = self.tokenizer(
-            texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+            texts, padding=True, truncation=True, max_length=self.settings.max_tokens, return_tensors="pt"
         )
         return out["input_ids"], out["attention_mask"].bool()
 
@@ -190,7 +189,6 @@ class Loader:
         workers: processes; None: as the settings say; 0: in this process.
         train: jitter, masks and augmentation.
         device: batches come on it, and ``spectrogram: device`` computes there.
-        max_tokens: longer captions are cut (``TextEncoder.max_tokens``); None: where the tokenizer says.
 
     Attributes:
         failures: damaged samples so far, in words; ``max_failures`` of the settings is their limit.
@@ -208,7 +206,6 @@ class Loader:
         workers: int | None = None,
         train: bool = True,
         device: torch.device | str = "cpu",
-        max_tokens: int | None = None,
     ) -> None:
         self.order, self.settings, self.audio = order, settings, audio
         self.rank, self.world, self.train = rank, world, train
@@ -216,14 +213,18 @@ class Loader:
         self.failures: list[str] = []
         self._features = Features(audio, settings.masking, train)
         reader = SampleReader(manifest.storage, audio.rate, audio.max_s, settings.checksum)
-        self._prepare = Prepare(reader, self._features, settings, tokenizer, max_tokens)
+        self._prepare = Prepare(reader, self._features, settings, tokenizer)
         self._workers = settings.workers if workers is None else workers
         self._requests = _Requests(self)
         self._processes: DataLoader[Any] | None = None
 
-    def epoch(self, epoch: int, step: int = 0) -> Iterator[Batch]:
-        """The rank's batches of an epoch, from a step on; every rank gets equally many."""
-        self._requests.epoch, self._requests.step = epoch, step
+    def epoch(self, epoch: int, step: int = 0, stop: int | None = None) -> Iterator[Batch]:
+        """The rank's batches of steps ``step`` to ``stop`` (or the end); every rank gets equally many."""
+        last = self.order.steps_per_epoch
+        self._requests.epoch, self._requests.steps = (
+            epoch,
+            range(step, last if stop is None else min(stop, last)),
+        )
         for batch in self._prepared():
             if isinstance(batch, InputError):
                 raise batch
@@ -278,7 +279,9 @@ class Loader:
         lengths = batch.frames.flatten()
         real = lengths > 0
         segments = batch.features.shape[1]
-        seeds = np.stack([segment_seeds(seed, segments) for seed in batch.seeds.cpu().numpy()] or [np.zeros(0, np.int64)])
+        seeds = np.stack(
+            [segment_seeds(seed, segments) for seed in batch.seeds.cpu().numpy()] or [np.zeros(0, np.int64)]
+        )
         features = torch.zeros(len(lengths), *self._features.shape, device=self.device)
         chosen = torch.from_numpy(seeds.ravel()).to(self.device)[real]
         if len(chosen):
@@ -294,8 +297,8 @@ class _Requests(Sampler[Request]):
     """Requests of one epoch from a step on; computed in the training process as the workers ask for more."""
 
     def __init__(self, loader: Loader) -> None:
-        self.loader, self.epoch, self.step = loader, 0, 0
+        self.loader, self.epoch, self.steps = loader, 0, range(0)
 
     def __iter__(self) -> Iterator[Request]:
-        for step in range(self.step, self.loader.order.steps_per_epoch):
+        for step in self.steps:
             yield self.loader.request(self.epoch, step)

@@ -6,12 +6,8 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from training.data.hashing import below, mix
 from training.data.settings import DataSettings
 
-CAPTION = 0x43415054  # purpose of a hash: which of several captions
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -25,20 +21,16 @@ def normalise(text: str, settings: DataSettings) -> str:
 
 
 def choose_caption(
-    captions: Sequence[Mapping[str, Any]], kinds: Sequence[str], clip: int, turn: int, seed: int, epoch: int, rule: str
+    captions: Sequence[Mapping[str, Any]], rule: str, chance: float, start: float, turn: int
 ) -> Mapping[str, Any]:
     """The caption of a clip that an epoch reads.
 
     Args:
-        captions: the manifest's captions of the clip; at least one is of a kind in ``kinds``.
-        clip: stable id of the clip.
-        turn: pass over the pool, so that a clip drawn twice in an epoch is drawn afresh.
-        rule: ``random`` draws anew each time; ``rotate`` goes through all captions before one comes again,
-            from another start for each clip; ``first`` is the first one always.
+        captions: those of the kinds that the mixture wants; at least one.
+        rule: ``random`` takes the place ``chance``, drawn anew each time; ``rotate`` goes through all
+            captions before one comes again, from the clip's own ``start``; ``first`` is the first one always.
+        turn: how often the clip's pool was gone through before.
     """
-    fitting = [caption for caption in captions if caption["kind"] in kinds]
-    if rule == "first" or len(fitting) == 1:
-        return fitting[0]
     if rule == "rotate":
-        return fitting[(int(below(mix(CAPTION, seed, clip), len(fitting))) + turn) % len(fitting)]
-    return fitting[int(below(mix(CAPTION, seed, epoch, clip, turn), np.int64(len(fitting))))]
+        return captions[(int(start * len(captions)) + turn) % len(captions)]
+    return captions[int(chance * len(captions)) if rule == "random" else 0]

@@ -58,6 +58,8 @@ class AudioInput:
     def cut(self, wave: NDArray[np.float32]) -> NDArray[np.float32]:
         """A wave ``[samples]`` as segments ``[S, segment]``, padded with silence."""
         hop = round(self.hop_s * self.rate)
+        if len(wave) == self.segment:
+            return wave[None]
         lengths = self.segment_lengths(len(wave))
         out = np.zeros((len(lengths), self.segment), dtype=np.float32)
         for number, length in enumerate(lengths):

@@ -53,9 +53,7 @@ class _Places:
 
     def __init__(self, kin: Int64, order: Int64, batch: int, batches: int) -> None:
         self.kin, self.order, self.batch, self.batches = kin, order, batch, batches
-        self.members = [
-            Counter(kin[number * batch : (number + 1) * batch].tolist()) for number in range(batches)
-        ]
+        self.members = [Counter(kin[number * batch : (number + 1) * batch].tolist()) for number in range(batches)]
         self.stuck: set[int] = set()  # kin that every batch holds
 
     def move(self, place: int) -> bool:

@@ -56,7 +56,7 @@ class Masking:
             frames: ``[n]`` valid frames; seeds: ``[n]`` int64.
             fill: value of a masked cell.
         """
-        n, bins, times = features.shape
+        _, bins, times = features.shape
         time, freq = self.draw(seeds.cpu().numpy(), frames.cpu().numpy(), bins)
         if features.device.type == "cpu":
             for one, time_masks, freq_masks in zip(features, time, freq, strict=True):

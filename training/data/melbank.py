@@ -38,7 +38,7 @@ class MelBank:
 
 @lru_cache(maxsize=512)
 def kaldi_bank(bins: int, n_fft: int, rate: int, low: float, high: float) -> MelBank:
-    """Kaldi's triangles (torchaudio), with a zero weight for the Nyquist frequency, which Kaldi leaves out."""
+    """Kaldi's triangles (torchaudio), with weight zero for the Nyquist frequency, which Kaldi omits."""
     weights, _ = kaldi.get_mel_banks(bins, n_fft, float(rate), low, high, 100.0, -500.0, 1.0)
     return MelBank(torch.nn.functional.pad(weights, (0, 1)))
 

@@ -66,7 +66,9 @@ def select_rows(table: pa.Table, split: str) -> NDArray[np.bool_]:
         pairs = table.select(["dataset", "split"]).group_by(["dataset", "split"]).aggregate([]).to_pylist()
         known = sorted(f"{pair['dataset']}/{pair['split']}" for pair in pairs)
         raise InputError(
-            "the shards have no such split", value=split, remedy="they have " + (", ".join(known) or "no samples")
+            "the shards have no such split",
+            value=split,
+            remedy="they have " + (", ".join(known) or "no samples"),
         )
     return mask
 
@@ -124,7 +126,8 @@ def draws_per_item(pools: Sequence[Pool], settings: DataSettings) -> Int64:
     they add up (largest remainders).
     """
     plain = np.array(
-        [_plain_draws(len(pool), item) for pool, item in zip(pools, settings.train, strict=True)], dtype=np.int64
+        [_plain_draws(len(pool), item) for pool, item in zip(pools, settings.train, strict=True)],
+        dtype=np.int64,
     )
     weights: NDArray[np.float64]
     if settings.temperature is not None:

@@ -25,8 +25,8 @@ SPLIT = 0x53504C49  # purpose of a hash: the planes that part neighbourhoods
 def arrange(table: pa.Table, settings: ShuffleSettings) -> Arrange:
     """A function that puts draws that belong together side by side.
 
-    It gets manifest rows in shuffled order ``[n]``, the batch size, and integers that name the place, and returns
-    which draw stands at each place ``[n]``.
+    It gets manifest rows in shuffled order ``[n]``, the batch size, and integers that name the place, and
+    returns which draw stands at each place ``[n]``.
     """
     if settings.batches == "dataset":
         return _by(encode(table["dataset"]))

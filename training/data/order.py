@@ -9,7 +9,7 @@ permuted once (a hash and a sort), and only the window that holds the step is sh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from sharding.errors import InputError
 from sharding.schema import stable_id
-from training.data.captions import choose_caption, normalise
-from training.data.hashing import below, mix, permutation, signed, uniform
+from training.data.draws import COLUMNS, Choice, Draws, make_draws
+from training.data.hashing import permutation
 from training.data.kinship import clashes, separate
 from training.data.mixture import Spans, build_pools, draws_per_item, encode, epoch_spans
 from training.data.neighbourhoods import arrange
@@ -29,65 +29,8 @@ from training.data.settings import KINDS, DataSettings, MixtureItem
 
 Int64 = NDArray[np.int64]
 
-# Purposes of hashes: two choices about one sample must not depend on each other.
-EPOCH, WINDOW, CHOICE, CROP, MODEL = 0x45504F43, 0x57494E44, 0x43484F49, 0x43524F50, 0x4D4F444C
-
-_COLUMNS = [
-    "key",
-    "clip_id",
-    "shard",
-    "audio",
-    "audio_offset",
-    "audio_bytes",
-    "audio_sha256",
-    "rate",
-    "start_s",
-    "duration_s",
-    "captions",
-    "group",
-    "kin",
-]
-
-
-@dataclass(frozen=True)
-class Draws:
-    """One row a sample: where its bytes are, which seconds of them to decode, and what it is.
-
-    Attributes:
-        keys, clip_ids, texts: names, and the caption as the model reads it.
-        shard, audio, sha256, offset, size: the audio's shard, member name, checksum, place and bytes.
-        rate: Hz, of the stored audio.
-        start_s, duration_s: the crop, in the stored audio.
-        clip, caption, group, kin: stable 64-bit ids, ``[b]``.
-        seeds: randomness inside the model, ``[b]`` int64; masks and augmentation derive from it too.
-    """
-
-    keys: list[str]
-    clip_ids: list[str]
-    texts: list[str]
-    shard: list[str]
-    audio: list[str]
-    sha256: list[str]
-    offset: Int64
-    size: Int64
-    rate: Int64
-    start_s: NDArray[np.float64]
-    duration_s: NDArray[np.float64]
-    clip: Int64
-    caption: Int64
-    group: Int64
-    kin: Int64
-    seeds: Int64
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def take(self, places: Int64) -> Draws:
-        """The draws at ``places``, in that order."""
-        columns = (getattr(self, each.name) for each in fields(self))
-        return Draws(
-            *([column[i] for i in places] if isinstance(column, list) else column[places] for column in columns)
-        )
+# Purposes of hashes: the order of runs, and that inside a window.
+EPOCH, WINDOW = 0x45504F43, 0x57494E44
 
 
 @dataclass(frozen=True)
@@ -111,7 +54,7 @@ class Order:
 
     def __init__(self, table: pa.Table, settings: DataSettings, seed: int = 0) -> None:
         self.settings, self.seed = settings, seed
-        self.table = table.select(_COLUMNS)
+        self.table = table.select(COLUMNS)
         self._pools = build_pools(table, settings.train)
         self._counts = draws_per_item(self._pools, settings)
         self._kin = encode(pc.coalesce(table["kin"], table["clip_id"]))
@@ -152,7 +95,9 @@ class Order:
     def _locate(self, epoch: int, step: int) -> tuple[_Window, slice]:
         if not 0 <= step < self.steps_per_epoch:
             raise InputError(
-                "the epoch has no such step", value=step, remedy=f"an epoch has {self.steps_per_epoch} steps, from 0"
+                "the epoch has no such step",
+                value=step,
+                remedy=f"an epoch has {self.steps_per_epoch} steps, from 0",
             )
         begin = step * self.settings.batch_size
         number = int(np.searchsorted(self._borders, begin, side="right")) - 1
@@ -203,23 +148,29 @@ class Order:
         for place in places:
             item, clip = int(window.item[place]), int(window.clip[place])
             pool = self._pools[item]
-            choices.append((pool.rows[pool.starts[clip] : pool.starts[clip + 1]], int(window.turn[place]), items[item]))
+            rows = pool.rows[pool.starts[clip] : pool.starts[clip + 1]]
+            choices.append(Choice(rows, int(window.turn[place]), items[item]))
         return make_draws(self.table, choices, self.settings, self.seed, epoch)
 
 
 class SequentialOrder:
     """A split from its first clip to its last, for evaluation: the same interface, nothing drawn.
 
-    Each clip once: its first window, from the start, up to ``crop_s``; its first caption of ``kinds``.  The last
-    batch may be short, and then some ranks may get none of it.
+    Each clip once: its first window, from the start, up to ``crop_s``; its first caption of ``kinds``.
+    The last batch may be short, and then some ranks may get none of it.
     """
 
     def __init__(
-        self, table: pa.Table, split: str, settings: DataSettings, batch_size: int, kinds: Sequence[Any] = KINDS
+        self,
+        table: pa.Table,
+        split: str,
+        settings: DataSettings,
+        batch_size: int,
+        kinds: Sequence[Any] = KINDS,
     ) -> None:
         self.item = MixtureItem(split, captions=tuple(kinds))
         self.settings, self.batch_size = settings, batch_size
-        self.table = table.select(_COLUMNS)
+        self.table = table.select(COLUMNS)
         self._pool = build_pools(table, [self.item])[0]
         self.draws_per_epoch = len(self._pool)
         self.steps_per_epoch = -(-len(self._pool) // batch_size)
@@ -229,7 +180,8 @@ class SequentialOrder:
         begin = step * self.batch_size
         end = min(begin + self.batch_size, self.draws_per_epoch)
         start, stop = begin + (end - begin) * rank // world, begin + (end - begin) * (rank + 1) // world
-        choices = [(self._pool.rows[self._pool.starts[clip] :][:1], 0, self.item) for clip in range(start, stop)]
+        firsts = self._pool.rows[self._pool.starts[start:stop]]
+        choices = [Choice(firsts[[place]], 0, self.item) for place in range(stop - start)]
         return make_draws(self.table, choices, self.settings, 0, 0, fixed=True)
 
     def kin_met(self, epoch: int, step: int) -> int:
@@ -239,103 +191,6 @@ class SequentialOrder:
 
 def _reorder(window: _Window, order: Int64) -> _Window:
     return _Window(window.first, window.item[order], window.turn[order], window.clip[order])
-
-
-def make_draws(
-    table: pa.Table,
-    choices: Sequence[tuple[Int64, int, MixtureItem]],
-    settings: DataSettings,
-    seed: int,
-    epoch: int,
-    fixed: bool = False,
-) -> Draws:
-    """Choose caption, window and crop of each clip.
-
-    Args:
-        choices: for each draw the manifest rows of the clip's windows, the turn, and the mixture's item.
-        fixed: first caption, crop from the start: for evaluation.
-    """
-    rows = np.concatenate([rows for rows, _, _ in choices]) if choices else np.zeros(0, np.int64)
-    records = table.take(pa.array(rows)).to_pylist()
-    drawn, place = [], 0
-    for windows, turn, item in choices:
-        here = records[place : place + len(windows)]
-        place += len(windows)
-        drawn.append(_draw(here, turn, item, settings, seed, epoch, fixed))
-    columns: dict[str, list[Any]] = {each.name: [draw[each.name] for draw in drawn] for each in fields(Draws)}
-    texts = ("keys", "clip_ids", "texts", "shard", "audio", "sha256")
-    seconds = ("start_s", "duration_s")
-    return Draws(
-        **{
-            name: values if name in texts else np.array(values, dtype=np.float64 if name in seconds else np.int64)
-            for name, values in columns.items()
-        }
-    )
-
-
-def _draw(
-    windows: Sequence[dict[str, Any]],
-    turn: int,
-    item: MixtureItem,
-    settings: DataSettings,
-    seed: int,
-    epoch: int,
-    fixed: bool,
-) -> dict[str, Any]:
-    clip_id = windows[0]["clip_id"]
-    clip = stable_id(clip_id)
-    rule = "first" if fixed else settings.caption_choice
-    caption = choose_caption(windows[0]["captions"], item.captions, clip, turn, seed, epoch, rule)
-    told = [each for each in windows if _tells_of(caption, each)] or windows
-    row = told[int(below(mix(CHOICE, seed, epoch, clip, turn), len(told)))]
-    start, duration = _crop(row, caption, "start" if fixed else settings.crop, settings.crop_s, seed, epoch, clip, turn)
-    text = normalise(caption["text"], settings)
-    return {
-        "keys": row["key"],
-        "clip_ids": clip_id,
-        "texts": text,
-        "shard": row["shard"],
-        "audio": row["audio"],
-        "sha256": row["audio_sha256"],
-        "offset": row["audio_offset"],
-        "size": row["audio_bytes"],
-        "rate": row["rate"],
-        "start_s": start,
-        "duration_s": duration,
-        "clip": clip,
-        "caption": stable_id(text),
-        "group": stable_id(row["group"] or clip_id),
-        "kin": stable_id(row["kin"] or clip_id),
-        "seeds": int(signed(mix(MODEL, seed, epoch, clip, turn).reshape(1))[0]),
-    }
-
-
-def _tells_of(caption: dict[str, Any] | Any, window: dict[str, Any]) -> bool:
-    """Whether a caption speaks of a sound in the window (it does unless its times say otherwise)."""
-    onset, offset = caption["onset"], caption["offset"]
-    start = window["start_s"] or 0.0
-    return (onset is None or onset < start + window["duration_s"]) and (offset is None or offset > start)
-
-
-def _crop(
-    row: dict[str, Any], caption: Any, policy: str, crop_s: float, seed: int, epoch: int, clip: int, turn: int
-) -> tuple[float, float]:
-    """Start and length of the crop in the stored audio, in seconds that are whole samples.
-
-    A caption with times is kept in the crop as far as it fits.
-    """
-    rate = row["rate"]
-    total = max(1, round(row["duration_s"] * rate))
-    wanted = min(total, max(1, round(crop_s * rate)))
-    low, high = 0, total - wanted
-    if caption["onset"] is not None and caption["offset"] is not None and high > 0 and policy == "random":
-        onset, offset = ((caption[name] - (row["start_s"] or 0.0)) * rate for name in ("onset", "offset"))
-        low, high = sorted((round(min(max(offset - wanted, 0), high)), round(min(max(onset, 0), high))))
-    if policy == "random":
-        start = low + int(uniform(mix(CROP, seed, epoch, clip, turn)) * (high - low + 1))
-    else:
-        start = (total - wanted) // 2 if policy == "centre" else 0
-    return start / rate, wanted / rate
 
 
 def batch_hash(keys: Sequence[str]) -> str:

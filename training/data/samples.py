@@ -1,10 +1,11 @@
-"""From a draw to sound: read the sample's bytes by offset, decode its crop, bring it to the encoder's rate."""
+"""From a draw to sound: read its bytes by offset, decode its crop, bring it to the encoder's rate."""
 
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import soxr
@@ -12,12 +13,18 @@ from numpy.typing import NDArray
 
 from sharding.audio import AudioError, decode_segment
 from sharding.errors import InputError
-from training.data.order import Draws
-
-if TYPE_CHECKING:
-    from sharding.storage import Storage
+from training.data.draws import Draws
 
 Wave = NDArray[np.float32]
+PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)  # between attempts at an object store
+
+
+class Reads(Protocol):
+    """What the loader asks of a storage; ``sharding.storage.Storage`` has it."""
+
+    def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
+        """Bytes of a file."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class SampleReader:
         checksum: compare the bytes with the manifest's SHA-256.
     """
 
-    storage: Storage
+    storage: Reads
     rate: int
     max_s: float
     checksum: bool = False
@@ -65,15 +72,25 @@ class SampleReader:
 
     def _bytes(self, draws: Draws, place: int) -> bytes:
         size = int(draws.size[place])
-        try:
-            data = self.storage.read(f"shards/{draws.shard[place]}", int(draws.offset[place]), size)
-        except FileNotFoundError as error:
-            raise self._damage(draws, place, "the shard is gone") from error
+        data = self._fetch(draws, place, size)
         if len(data) != size:
             raise self._damage(draws, place, f"the shard ends {size - len(data)} bytes too early")
         if self.checksum and hashlib.sha256(data).hexdigest() != draws.sha256[place]:
             raise self._damage(draws, place, "the bytes do not have the manifest's SHA-256")
         return data
+
+    def _fetch(self, draws: Draws, place: int, size: int) -> bytes:
+        """The sample's bytes, asked for again where a store fails: waits of 0.1 s, doubled each time."""
+        for wait in (*PAUSES_S, None):
+            try:
+                return self.storage.read(f"shards/{draws.shard[place]}", int(draws.offset[place]), size)
+            except FileNotFoundError as error:
+                raise self._damage(draws, place, "cannot be read: the shard is gone") from error
+            except OSError as error:
+                if wait is None:
+                    raise self._damage(draws, place, f"cannot be read: {error}") from error
+                time.sleep(wait)
+        raise AssertionError("the last attempt returns or raises")
 
     def _damage(self, draws: Draws, place: int, what: str) -> InputError:
         return InputError(

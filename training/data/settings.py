@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from sharding.errors import InputError
 
-KINDS = ("human", "machine", "label")
+Kind = Literal["human", "machine", "label"]
+KINDS: tuple[Kind, ...] = ("human", "machine", "label")
 
 
 def _require(holds: bool, what: str, value: Any) -> None:
@@ -25,7 +26,7 @@ class MixtureItem:
     """
 
     split: str  # dataset/split, or a dataset for all of its splits
-    captions: tuple[Literal["human", "machine", "label"], ...] = KINDS
+    captions: tuple[Kind, ...] = KINDS
     weight: float | None = None  # share of the epoch's draws, relative to the other items' weights
     repeat: float = 1.0  # passes over the clips in an epoch
     cap: int | None = None  # most draws in an epoch
@@ -45,7 +46,7 @@ class MaskingSettings:
     """Time and frequency masks on the normalised spectrogram (SpecAugment, arXiv 1904.08779), per sample.
 
     ``floor`` fills with the value that silence has.  ``published`` fills with what hear21passt's code gives:
-    it masks the log-mel with 0 before ``(x + 4.5) / 5``, so that masked cells are 0.9, louder than most sound.
+    it masks the log-mel with 0 before ``(x + 4.5) / 5``, so masked cells are 0.9, louder than most sound.
     """
 
     time_masks: int = 0
@@ -88,11 +89,12 @@ class ShuffleSettings:
 
     Runs of ``run`` neighbouring clips are put into a random order, and each window of about ``window`` clips
     is then shuffled clip by clip.  So ``window / run`` places of the shards are in use at a time, which a
-    disk's or an object store's cache can hold; ``window`` as large as the data gives a true permutation.
+    disk's or an object store's cache can hold; a ``window`` as large as the data gives a
+    true permutation, and samples are read by offset, so that it costs no bytes.
     """
 
     run: int = 32  # clips
-    window: int = 65536  # clips
+    window: int = 2**20  # clips
     batches: Literal["mixed", "dataset", "length", "neighbours"] = "mixed"  # what a batch is drawn from
     neighbours: str | None = None  # Parquet with clip_id and embedding (list of numbers), for `neighbours`
 
@@ -120,6 +122,7 @@ class DataSettings:
     crop_s: float = 30.0  # most seconds of a clip that a sample holds
     lower: bool = True  # captions to lower case
     strip_punctuation: bool = True
+    max_tokens: int = 32  # longer captions are cut
     masking: MaskingSettings = field(default_factory=MaskingSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     spectrogram: Literal["worker", "device"] = "worker"  # where spectrograms are computed
@@ -132,6 +135,7 @@ class DataSettings:
         _require(bool(self.train), "the mixture (train) is empty", None)
         _require(self.batch_size >= 1, "batch_size must be positive", self.batch_size)
         _require(self.crop_s > 0, "crop_s must be positive", self.crop_s)
+        _require(self.max_tokens >= 2, "max_tokens must be at least 2", self.max_tokens)
         _require(self.workers >= 0, "workers must not be negative", self.workers)
         _require(self.readahead >= 1, "readahead must be positive", self.readahead)
         _require(self.max_failures >= 0, "max_failures must not be negative", self.max_failures)

@@ -100,8 +100,8 @@ class Passt(FrontEnd):
 class Clap(FrontEnd):
     """CLAP's HTS-AT input (transformers ``ClapFeatureExtractor``, ``rand_trunc`` and ``repeatpad``).
 
-    48 kHz, FFT and window 1024 (periodic Hann), hop 480, 64 Slaney filters 50-14,000 Hz, decibels with a floor
-    of 1e-10.  A clip shorter than the segment is repeated whole as often as it fits.
+    48 kHz, FFT and window 1024 (periodic Hann), hop 480, 64 Slaney filters 50-14,000 Hz, decibels with a
+    floor of 1e-10.  A clip shorter than the segment is repeated whole as often as it fits.
     """
 
     rate, bins, hop = 48000, 64, 480
@@ -145,8 +145,8 @@ class Whisper(FrontEnd):
 class Ast(FrontEnd):
     """AST's Kaldi filter bank (arXiv 2104.01778 section 2.1; transformers ``ASTFeatureExtractor``).
 
-    16 kHz, frames of 25 ms every 10 ms, 128 bins, ``(x + 4.2677393) / (2 × 4.5689974)``.  Frames after the end
-    hold 0 before the normalisation, as published; the segment of 10.24 s has 1024.
+    16 kHz, frames of 25 ms every 10 ms, 128 bins, ``(x + 4.2677393) / (2 × 4.5689974)``.  Frames after the
+    end hold 0 before the normalisation, as published; the segment of 10.24 s has 1024.
     """
 
     rate, bins, hop = 16000, 128, 160
@@ -183,6 +183,9 @@ class Waveform(FrontEnd):
     published_fill = 0.0
 
     def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool) -> Tensor:
+        if waves.device.type == "cpu" and int(lengths.min()) == waves.shape[1]:  # no padding: no mask to keep
+            variance, mean = torch.var_mean(waves, dim=1, correction=0, keepdim=True)
+            return ((waves - mean) / (variance + 1e-7).sqrt())[:, None]
         sound = torch.arange(waves.shape[1], device=waves.device) < lengths[:, None]
         count = lengths.clamp(min=1)[:, None]
         centred = (waves - (waves * sound).sum(1, keepdim=True) / count) * sound

@@ -246,7 +246,7 @@ def _on_cpu(side: Side) -> Side:
 
 
 def _comparable(head: Head, side: Side) -> Side:
-    """A side where and in the precision in which it is scored: float64 unless the head's weights take part."""
+    """A side where and as precisely as it is scored: in float64 unless the head's weights take part."""
     shared = head.shared()
     dtype, device = (shared[0].dtype, shared[0].device) if shared else (torch.float64, torch.device("cpu"))
     return tuple(tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype) for tensor in side)
@@ -254,7 +254,7 @@ def _comparable(head: Head, side: Side) -> Side:
 
 def _undeal(sides: Iterable[Side], count: int, size: int, group: Group, name: str) -> Side:
     """Batches that were dealt in turn, put back into their order, whole on every rank."""
-    mine = _join(list(sides))
+    mine = join(list(sides))
     whole = group.gather_many(mine, name)
     position = np.concatenate(
         [p for rank in range(group.size) for p in _positions(count, size, rank, group.size)]
@@ -269,7 +269,7 @@ def _positions(count: int, size: int, rank: int, world: int) -> Iterator[Any]:
         yield np.arange(block * size, min((block + 1) * size, count))
 
 
-def _join(sides: Sequence[Side]) -> Side:
+def join(sides: Sequence[Side]) -> Side:
     """Batches' sides one behind the other; shorter ones are padded with zeros, which masks call padding."""
     joined = []
     for tensors in zip(*sides, strict=True):

@@ -12,7 +12,11 @@ from typing import Any
 from training.heads.base import Head
 
 HEADS: dict[str, str] = {
+    "co-attention": "training.heads.coattention",
     "dual": "training.heads.dual",
+    "sentence-attention": "training.heads.sentence_attention",
+    "text-aware-pooling": "training.heads.text_aware_pooling",
+    "token-attention": "training.heads.token_attention",
 }
 
 

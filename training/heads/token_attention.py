@@ -146,18 +146,36 @@ class TokenAttention(Head):
     def pair_scores(self, text: Side, audio: Side, shared: Side) -> Tensor:
         query, compared, offset = text
         keys, values, mask = audio[:3]
-        texts, tokens = query.shape[:2]
-        logits = self._products(query, keys).masked_fill_(~mask.t()[None, :, :, None, None], _lowest(query))
-        weights = logits.softmax(1)
+        logits = self._products(query, keys).masked_fill(~mask.t(), torch.finfo(query.dtype).min)
+        weights = logits.softmax(2)
         if self.uses_patches:
-            dot, squared = self._by_output(weights, values, compared, shared)
+            outputs = self._outputs(weights, values)
+            dot = (outputs * compared.flatten(0, 1)).sum(-1)
+            squared = _quadratic(outputs, *shared)
         else:
-            dot = (weights * self._products(compared, values)).sum((0, 1))
-            squared = self._by_gram(weights, *audio[3:])
+            dot = (weights * self._products(compared, values)).sum((0, 2)).t()
+            gram, linear, constant = audio[3:]
+            flat = weights.permute(3, 1, 2, 0).flatten(2)
+            squared = _quadratic(flat, gram.flatten(3).flatten(1, 2), linear.flatten(1)[:, None], constant)
         cosines = (dot + offset.flatten()) * squared.clamp(min=SHORTEST_SQUARED).rsqrt()
-        return cosines.view(-1, texts, tokens).sum(2).t()
+        return cosines.unflatten(1, query.shape[:2]).sum(2).t()
 
     def _products(self, left: Tensor, right: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Dot products per head: ``[r, N, d]`` and ``[c, M, d]`` to ``[heads, r * N, M, c]``."""
+        rows = left.flatten(0, 1).unflatten(1, (self.heads, -1)).transpose(0, 1)
+        columns = right.unflatten(2, (self.heads, -1)).permute(2, 3, 1, 0).flatten(2)
+        return (rows @ columns).unflatten(2, (right.shape[1], right.shape[0]))
 
-    _by_gram = _by_output = None
+    def _outputs(self, weights: Tensor, values: Tensor) -> Tensor:
+        """The heads' concatenated outputs O: ``[heads, r * N, M, c]`` and ``[c, M, d]`` to ``[c, r * N, d]``."""
+        by_head = values.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return (weights.permute(3, 0, 1, 2) @ by_head).transpose(1, 2).flatten(2)
+
+
+def _quadratic(vectors: Tensor, square: Tensor, linear: Tensor, constant: Tensor) -> Tensor:
+    """``x^T S x + 2 x . l + k`` for vectors ``[c, n, k]``: ``[c, n]``."""
+    return ((vectors @ square + 2 * linear) * vectors).sum(-1) + constant
+
+
+def build(settings: Settings, audio_dim: int, text_dim: int) -> TokenAttention:
+    return TokenAttention(settings, audio_dim, text_dim)

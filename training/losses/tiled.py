@@ -177,7 +177,7 @@ class _Block:
         )
         for texts, audios, relation in self.related_tiles():
             scores = self.head.pair_scores(_rows(text, texts), _rows(audio, audios), shared)
-            seen = self.loss.observe(Tile(self.loss.logits(scores, *numbers), relation))
+            seen = self.loss.observe(Tile(self.loss.logits(scores, *numbers).contiguous(), relation))
             for kind, totals, new, rows in zip(kinds, found, seen, (texts, audios), strict=True):
                 for name, how in kind.items():
                     old = totals[name][rows]
@@ -248,7 +248,8 @@ def _tile_gradients(
     ]
     own_text, own_audio, own_shared, own_numbers = block.parts(leaves)
     with torch.enable_grad():
-        logits = block.loss.logits(block.head.pair_scores(own_text, own_audio, own_shared), *own_numbers)
+        scores = block.head.pair_scores(own_text, own_audio, own_shared)
+        logits = block.loss.logits(scores, *own_numbers).contiguous()
     of_texts = {name: tensor[texts] for name, tensor in statistics[0].items()}
     of_audios = {name: tensor[audios] for name, tensor in statistics[1].items()}
     weight = block.loss.gradient(

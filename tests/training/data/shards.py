@@ -38,12 +38,23 @@ class Build:
 
 
 def row(
-    number: int, dataset: str = "clotho", split: str = "development", window: int = 0, windows: int = 1, **more: Any
+    number: int,
+    dataset: str = "clotho",
+    split: str = "development",
+    window: int = 0,
+    windows: int = 1,
+    **more: Any,
 ) -> dict[str, Any]:
     """A manifest row without audio, for tests of the order alone."""
     clip_id = f"{dataset}/{split}/clip {number}.x"
     captions = [
-        {"text": f"Sound {number}, version {v}.", "kind": "human", "onset": None, "offset": None, "source": None}
+        {
+            "text": f"Sound {number}, version {v}.",
+            "kind": "human",
+            "onset": None,
+            "offset": None,
+            "source": None,
+        }
         for v in range(5 if dataset == "clotho" else 1)
     ]
     return {

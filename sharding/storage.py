@@ -1,0 +1,251 @@
+"""A folder, local or in an object store, with the few operations that Earshot needs.
+
+Nothing half-written is ever visible: a file appears under its name whole, or not at all.  Locally that is a
+temporary name beside the file, fsync and rename; in an object store the upload's own commit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import posixpath
+import shutil
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar, cast
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sharding.errors import InputError
+
+T = TypeVar("T")
+
+_SPOOL = 32 << 20  # bytes of a zip member, or of an upload, that are held in memory
+_TRIES = 5
+_LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
+
+
+class Storage:
+    """Files below ``url``: a local path, or any address that fsspec knows (``s3://bucket/folder``).
+
+    Credentials and endpoints of object stores come from the usual environment (``AWS_ACCESS_KEY_ID``,
+    ``AWS_ENDPOINT_URL``, ...).  Names are relative, with ``/``; one that climbs out of the folder is refused.
+    Picklable.
+    """
+
+    def __init__(self, url: str | os.PathLike[str]) -> None:
+        self.url = str(url).rstrip("/") or "/"
+        self._fs: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"url": self.url, "_fs": None}
+
+    def __repr__(self) -> str:
+        return f"Storage({self.url!r})"
+
+    @property
+    def local(self) -> Path | None:
+        """The folder on this machine, or None for an object store."""
+        if "://" not in self.url:
+            return Path(self.url)
+        return Path(self.url[7:]) if self.url.startswith("file://") else None
+
+    @property
+    def _remote(self) -> Any:
+        if self._fs is None:
+            protocol = self.url.partition("://")[0]
+            # cached listings would hide what other workers have written since
+            self._fs = fsspec.filesystem(protocol, use_listings_cache=False, skip_instance_cache=True)
+        return self._fs
+
+    def child(self, folder: str) -> Storage:
+        """The storage of a folder below this one."""
+        return Storage(f"{self.url}/{self._checked(folder)}")
+
+    def name(self, path: str) -> str:
+        """A file's full name, for messages."""
+        return f"{self.url}/{path}"
+
+    @staticmethod
+    def _checked(path: str) -> str:
+        plain = posixpath.normpath(path.replace("\\", "/")) if path else ""
+        if plain.startswith(("/", "..")) or "\0" in plain:
+            raise InputError("a name that climbs out of its folder", value=path)
+        return "" if plain == "." else path
+
+    def _path(self, path: str) -> Path:
+        assert self.local is not None
+        return self.local / self._checked(path)
+
+    def _key(self, path: str) -> str:
+        checked = self._checked(path)
+        return f"{self.url}/{checked}" if checked else self.url
+
+    def exists(self, path: str) -> bool:
+        """Whether a file of that name is there."""
+        if self.local is not None:
+            return self._path(path).is_file()
+        return bool(_persist(lambda: self._remote.isfile(self._key(path))))
+
+    def size(self, path: str) -> int:
+        """Bytes of a file; FileNotFoundError where it is absent."""
+        if self.local is not None:
+            return self._path(path).stat().st_size
+        return int(_persist(lambda: self._remote.size(self._key(path))))
+
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """Bytes of every file below a folder, from one listing; names are relative to this storage."""
+        if self.local is not None:
+            return dict(_walk(self.local, self._path(folder)))
+        root = self._remote._strip_protocol(self.url).rstrip("/")
+        try:
+            found = _persist(lambda: self._remote.find(self._key(folder), detail=True))
+        except FileNotFoundError:
+            return {}
+        # an address of a single file is listed as itself
+        return {
+            name[len(root) + 1 :]: int(info["size"])
+            for name, info in sorted(found.items())
+            if name.startswith(f"{root}/") and info["type"] == "file"
+        }
+
+    def list(self, folder: str = "") -> list[str]:
+        """Every file below a folder, recursively, sorted; an absent folder is empty."""
+        return sorted(self.sizes(folder))
+
+    def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
+        """``size`` bytes from ``offset``, or all that follow; fewer where the file ends."""
+        if self.local is not None:
+            with self._path(path).open("rb") as file:
+                file.seek(offset)
+                return file.read() if size is None else file.read(size)
+        end = None if size is None else offset + size
+        if size == 0:
+            return b""
+        return bytes(_persist(lambda: self._remote.cat_file(self._key(path), start=offset, end=end)))
+
+    def open(self, path: str) -> BinaryIO:
+        """A seekable file for reading; ``ARCHIVE.zip!/MEMBER`` is read in place."""
+        archive, bang, member = path.partition("!/")
+        if bang:
+            return self._open_member(archive, member)
+        if self.local is not None:
+            return self._path(path).open("rb")
+        return cast(BinaryIO, _persist(lambda: self._remote.open(self._key(path), "rb")))
+
+    def _open_member(self, archive: str, member: str) -> BinaryIO:
+        with self.open(archive) as stream, zipfile.ZipFile(stream) as opened:
+            try:
+                source = opened.open(member)
+            except KeyError:
+                raise FileNotFoundError(f"{self.name(archive)} has no member {member}") from None
+            with source:
+                spool = tempfile.SpooledTemporaryFile(_SPOOL)  # noqa: SIM115 - the caller closes it
+                shutil.copyfileobj(source, spool, 1 << 20)
+        spool.seek(0)
+        return cast(BinaryIO, spool)
+
+    def write(self, path: str, data: bytes) -> None:
+        """Put a whole file under its name."""
+        with self.writer(path) as file:
+            file.write(data)
+
+    @contextlib.contextmanager
+    def writer(self, path: str) -> Iterator[BinaryIO]:
+        """A file that appears under its name when the block ends well, and never otherwise."""
+        if self.local is None:
+            with tempfile.SpooledTemporaryFile(_SPOOL) as spool:
+                yield cast(BinaryIO, spool)
+                self._upload(spool, path)
+            return
+        target = self._path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:80]}.", suffix=".tmp", dir=target.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        _sync_folder(target.parent)
+
+    def _upload(self, spool: Any, path: str) -> None:
+        def send() -> None:
+            spool.seek(0)
+            with self._remote.open(self._key(path), "wb") as out:
+                shutil.copyfileobj(spool, out, 8 << 20)
+
+        _persist(send)
+
+    def remove(self, path: str) -> None:
+        """Remove a file; an absent one is fine."""
+        if self.local is not None:
+            self._path(path).unlink(missing_ok=True)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                _persist(lambda: self._remote.rm_file(self._key(path)))
+
+    def remove_tree(self, folder: str) -> None:
+        """Remove a folder and all below it; an absent one is fine."""
+        if self.local is not None:
+            shutil.rmtree(self._path(folder), ignore_errors=True)
+            return
+        for name in self.list(folder):
+            self.remove(name)
+
+    def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
+        """A Parquet file."""
+        if self.local is not None:
+            return pq.read_table(self._path(path), columns=columns, partitioning=None)
+        return pq.read_table(pa.BufferReader(self.read(path)), columns=columns)
+
+    def write_table(self, path: str, table: pa.Table) -> None:
+        """A Parquet file whose bytes depend on the table and on pyarrow's version alone."""
+        buffer = io.BytesIO()
+        pq.write_table(table.combine_chunks(), buffer, compression="zstd", row_group_size=1 << 17)
+        self.write(path, buffer.getvalue())
+
+
+def _walk(root: Path, folder: Path) -> Iterator[tuple[str, int]]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        if entry.is_dir():
+            yield from _walk(root, Path(entry.path))
+        elif entry.is_file() and not (entry.name.startswith(".") and entry.name.endswith(".tmp")):
+            yield Path(entry.path).relative_to(root).as_posix(), entry.stat().st_size
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _persist(action: Callable[[], T]) -> T:
+    """Try again with growing pauses: object stores fail for moments."""
+    for attempt in range(_TRIES):
+        try:
+            return action()
+        except _LASTING:
+            raise
+        except (OSError, ConnectionError, TimeoutError):
+            if attempt == _TRIES - 1:
+                raise
+            time.sleep(0.2 * 2**attempt)
+    raise AssertionError("unreachable")

@@ -1,0 +1,20 @@
+"""Tar members with fixed metadata: the only bytes of a shard that are neither sound nor JSON."""
+
+from __future__ import annotations
+
+import tarfile
+
+BLOCK = 512
+END = bytes(2 * BLOCK)
+
+
+def header(name: str, size: int) -> bytes:
+    """The header of a member: USTAR, preceded by a PAX record only where the name needs one."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = size, 0o644, 0
+    return info.tobuf(tarfile.PAX_FORMAT)
+
+
+def padding(size: int) -> bytes:
+    """Zeros that fill a member's last block."""
+    return bytes(-size % BLOCK)

@@ -1,0 +1,243 @@
+"""The loader: batches from real shards, in processes or not, resumed, damaged, and killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sharding.errors import InputError
+from tests.training.data.shards import Build, row, write_build
+from training.data import (
+    AudioInput,
+    AugmentSettings,
+    Batch,
+    DataSettings,
+    Loader,
+    MaskingSettings,
+    MixtureItem,
+    Order,
+    SequentialOrder,
+)
+from training.data.streaming import stream
+
+AUDIO = AudioInput("passt", 32000, segment_s=1.0, hop_s=1.0, max_s=3.0)
+SETTINGS = DataSettings(
+    train=(MixtureItem("clotho/development"), MixtureItem("wavcaps", repeat=2.0)),
+    batch_size=12,
+    crop_s=2.5,
+    masking=MaskingSettings(time_masks=2, time_width=30, freq_masks=2, freq_width=20),
+    augment=AugmentSettings(gain_db=6.0, noise=0.5, room=0.5, mixup=0.5),
+)
+
+
+class Letters:
+    """A tokenizer of letters, with the interface of transformers' tokenizers."""
+
+    def __call__(self, texts: list[str], max_length: int, **options: Any) -> dict[str, torch.Tensor]:
+        cut = [text[:max_length] for text in texts]
+        ids = torch.zeros(len(cut), max(map(len, cut)), dtype=torch.int64)
+        for place, text in enumerate(cut):
+            ids[place, : len(text)] = torch.tensor([ord(letter) for letter in text])
+        return {"input_ids": ids, "attention_mask": (ids > 0).long()}
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    rows = [row(n, duration_s=0.4 + n % 7 * 0.6) for n in range(30)]
+    rows += [row(n, "wavcaps", "train", duration_s=2.0) for n in range(9)]
+    return write_build(tmp_path_factory.mktemp("build"), rows)
+
+
+def loader(build: Build, settings: DataSettings = SETTINGS, workers: int = 0, **more: Any) -> Loader:
+    order = Order(build.table, settings, 11)
+    return Loader(build, order, settings, more.pop("audio", AUDIO), Letters(), workers=workers, **more)
+
+
+def samples(batches: list[Batch]) -> list[tuple]:
+    """Everything about each sample, padding left out, so that ranks' parts can be compared with the whole."""
+    out = []
+    for batch in batches:
+        for place, key in enumerate(batch.keys):
+            real = batch.frames[place] > 0
+            tokens = batch.tokens[place][batch.token_mask[place]].tolist()
+            ids = [int(getattr(batch, name)[place]) for name in ("clip", "caption", "group", "kin", "seeds")]
+            features = batch.features[place][real].numpy().tobytes()
+            out.append((key, batch.texts[place], batch.frames[place][real].tolist(), tokens, ids, features))
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole(build: Build) -> list[list[tuple]]:
+    """The samples of each step of epoch 1, by one rank in one process."""
+    return [samples([batch]) for batch in loader(build).epoch(1)]
+
+
+def test_a_batch_is_what_it_says(build: Build) -> None:
+    batch = next(loader(build).epoch(0))
+    assert batch.features.shape == (12, 3, 128, 100)
+    assert batch.features.dtype == torch.float32 and batch.frames.dtype == torch.int64
+    assert batch.token_mask.dtype == torch.bool and batch.valid.all()
+    padding = batch.frames == 0
+    assert not batch.features[padding].any()
+    assert batch.frames[:, 0].min() > 0
+    moved = batch.to("meta")
+    assert moved.features.device.type == "meta" and moved.keys == batch.keys
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(build: Build, whole: list[list[tuple]], workers: int) -> None:
+    several = loader(build, workers=workers)
+    assert [samples([batch]) for batch in several.epoch(1)] == whole
+    assert [samples([batch]) for batch in several.epoch(1, 2)] == whole[2:], "resumed in the same processes"
+
+
+@pytest.mark.parametrize("world", [2, 4, 8])
+def test_ranks_change_nothing(build: Build, whole: list[list[tuple]], world: int) -> None:
+    ranks = [list(loader(build, rank=rank, world=world).epoch(1, 1)) for rank in range(world)]
+    assert len({len(batches) for batches in ranks}) == 1, "every rank gets the same number of batches"
+    for step, parts in enumerate(zip(*ranks, strict=True), 1):
+        assert samples(list(parts)) == whole[step]
+
+
+def test_spectrograms_on_a_device_are_the_workers_own(build: Build) -> None:
+    from dataclasses import replace
+
+    ours = next(loader(build).epoch(0))
+    there = next(loader(build, replace(SETTINGS, spectrogram="device")).epoch(0))
+    assert torch.equal(ours.frames, there.frames)
+    assert (ours.features - there.features).abs().max() < 1e-4
+
+
+def test_masks_fill_with_silence_or_as_published(build: Build) -> None:
+    from dataclasses import replace
+
+    plain = replace(SETTINGS, masking=MaskingSettings(), augment=AugmentSettings())
+    unmasked = next(loader(build, plain).epoch(0))
+    floor = (np.log(1e-5) + 4.5) / 5
+    for fill, value in (("floor", floor), ("published", 0.9)):
+        masking = MaskingSettings(2, 30, 2, 20, fill)  # type: ignore[arg-type]
+        masked = next(loader(build, replace(plain, masking=masking)).epoch(0))
+        changed = masked.features != unmasked.features
+        assert 0.02 < changed.float().mean() < 0.7
+        assert (masked.features[changed] - value).abs().max() < 1e-6
+
+
+def test_evaluation_has_no_randomness(build: Build) -> None:
+    order = SequentialOrder(build.table, "clotho/development", SETTINGS, batch_size=8)
+    one, two = (
+        [samples([b]) for b in Loader(build, order, SETTINGS, AUDIO, Letters(), workers=0, train=False).epoch(e)]
+        for e in (0, 5)
+    )
+    assert one == two and sum(map(len, one)) == 30
+
+
+def test_a_rank_without_samples_still_gets_its_batch(build: Build) -> None:
+    order = SequentialOrder(build.table, "wavcaps", SETTINGS, batch_size=8)
+    batches = list(Loader(build, order, SETTINGS, AUDIO, Letters(), 0, 4, workers=0, train=False).epoch(0))
+    assert [len(batch) for batch in batches] == [2, 0]
+    assert batches[1].features.shape == (0, 1, 128, 100)
+
+
+def damaged(build: Build, root: Path, number: int) -> tuple[Build, str]:
+    """The build with one sample's audio overwritten."""
+    rows = build.table.to_pylist()
+    copy = write_build(root, [{**one, "captions": one["captions"]} for one in rows])
+    victim = copy.table.to_pylist()[number]
+    with (root / "shards" / victim["shard"]).open("r+b") as file:
+        file.seek(victim["audio_offset"])
+        file.write(bytes(victim["audio_bytes"]))
+    return copy, victim["key"]
+
+
+def test_a_damaged_sample_stops_the_run_and_is_named(build: Build, tmp_path: Path) -> None:
+    broken, key = damaged(build, tmp_path, 3)
+    with pytest.raises(InputError, match=key.replace("+", r"\+")):
+        list(loader(broken, workers=1).epoch(0))
+
+
+def test_a_damaged_sample_can_be_left_out_and_is_counted(build: Build, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    broken, key = damaged(build, tmp_path, 3)
+    allowed = replace(SETTINGS, max_failures=1, augment=AugmentSettings())
+    one = loader(broken, allowed)
+    batches = list(one.epoch(0))
+    assert [k for b in batches for k, ok in zip(b.keys, b.valid.tolist(), strict=True) if not ok] == [key]
+    assert len(one.failures) == 1 and key in one.failures[0]
+    with pytest.raises(InputError, match="max_failures"):
+        list(one.epoch(1))
+
+
+def test_changed_bytes_are_found_by_checksum(build: Build, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    rows = build.table.to_pylist()
+    copy = write_build(tmp_path, rows)
+    wrong = copy.table.to_pylist()
+    wrong[0]["audio_sha256"] = "0" * 64
+    copy.table = type(copy.table).from_pylist(wrong, schema=copy.table.schema)
+    list(loader(copy).epoch(0))
+    with pytest.raises(InputError, match="SHA-256"):
+        list(loader(copy, replace(SETTINGS, checksum=True)).epoch(0))
+
+
+def test_a_cut_shard_is_named(build: Build, tmp_path: Path) -> None:
+    copy = write_build(tmp_path, build.table.to_pylist())
+    shard = tmp_path / "shards" / "clotho-development-000000.tar"
+    os.truncate(shard, shard.stat().st_size // 2)
+    with pytest.raises(InputError, match=r"clotho-development-000000\.tar"):
+        list(loader(copy).epoch(0))
+
+
+class Flaky:
+    """A store that fails twice for every read."""
+
+    def __init__(self, storage: Any) -> None:
+        self.storage, self.calls = storage, 0
+
+    def read(self, *args: Any) -> bytes:
+        self.calls += 1
+        if self.calls % 3:
+            raise ConnectionError("reset by peer")
+        return self.storage.read(*args)
+
+
+def test_a_failing_store_is_asked_again(build: Build, whole: list[list[tuple]], monkeypatch) -> None:
+    monkeypatch.setattr("training.data.samples.PAUSES_S", (0.001, 0.001))
+    again = loader(Build(build.table, Flaky(build.storage)))
+    assert samples([next(again.epoch(1))]) == whole[0]
+
+
+class Deadly:
+    """A store that kills its reader."""
+
+    def read(self, *args: Any) -> bytes:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return b""
+
+
+def test_a_dead_worker_is_an_error_and_not_a_hang(build: Build) -> None:
+    with pytest.raises(InputError, match="worker"):
+        list(loader(Build(build.table, Deadly()), workers=1).epoch(0))
+
+
+def test_streaming_gives_the_same_samples(build: Build) -> None:
+    """Without an index: every clip once, and the transforms of the exact loader."""
+    from dataclasses import replace
+
+    plain = replace(
+        SETTINGS,
+        train=(MixtureItem("clotho"),),
+        batch_size=10,
+        augment=AugmentSettings(gain_db=6.0, noise=0.5),
+    )
+    urls = [str(build.storage.root / "shards" / name) for name in sorted(set(build.table["shard"].to_pylist()))]
+    streamed = samples(list(stream(urls, plain, AUDIO, Letters(), epoch=0, seed=11)))
+    exact = samples(list(loader(build, plain).epoch(0)))
+    assert len(streamed) == 30 and sorted(streamed) == sorted(exact)

@@ -1,0 +1,153 @@
+"""Small training runs for the tests: a recipe of tiny models, a build of synthetic sounds, ranks in processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from tests.training.data.shards import RATE, Folder, _add, flac, row, table_of
+from training import recipe as recipes
+from training.recipe import Recipe
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TREE: dict[str, Any] = {
+    "audio": {
+        "encoder": "passt",
+        "variant": "custom",
+        "source": "random",
+        "segment_s": 1.0,
+        "max_s": 3.0,
+        "width": 16,
+        "depth": 2,
+        "heads": 2,
+        "patchout_time": 1,
+        "patchout_freq": 1,
+    },
+    "text": {
+        "encoder": "roberta",
+        "source": "random",
+        "width": 16,
+        "depth": 2,
+        "heads": 2,
+        "vocabulary": 280,
+        "dropout": 0.0,
+    },
+    "head": {"name": "dual", "dim": 16},
+    "loss": {"name": "ntxent"},
+    "data": {
+        "train": [{"split": "clotho/development"}],
+        "batch_size": 6,
+        "crop_s": 2.5,
+        "workers": 0,
+        "masking": {"time_masks": 1, "time_width": 10, "freq_masks": 1, "freq_width": 8},
+    },
+    "optimizer": {"clip": 1.0, "lr": 1e-3, "epochs": 2, "warmup_epochs": 1},
+    "engine": {"zero": 1},
+    "log": {"tensorboard": False, "health": 2},
+}
+SOUNDS = ("low hum", "whistle", "hiss", "ticking", "rising tone", "beeping")
+
+
+def small_recipe(overrides: Sequence[str] = (), tree: Mapping[str, Any] = TREE) -> Recipe:
+    changed = json.loads(json.dumps(tree))
+    for override in overrides:
+        recipes.apply_override(changed, override)
+    return recipes.parse(changed, "small recipe")
+
+
+def sound(kind: int, seconds: float, draw: np.random.Generator) -> np.ndarray:
+    """One of ``SOUNDS``, with a level and a detail of its own."""
+    t = np.arange(round(seconds * RATE)) / RATE
+    detail = draw.uniform(0.9, 1.1)
+    wave = [
+        np.sign(np.sin(2 * np.pi * 110 * detail * t)),
+        np.sin(2 * np.pi * 4000 * detail * t),
+        draw.standard_normal(len(t)),
+        np.sin(2 * np.pi * 1000 * t) * (t * 8 * detail % 1 < 0.05),
+        np.sin(2 * np.pi * (300 + 700 * detail * t) * t),
+        np.sin(2 * np.pi * 1500 * detail * t) * (t * 2 % 1 < 0.5),
+    ][kind]
+    return draw.uniform(0.1, 0.5) * wave / np.abs(wave).max() + 0.001 * draw.standard_normal(len(t))
+
+
+def write_sounds(root: Path, clips: int = 24, held_out: int = 9, seed: int = 0) -> Any:
+    """A build of ``SOUNDS`` in turn, in clotho/development and clotho/evaluation, 1 to 3 s each."""
+    import tarfile
+
+    draw = np.random.default_rng(seed)
+    (root / "shards").mkdir(parents=True)
+    done = []
+    for split, first, count in (("development", 0, clips), ("evaluation", 1000, held_out)):
+        name = f"clotho-{split}-000000.tar"
+        with tarfile.open(root / "shards" / name, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for number in range(count):
+                kind = number % len(SOUNDS)
+                captions = [
+                    {"text": text, "kind": "human", "onset": None, "offset": None, "source": None}
+                    for text in (f"A {SOUNDS[kind]} is heard.", f"There is a {SOUNDS[kind]}, take {number}.")
+                ]
+                seconds = round(float(draw.uniform(1.0, 3.0)), 2)
+                one = row(first + number, split=split, shard=name, captions=captions, duration_s=seconds)
+                done.append(one | _add(tar, one["audio"], flac(sound(kind, seconds, draw)), "audio"))
+                done[-1] |= _add(tar, one["key"] + ".json", b"{}", "json")
+    pq.write_table(table_of(done), root / "table.parquet")
+    return open_sounds(root)
+
+
+def open_sounds(root: Path) -> Any:
+    return SimpleNamespace(
+        table=pq.read_table(root / "table.parquet"), storage=Folder(root), dataset={"plan": "synthetic"}
+    )
+
+
+def run_ranks(
+    ranks: int,
+    build: Path,
+    cases: Mapping[str, Sequence[str]],
+    out: Path,
+    die_after: int = 0,
+    timeout: float = 240,
+) -> subprocess.CompletedProcess[str]:
+    """Fit every case (overrides of the small recipe) in turn on ``ranks`` processes, into ``out/<case>``."""
+    job = json.dumps({"build": str(build), "out": str(out), "cases": cases, "die_after": die_after})
+    launcher = [] if ranks == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+    return subprocess.run(
+        [sys.executable, *launcher, "-m" if ranks == 1 else "--module", "tests.training.small_runs", job],
+        cwd=REPOSITORY,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def main(job: dict[str, Any]) -> None:
+    from training import fit as fitting
+    from training.engine import ranks
+
+    def die(state: dict[str, Any]) -> None:
+        if job["die_after"] and state["step"] >= job["die_after"]:
+            os.kill(os.getpid(), 9)
+
+    with ranks() as group:
+        for name, overrides in job["cases"].items():
+            build = open_sounds(Path(job["build"]))
+            fitting.fit(small_recipe(overrides), build, Path(job["out"]) / name, group, die)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,79 @@
+"""``evaluate``: measure retrieval on a split."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sharding.errors import InputError
+from sharding.manifest import Manifest
+from training.evaluation.retrieval import PRECISION_AT, RECALL_AT, read_relevance
+from training.evaluation.run import encoders_of, evaluate
+from training.export import open_model
+from training.progress import Progress
+from training.quiet import hush
+
+DIRECTIONS = ("text_to_audio", "audio_to_text", "text_to_audio_multiple")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=Path, help="an export, a checkpoint, or a run's folder")
+    parser.add_argument("--shards", required=True, help="the build: a folder or a URL")
+    parser.add_argument("--split", required=True, help="dataset/split, e.g. clotho/evaluation")
+    parser.add_argument(
+        "--relevance",
+        type=Path,
+        help="CSV with query,audio_filenames: all relevant clips of a query (DCASE 2025's metadata_eval.csv)",
+    )
+    parser.add_argument("--batch", type=int, default=32, help="clips that a rank encodes at once")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    hush()
+    relevance = None
+    if args.relevance is not None:
+        try:
+            text = args.relevance.read_text(encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}", file=args.relevance) from error
+        relevance = read_relevance(text, args.relevance)
+    retriever = open_model(args.checkpoint)
+    manifest = Manifest.open(args.shards)
+    from training.engine import ranks
+
+    with ranks() as group:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        progress: dict[str, Progress] = {}
+
+        def tell(what: str, done: int, total: int) -> None:
+            line = progress.setdefault(what, Progress(f"batches of {what}", total, quiet=group.rank != 0))
+            line.update(done)
+
+        return evaluate(
+            encoders_of(retriever.model, device),
+            manifest,
+            args.split,
+            retriever.recipe.data,
+            retriever.audio_input,
+            retriever.tokenizer,
+            group,
+            args.batch,
+            relevance,
+            tell,
+        )
+
+
+def show(result: dict[str, Any]) -> str:
+    names = [f"R@{k}" for k in RECALL_AT] + [f"mAP@{k}" for k in PRECISION_AT]
+    lines = [f"{result['split']}: {result['clips']} clips, {result['captions']} captions"]
+    lines.append(f"{'':34}" + "".join(f"{name:>9}" for name in names))
+    for direction in DIRECTIONS:
+        if direction not in result:
+            continue
+        for prefix, label in (("", ""), ("pessimistic_", ", ties against"), ("chance_", ", by chance")):
+            values = "".join(f"{100 * result[direction][prefix + name]:9.2f}" for name in names)
+            lines.append(f"{direction.replace('_', ' ') + label:34}{values}")
+    return "\n".join(lines)

@@ -1,0 +1,60 @@
+"""``fit``: train the model that a recipe describes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from sharding.manifest import Manifest
+from training.recipe import load
+
+RECIPE_HELP = "a recipe's YAML file, or the name of one that comes with Earshot (demo, dual_encoder, ...)"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Train the model that a recipe describes. The same command goes on from the newest checkpoint. "
+        "For several ranks: torchrun --nproc_per_node N -m training fit ..., the deepspeed launcher, or "
+        "ray_jobs/train.py."
+    )
+    parser.add_argument("recipe", help=RECIPE_HELP)
+    parser.add_argument("--shards", required=True, help="the build: a folder or a URL")
+    parser.add_argument("--run", required=True, type=Path, help="the run's folder, which every rank sees")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a recipe's key, e.g. optimizer.lr=1e-4",
+    )
+    # the deepspeed launcher hands its ranks this; the environment says the same
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    recipe = load(args.recipe, args.set)
+    manifest = Manifest.open(args.shards)
+    from training.engine import (
+        ranks,  # imports DeepSpeed: seconds, and nothing that a wrong recipe should wait for
+    )
+    from training.fit import fit
+
+    with ranks() as group:
+        return fit(recipe, manifest, args.run, group)
+
+
+def show(result: dict[str, Any]) -> str:
+    loss = "" if result["loss"] is None else f", loss {result['loss']:.4f}"
+    lines = [f"{result['steps']} steps{loss}", f"model: {result['export']}"]
+    lines += [
+        f"{name} {value:.4f} (chance {result['validation'][_chance(name)]:.4f})"
+        for name, value in result["validation"].items()
+        if _chance(name) in result["validation"]
+    ]
+    return "\n".join(lines)
+
+
+def _chance(name: str) -> str:
+    direction, _, metric = name.partition("/")
+    return f"{direction}/chance_{metric}"

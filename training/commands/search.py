@@ -1,0 +1,36 @@
+"""``search``: find sounds by describing them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from sharding.manifest import Manifest
+from training.export import open_model
+from training.quiet import hush
+from training.search import search
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=Path, help="an export, a checkpoint, or a run's folder")
+    parser.add_argument("query", nargs="+", help='what to look for, e.g. "a dog barks"')
+    parser.add_argument("--shards", required=True, help="the build: a folder or a URL")
+    parser.add_argument("--split", help="dataset/split or dataset; default: every clip of the build")
+    parser.add_argument("--top", type=int, default=10, help="how many sounds to show for each query")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    hush()
+    retriever = open_model(args.checkpoint)
+    return {"results": search(retriever, Manifest.open(args.shards), args.query, args.split, args.top)}
+
+
+def show(result: dict[str, Any]) -> str:
+    lines = []
+    for query, found in result["results"].items():
+        lines.append(query)
+        for place, hit in enumerate(found, 1):
+            caption = hit["captions"][0] if hit["captions"] else ""
+            lines.append(f"{place:4}. {hit['score']:.4f}  {hit['clip_id']}  ({hit['shard']})  {caption}")
+    return "\n".join(lines)

@@ -1,0 +1,202 @@
+"""What is drawn of each clip: its caption, its window, its crop, and the seed of all that follows.
+
+Every choice is a hash of (seed, epoch, clip, turn), so it is the same whoever makes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sharding.schema import stable_id
+from training.data.captions import choose_caption, normalise
+from training.data.hashing import mix, signed, uniform
+from training.data.settings import DataSettings, MixtureItem
+
+Int64 = NDArray[np.int64]
+
+# Purposes of hashes: two choices about one sample must not depend on each other.
+CAPTION, CHOICE, CROP, MODEL, ROTATION = 0x43415054, 0x43484F49, 0x43524F50, 0x4D4F444C, 0x524F5441
+
+COLUMNS = [
+    "key",
+    "clip_id",
+    "shard",
+    "audio",
+    "audio_offset",
+    "audio_bytes",
+    "audio_sha256",
+    "rate",
+    "start_s",
+    "duration_s",
+    "captions",
+    "group",
+    "kin",
+]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """One row a sample: where its bytes are, which seconds of them to decode, and what it is.
+
+    Attributes:
+        keys, clip_ids, texts: names, and the caption as the model reads it.
+        shard, audio, sha256, offset, size: the audio's shard, member name, checksum, place and bytes.
+        rate: Hz, of the stored audio.
+        start_s, duration_s: the crop, in the stored audio.
+        clip, caption, group, kin: stable 64-bit ids, ``[b]``.
+        seeds: randomness inside the model, ``[b]`` int64; masks and augmentation derive from it too.
+    """
+
+    keys: list[str]
+    clip_ids: list[str]
+    texts: list[str]
+    shard: list[str]
+    audio: list[str]
+    sha256: list[str]
+    offset: Int64
+    size: Int64
+    rate: Int64
+    start_s: NDArray[np.float64]
+    duration_s: NDArray[np.float64]
+    clip: Int64
+    caption: Int64
+    group: Int64
+    kin: Int64
+    seeds: Int64
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def take(self, places: Int64) -> Draws:
+        """The draws at ``places``, in that order."""
+        columns = {each.name: getattr(self, each.name) for each in fields(self)}
+        taken: dict[str, Any] = {
+            name: [column[place] for place in places] if isinstance(column, list) else column[places]
+            for name, column in columns.items()
+        }
+        return Draws(**taken)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A clip to draw: the manifest rows of its windows, the pass over its pool, and its mixture item."""
+
+    rows: Int64
+    turn: int
+    item: MixtureItem
+
+
+@dataclass(frozen=True)
+class _Chances:
+    """Uniform numbers in [0, 1) of one draw, and its seed."""
+
+    caption: float
+    rotation: float
+    window: float
+    crop: float
+    seed: int
+
+
+def make_draws(
+    table: pa.Table,
+    choices: Sequence[Choice],
+    settings: DataSettings,
+    seed: int,
+    epoch: int,
+    fixed: bool = False,
+) -> Draws:
+    """Choose caption, window and crop of each clip.
+
+    Args:
+        table: manifest rows, at least ``COLUMNS``.
+        fixed: the first caption, the first window, and the crop from the start: for evaluation.
+    """
+    rows = np.concatenate([choice.rows for choice in choices]) if choices else np.zeros(0, np.int64)
+    records = table.take(pa.array(rows)).to_pylist()
+    ends = np.cumsum([len(choice.rows) for choice in choices], dtype=np.int64)
+    windows = [records[end - len(choice.rows) : end] for choice, end in zip(choices, ends, strict=True)]
+    clips = np.array([stable_id(each[0]["clip_id"]) for each in windows], dtype=np.int64)
+    chances = _chances(seed, epoch, clips, np.array([choice.turn for choice in choices], dtype=np.int64))
+    drawn = [
+        _draw(each, choice, chance, settings, fixed) | {"clip": int(clip), "seeds": chance.seed}
+        for each, choice, chance, clip in zip(windows, choices, chances, clips, strict=True)
+    ]
+    columns: dict[str, Any] = {each.name: [draw[each.name] for draw in drawn] for each in fields(Draws)}
+    for name in ("offset", "size", "rate", "clip", "caption", "group", "kin", "seeds"):
+        columns[name] = np.array(columns[name], dtype=np.int64)
+    for name in ("start_s", "duration_s"):
+        columns[name] = np.array(columns[name], dtype=np.float64)
+    return Draws(**columns)
+
+
+def _chances(seed: int, epoch: int, clips: Int64, turns: Int64) -> list[_Chances]:
+    def drawn(purpose: int) -> list[float]:
+        return uniform(mix(purpose, seed, epoch, clips, turns)).tolist()
+
+    rotation = uniform(mix(ROTATION, seed, clips)).tolist()
+    seeds = signed(mix(MODEL, seed, epoch, clips, turns)).tolist()
+    return [_Chances(*each) for each in zip(drawn(CAPTION), rotation, drawn(CHOICE), drawn(CROP), seeds, strict=True)]
+
+
+def _draw(
+    windows: Sequence[Mapping[str, Any]],
+    choice: Choice,
+    chance: _Chances,
+    settings: DataSettings,
+    fixed: bool,
+) -> dict[str, Any]:
+    rule = "first" if fixed else settings.caption_choice
+    fitting = [each for each in windows[0]["captions"] if each["kind"] in choice.item.captions]
+    caption = choose_caption(fitting, rule, chance.caption, chance.rotation, choice.turn)
+    told = [each for each in windows if _tells_of(caption, each)] or windows
+    row = told[0 if fixed else int(chance.window * len(told))]
+    start, duration = _crop(row, caption, "start" if fixed else settings.crop, settings.crop_s, chance.crop)
+    text = normalise(caption["text"], settings)
+    return {
+        "keys": row["key"],
+        "clip_ids": row["clip_id"],
+        "texts": text,
+        "shard": row["shard"],
+        "audio": row["audio"],
+        "sha256": row["audio_sha256"],
+        "offset": row["audio_offset"],
+        "size": row["audio_bytes"],
+        "rate": row["rate"],
+        "start_s": start,
+        "duration_s": duration,
+        "caption": stable_id(text),
+        "group": stable_id(row["group"] or row["clip_id"]),
+        "kin": stable_id(row["kin"] or row["clip_id"]),
+    }
+
+
+def _tells_of(caption: Mapping[str, Any], window: Mapping[str, Any]) -> bool:
+    """Whether a caption speaks of a sound in the window (it does unless its times say otherwise)."""
+    onset, offset = caption["onset"], caption["offset"]
+    start = window["start_s"] or 0.0
+    return (onset is None or onset < start + window["duration_s"]) and (offset is None or offset > start)
+
+
+def _crop(
+    row: Mapping[str, Any], caption: Mapping[str, Any], policy: str, crop_s: float, chance: float
+) -> tuple[float, float]:
+    """Start and length of the crop in the stored audio, in seconds that are whole samples.
+
+    Where the crop is random, a caption with times is kept in it as far as it fits.
+    """
+    rate = row["rate"]
+    total = max(1, round(row["duration_s"] * rate))
+    wanted = min(total, max(1, round(crop_s * rate)))
+    low, high = 0, total - wanted
+    if policy != "random":
+        return ((high // 2 if policy == "centre" else 0) / rate, wanted / rate)
+    if caption["onset"] is not None and caption["offset"] is not None:
+        onset, offset = ((caption[name] - (row["start_s"] or 0.0)) * rate for name in ("onset", "offset"))
+        low, high = sorted((min(max(round(offset) - wanted, 0), high), min(max(round(onset), 0), high)))
+    return (low + int(chance * (high - low + 1))) / rate, wanted / rate

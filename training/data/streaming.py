@@ -1,0 +1,149 @@
+"""A plain webdataset pipeline over the same shards, for those who want no index.
+
+The same crops, captions, spectrograms and masks for the same sample, seed and epoch; the order is approximate
+(shards permuted, then a shuffle buffer), depends on ranks and workers, and cannot be resumed.  The exact
+order is ``training.data.Loader``.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import soundfile
+import webdataset
+
+from sharding.errors import InputError
+from sharding.schema import MANIFEST
+from training.data.batch import Batch, Prepare, Request
+from training.data.draws import COLUMNS, Choice, make_draws
+from training.data.features import AudioInput, Features
+from training.data.hashing import permutation
+from training.data.samples import SampleReader
+from training.data.settings import DataSettings, MixtureItem
+
+STREAM = 0x53545245  # purpose of a hash: the order of shards
+_SCHEMA = pa.schema([MANIFEST.field(name) for name in COLUMNS])
+
+
+def stream(
+    urls: Sequence[str],
+    settings: DataSettings,
+    audio: AudioInput,
+    tokenizer: Any,
+    epoch: int = 0,
+    seed: int = 0,
+    buffer: int = 1000,
+    train: bool = True,
+) -> webdataset.DataPipeline:
+    """One epoch's batches of ``settings.batch_size`` clips, split over nodes and workers by shard.
+
+    Wrap it in ``torch.utils.data.DataLoader(..., batch_size=None)`` for workers.
+
+    Args:
+        urls: shards, as webdataset reads them.
+        buffer: samples of the shuffle buffer; 0: in the shards' order.
+    """
+    if not urls:
+        raise InputError("there are no shards to stream", remedy="give the URLs of the tars")
+    shards = [urls[place] for place in permutation(len(urls), STREAM, seed, epoch)] if buffer else list(urls)
+    reader = SampleReader(_Members({}), audio.rate, audio.max_s)
+    prepare = Prepare(reader, Features(audio, settings.masking, train), settings, tokenizer)
+    return webdataset.DataPipeline(
+        webdataset.SimpleShardList(shards),
+        webdataset.split_by_node,
+        webdataset.split_by_worker,
+        webdataset.tarfile_to_samples(),
+        *([webdataset.shuffle(buffer, rng=random.Random(f"{seed} {epoch}"))] if buffer else []),
+        _Batches(prepare, seed, epoch),
+    )
+
+
+@dataclass(frozen=True)
+class _Members:
+    """A storage of tar members in memory."""
+
+    data: Mapping[str, bytes]
+
+    def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
+        return self.data[path.removeprefix("shards/")]
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """Tar samples to batches."""
+
+    prepare: Prepare
+    seed: int
+    epoch: int
+
+    def __call__(self, samples: Iterator[dict[str, Any]]) -> Iterator[Batch]:
+        waiting: list[tuple[dict[str, Any], bytes]] = []
+        for sample in samples:
+            row = _row(sample)
+            if any(item.split in (row[0]["dataset"], row[0]["part"]) for item in self.prepare.settings.train):
+                waiting.append(row)
+            if len(waiting) == self.prepare.settings.batch_size:
+                yield self._batch(waiting)
+                waiting = []
+        if waiting and self.prepare.settings.last == "keep":
+            yield self._batch(waiting)
+
+    def _batch(self, samples: Sequence[tuple[dict[str, Any], bytes]]) -> Batch:
+        rows = [{name: row[name] for name in COLUMNS} for row, _ in samples]
+        settings = self.prepare.settings
+        items = [self._item(row) for row, _ in samples]
+        choices = [Choice(np.array([place]), self.epoch, item) for place, item in enumerate(items)]
+        table = pa.Table.from_pylist(rows, schema=_SCHEMA)
+        draws = make_draws(table, choices, settings, self.seed, self.epoch, not self.prepare.features.train)
+        partners = None
+        if self.prepare.features.train and settings.augment.mixup:
+            partners = draws.take(np.roll(np.arange(len(draws)), 1))
+        members = _Members({row["shard"]: data for row, data in samples})
+        reader = replace(self.prepare.reader, storage=members)
+        return replace(self.prepare, reader=reader).batch(Request(draws, partners))
+
+    def _item(self, row: Mapping[str, Any]) -> MixtureItem:
+        return next(item for item in self.prepare.settings.train if item.split in (row["dataset"], row["part"]))
+
+
+def _row(sample: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """A manifest row made from a tar sample, and the audio's bytes."""
+    key = sample["__key__"]
+    member = next((name for name in sample if not name.startswith("__") and name != "json"), None)
+    if member is None or "json" not in sample:
+        raise InputError(
+            "a sample lacks its audio or its JSON: the tar is cut",
+            file=sample.get("__url__"),
+            value=key,
+            remedy="find the damage with `python -m sharding verify`, and build the shard again",
+        )
+    facts = json.loads(sample["json"])
+    data = sample[member]
+    info = soundfile.info(io.BytesIO(data))
+    clip_id = facts["clip_id"]
+    dataset, split = clip_id.split("/")[0], facts.get("split") or clip_id.split("/")[1]
+    blank = {"kind": "human", "onset": None, "offset": None, "source": None}
+    return {
+        "key": key,
+        "clip_id": clip_id,
+        "dataset": dataset,
+        "part": f"{dataset}/{split}",
+        "shard": f"{key}.{member}",  # the place of its bytes in ``_Members``
+        "audio": f"{key}.{member}",
+        "audio_offset": 0,
+        "audio_bytes": len(data),
+        "audio_sha256": "",
+        "rate": info.samplerate,
+        "start_s": facts.get("start_s") or 0.0,
+        "duration_s": info.frames / info.samplerate,
+        "captions": [blank | {name: caption.get(name) for name in caption} for caption in facts["captions"]],
+        "group": facts.get("group"),
+        "kin": facts.get("kin"),
+    }, data
