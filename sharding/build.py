@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from sharding.catalogue import build_catalogue
@@ -215,6 +216,17 @@ def _batches(catalogue: pa.Table) -> list[tuple[str, pa.Table]]:
 def _probe(batch: tuple[str, pa.Table], roots: dict[str, str], url: str, settings: ProbeSettings) -> dict[str, Any]:
     name, rows = batch
     return probe_batch(name, rows, roots, Storage(url), settings)
+
+
+@functools.lru_cache(maxsize=1)
+def _packs(url: str) -> PackReader:
+    """A worker's view of the packs, read once: it is too large to travel with every task."""
+    work = Storage(url)
+    return PackReader(work, pa.concat_tables([work.read_table(name) for name in work.list("facts")]))
+
+
+def _wave(url: str, clip_id: str, start_s: float, duration_s: float) -> np.ndarray:
+    return _packs(url).wave(clip_id, start_s, duration_s)
 
 
 class _Stages:

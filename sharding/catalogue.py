@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -50,16 +52,29 @@ def build_catalogue(roots: Mapping[str, str], generic_roots: Mapping[str, str] |
     generic_roots = generic_roots or {}
     _check_names(roots, generic_roots)
     found: dict[str, SourceTables] = {}
-    for dataset, source in SOURCES.items():
-        if dataset in roots:
-            found[dataset] = source.read(Storage(roots[dataset]))
-    for name in sorted(generic_roots):
-        found[name] = generic.read(Storage(generic_roots[name]), name)
+    with _no_collection():
+        for dataset, source in SOURCES.items():
+            if dataset in roots:
+                found[dataset] = source.read(Storage(roots[dataset]))
+        for name in sorted(generic_roots):
+            found[name] = generic.read(Storage(generic_roots[name]), name)
     return Catalogue(
         pa.concat_tables([tables.catalogue for tables in found.values()] or [CATALOGUE.empty_table()]),
         pa.concat_tables([tables.orphans for tables in found.values()] or [ORPHANS.empty_table()]),
         {dataset: tables.notes for dataset, tables in found.items()},
     )
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Millions of small objects without cycles: looking through them for cycles is a third of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _check_names(roots: Mapping[str, str], generic_roots: Mapping[str, str]) -> None:

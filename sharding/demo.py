@@ -360,7 +360,7 @@ def fill_others(corpus: Corpus, clips: int) -> None:
     for source, share in parts:
         for _ in range(max(2, clips // share)):
             corpus.add_wavcaps(source, corpus.scene())
-    for index in range(max(4, clips // 14)):
+    for index in range(max(5, clips // 14)):
         scene = corpus.scene()
         at = float(corpus.rng.uniform(0, 20))
         span = (at, at + scene.seconds)

@@ -1,6 +1,6 @@
 """Sounds of the demo corpus: every one computed, none recorded.
 
-A sound is a function ``(rng, seconds, shade, count) -> float32 [n]`` at ``RATE``.  ``shade`` is 0 or 1 and picks
+A sound is a function ``(rng, seconds, shade, count) -> float32 [n]`` at ``RATE``.  ``shade`` (0 or 1) picks
 the adjective that captions use (small or large dog, slow or fast siren); ``count`` is how often a countable
 sound occurs.  Everything else (pitch, tempo, timbre, timing) is drawn from ``rng``, so no two are alike.
 """
@@ -179,7 +179,7 @@ def engine(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
     turn = rng.uniform(28, 40) if shade == 0 else rng.uniform(75, 110)
     course = turn * drift(rng, n, 0.04, 2)
     buzz = harmonics(rng, course, [1, 0.8, 0.9, 0.6, 0.6, 0.4, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1])
-    return buzz + noise(rng, n, 60, 900) * (0.4 + 0.3 * np.tanh(buzz))
+    return np.asarray(buzz + noise(rng, n, 60, 900) * (0.4 + 0.3 * np.tanh(buzz)), np.float32)
 
 
 def siren(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
@@ -187,7 +187,7 @@ def siren(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
     per_second = rng.uniform(0.3, 0.45) if shade == 0 else rng.uniform(1.8, 2.8)
     t = np.arange(n) / RATE
     sweep = 0.5 + 0.5 * np.sin(TAU * (per_second * t + rng.uniform()))
-    course = (rng.uniform(550, 700) + rng.uniform(600, 800) * sweep) * drift(rng, n, 0.006, 4)
+    course = (rng.uniform(550, 700) + rng.uniform(600, 800) * sweep) * drift(rng, n, 0.02, 4)
     return harmonics(rng, course, [1, 0.35, 0.3, 0.12]) * drift(rng, n, 0.1, 3)
 
 
@@ -334,7 +334,7 @@ def drops(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
 def hum(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
     n = samples(seconds)
     base = (rng.uniform(48, 53) if shade == 0 else rng.uniform(115, 125)) * drift(rng, n, 0.003, 3)
-    steady = harmonics(rng, base, rng.uniform(0.2, 1, 5)) * drift(rng, n, 0.06, 2)
+    steady = harmonics(rng, base, rng.uniform(0.2, 1, 5).tolist()) * drift(rng, n, 0.06, 2)
     return steady + np.float32(0.1) * noise(rng, n, 60, 500)
 
 
@@ -415,22 +415,25 @@ def sound(rng: Rng, name: str, seconds: float, shade: int, count: int, far: bool
     if far:
         sos = signal.butter(1, 2500, "lowpass", fs=RATE, output="sos")
         wave = signal.sosfilt(sos, wave).astype(np.float32)
+    # Nothing in the open air is as smooth as a formula: the level flutters, and the air around it sounds too.
+    wave *= np.maximum(drift(rng, len(wave), 0.25, 25), 0.1)
+    wave += np.float32(0.12) * noise(rng, len(wave), 250, 2500) * np.abs(wave)
     loudest, rms = np.abs(wave).max() + 1e-9, np.sqrt(np.mean(wave**2)) + 1e-9
     return wave * np.float32(min(1 / loudest, 0.12 / rms) * (0.25 if far else 1.0))
 
 
 def room(rng: Rng, wave: Wave) -> Wave:
-    """A few early reflections: the same place for everything in a recording."""
+    """Early reflections: the same place for everything in a recording, and another one for every recording."""
     out = wave.copy()
-    for gain in 0.3 * 0.65 ** np.arange(5):
-        delay = samples(rng.uniform(0.004, 0.09))
+    for gain in 0.55 * 0.82 ** np.arange(10):
+        delay = samples(rng.uniform(0.003, 0.12))
         out[delay:] += np.float32(gain * rng.choice((-1.0, 1.0))) * wave[: len(wave) - delay]
     return out
 
 
 def bed(rng: Rng, n: int) -> Wave:
-    """The hiss and rumble that every recording has: noise of a random tilt, 44 to 52 dB below full scale."""
+    """The hiss and rumble that every recording has: noise of a random tilt, 38 to 46 dB below full scale."""
     tilt = rng.uniform(0.6, 0.95)
     floor = signal.lfilter([1 - tilt], [1, -tilt], rng.standard_normal(n, dtype=np.float32))
-    level = 10 ** (rng.uniform(-52, -44) / 20) / np.sqrt(np.mean(floor**2))
+    level = 10 ** (rng.uniform(-46, -38) / 20) / np.sqrt(np.mean(floor**2))
     return np.asarray(floor * level, np.float32) * drift(rng, n, 0.1, 1)

@@ -24,8 +24,8 @@ _RULES = {
     "shares_interval_with_protected": "Its id and interval say that it overlaps a protected clip.",
     "shares_source_with_protected": "It comes from the source of a protected clip, from an unknown part of it.",
     "no_caption": "It has no caption.",
-    "same_interval": "It covers the same stretch of sound as the clip that it yields to, which takes over its captions.",
-    "contains_captioned_excerpt": "A clip with human captions is an excerpt of it; its own captions speak of more than that.",
+    "same_interval": "It covers the same sound as the clip that it yields to, which takes over its captions.",
+    "contains_captioned_excerpt": "A clip with human captions is an excerpt of it; its own speak of more than that.",
     "kept": "Nothing speaks against it.",
 }
 REASONS = ERROR_CLASSES | _RULES  # a failed clip's reason is its error class
@@ -62,7 +62,7 @@ def decide(
     settings = settings or FateSettings()
     court = _Court(catalogue, facts, matches, listed, settings)
     group, kin = groups_and_kin(catalogue, court.relations, court.durations, settings.common)
-    rows = [
+    rows: list[dict] = [
         {
             "clip_id": clip_id, "fate": fate, "reason": reason, "other": other,
             "group": group[clip_id], "kin": kin[clip_id], "keys": [],

@@ -55,6 +55,7 @@ class JoinSettings:
     repeats: int = 4  # a code inside one clip: a loop does not vote more often than this
     votes: int = 2  # coincidences at one offset that make a candidate
     offsets: int = 6  # best offsets of a pair that are kept
+    partners: int = 64  # a pair must be among the best of one of its clips; the protected come first
     dense_hops: int = 400_000_000  # above it, codes are sampled: about 1,400 hours
     partitions: int = 64
     memory_bytes: int = 3 << 30  # of postings or coincidences held before they go to disk
@@ -142,10 +143,19 @@ def join(
             mixed = (rows["pair"] * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)
             found.add(rows, (mixed % np.uint64(settings.partitions)).astype(np.int64))
         voted = list(spread(partial(vote, settings=settings), found.parts()))
-    everything = np.concatenate([np.empty(0, CANDIDATE), *voted])
-    ranked = np.lexsort((everything["offset"], -everything["votes"].astype(np.int64), everything["b"]))
-    everything = everything[ranked]
-    return everything[np.argsort(everything["a"], kind="stable")]
+    return _bounded(np.concatenate([np.empty(0, CANDIDATE), *voted]), protected, settings)
+
+
+def _bounded(found: np.ndarray, protected: np.ndarray, settings: JoinSettings) -> np.ndarray:
+    """The candidates among the best ``partners`` of either clip: at most so many a clip, however common a sound."""
+    found = found[np.lexsort((found["offset"], -found["votes"].astype(np.int64), found["b"], found["a"]))]
+    first = _starts(found["a"], found["b"])
+    best = found[first]
+    keep = np.zeros(len(best), bool)
+    for mine, other in (("a", "b"), ("b", "a")):
+        order = np.lexsort((best[other], -best["votes"].astype(np.int64), ~protected[best[other]], best[mine]))
+        keep[order] |= _rank(_starts(best[mine][order])) < settings.partners
+    return found[keep[np.cumsum(first) - 1]]
 
 
 def _postings(table: pa.Table, order: dict[str, int], sample: int) -> Iterator[np.ndarray]:

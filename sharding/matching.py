@@ -14,6 +14,7 @@ One row per (pair, method, offset).  A pair's outcome is that of its strongest r
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ from sharding.schema import FINGERPRINTS, MATCHES
 from sharding.verification import Verdict, VerificationSettings, is_silent, verify
 
 _CHUNK = 64  # pairs of one work item
+_MARGIN_S = 0.1  # about an offset that codes tell, to a hop or two
+_RANK = {"different": 0, "undecided": 1, "same": 2}
 Wave = Callable[[str, float, float], np.ndarray]
 
 
@@ -42,6 +45,7 @@ class MatchSettings:
     join: JoinSettings = field(default_factory=JoinSettings)
     verification: VerificationSettings = field(default_factory=VerificationSettings)
     stretch_s: float = 30.0  # longest stretch that one waveform comparison reads
+    stretches: int = 12  # of one overlap that are compared, evenly spread where there are more
     search_s: float = 120.0  # of each clip, where only an id says that two clips belong together
 
 
@@ -81,16 +85,19 @@ def find_matches(
     rows = identity.to_pylist()
     if known is not None:
         rows += [row for row in known.to_pylist() if row["method"] != "identity" and _both_old(row, old)]
-    equal = _equal_rows(good, wave, durations, old)
-    rows += equal
+    compare = _Comparison(wave, durations, settings)
+    protected = _protected(catalogue, settings)
+    rows += _equal_rows(good, compare, protected, old)
     settled = {(row["a"], row["b"]) for row in rows if row["method"] != "identity"}
     hops = int(sum(durations.values()) / HOP_S)
-    candidates = join(parts, order, _protected(catalogue, ids, settings), fresh, settings.join, spread, hops)
+    preferred = np.array([clip_id in protected for clip_id in ids], bool)
+    candidates = join(parts, order, preferred, fresh, settings.join, spread, hops)
     work = [(a, b, offsets) for a, b, offsets in _by_pair(candidates, ids) if (a, b) not in settled]
     heard = settled | {(a, b) for a, b, _ in work}
     work += [(a, b, []) for a, b in sorted(told - heard) if a in durations and b in durations]
-    compare = partial(_compare_all, compare=_Comparison(wave, durations, settings))
-    for found in spread(compare, [work[i : i + _CHUNK] for i in range(0, len(work), _CHUNK)]):
+    for found in spread(
+        partial(_compare_all, compare=compare), [work[i : i + _CHUNK] for i in range(0, len(work), _CHUNK)]
+    ):
         rows += found
     return _table(rows)
 
@@ -137,40 +144,35 @@ def compare_waves(a: np.ndarray, b: np.ndarray, settings: MatchSettings | None =
     return _table(compare.at_offsets("a", "b", offsets) if offsets else compare.anywhere("a", "b"))
 
 
-def _protected(catalogue: pa.Table, ids: list[str], settings: MatchSettings) -> np.ndarray:
-    names = {
-        clip_id
-        for clip_id, dataset, split in zip(
-            *(catalogue[c].to_pylist() for c in ("clip_id", "dataset", "split")), strict=True
-        )
-        if (dataset, split) in settings.protect
-    }
-    return np.array([clip_id in names for clip_id in ids], bool)
+def _protected(catalogue: pa.Table, settings: MatchSettings) -> set[str]:
+    columns = (catalogue[name].to_pylist() for name in ("clip_id", "dataset", "split"))
+    return {clip_id for clip_id, *part in zip(*columns, strict=True) if tuple(part) in settings.protect}
 
 
-def _equal_rows(facts: pa.Table, wave: Wave, durations: dict[str, float], old: Collection[str]) -> list[dict]:
+def _equal_rows(facts: pa.Table, compare: _Comparison, protected: Collection[str], old: Collection[str]) -> list[dict]:
     """Rows of clips whose bytes or samples are equal; silent clips equal nothing."""
     rows: list[dict] = []
     silent: dict[str, bool] = {}
+    bounds = compare.settings.join
     for method, column in (("source_bytes", "source_sha256"), ("pcm", "pcm_sha256")):
         holders: dict[str, list[str]] = defaultdict(list)
         for clip_id, digest in zip(facts["clip_id"].to_pylist(), facts[column].to_pylist(), strict=True):
             if digest:
                 holders[digest].append(clip_id)
         for members in holders.values():
-            if len(members) < 2:
+            members.sort(key=lambda clip_id: (clip_id not in protected, clip_id))
+            first = members[0]
+            if len(members) > 1 and first not in silent:
+                silent[first] = compare.silent(first)
+            if len(members) < 2 or silent[first]:
                 continue
-            first = min(members)
-            if first not in silent:
-                silent[first] = is_silent(wave(first, 0.0, durations[first]))
-            if not silent[first]:
-                rest = sorted(members)
-                rows += [
-                    _row(a, b, method, 0.0, durations[a], 1.0, "same")
-                    for i, a in enumerate(rest)
-                    for b in rest[i + 1 :]
-                    if not (a in old and b in old)
-                ]
+            hubs = members if len(members) <= bounds.common else members[: bounds.hubs]
+            rows += [
+                _row(a, b, method, 0.0, compare.durations[a], 1.0, "same")
+                for i, a in enumerate(hubs)
+                for b in members[i + 1 :]
+                if not (a in old and b in old)
+            ]
     return rows
 
 
@@ -192,16 +194,25 @@ class _Comparison:
     settings: MatchSettings
 
     def at_offsets(self, a: str, b: str, offsets: list[tuple[float, int]]) -> list[dict]:
-        """Rows for offsets at which codes coincide; b's time 0 stands at ``offset`` of a."""
-        rows = []
+        """Rows of the best of the offsets at which codes coincide; b's time 0 stands at ``offset`` of a."""
+        best: tuple[Verdict, float, int] | None = None
         for offset, votes in offsets:
-            start, end = max(0.0, offset), min(self.durations[a], offset + self.durations[b])
-            rows.append(_row(a, b, "fingerprint", offset, max(0.0, end - start), float(votes), "undecided"))
-            verdict = self._stretch(a, b, offset, start, end)
-            rows.append(self._verdict_row(a, b, verdict))
+            verdict = self._overlap(a, b, offset)
+            if best is None or (_RANK[verdict.outcome], verdict.evidence) > (_RANK[best[0].outcome], best[0].evidence):
+                best = (verdict, offset, votes)
             if verdict.outcome == "same":
                 break
-        return rows
+        if best is None:
+            return []
+        verdict, offset, votes = best
+        length = self._end(a, b, offset) - max(0.0, offset)
+        candidate = _row(a, b, "fingerprint", offset, max(0.0, length), float(votes), "undecided")
+        return [candidate, self._verdict_row(a, b, verdict)]
+
+    def silent(self, clip_id: str) -> bool:
+        """Whether nothing audible is in the clip, looked at in stretches."""
+        starts = np.arange(0.0, self.durations[clip_id], self.settings.stretch_s)
+        return all(is_silent(self.wave(clip_id, float(at), self.settings.stretch_s)) for at in starts)
 
     def anywhere(self, a: str, b: str) -> list[dict]:
         """A row for two clips that only their ids connect: the best offset anywhere."""
@@ -210,16 +221,35 @@ class _Comparison:
         verdict = verify(first, second, -len(second) / RATE, len(first) / RATE, self.settings.verification)
         return [self._verdict_row(a, b, verdict)]
 
-    def _stretch(self, a: str, b: str, offset: float, start: float, end: float) -> Verdict:
-        margin = 0.1
-        length = min(end - start, self.settings.stretch_s)
-        start += (end - start - length) / 2
-        begin_a, begin_b = max(0.0, start - margin), max(0.0, start - offset)
-        first = self.wave(a, begin_a, length + 2 * margin)
-        second = self.wave(b, begin_b, length)
+    def _end(self, a: str, b: str, offset: float) -> float:
+        return min(self.durations[a], offset + self.durations[b])
+
+    def _overlap(self, a: str, b: str, offset: float) -> Verdict:
+        """The verdict on all of the overlap at an offset, in stretches; long ones are sampled evenly."""
+        start, end = max(0.0, offset), self._end(a, b, offset)
+        count = max(1, math.ceil((end - start) / self.settings.stretch_s))
+        step = (end - start) / count
+        taken = np.unique(np.linspace(0, count - 1, min(count, self.settings.stretches)).round())
+        verdicts = [self._stretch(a, b, offset, start + k * step, step) for k in taken]
+        same = [v for v in verdicts if v.outcome == "same"]
+        if len(verdicts) == 1 or not same:
+            return max(verdicts, key=lambda v: (_RANK[v.outcome], v.evidence))
+        best = max(same, key=lambda v: v.evidence)
+        share = sum(v.overlap_s for v in same) / (step * len(verdicts))
+        return best._replace(overlap_s=share * (end - start), start_s=min(v.start_s for v in same))
+
+    def _stretch(self, a: str, b: str, offset: float, start: float, length: float) -> Verdict:
+        """The verdict on ``length`` seconds from ``start`` of a, give or take ``_MARGIN_S`` of the offset."""
+        begin_a, begin_b = max(0.0, start - _MARGIN_S), max(0.0, start - offset)
+        first = self.wave(a, begin_a, length + 2 * _MARGIN_S)
+        second = self.wave(b, begin_b, length + _MARGIN_S)
         guess = begin_b + offset - begin_a
-        verdict = verify(first, second, guess - margin, guess + margin, self.settings.verification)
-        return verdict._replace(lag_s=verdict.lag_s + begin_a - begin_b)
+        verdict = verify(first, second, guess - _MARGIN_S, guess + _MARGIN_S, self.settings.verification)
+        return verdict._replace(
+            lag_s=verdict.lag_s + begin_a - begin_b,
+            start_s=verdict.start_s + begin_a,
+            overlap_s=min(verdict.overlap_s, length),
+        )
 
     def _verdict_row(self, a: str, b: str, verdict: Verdict) -> dict:
         return _row(a, b, "waveform", verdict.lag_s, verdict.overlap_s, verdict.correlation, verdict.outcome)

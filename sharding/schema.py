@@ -157,19 +157,22 @@ def sample_key(clip_id: str, window: int = 0, windows: int = 1) -> str:
 
 
 def parse_key(key: str) -> tuple[str, int]:
-    """The clip_id and window that ``sample_key`` encoded."""
-    body, _, window = key.partition("@")
+    """The clip_id and window that ``sample_key`` encoded; InputError for anything that it never wrote."""
+    body, at, window = key.partition("@")
     out = bytearray()
     position = 0
-    while position < len(body):
-        char = body[position]
-        if char == "=":
-            out.append(int(body[position + 1 : position + 3], 16))
-            position += 3
-            continue
-        out += _LONG.get(char, char).encode()
-        position += 1
     try:
-        return out.decode(), int(window or 0)
-    except UnicodeDecodeError as error:
+        while position < len(body):
+            char = body[position]
+            if char == "=":
+                out.append(int(body[position + 1 : position + 3], 16))
+                position += 3
+                continue
+            out += _LONG.get(char, char).encode()
+            position += 1
+        found = out.decode(), int(window or 0)
+    except ValueError as error:
         raise InputError("not a sample key", value=key) from error
+    if sample_key(*found, windows=2 if at else 1) != key:
+        raise InputError("not a sample key", value=key)
+    return found

@@ -6,6 +6,9 @@ have differed: two hums of 50 Hz correlate although nothing connects them, becau
 freedom.  So the verdict rests on *evidence*, the log likelihood ratio of Gaussian signals
 ``-N ln(1 - rho^2)`` nats, where N is the effective number of independent components (time-bandwidth
 product by participation ratios of energy over time and over frequency) and rho the correlation.
+
+Each pair is judged twice: as it is, where loud events decide, and levelled to even loudness, where what lies
+between the events counts as much (a clock's room, the crackle after a bang).  Either proof is enough.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.fft
+import scipy.ndimage
+import scipy.signal
 
 from sharding.fingerprint import RATE
 
@@ -23,8 +28,11 @@ BLOCK_S = 0.25
 _BLOCK = int(BLOCK_S * RATE)
 _ENVELOPE = 20  # samples of one energy value: 2.5 ms, so that a click is seen to be short
 _SILENT = 10 ** (-80 / 10)  # mean square after band-passing below which a block is silent
-_QUIET = 10 ** (-45 / 10)  # of the median-active block's energy: too faint to judge by
-_RHO_CAP = 0.995  # beyond it, correlation says more about the codec than about the sound
+_QUIET = 10 ** (-45 / 10)  # of the loudest block's power: too faint to judge by
+_FADE = RATE // 50  # at both ends of a stretch: cutting through a rumble or an offset makes a click
+_LEVELLING = RATE // 20  # samples over which loudness is evened
+_LEVELLED = 10 ** (-40 / 20)  # of the loudest moment: what is fainter is not raised to full level
+_RHO_CAP = 0.9999  # beyond it, correlation says more about the codec than about the sound
 
 
 @dataclass(frozen=True)
@@ -32,10 +40,12 @@ class VerificationSettings:
     """What it takes to call two stretches the same sound."""
 
     same_correlation: float = 0.7
-    same_evidence: float = 150.0  # nats
-    same_components: float = 30.0  # effective components that must agree
+    same_evidence: float = 100.0  # nats
+    same_components: float = 14.0  # effective components that must agree: equal metronomes reach 10
+    buried_correlation: float = 0.55  # enough where the evidence is twice as strong: a copy under noise
     same_span_s: float = 0.3
     different_correlation: float = 0.35
+    different_evidence: float = 10.0  # nats: what searching a thousand lags finds by chance
     block_correlation: float = 0.45
 
 
@@ -51,6 +61,7 @@ class Verdict(NamedTuple):
     evidence: float  # nats
 
 
+_RANK = {"different": 0, "undecided": 1, "same": 2}
 NOTHING = Verdict("different", 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
@@ -67,9 +78,23 @@ def _weight(size: int) -> np.ndarray:
 
 def band_passed(wave: np.ndarray) -> np.ndarray:
     """The part of ``wave`` (float [n] at 8 kHz) that is compared."""
+    wave = np.asarray(wave, np.float32) - np.float32(np.mean(wave))
+    fade = min(_FADE, len(wave) // 2)
+    if fade:
+        ramp = np.sin(np.linspace(0, np.pi / 2, fade, dtype=np.float32)) ** 2
+        wave[:fade] *= ramp
+        wave[-fade:] *= ramp[::-1]
     size = scipy.fft.next_fast_len(len(wave) + RATE // 4, real=True)
-    spectrum = scipy.fft.rfft(np.asarray(wave, np.float32), size) * _weight(size)
+    spectrum = scipy.fft.rfft(wave, size) * _weight(size)
     return scipy.fft.irfft(spectrum, size)[: len(wave)].astype(np.float32)
+
+
+def levelled(wave: np.ndarray) -> np.ndarray:
+    """A band-passed stretch at even loudness, as far as what is faint is not mere residue."""
+    power = scipy.ndimage.uniform_filter1d(wave * wave, _LEVELLING, mode="constant")
+    level = np.sqrt(np.maximum(power, 0))
+    floor = max(float(level.max(initial=0.0)) * _LEVELLED, float(np.sqrt(_SILENT)))
+    return wave / np.maximum(level, floor)
 
 
 def is_silent(wave: np.ndarray) -> bool:
@@ -77,11 +102,11 @@ def is_silent(wave: np.ndarray) -> bool:
     return len(wave) < _ENVELOPE or float(np.mean(band_passed(wave) ** 2)) < _SILENT
 
 
-def find_lag(a: np.ndarray, b: np.ndarray, lowest: float, highest: float) -> float | None:
+def find_lag(a: np.ndarray, b: np.ndarray, lowest: float, highest: float) -> int | None:
     """The lag in samples, between ``lowest`` and ``highest``, at which ``b`` stands best in ``a``.
 
-    ``a`` and ``b`` are band-passed.  Correlations are normalised by the energy of the overlap at each lag;
-    lags that leave under a quarter of a second are not tried.  Sub-sample by a parabola over the peak.
+    ``a`` and ``b`` are band-passed and levelled.  Correlations are normalised by the energy of the overlap at
+    each lag and weighed by its length; lags that leave under a quarter of a second are not tried.
     """
     size = scipy.fft.next_fast_len(len(a) + len(b), real=True)
     cross = scipy.fft.irfft(scipy.fft.rfft(a, size) * np.conj(scipy.fft.rfft(b, size)), size)
@@ -95,12 +120,12 @@ def find_lag(a: np.ndarray, b: np.ndarray, lowest: float, highest: float) -> flo
     left, right = np.maximum(lags, 0), np.minimum(lags + len(b), len(a))
     energy_a = sums_a[right] - sums_a[left]
     energy_b = sums_b[right - lags] - sums_b[left - lags]
-    floor = _SILENT * (right - left)
-    # an overlap of nothing but faint ends must not win: both must hold a part of what there is to compare
-    scale = np.sqrt(np.maximum(energy_a, floor) * np.maximum(energy_b, floor))
-    trust = (right - left) / (right - left + RATE)
-    score = np.abs(cross[lags % size]) / scale * np.sqrt(trust)
-    return float(lags[int(np.argmax(score))])
+    length = right - left
+    # an overlap of nothing but faint ends must not win, nor a short one by luck
+    floor_a, floor_b = (sums[-1] / (len(sums) - 1) * 0.01 * length for sums in (sums_a, sums_b))
+    scale = np.sqrt(np.maximum(energy_a, floor_a) * np.maximum(energy_b, floor_b)) + 1e-12
+    score = np.abs(cross[lags % size]) / scale * np.sqrt(length / (length + 2 * RATE))
+    return int(lags[int(np.argmax(score))])
 
 
 def _shifted(wave: np.ndarray, fraction: float) -> np.ndarray:
@@ -116,11 +141,10 @@ def _refined(a: np.ndarray, b: np.ndarray, lag: int) -> float:
     x, y = a[left:right], b[left - lag : right - lag]
     size = scipy.fft.next_fast_len(len(x) + 64, real=True)
     cross = scipy.fft.rfft(x, size) * np.conj(scipy.fft.rfft(y, size))
-    steps = np.linspace(-1, 1, 65)
-    omega = 2 * np.pi * scipy.fft.rfftfreq(size)
-    live = np.abs(cross) > np.abs(cross).max() * 1e-4
-    phase = np.exp(1j * np.outer(steps, omega[live]))
-    return float(steps[int(np.argmax(np.abs((phase @ cross[live]).real)))])
+    # the cross-spectrum summed at 65 trial shifts from -1 to 1: a chirp z-transform
+    turn = 2j * np.pi / size
+    total = scipy.signal.czt(cross, m=65, w=np.exp(turn / 32), a=np.exp(turn)).real
+    return int(np.argmax(np.abs(total))) / 32 - 1
 
 
 def _participation(energy: np.ndarray) -> float:
@@ -157,17 +181,27 @@ def verify(
     if min(len(a), len(b)) < _BLOCK:
         return NOTHING
     a, b = band_passed(a), band_passed(b)
-    lag = find_lag(a, b, lowest_s * RATE, highest_s * RATE)
+    lag = find_lag(levelled(a), levelled(b), lowest_s * RATE, highest_s * RATE)
     if lag is None:
         return NOTHING
-    whole = int(lag)
-    fraction = _refined(a, b, whole)
-    left, right = max(whole, 0), min(whole + len(b), len(a))
-    x, y = a[left:right], _shifted(b, fraction)[left - whole : right - whole]
+    fraction = _refined(a, b, lag)
+    left, right = max(lag, 0), min(lag + len(b), len(a))
+    if right - left > 4 * _BLOCK:  # where one of the two was faded in or out they differ
+        left, right = left + _FADE, right - _FADE
+    x, y = a[left:right], _shifted(b, fraction)[left - lag : right - lag]
+    lag_s = (lag + fraction) / RATE
+    plain = _judged(x, y, lag_s, left, settings)
+    if plain.outcome == "same":
+        return plain
+    level = _judged(levelled(x), levelled(y), lag_s, left, settings)
+    return max(plain, level, key=lambda v: (_RANK[v.outcome], v.evidence))
+
+
+def _judged(x: np.ndarray, y: np.ndarray, lag_s: float, left: int, settings: VerificationSettings) -> Verdict:
+    """The verdict on aligned stretches of one length; ``left`` is where they begin in a, in samples."""
     span = _agreeing_span(x, y, settings)
-    lag_s = (whole + fraction) / RATE
     if span is None:
-        return NOTHING._replace(lag_s=lag_s, correlation=_correlation(x, y), components=components(x))
+        return Verdict("different", lag_s, left / RATE, 0.0, _correlation(x, y), components(x), 0.0)
     first, last = span
     x, y = x[first:last], y[first:last]
     rho = _correlation(x, y)
@@ -227,9 +261,10 @@ def _agreeing_span(x: np.ndarray, y: np.ndarray, settings: VerificationSettings)
 
 
 def _outcome(rho: float, freedom: float, evidence: float, overlap_s: float, settings: VerificationSettings) -> str:
-    if rho < settings.different_correlation:
+    if rho < settings.different_correlation or evidence < settings.different_evidence:
         return "different"
-    enough = freedom >= settings.same_components and evidence >= settings.same_evidence
-    if rho >= settings.same_correlation and enough and overlap_s >= settings.same_span_s:
+    needed = 1 if rho >= settings.same_correlation else 2
+    enough = min(freedom / settings.same_components, evidence / settings.same_evidence) >= needed
+    if rho >= settings.buried_correlation and enough and overlap_s >= settings.same_span_s:
         return "same"
     return "undecided"

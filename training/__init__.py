@@ -1,0 +1,5 @@
+"""Training and use of audio-text retrieval models."""
+
+from training.quiet import hush
+
+hush()

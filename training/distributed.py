@@ -138,8 +138,7 @@ class Layouts:
     def total_bytes(self) -> int:
         """Bytes of all ranks' rows together, as a gather moves them: the same number on every rank."""
         return sum(self.rows) * sum(
-            math.prod(trailing) * dtype.itemsize
-            for trailing, dtype in zip(self.trailing, self.dtypes, strict=True)
+            math.prod(trailing) * dtype.itemsize for trailing, dtype in zip(self.trailing, self.dtypes, strict=True)
         )
 
 
@@ -238,9 +237,7 @@ class TorchGroup(Group):
         padded = padded.to(self._device(tensor))
         everything = padded.new_empty((self.size * longest, *padded.shape[1:]))
         size = everything.numel() * everything.element_size()
-        self._call(
-            name, size, lambda: dist.all_gather_into_tensor(everything, padded, group=self.process_group)
-        )
+        self._call(name, size, lambda: dist.all_gather_into_tensor(everything, padded, group=self.process_group))
         if min(layouts.rows) < longest:
             blocks = everything.split(longest)
             everything = torch.cat([b[:n] for b, n in zip(blocks, layouts.rows, strict=True)])
@@ -259,9 +256,7 @@ class TorchGroup(Group):
         tensor_by_rank = tensor_by_rank.to(self._device(tensor))
         own = tensor_by_rank.new_empty((longest, *tensor.shape[1:]))
         size = tensor_by_rank.numel() * tensor_by_rank.element_size()
-        self._call(
-            name, size, lambda: dist.reduce_scatter_tensor(own, tensor_by_rank, group=self.process_group)
-        )
+        self._call(name, size, lambda: dist.reduce_scatter_tensor(own, tensor_by_rank, group=self.process_group))
         return own[: layouts.rows[self.rank]].to(tensor.device)
 
 
@@ -272,9 +267,7 @@ class _GatherRows(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, group: TorchGroup, layouts: Layouts, name: str, *tensors: Tensor
-    ) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, group: TorchGroup, layouts: Layouts, name: str, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.group, ctx.layouts, ctx.name = group, layouts, name
         ctx.local = [(tensor.shape, tensor.dtype) for tensor in tensors]
         gathered = tuple(

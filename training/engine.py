@@ -21,39 +21,29 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from training.quiet import hush
-
-hush()
-if "DS_ACCELERATOR" not in os.environ:
-    import torch
-
-    if not torch.cuda.is_available():
-        os.environ["DS_ACCELERATOR"] = "cpu"
-
-import deepspeed  # noqa: E402 (after the environment that it reads on import)
-import torch  # noqa: E402
-import torch.distributed as dist  # noqa: E402
-from deepspeed.utils import (  # noqa: E402
-    safe_get_full_grad,
+import deepspeed
+import torch
+import torch.distributed as dist
+from deepspeed.utils import (
     safe_get_full_optimizer_state,
     safe_set_full_optimizer_state,
 )
-from torch import Tensor, nn  # noqa: E402
-from torch.utils.checkpoint import checkpoint  # noqa: E402
+from torch import Tensor, nn
 
-from training.chunks import rows, silence  # noqa: E402
-from training.data.batch import Batch  # noqa: E402
-from training.distributed import Group, LocalGroup  # noqa: E402
-from training.distributed import connect as connect_ranks  # noqa: E402
-from training.encoders.randomness import mix  # noqa: E402
-from training.evaluation.run import Encoders  # noqa: E402
-from training.losses.base import PairLoss  # noqa: E402
-from training.losses.relations import batch_ids  # noqa: E402
-from training.losses.tiled import global_loss  # noqa: E402
-from training.model import RetrievalModel  # noqa: E402
-from training.optimizers import AVERAGE, first_state, freeze, make_optimizer, moment_names, parameter_groups  # noqa: E402
-from training.recipe import Recipe  # noqa: E402
-from training.schedule import Schedule  # noqa: E402
+from training.chunks import rows, silence
+from training.data.batch import Batch
+from training.distributed import Group, LocalGroup
+from training.distributed import connect as connect_ranks
+from training.encoders.randomness import mix
+from training.evaluation.run import Encoders
+from training.losses.base import PairLoss
+from training.losses.relations import batch_ids
+from training.losses.tiled import global_loss
+from training.model import RetrievalModel
+from training.optimizers import first_state, freeze, make_optimizer, moment_names, parameter_groups
+from training.recipe import Recipe
+from training.schedule import Schedule
+from training.system import System, recompute_blocks
 
 Sides = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]  # audio, text
 
@@ -101,31 +91,6 @@ def ranks() -> Iterator[Group]:
                 dist.destroy_process_group()
 
 
-class System(nn.Module):
-    """Model and loss as one module, so that DeepSpeed has every parameter in its hands."""
-
-    def __init__(self, model: RetrievalModel, loss: PairLoss) -> None:
-        super().__init__()
-        self.model, self.loss = model, loss
-
-    def forward(self, call: Callable[[System], Any]) -> Any:
-        """All uses of the parameters pass here, where ZeRO-3 gathers them."""
-        return call(self)
-
-    def names(self) -> dict[str, nn.Parameter]:
-        """Parameters by the name that checkpoints and recipes use: ``audio.…``, ``text.…``, ``head.…`` ..."""
-        return {name.removeprefix("model."): parameter for name, parameter in self.named_parameters()}
-
-    def state(self) -> dict[str, Tensor]:
-        """Buffers that are saved, by name."""
-        parameters = {name for name, _ in self.named_parameters(remove_duplicate=False)}
-        return {
-            name.removeprefix("model."): value
-            for name, value in self.state_dict().items()
-            if name not in parameters
-        }
-
-
 class Engine:
     """Trains a model as the recipe says; every rank makes one and calls the same methods.
 
@@ -154,15 +119,13 @@ class Engine:
         self.recipe, self.schedule, self.group = recipe, schedule, group
         self.steps_taken, self.updates = step, updates
         self.device = (
-            torch.device("cuda", torch.cuda.current_device())
-            if torch.cuda.is_available()
-            else torch.device("cpu")
+            torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
         )
         self.system = System(model, loss).to(self.device)
         names = self.system.names()
         freeze(model, names, recipe.optimizer)
         if recipe.engine.activation_checkpointing:
-            _checkpoint_blocks(model)
+            recompute_blocks(model)
         if recipe.engine.compile:
             for block in (*model.audio.blocks(), *model.text.blocks()):
                 block.compile()
@@ -233,7 +196,7 @@ class Engine:
                 share = cotangent.get(id(whole))
                 if part.requires_grad and share is not None:
                     surrogate = surrogate + (part * share[start : start + len(part)]).sum()
-            if last:
+            if number == 0:  # the first chunk must touch every parameter: ZeRO-3 clears only what it touches
                 for parameter, gradient in own:
                     surrogate = surrogate + (parameter * gradient).sum()
             start += len(chunk)
@@ -255,9 +218,7 @@ class Engine:
             return audio, text
         return tuple(tensor[:0] for tensor in audio), tuple(tensor[:0] for tensor in text)
 
-    def _objective(
-        self, audio: Sequence[Tensor], text: Sequence[Tensor], batch: Batch
-    ) -> Callable[[System], Tensor]:
+    def _objective(self, audio: Sequence[Tensor], text: Sequence[Tensor], batch: Batch) -> Callable[[System], Tensor]:
         def call(system: System) -> Tensor:
             ids = batch_ids(batch)
             return global_loss(system.model.head, system.loss, tuple(text), tuple(audio), ids, self.group)
@@ -324,9 +285,7 @@ class Engine:
 
         return Encoders(self.model.head, audio, text)
 
-    def _side(
-        self, batch: Batch, call: Callable[[RetrievalModel, Batch], Sequence[Tensor]]
-    ) -> tuple[Tensor, ...]:
+    def _side(self, batch: Batch, call: Callable[[RetrievalModel, Batch], Sequence[Tensor]]) -> tuple[Tensor, ...]:
         full = (batch if len(batch) else silence(batch)).to(self.device)
         with torch.no_grad(), self.precision():
             side = self.deepspeed(lambda system: call(system.model, full))
@@ -353,20 +312,6 @@ class Engine:
             }
             for moment in self.moments
         }
-
-    def gradients(self) -> dict[str, Tensor]:
-        """Whole gradients by name, between the backward pass and the update: for tests of exactness."""
-        found = {name: safe_get_full_grad(p) for name, p in self.system.names().items() if p.requires_grad}
-        return {
-            name: gradient.detach().float().cpu().clone()
-            for name, gradient in found.items()
-            if gradient is not None
-        }
-
-    def averaged(self) -> dict[str, Tensor]:
-        """The averaged weights (the plain ones where the recipe keeps none), by name; a collective call."""
-        moments = self.optimizer_moments() if self.recipe.engine.ema else {}
-        return self.parameters() | moments.get(AVERAGE, {})
 
     def _moment(self, parameter: nn.Parameter, moment: str) -> Tensor:
         if self.stage == 0:
@@ -429,19 +374,3 @@ def _leaves(parts: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
 
 def _detached(side: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(tensor.detach() for tensor in side)
-
-
-def _checkpoint_blocks(model: RetrievalModel) -> None:
-    """Keep only each block's input for the backward pass and run the block again there."""
-    for block in (*model.audio.blocks(), *model.text.blocks()):
-        block.forward = _Recomputed(block.forward)
-
-
-class _Recomputed:
-    def __init__(self, forward: Callable[..., Any]) -> None:
-        self.forward = forward
-
-    def __call__(self, *inputs: Any, **options: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return self.forward(*inputs, **options)
-        return checkpoint(self.forward, *inputs, use_reentrant=False, **options)

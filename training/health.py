@@ -21,7 +21,8 @@ def health(
     mean of exp(-2 d²) over pairs of clips (0: collapsed; lower is more spread).  Both are of each rank's own
     samples, averaged over the ranks that have enough.  Heads without embeddings have neither.
     """
-    found = loss.health()
+    with torch.no_grad():
+        found = loss.health()
     sounds, words = head.embedding(tuple(audio)), head.embedding(tuple(text))
     if sounds is None or words is None:
         return found

@@ -94,7 +94,7 @@ def _tensorboard(run: Path, step: int) -> Any:
 
 def _wandb(run: Path, project: str) -> Any:
     try:
-        import wandb
+        import wandb  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
         raise InputError(
             "log.wandb is set, and wandb is not installed", value=project, remedy="pip install wandb"

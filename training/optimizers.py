@@ -89,7 +89,7 @@ def first_state(parameter: Tensor, moments: Iterable[str], steps: int = 0) -> di
 
 
 def _averaged(base: Any, decay: float) -> Any:
-    class Averaged(base):  # type: ignore[misc]
+    class Averaged(base):
         def step(self, closure: Any = None) -> Any:
             result = super().step(closure)
             for group in self.param_groups:

@@ -10,7 +10,7 @@ CHATTY = ("DeepSpeed", "deepspeed", "transformers", "torch.distributed", "numexp
 
 
 def hush() -> None:
-    """Let only errors through; call it before the libraries are imported."""
+    """Let only errors through; runs before the libraries are imported."""
     os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -20,6 +20,4 @@ def hush() -> None:
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings(
-        "ignore", category=UserWarning, module=r"(torch|deepspeed|transformers|hear21passt)\b.*"
-    )
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"(torch|deepspeed|transformers|hear21passt)\b.*")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -204,6 +206,17 @@ def normalised_identity(text: str) -> str | None:
         video_id, at, start = value.partition("@")
         return youtube(video_id, float(start) if at else None)
     return f"{scheme}:{value}"
+
+
+@functools.lru_cache(maxsize=4096)
+def keywords(cell: str) -> tuple[str, ...]:
+    """Words between ``;``, or a list that was written out as text (``"['Nature']"``)."""
+    if cell.startswith("["):
+        try:
+            return tuple(str(word) for word in ast.literal_eval(cell))
+        except (ValueError, SyntaxError, TypeError):
+            return (cell,)
+    return tuple(word for word in cell.split(";") if word.strip())
 
 
 def finite(text: str | float | None) -> float | None:

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from sharding.errors import InputError
-from sharding.sources.base import Caption, Rows, SourceTables, freesound, orphans_table
+from sharding.sources.base import Caption, Rows, SourceTables, freesound, keywords, orphans_table
 from sharding.sources.tables import csv_rows
 from sharding.sources.tree import AudioIndex, Tree, climbs, folders, stem_of
 from sharding.storage import Storage
@@ -94,7 +94,7 @@ def _add(rows: Rows, split: str, file_name: str, entry: _Entry, finder: _AudioFi
         licence=row.get("license"),
         uploader=row.get("manufacturer"),
         title=file_name,
-        keywords=[word for word in (row.get("keywords") or "").split(";") if word.strip()],
+        keywords=keywords(row.get("keywords") or ""),
         notes=[note for note in (*entry.notes, remark, odd) if note],
     )
     return set(paths)
@@ -253,17 +253,19 @@ class _AudioFinder:
         self.analysis: list[str] = []
         for folder, paths in by_folder.items():
             called = _called(folder)
-            split = self._split_of(paths, called)
-            if split == "analysis":
+            holds = self._split_of(paths, called)
+            if holds == "analysis":
                 self.analysis += paths
-            elif split:
-                of_split[split] += paths
-                if split != called:
-                    notes.append(f"the folder {folder or '.'} holds the names of {split} and is read as {split}")
+            elif holds:
+                of_split[holds] += paths
+                if holds != called:
+                    notes.append(f"the folder {folder or '.'} holds the names of {holds} and is read as {holds}")
             elif called is None:
                 loose += paths
         self.of_split = {split: AudioIndex(paths) for split, paths in of_split.items()}
         self.loose = AudioIndex(loose)
+        # The archives of two challenge sets unpack into one folder.
+        self.challenge = AudioIndex(path for split in CHALLENGE_METADATA for path in of_split[split])
 
     def _split_of(self, paths: list[str], called: str | None) -> str | None:
         counts: Counter[str] = Counter()
@@ -281,7 +283,7 @@ class _AudioFinder:
         for stem in dict.fromkeys((stem_of(file_name), stem_of(file_name).strip(), _plain(file_name))):
             paths = index.all(stem) if index else []
             if not paths and len(self.owners[_plain(file_name)]) == 1:
-                paths = self.loose.all(stem)
+                paths = (self.challenge.all(stem) if split in CHALLENGE_METADATA else []) or self.loose.all(stem)
             if paths:
                 bent = stem != stem_of(file_name)
                 return paths, f"its file is called {paths[0].rpartition('/')[2]!r}" if bent else None

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sharding.errors import InputError
-from sharding.sources.base import Caption, Rows, SourceTables, finite, normalised_identity, orphans_table
+from sharding.sources.base import Caption, Rows, SourceTables, finite, keywords, normalised_identity, orphans_table
 from sharding.sources.tables import csv_rows
 from sharding.sources.tree import Tree, climbs
 from sharding.storage import Storage
@@ -173,6 +173,6 @@ def _add(rows: Rows, row: _Row, stem: str, tree: Tree) -> None:
         licence=row.text("licence") or row.text("license"),
         uploader=row.text("uploader"),
         title=row.text("title"),
-        keywords=words if isinstance(words, list) else [w for w in str(words or "").split(";") if w.strip()],
+        keywords=words if isinstance(words, list) else keywords(str(words or "")),
         notes=[] if captions else ["no captions in the table"],
     )

@@ -6,12 +6,11 @@ by a language model.  Both are in the catalogue, strong ones first; a recipe cho
 
 from __future__ import annotations
 
-import ast
 from collections import Counter
 from dataclasses import dataclass, field
 
 from sharding.errors import InputError
-from sharding.sources.base import Caption, Rows, SourceTables, finite, freesound, orphans_table
+from sharding.sources.base import Caption, Rows, SourceTables, finite, freesound, keywords, orphans_table
 from sharding.sources.tables import FETCH_AGAIN, csv_rows
 from sharding.sources.tree import AudioIndex, Tree, climbs, stem_of
 from sharding.storage import Storage
@@ -41,7 +40,8 @@ class _Clip:
 
     @property
     def duration_s(self) -> float | None:
-        return None if self.interval is None else self.interval[1] - self.interval[0]
+        # Rounded: 12.3 s to 20.5 s are 8.2 s, not 8.199999999999999 s.
+        return None if self.interval is None else round(self.interval[1] - self.interval[0], 6)
 
 
 def read(root: Storage) -> SourceTables:
@@ -186,18 +186,8 @@ def _add(rows: Rows, filename: str, clip: _Clip, splits: dict[str, list[str]], i
         licence=row.get("license"),
         uploader=row.get("manufacturer"),
         title=row.get("title") or row.get("original_filename"),
-        keywords=_keywords(row.get("keywords") or ""),
+        keywords=keywords(row.get("keywords") or ""),
         duration_s=clip.duration_s,
         notes=[f"{note} ({count} times)" if count > 1 else note for note, count in Counter(notes).items()],
     )
     return set(paths)
-
-
-def _keywords(cell: str) -> list[str]:
-    """Words between ``;``, or a list written out as text."""
-    if cell.startswith("["):
-        try:
-            return [str(word) for word in ast.literal_eval(cell)]
-        except (ValueError, SyntaxError):
-            return [cell]
-    return [word for word in cell.split(";") if word.strip()]

@@ -6,15 +6,14 @@ still in the published zip archives, where it is read in place.
 
 from __future__ import annotations
 
-import ast
 import posixpath
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sharding.errors import InputError
-from sharding.sources.base import Caption, Rows, SourceTables, finite, freesound, orphans_table, youtube
+from sharding.sources.base import Caption, Rows, SourceTables, finite, freesound, keywords, orphans_table, youtube
 from sharding.sources.tables import FETCH_AGAIN, json_items
 from sharding.sources.tree import AudioIndex, Tree, climbs, folders
 from sharding.storage import Storage
@@ -197,13 +196,5 @@ def _text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def _keywords(value: Any) -> list[str]:
-    """A list, or a list that was written out as text (``"['Nature']"``)."""
-    if isinstance(value, str) and value.startswith("["):
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            return [value]
-    if isinstance(value, list):
-        return [str(word) for word in value]
-    return [value] if isinstance(value, str) and value else []
+def _keywords(value: Any) -> Sequence[str]:
+    return [str(word) for word in value] if isinstance(value, list) else keywords(_text(value) or "")

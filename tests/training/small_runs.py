@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from tests.training.data.shards import RATE, Folder, _add, flac, row, table_of
+from sharding.manifest import Manifest, dataset_checksum
+from sharding.schema import FORMAT_VERSION
+from sharding.storage import Storage
+from sharding.writing import manifest_name
+from tests.training.data.shards import RATE, _add, flac, row, table_of
 from training import recipe as recipes
 from training.recipe import Recipe
 
@@ -79,10 +83,8 @@ def sound(kind: int, seconds: float, draw: np.random.Generator) -> np.ndarray:
     return draw.uniform(0.1, 0.5) * wave / np.abs(wave).max() + 0.001 * draw.standard_normal(len(t))
 
 
-def write_sounds(root: Path, clips: int = 24, held_out: int = 9, seed: int = 0) -> Any:
+def write_sounds(root: Path, clips: int = 24, held_out: int = 9, seed: int = 0) -> None:
     """A build of ``SOUNDS`` in turn, in clotho/development and clotho/evaluation, 1 to 3 s each."""
-    import tarfile
-
     draw = np.random.default_rng(seed)
     (root / "shards").mkdir(parents=True)
     done = []
@@ -99,14 +101,27 @@ def write_sounds(root: Path, clips: int = 24, held_out: int = 9, seed: int = 0) 
                 one = row(first + number, split=split, shard=name, captions=captions, duration_s=seconds)
                 done.append(one | _add(tar, one["audio"], flac(sound(kind, seconds, draw)), "audio"))
                 done[-1] |= _add(tar, one["key"] + ".json", b"{}", "json")
-    pq.write_table(table_of(done), root / "table.parquet")
-    return open_sounds(root)
+    commit(root, done)
 
 
-def open_sounds(root: Path) -> Any:
-    return SimpleNamespace(
-        table=pq.read_table(root / "table.parquet"), storage=Folder(root), dataset={"plan": "synthetic"}
-    )
+def commit(root: Path, rows: list[dict[str, Any]]) -> None:
+    """Write manifests and ``dataset.json`` for the tars below ``root``, so that `Manifest.open` takes them."""
+    storage = Storage(root)
+    shards = []
+    for name in sorted({one["shard"] for one in rows}):
+        data = (root / "shards" / name).read_bytes()
+        storage.write_table(manifest_name(name), table_of([one for one in rows if one["shard"] == name]))
+        listing = storage.read(manifest_name(name))
+        shards.append(
+            {
+                "name": name,
+                "bytes": len(data),
+                "sha256": hashlib.sha256(data).hexdigest(),
+                "manifest_sha256": hashlib.sha256(listing).hexdigest(),
+            }
+        )
+    dataset = {"format": FORMAT_VERSION, "plan": "synthetic", "shards": shards}
+    storage.write("dataset.json", json.dumps(dataset | {"checksum": dataset_checksum(dataset)}).encode())
 
 
 def run_ranks(
@@ -145,7 +160,7 @@ def main(job: dict[str, Any]) -> None:
 
     with ranks() as group:
         for name, overrides in job["cases"].items():
-            build = open_sounds(Path(job["build"]))
+            build = Manifest.open(job["build"])
             fitting.fit(small_recipe(overrides), build, Path(job["out"]) / name, group, die)
 
 

@@ -14,7 +14,6 @@ from training.evaluation.retrieval import PRECISION_AT, RECALL_AT, read_relevanc
 from training.evaluation.run import encoders_of, evaluate
 from training.export import open_model
 from training.progress import Progress
-from training.quiet import hush
 
 DIRECTIONS = ("text_to_audio", "audio_to_text", "text_to_audio_multiple")
 
@@ -32,7 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    hush()
     relevance = None
     if args.relevance is not None:
         try:

@@ -8,7 +8,6 @@ from typing import Any
 
 from sharding.manifest import Manifest
 from training.export import open_model
-from training.quiet import hush
 from training.search import search
 
 
@@ -21,7 +20,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    hush()
     retriever = open_model(args.checkpoint)
     return {"results": search(retriever, Manifest.open(args.shards), args.query, args.split, args.top)}
 

@@ -12,6 +12,7 @@ import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -128,7 +129,9 @@ def _row(sample: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
     data = sample[member]
     info = soundfile.info(io.BytesIO(data))
     clip_id = facts["clip_id"]
-    dataset, split = clip_id.split("/")[0], facts.get("split") or clip_id.split("/")[1]
+    dataset = clip_id.split("/")[0]
+    # Shards are called <dataset>-<split>-<number>.tar; WavCaps' clip ids name a source, not the split.
+    split = PurePosixPath(sample["__url__"]).stem.removeprefix(f"{dataset}-").rpartition("-")[0]
     blank = {"kind": "human", "onset": None, "offset": None, "source": None}
     return {
         "key": key,

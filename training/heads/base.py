@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 
+import torch
 from torch import Tensor, nn
 
 from training.encoders import EncodedAudio, EncodedText
 
 Side = tuple[Tensor, ...]
+
+
+def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
+    """No autocast: for products whose rounding to bfloat16 would show in scores divided by tau."""
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 class Head(nn.Module, ABC):

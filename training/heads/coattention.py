@@ -142,10 +142,7 @@ class CoAttention(Head):
     def _unpack(self, shared: Side) -> list[dict[str, dict[str, Tensor]]]:
         """The weights of each module by layer and part."""
         tensors = iter(shared)
-        return [
-            {layer: {part: next(tensors) for part in parts} for layer, parts in self.layers}
-            for _ in self.cascade
-        ]
+        return [{layer: {part: next(tensors) for part in parts} for layer, parts in self.layers} for _ in self.cascade]
 
     def _module(
         self,
@@ -192,7 +189,7 @@ def _feed(weights: dict[str, Tensor], vectors: Tensor) -> Tensor:
 
 def _mean(vectors: Tensor, mask: Tensor) -> Tensor:
     """Mean over valid rows: ``[r, c, N, d]`` and a mask that broadcasts to ``[r, c, N]``."""
-    weights = (mask / mask.sum(-1, keepdim=True).clamp(min=1)).to(vectors.dtype)
+    weights = mask.to(vectors.dtype) / mask.sum(-1, keepdim=True).clamp(min=1)
     return (vectors * weights[..., None]).sum(2)
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from training.encoders import EncodedText
 from training.heads.pooling import TextPooling, text_pool
-from training.heads.token_attention import TokenAttention
 from training.heads.token_attention import Settings as TokenSettings
+from training.heads.token_attention import TokenAttention
 
 
 @dataclass(frozen=True)

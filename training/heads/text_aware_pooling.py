@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from training.distributed import accumulation_dtype
 from training.encoders import EncodedAudio, EncodedText
-from training.heads.base import Head, Side
+from training.heads.base import Head, Side, full_precision
 from training.heads.pooling import TextPooling, text_pool
 
 SHORTEST_SQUARED = 1e-16
@@ -85,7 +85,7 @@ class TextAwarePooling(Head):
         query = self.query(self.input_norm(vector)) / math.sqrt(vector.shape[-1])
         unit = F.normalize(vector.to(accumulation_dtype(vector.dtype)), dim=-1)
         gain, shift = self.output_norm()
-        return query, unit * gain, unit @ shift[:, None]
+        return query, unit * gain, (unit * shift).sum(-1, keepdim=True)
 
     def audio_side(self, audio: EncodedAudio) -> Side:
         """Keys and centred values ``[b, M, D]``, mask ``[b, M]``; for segments also what belongs to one clip."""
@@ -102,9 +102,10 @@ class TextAwarePooling(Head):
             return keys, values, mask
         gain, shift = self.output_norm()
         scaled = values * gain
-        variance = values @ values.mT / values.shape[-1]
         constant = (shift @ shift).expand(len(keys), 1)
-        return keys, values, mask, variance, scaled @ scaled.mT, scaled @ shift, constant
+        with full_precision(values):
+            variance = values @ values.mT / values.shape[-1]
+            return keys, values, mask, variance, scaled @ scaled.mT, scaled @ shift, constant
 
     def shared(self) -> Side:
         """For patches: gain and shift of LN', ``[D]`` each."""

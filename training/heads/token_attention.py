@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from sharding.errors import InputError
 from training.distributed import accumulation_dtype
 from training.encoders import EncodedAudio, EncodedText
-from training.heads.base import Head, Side
+from training.heads.base import Head, Side, full_precision
 
 # As torch.nn.functional.cosine_similarity, on squared lengths.
 SHORTEST_SQUARED = 1e-16
@@ -80,9 +80,7 @@ class TokenAttention(Head):
         super().__init__()
         dim, bias = settings.dim, settings.bias
         if dim % settings.heads:
-            raise InputError(
-                "dim must be a multiple of heads", value=dim, remedy=f"there are {settings.heads} heads"
-            )
+            raise InputError("dim must be a multiple of heads", value=dim, remedy=f"there are {settings.heads} heads")
         if settings.compare == "text" and text_dim != dim:
             raise InputError(
                 "eq. 7 can compare H with T only where they have the same width",
@@ -110,10 +108,11 @@ class TokenAttention(Head):
         projected = self.query(tokens)
         compared = tokens if self.compares_text else projected
         unit = F.normalize(compared.to(accumulation_dtype(compared.dtype)), dim=-1)
-        weighted = unit * (mask / mask.sum(1, keepdim=True).clamp(min=1)).to(unit)[..., None]
-        matrix, offset = self.output()
-        scale = math.sqrt(projected.shape[-1] // self.heads)
-        return self.query_in(projected) / scale, weighted @ matrix, weighted @ offset
+        weighted = unit * (mask.to(unit) / mask.sum(1, keepdim=True).clamp(min=1))[..., None]
+        query = self.query_in(projected) / math.sqrt(projected.shape[-1] // self.heads)
+        with full_precision(tokens):
+            matrix, offset = self.output()
+            return query, weighted @ matrix, weighted @ offset
 
     def audio_side(self, audio: EncodedAudio) -> Side:
         """Keys and values ``[b, M, d]``, mask ``[b, M]``; for segments also G, g and |c|^2."""
@@ -125,11 +124,12 @@ class TokenAttention(Head):
         keys, values = self.key_in(self.key(vectors)), self.value_in(self.value(vectors))
         if self.uses_patches:
             return keys, values, mask
-        matrix, offset = self.output()
-        by_head = values.to(matrix.dtype).unflatten(-1, (self.heads, -1))
-        basis = torch.einsum("bmhe,dhe->bmhd", by_head, matrix.unflatten(1, (self.heads, -1)))
-        gram = torch.einsum("bmhd,bnkd->bmhnk", basis, basis)
-        return keys, values, mask, gram, basis @ offset, (offset @ offset).expand(len(keys), 1)
+        with full_precision(vectors):
+            matrix, offset = self.output()
+            by_head = values.to(matrix.dtype).unflatten(-1, (self.heads, -1))
+            basis = torch.einsum("bmhe,dhe->bmhd", by_head, matrix.unflatten(1, (self.heads, -1)))
+            gram = torch.einsum("bmhd,bnkd->bmhnk", basis, basis)
+            return keys, values, mask, gram, basis @ offset, (offset @ offset).expand(len(keys), 1)
 
     def shared(self) -> Side:
         """For patches: ``U^T U [d, d]``, ``U^T c [d]`` and ``|c|^2``."""

@@ -77,9 +77,7 @@ class NTXent(PairLoss):
         texts, audios = ((s["lse"] - s["pull"] / s["positives"]) / 2 for s in (of_texts, of_audios))
         return texts, audios
 
-    def gradient(
-        self, tile: Tile, of_texts: Statistics, of_audios: Statistics, texts: int, audios: int
-    ) -> Tensor:
+    def gradient(self, tile: Tile, of_texts: Statistics, of_audios: Statistics, texts: int, audios: int) -> Tensor:
         logits = tile.logits
         weight = _softmax_both_ways(
             logits, tile.related.left_out, of_texts["lse"], of_audios["lse"], 0.5 / texts, 0.5 / audios

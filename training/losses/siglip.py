@@ -69,9 +69,7 @@ class SigLIP(PairLoss):
     def value(self, of_texts: Statistics, of_audios: Statistics) -> tuple[Tensor, Tensor]:
         return of_texts["loss"], of_texts["loss"].new_zeros(1)
 
-    def gradient(
-        self, tile: Tile, of_texts: Statistics, of_audios: Statistics, texts: int, audios: int
-    ) -> Tensor:
+    def gradient(self, tile: Tile, of_texts: Statistics, of_audios: Statistics, texts: int, audios: int) -> Tensor:
         weight = tile.logits.sigmoid_()
         weight.view(-1)[tile.related.left_out] = 0
         weight.view(-1)[tile.related.positive] -= 1

@@ -107,9 +107,7 @@ class _Tiling:
         return [slice(i, min(i + self.tile_texts, self.texts)) for i in range(0, self.texts, self.tile_texts)]
 
     def audio_slices(self) -> list[slice]:
-        return [
-            slice(i, min(i + self.tile_audios, self.audios)) for i in range(0, self.audios, self.tile_audios)
-        ]
+        return [slice(i, min(i + self.tile_audios, self.audios)) for i in range(0, self.audios, self.tile_audios)]
 
     def tiles(self) -> Iterator[tuple[slice, slice]]:
         return ((texts, audios) for texts in self.text_slices() for audios in self.audio_slices())
@@ -140,7 +138,7 @@ _NOTHING = {"sum": 0.0, "logsumexp": -math.inf}
 
 @dataclass
 class _Block:
-    """This rank's block of the matrix of all pairs."""
+    """A rank's block of the matrix of all pairs."""
 
     head: Head
     loss: PairLoss
@@ -242,9 +240,7 @@ def _tile_gradients(
     text, audio, shared, numbers = block.parts(tensors)
     leaves = [
         tensor.detach().requires_grad_(wants)
-        for tensor, wants in zip(
-            (*_rows(text, texts), *_rows(audio, audios), *shared, *numbers), wanted, strict=True
-        )
+        for tensor, wants in zip((*_rows(text, texts), *_rows(audio, audios), *shared, *numbers), wanted, strict=True)
     ]
     own_text, own_audio, own_shared, own_numbers = block.parts(leaves)
     with torch.enable_grad():
@@ -252,9 +248,7 @@ def _tile_gradients(
         logits = block.loss.logits(scores, *own_numbers).contiguous()
     of_texts = {name: tensor[texts] for name, tensor in statistics[0].items()}
     of_audios = {name: tensor[audios] for name, tensor in statistics[1].items()}
-    weight = block.loss.gradient(
-        Tile(logits.detach(), relation), of_texts, of_audios, block.samples, block.samples
-    )
+    weight = block.loss.gradient(Tile(logits.detach(), relation), of_texts, of_audios, block.samples, block.samples)
     asked = [leaf for leaf in leaves if leaf.requires_grad]
     answers = iter(torch.autograd.grad(logits, asked, weight, allow_unused=True))
     return [next(answers) if leaf.requires_grad else None for leaf in leaves]

@@ -233,7 +233,7 @@ def test_streaming_gives_the_same_samples(build: Build) -> None:
 
     plain = replace(
         SETTINGS,
-        train=(MixtureItem("clotho"),),
+        train=(MixtureItem("clotho/development"),),
         batch_size=10,
         augment=AugmentSettings(gain_db=6.0, noise=0.5),
     )

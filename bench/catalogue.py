@@ -1,0 +1,220 @@
+"""How long it takes to catalogue everything that was published, and how much memory.
+
+    python -m bench.catalogue [--quick] [--metadata FOLDER]
+
+Synthesises the four datasets' tables in their published form and size (Clotho 5,929 clips, AudioCaps 51,308,
+WavCaps 403,050, TACOS 12,358) and folders that hold a part of the audio as empty files, then catalogues them in
+one fresh process.  Where FOLDER (default: ``$EARSHOT_DATA/metadata``) has the real SoundBible table, WavCaps rows
+vary its texts.  With aac-datasets in ``.venv-peers``, its readers parse the same Clotho and AudioCaps tables.
+The target: under a minute and under 2 GiB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+CLOTHO = {"development": 3839, "validation": 1045, "evaluation": 1045}
+AUDIOCAPS = {"train": (49838, 1), "val": (495, 5), "test": (975, 5)}
+WAVCAPS = {"FreeSound": 262300, "BBC_Sound_Effects": 31201, "SoundBible": 1232, "AudioSet_SL": 108317}
+TABLES = {
+    "FreeSound": "fsd_final",
+    "BBC_Sound_Effects": "bbc_final",
+    "SoundBible": "sb_final",
+    "AudioSet_SL": "as_final",
+}
+TACOS = 12358
+VIDEO = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+WORDS = ("dog", "rain", "roof", "car", "people", "talk", "wind", "distant", "loud", "while", "passes", "and")
+PEERS = Path(__file__).resolve().parent.parent / ".venv-peers/bin/python"
+
+# Runs in a process of its own, so that the peak is the catalogue's and not the synthesis'.
+MEASURED = """
+import json, resource, sys, time
+from sharding.catalogue import build_catalogue
+from sharding.leaks import identity_matches
+start = time.perf_counter()
+start_cpu = time.process_time()
+catalogue = build_catalogue(json.loads(sys.argv[1]), {})
+read, cpu = time.perf_counter() - start, time.process_time() - start_cpu
+start = time.perf_counter()
+matches = identity_matches(catalogue.table)
+print(json.dumps({
+    "clips": catalogue.table.num_rows, "seconds": read, "cpu_seconds": cpu, "match_seconds": time.perf_counter() - start,
+    "pairs": matches.num_rows, "orphans": catalogue.orphans.num_rows,
+    "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+}))
+"""
+
+PEER = """
+import json, sys, time
+from aac_datasets.datasets.functional.audiocaps import load_audiocaps_dataset
+from aac_datasets.datasets.functional.clotho import load_clotho_dataset
+roots = json.loads(sys.argv[1])
+start = time.perf_counter()
+for subset in ("dev", "val", "eval"):
+    load_clotho_dataset(roots["clotho"], subset, verbose=0)
+for subset in ("train", "val", "test"):
+    load_audiocaps_dataset(roots["audiocaps"], subset, verbose=0)
+print(json.dumps({"seconds": time.perf_counter() - start}))
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a twentieth of everything")
+    default = Path(os.environ.get("EARSHOT_DATA", "../shared/data")) / "metadata"
+    parser.add_argument("--metadata", type=Path, default=default, help="published tables to take texts from")
+    args = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        roots = synthesise(Path(folder), 20 if args.quick else 1, args.metadata)
+        ours = _measure(sys.executable, MEASURED, roots)
+        peer = _measure(str(PEERS), PEER, roots) if PEERS.exists() else None
+    result = {**ours, "quick": args.quick, "clips_per_second": ours["clips"] / ours["seconds"]}
+    rows = [
+        ("clips catalogued", f"{ours['clips']:,}"),
+        ("catalogue", f"{ours['seconds']:.1f} s ({ours['cpu_seconds']:.1f} s of processor time)"),
+        ("pairs by id", f"{ours['match_seconds']:.1f} s ({ours['pairs']:,} pairs)"),
+        ("peak memory", f"{ours['peak_gib']:.2f} GiB"),
+    ]
+    if peer:
+        small = {name: roots[name] for name in ("clotho", "audiocaps")}
+        with_peer = _measure(sys.executable, MEASURED, small) if Path(small["clotho"]).exists() else None
+        rows.append(("aac-datasets, Clotho and AudioCaps", f"{peer['seconds']:.1f} s"))
+        if with_peer:
+            result["peer_ratio"] = peer["seconds"] / with_peer["seconds"]
+    for name, value in rows:
+        print(f"{name:36} {value:>40}")
+    print(json.dumps(result))
+
+
+def _measure(python: str, program: str, roots: dict[str, str]) -> dict[str, Any]:
+    done = subprocess.run([python, "-c", program, json.dumps(roots)], check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def synthesise(folder: Path, divisor: int, metadata: Path) -> dict[str, str]:
+    """The four trees below ``folder``, one ``divisor``-th of the published size; their roots."""
+    rng = random.Random(0)
+    writers = {"clotho": _clotho, "audiocaps": _audiocaps, "tacos": _tacos}
+    for name, write in writers.items():
+        write(folder / name, divisor, rng)
+    _wavcaps(folder / "wavcaps", divisor, rng, metadata / "wavcaps/sb_final.json")
+    return {name: str(folder / name) for name in (*writers, "wavcaps")}
+
+
+def _caption(rng: random.Random) -> str:
+    return " ".join(rng.choices(WORDS, k=rng.randint(5, 21)))
+
+
+def _video(rng: random.Random) -> str:
+    return "".join(rng.choices(VIDEO, k=11))
+
+
+def _table(path: Path, header: str, rows: Iterable[Sequence[object]], newline: str = "\n") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator=newline)
+        writer.writerow(header.split(","))
+        writer.writerows(rows)
+
+
+def _touch(folder: Path, names: Iterable[str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+
+
+def _clotho(root: Path, divisor: int, rng: random.Random) -> None:
+    for split, count in CLOTHO.items():
+        names = [f"{split} {k} take.{k % 7} &amp; rain.wav" for k in range(count // divisor)]
+        captions = ([name, *(_caption(rng) for _ in range(5))] for name in names)
+        _table(
+            root / f"clotho_captions_{split}.csv",
+            "file_name,caption_1,caption_2,caption_3,caption_4,caption_5",
+            captions,
+        )
+        metadata = (
+            [name, "rain;roof", rng.randrange(400000), "https://freesound.org/", "[44100, 900000]", "someone", "CC0"]
+            for name in names
+        )
+        _table(
+            root / f"clotho_metadata_{split}.csv",
+            "file_name,keywords,sound_id,sound_link,start_end_samples,manufacturer,license",
+            metadata,
+        )
+        _touch(root / split, names)
+
+
+def _audiocaps(root: Path, divisor: int, rng: random.Random) -> None:
+    for split, (count, captions) in AUDIOCAPS.items():
+        clips = [(_video(rng), rng.randrange(60) * 10) for _ in range(count // divisor)]
+        rows = (
+            [number * 5 + k, video, start, _caption(rng)]
+            for k in range(captions)
+            for number, (video, start) in enumerate(clips)
+        )
+        _table(root / f"{split}.csv", "audiocap_id,youtube_id,start_time,caption", rows, "\r\n")
+        _touch(root / "audio" / split, (f"{video}_{start}.flac" for video, start in clips[::2]))
+
+
+def _tacos(root: Path, divisor: int, rng: random.Random) -> None:
+    ids = [str(700000 + k) for k in range(TACOS // divisor)]
+    _table(
+        root / "metadata.csv",
+        "filename,keywords,freesound_id,sound_link,manufacturer,license,title,duration,start_time_s,end_time_s",
+        ([f"{i}.mp3", "rain;roof", i, "https://freesound.org/", "someone", "CC0", "rain", 60, 5.0, 25.0] for i in ids),
+    )
+    _table(
+        root / "annotations_strong.csv",
+        "filename,text,onset,offset",
+        ([f"{i}.mp3", _caption(rng), k * 4, k * 4 + 3] for i in ids for k in range(4)),
+    )
+    _table(root / "annotations_weak.csv", "filename,text", ([f"{i}.mp3", _caption(rng)] for i in ids))
+    for split, part in {"development": ids[::2], "test": ids[1::2]}.items():
+        _table(root / f"{split}_split.csv", "filename", ([f"{i}.mp3"] for i in part))
+    _touch(root / "audio", (f"{i}.mp3" for i in ids))
+
+
+def _wavcaps(root: Path, divisor: int, rng: random.Random, real: Path) -> None:
+    texts = json.loads(real.read_text())["data"] if real.exists() else None
+    for source, count in WAVCAPS.items():
+        rows = list(_wavcaps_rows(source, count // divisor, rng, texts))
+        path = root / f"json_files/{source}/{TABLES[source]}.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"num_captions_per_audio": 1, "data": rows}))
+        _touch(root / "audio" / source, (f"{row['id'].removesuffix('.wav')}.flac" for row in rows[::5]))
+
+
+def _wavcaps_rows(
+    source: str, count: int, rng: random.Random, texts: list[dict[str, Any]] | None
+) -> Iterator[dict[str, Any]]:
+    for number in range(count):
+        text = rng.choice(texts) if texts else {"caption": _caption(rng), "description": _caption(rng)}
+        row: dict[str, Any] = {"caption": text["caption"], "audio": "wav_path", "duration": rng.uniform(1, 300)}
+        if source == "AudioSet_SL":
+            yield {"id": f"Y{_video(rng)}.wav", **row}
+        elif source == "FreeSound":
+            page = f"/people/someone/sounds/{number}/"
+            yield {
+                "id": str(number), "file_name": f"take {number}.wav", "href": page, "author": "someone", **row,
+                "tags": rng.choices(WORDS, k=8), "description": text["description"] * 4,
+                "download_link": f"https://freesound.org{page}download/{number}__someone__take-{number}.wav",
+            }  # fmt: skip
+        elif source == "BBC_Sound_Effects":
+            yield {"id": f"NHU{number:08d}", "description": text["description"], "category": "['Nature']", **row}
+        else:
+            yield {"id": str(number), "title": "take", "description": text["description"], "author": "x", **row}
+
+
+if __name__ == "__main__":
+    main()

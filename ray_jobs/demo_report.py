@@ -1,0 +1,138 @@
+"""The demo's page: what was built, how training went, and what the model finds."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soxr
+import torch
+
+from sharding.excerpts import picture, player
+from sharding.manifest import Manifest
+from sharding.report import Build, environment, fate_counts, first_caption, reasons_of, splits_of, write_report
+from training.data.features import find_front_end
+from training.data.masking import Masking
+from training.export import Retriever, load
+from training.search import build_index, search
+
+NAMES = ("R@1", "R@5", "R@10", "mAP@10", "mAP@16")
+QUERIES = 8
+FOUND = 3  # shown of each query
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_demo_report(folder: Path, build_out: Path, run_dir: Path, evaluation: dict[str, Any]) -> Path:
+    """Write ``folder/report/index.html`` and ``folder/report/metrics.json``; returns the page.
+
+    Args:
+        folder: the demo's.
+        build_out: the finished build; gets its own report, which the page links.
+        run_dir: the finished run, with ``metrics.jsonl`` and ``export/``.
+        evaluation: what ``python -m training evaluate --json`` printed: ``split``, ``clips``, and metrics and
+            their chance levels under ``text_to_audio`` and ``audio_to_text``.
+    """
+    manifest = Manifest.open(build_out)
+    build = Build(manifest)
+    retriever = load(run_dir / "export")
+    report = folder / "report"
+    report.mkdir(parents=True, exist_ok=True)
+    metrics = {name: evaluation[name] for name in ("text_to_audio", "audio_to_text")}
+    (report / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    held_out = [row for row in build.first.values() if f"{row['dataset']}/{row['split']}" == evaluation["split"]]
+    values = {
+        "title": "Earshot demo",
+        "evaluation": evaluation,
+        "names": NAMES,
+        "tiles": _tiles(build, evaluation),
+        "queries": _queries(build, retriever, manifest, evaluation["split"], held_out),
+        "masked": _masked(build, retriever),
+        "build": {
+            "clips": len(build.fates),
+            "fates": fate_counts(build),
+            "splits": splits_of(build),
+            "reasons": reasons_of(build),
+        },
+        "build_report": os.path.relpath(write_report(build_out), report),
+    }
+    page = environment(TEMPLATES).get_template("demo.html").render(values | curves(run_dir / "metrics.jsonl"))
+    (report / "index.html").write_text(page, encoding="utf-8")
+    return report / "index.html"
+
+
+def _tiles(build: Build, evaluation: dict[str, Any]) -> list[tuple[str, str]]:
+    found = evaluation["text_to_audio"]
+    times = found["mAP@10"] / found["chance_mAP@10"]
+    return [
+        (f"{100 * found['mAP@10']:.1f} %", f"mAP@10, {times:.0f} times chance"),
+        (f"{100 * found['R@1']:.1f} %", "found at first place"),
+        (f"{evaluation['clips']}", "held-out recordings"),
+        (f"{fate_counts(build)['written']:,}", f"clips written of {len(build.fates):,}"),
+    ]
+
+
+def curves(metrics: Path) -> dict[str, Any]:
+    """Loss and learning rate of a run as points: x in [0, 1] along the steps, y as it is."""
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    steps = [line for line in lines if "loss" in line and "lr" in line]
+    last = max(1, len(steps) - 1)
+    loss = [(index / last, float(line["loss"])) for index, line in enumerate(steps)]
+    rate = [(index / last, float(line["lr"])) for index, line in enumerate(steps)]
+    tail = [value for _, value in loss[-10:]]
+    return {
+        "steps": len(steps),
+        "loss": loss,
+        "rate": rate,
+        "loss_most": max(value for _, value in loss),
+        "rate_most": max(value for _, value in rate),
+        "loss_first": loss[0][1],
+        "loss_last": sum(tail) / len(tail),
+        "clips_per_s": float(np.median([line["clips_per_s"] for line in steps])),
+    }
+
+
+def _queries(
+    build: Build, retriever: Retriever, manifest: Manifest, split: str, held_out: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """One caption of each of some held-out clips, and what is found for it among all of them."""
+    asked = {first_caption(row["captions"]): row["clip_id"] for row in held_out[:: max(1, len(held_out) // QUERIES)]}
+    asked = dict(list(asked.items())[:QUERIES])
+    index = build_index(retriever, manifest, split)
+    results = search(retriever, manifest, list(asked), split, top=len(index.clips), index=index)
+    queries = []
+    for query, found in results.items():
+        order = [hit["clip_id"] for hit in found]
+        shown = [
+            build.side(hit["clip_id"]) | {"score": hit["score"], "right": hit["clip_id"] == asked[query]}
+            for hit in found[:FOUND]
+        ]
+        place = order.index(asked[query]) + 1
+        queries.append({"query": query, "found": shown, "place": place, "hit": place <= FOUND})
+    return queries
+
+
+def _masked(build: Build, retriever: Retriever) -> dict[str, Any]:
+    """A training clip's features as the encoder gets them, without and with masks."""
+    settings = retriever.recipe.data.masking
+    front_end = find_front_end(retriever.audio_input.front_end)
+    clip = next((row for row in build.first.values() if row["split"] not in ("validation", "evaluation")), None)
+    row = clip or next(iter(build.first.values()))
+    sound = build.wave(row["clip_id"], seconds=retriever.audio_input.max_s)
+    assert sound is not None  # a written clip's sound lies in its shard
+    wave, rate = sound
+    if rate != front_end.rate:
+        wave = soxr.resample(wave, rate, front_end.rate)
+    lengths, seeds = torch.tensor([len(wave)]), torch.tensor([7])
+    plain = front_end(torch.from_numpy(wave)[None], lengths, seeds, train=False)
+    fill = front_end.floor if settings.fill == "floor" else front_end.published_fill
+    masked = Masking(settings)(plain.clone(), torch.tensor([plain.shape[-1]]), seeds, fill)
+    low, high = float(plain.min()), float(plain.max())
+    return {
+        "caption": first_caption(row["captions"]),
+        "sound": player(wave, front_end.rate),
+        "plain": picture(plain[0].numpy(), low, high),
+        "masked": picture(masked[0].numpy(), low, high),
+    }

@@ -1,0 +1,45 @@
+"""Evaluation as a Ray job: the options of ``python -m training evaluate``, on a node of the cluster.
+
+ray job submit --address http://HEAD:8265 --working-dir . -- python ray_jobs/evaluate.py CHECKPOINT
+    --shards OUT --split clotho/evaluation --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from sharding import commandline
+from training.commands import evaluate
+
+show = evaluate.show
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    evaluate.add_arguments(parser)
+    parser.add_argument("--address", default="auto", help="the Ray cluster; `local` starts one here")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    import ray
+
+    from ray_jobs.train import connect
+
+    connect(args.address, 1)
+    gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
+    args.checkpoint = Path(args.checkpoint).resolve()
+    result: dict[str, Any] = ray.get(ray.remote(num_cpus=1, num_gpus=gpus)(evaluate.run).remote(args))
+    return result
+
+
+def main() -> int:
+    verbs = {"evaluate": ("ray_jobs.evaluate", "measure retrieval on a split, on a Ray cluster")}
+    return commandline.main("ray_jobs/evaluate.py", __doc__ or "", verbs, ["evaluate", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Pieces of sound for HTML pages: players and pictures that need nothing but the page itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import BinaryIO
+
+import numpy as np
+import soundfile as sf
+import soxr
+from numpy.typing import NDArray
+
+PLAYER_RATE = 22050
+
+
+def data_uri(kind: str, contents: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(contents).decode()}"
+
+
+def excerpt(file: BinaryIO, seconds: float) -> tuple[NDArray[np.float32], int]:
+    """The first ``seconds`` of a sound file: mono float32 [n] and its rate.
+
+    Raises ``soundfile.LibsndfileError`` where the file is no sound that libsndfile knows.
+    """
+    with sf.SoundFile(file) as sound:
+        wave = sound.read(int(seconds * sound.samplerate), dtype="float32", always_2d=True).mean(axis=1)
+        return np.asarray(wave, np.float32), int(sound.samplerate)
+
+
+def player(wave: NDArray[np.float32], rate: int) -> str:
+    """A data URI of MP3 that every browser plays; ``wave`` [n] mono at ``rate``."""
+    if rate != PLAYER_RATE:
+        wave = soxr.resample(wave, rate, PLAYER_RATE)
+    buffer = io.BytesIO()
+    sf.write(buffer, np.clip(wave, -1, 1), PLAYER_RATE, format="MP3", subtype="MPEG_LAYER_III")
+    return data_uri("audio/mpeg", buffer.getvalue())
+
+
+def spectrogram(wave: NDArray[np.float32], rate: int) -> str:
+    """A picture of ``wave`` [n]: time to the right, log-spaced frequency up, loudness as colour."""
+    size, hop = 1024, max(256, len(wave) // 480)
+    padded = np.pad(wave, (0, max(0, size - len(wave))))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop]
+    power = np.abs(np.fft.rfft(frames * np.hanning(size), axis=1)) ** 2
+    edges = np.geomspace(60, min(14000, rate / 2 * 0.95), 97) * size / rate
+    low = np.floor(edges[:-1]).astype(int)
+    high = np.maximum(np.ceil(edges[1:]).astype(int), low + 1)
+    bands = np.stack([power[:, a:b].mean(axis=1) for a, b in zip(low, high, strict=True)])
+    level = 10 * np.log10(bands + 1e-9)
+    return picture(level, float(level.max()) - 70, float(level.max()))
+
+
+def picture(values: NDArray[np.floating], low: float, high: float) -> str:
+    """A data URI of a PNG of ``values`` [F, T]: row 0 at the bottom, ``low`` to ``high`` as colour."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import image
+
+    buffer = io.BytesIO()
+    stretched = np.repeat(values, 2, axis=0)
+    image.imsave(buffer, stretched, vmin=low, vmax=high, cmap="magma", origin="lower", format="png")
+    return data_uri("image/png", buffer.getvalue())

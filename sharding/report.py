@@ -1,0 +1,296 @@
+"""A page about a build: what went in, what came out, and why the rest did not.
+
+``OUT/report/index.html`` needs nothing beside itself: pictures and players are inside.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pyarrow as pa
+import soundfile as sf
+
+from sharding.audio import ERROR_CLASSES
+from sharding.excerpts import excerpt, player, spectrogram
+from sharding.fates import REASONS
+from sharding.manifest import Manifest
+from sharding.schema import FACTS
+from sharding.storage import Storage
+
+FATE_NAMES = ("written", "duplicate", "withheld", "filtered", "failed")
+PAIRS = 8  # shown of a kind
+SAMPLES = 6
+EXCERPT_S = 6.0  # of each sound: a page stays below about 4 MB
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def environment(*folders: Path) -> jinja2.Environment:
+    """Templates of these folders, then Earshot's own; whatever is put in is escaped."""
+    loader = jinja2.FileSystemLoader([*folders, TEMPLATES])
+    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+
+
+def write_report(out_url: str | PathLike[str]) -> str:
+    """Write ``report/index.html`` into the finished build at ``out_url`` and return its full name.
+
+    Sounds come from the shards; those of clips that were dropped come from the datasets, while these lie
+    where they were when the build was made.  Raises ``InputError`` where there is no finished build.
+    """
+    build = Build(Manifest.open(out_url))
+    page = environment().get_template("report.html").render(describe(build))
+    build.storage.write("report/index.html", page.encode())
+    return build.storage.name("report/index.html")
+
+
+class Build:
+    """Everything that a page shows of a build."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.storage, self.dataset, self.table = manifest.storage, manifest.dataset, manifest.table
+        self.fates = self.storage.read_table("fates.parquet").to_pylist()
+        self.matches = self.storage.read_table("matches.parquet").to_pylist()
+        names = [name for name in self.storage.list("catalogue") if name.endswith(".parquet")]
+        rows = [row for name in names for row in self.storage.read_table(name).to_pylist()]
+        self.catalogue: dict[str, dict[str, Any]] = {row["clip_id"]: row for row in rows}
+        facts = [name for name in self.storage.list(".build/facts") if name.endswith(".parquet")]
+        tables = [self.storage.read_table(name, ["clip_id", "detail"]) for name in facts]
+        columns = ["clip_id", "detail"]
+        known = pa.concat_tables(tables or [FACTS.empty_table().select(columns)]).to_pylist()
+        self.details = {row["clip_id"]: row["detail"] for row in known}
+        self.first = {row["clip_id"]: row for row in reversed(self.table.to_pylist())}
+        self.roots = self._roots()
+
+    def _roots(self) -> dict[str, str]:
+        """Where the datasets lay."""
+        if not self.storage.exists(".build/settings.json"):
+            return {}
+        settings = json.loads(self.storage.read(".build/settings.json"))
+        return {**settings["roots"], **settings["sources"]}
+
+    def wave(self, clip_id: str, seconds: float = EXCERPT_S) -> tuple[np.ndarray, int] | None:
+        """The beginning of a clip as mono float32 [n] and its rate; None where no sound can be had."""
+        try:
+            if clip_id in self.first:
+                row = self.first[clip_id]
+                shard = f"shards/{row['shard']}"
+                contents = self.storage.read(shard, row["audio_offset"], row["audio_bytes"])
+                return excerpt(io.BytesIO(contents), seconds)
+            clip = self.catalogue[clip_id]
+            if clip["path"] is None or clip["dataset"] not in self.roots:
+                return None
+            with Storage(self.roots[clip["dataset"]]).open(clip["path"]) as source:
+                return excerpt(source, seconds)
+        except (OSError, sf.LibsndfileError):
+            return None
+
+    def side(self, clip_id: str) -> dict[str, Any]:
+        """A clip as a page shows it: its name, a caption, a player."""
+        sound = self.wave(clip_id)
+        return {
+            "clip_id": clip_id,
+            "caption": first_caption(self.catalogue[clip_id]["captions"]),
+            "sound": player(*sound) if sound else None,
+        }
+
+
+def describe(build: Build) -> dict[str, Any]:
+    """Everything that the template ``report.html`` fills in."""
+    fates = fate_counts(build)
+    durations = np.array(build.table["duration_s"].to_pylist() or [0.0])
+    by_pair = _evidence(build.matches)
+    undecided = [row for row in build.matches if row["outcome"] == "undecided"]
+    withheld = [row for row in build.fates if row["fate"] == "withheld"]
+    captions = [caption for row in build.first.values() for caption in row["captions"]]
+    return {
+        "title": "Earshot build report",
+        "clips": len(build.fates),
+        "fates": fates,
+        "plan": build.dataset["plan"][:16],
+        "tiles": _tiles(build, fates, durations),
+        "splits": splits_of(build),
+        "reasons": reasons_of(build),
+        "withheld": len(withheld),
+        "leaks": _leak_methods(withheld, by_pair),
+        "leak_pairs": _pairs(build, "withheld", by_pair),
+        "duplicate_pairs": _pairs(build, "duplicate", by_pair),
+        "undecided": len(undecided),
+        "undecided_pairs": [_pair(build, row["a"], row["b"], [row], None, "undecided") for row in undecided[:PAIRS]],
+        "samples": _samples(build),
+        "durations": histogram(durations, _ceiling(durations)),
+        "words": histogram([len(caption["text"].split()) for caption in captions], 30),
+        "kinds": ranked(_kind(caption) for caption in captions),
+        "licences": ranked(row["licence"] or "not told" for row in build.first.values()),
+        "notes": _notes(build),
+        "settings": _settings(build.dataset),
+    }
+
+
+def fate_counts(build: Build) -> dict[str, int]:
+    counts = Counter(row["fate"] for row in build.fates)
+    return {name: counts[name] for name in FATE_NAMES}
+
+
+def first_caption(captions: Sequence[dict[str, Any]]) -> str:
+    return captions[0]["text"] if captions else "(no caption)"
+
+
+def ranked(values: Iterable[str], most: int = 10) -> list[tuple[str, int]]:
+    """Values and how often they occur, the most frequent first; at least one row."""
+    return sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))[:most] or [("none", 0)]
+
+
+def histogram(values: Sequence[float] | np.ndarray, top: float, bins: int = 24) -> dict[str, list[float]]:
+    """Counts in equal bins from 0 to ``top``; what lies beyond stands in the last."""
+    counts, edges = np.histogram(np.minimum(values, top), bins=bins, range=(0, top))
+    return {"counts": counts.tolist(), "edges": [round(edge, 1) for edge in edges.tolist()]}
+
+
+def _ceiling(durations: np.ndarray) -> float:
+    return float(max(10, 10 * np.ceil(np.percentile(durations, 99) / 10)))
+
+
+def _tiles(build: Build, fates: dict[str, int], durations: np.ndarray) -> list[tuple[str, str]]:
+    size = sum(shard["bytes"] for shard in build.dataset["shards"])
+    return [
+        (f"{fates['written']:,}", "clips written"),
+        (f"{build.table.num_rows:,}", "samples"),
+        (f"{durations.sum() / 3600:,.2f} h", "of sound"),
+        (f"{len(build.dataset['shards']):,}", f"shards, {size / 1e6:,.1f} MB"),
+        (f"{fates['duplicate'] + fates['withheld']:,}", "duplicates and leaks"),
+        (f"{fates['failed']:,}", "broken"),
+    ]
+
+
+def splits_of(build: Build) -> list[dict[str, Any]]:
+    """Fates of the clips of every dataset and split."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in build.fates:
+        clip = build.catalogue[row["clip_id"]]
+        counts[f"{clip['dataset']}/{clip['split']}"][row["fate"]] += 1
+    protect = {"/".join(split) for split in build.dataset["settings"]["fates"]["protect"]}
+    return [
+        {
+            "name": name,
+            "total": count.total(),
+            "protected": name in protect,
+            "fates": [(fate, count[fate]) for fate in FATE_NAMES if count[fate]],
+        }
+        for name, count in sorted(counts.items())
+    ]
+
+
+def reasons_of(build: Build) -> list[dict[str, Any]]:
+    """Why clips were dropped: fate, reason, sentence, count and an example, by fate and falling count."""
+    dropped: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for row in build.fates:
+        if row["fate"] != "written":
+            dropped[row["fate"], row["reason"]].append(row["clip_id"])
+    ordered = sorted(dropped.items(), key=lambda item: (FATE_NAMES.index(item[0][0]), -len(item[1])))
+    return [
+        {
+            "fate": fate,
+            "reason": reason,
+            "sentence": REASONS.get(reason, reason),
+            "count": len(clips),
+            "example": clips[0],
+            "detail": build.details.get(clips[0]) if reason in ERROR_CLASSES else None,
+        }
+        for (fate, reason), clips in ordered
+    ]
+
+
+def _evidence(matches: Iterable[dict[str, Any]]) -> dict[frozenset[str], list[dict[str, Any]]]:
+    found: dict[frozenset[str], list[dict[str, Any]]] = defaultdict(list)
+    for row in matches:
+        found[frozenset((row["a"], row["b"]))].append(row)
+    return found
+
+
+def _leak_methods(
+    withheld: Sequence[dict[str, Any]], by_pair: dict[frozenset[str], list[dict[str, Any]]]
+) -> list[tuple[str, int]]:
+    """How many withheld clips each kind of evidence ties to a protected one."""
+    if not withheld:
+        return []
+    methods: list[str] = []
+    for row in withheld:
+        rows = by_pair.get(frozenset((row["clip_id"], row["other"] or "")), [])
+        methods += {match["method"] for match in rows if match["outcome"] != "different"} or {row["reason"]}
+    return ranked(methods)
+
+
+def _pairs(build: Build, fate: str, by_pair: dict[frozenset[str], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Some pairs of a dropped clip and the one that it yielded to, of as many methods as there are."""
+    kinds: dict[tuple[str, ...], list[tuple[str, str, list[dict[str, Any]]]]] = defaultdict(list)
+    for row in build.fates:
+        if row["fate"] == fate and row["other"]:
+            rows = by_pair.get(frozenset((row["clip_id"], row["other"])), [])
+            kind = tuple(sorted({match["method"] for match in rows}))
+            kinds[kind].append((row["clip_id"], row["other"], rows))
+    chosen = [pairs[turn] for turn in range(PAIRS) for _, pairs in sorted(kinds.items()) if turn < len(pairs)]
+    return [_pair(build, a, b, rows, fate, fate) for a, b, rows in chosen[:PAIRS]]
+
+
+def _pair(
+    build: Build, a: str, b: str, rows: Sequence[dict[str, Any]], fate: str | None, outcome: str
+) -> dict[str, Any]:
+    words = [_words(row) for row in rows if row["outcome"] != "different"] or ["through other clips"]
+    return {"outcome": outcome, "fate": fate, "words": "; ".join(words), "a": build.side(a), "b": build.side(b)}
+
+
+def _words(row: dict[str, Any]) -> str:
+    parts = [row["method"]]
+    if row["overlap_s"] is not None:
+        parts.append(f"{row['overlap_s']:.1f} s in common")
+    if row["offset_s"] is not None:
+        parts.append(f"shifted by {abs(row['offset_s']):.2f} s")
+    if row["score"] is not None:
+        parts.append(f"score {row['score']:.3f}")
+    return ", ".join(parts)
+
+
+def _samples(build: Build) -> list[dict[str, Any]]:
+    """One clip a dataset and split, in turn, with its picture."""
+    families: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in build.first.values():
+        families[row["dataset"], row["split"]].append(row)
+    turns = [rows[turn] for turn in range(SAMPLES) for _, rows in sorted(families.items()) if turn < len(rows)]
+    samples = []
+    for row in turns[:SAMPLES]:
+        sound = build.wave(row["clip_id"], seconds=12.0)
+        if sound is not None:
+            samples.append(
+                {
+                    "clip_id": row["clip_id"],
+                    "caption": first_caption(row["captions"]),
+                    "seconds": f"{row['duration_s']:.1f}",
+                    "licence": row["licence"],
+                    "picture": spectrogram(*sound),
+                    "sound": player(*sound),
+                }
+            )
+    return samples
+
+
+def _kind(caption: dict[str, Any]) -> str:
+    timed = ", with times" if caption["onset"] is not None else ""
+    return f"{caption['kind']}{timed}" + (", taken over" if caption["source"] else "")
+
+
+def _notes(build: Build) -> list[tuple[str, int]]:
+    notes = [note.partition(":")[0] for clip in build.catalogue.values() for note in clip["notes"] or []]
+    return ranked(notes) if notes else []
+
+
+def _settings(dataset: dict[str, Any]) -> list[tuple[str, str]]:
+    plain = [(name, json.dumps(value, ensure_ascii=False)) for name, value in sorted(dataset["settings"].items())]
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(dataset["versions"].items()))
+    return [*plain, ("versions", versions), ("format", str(dataset["format"]))]

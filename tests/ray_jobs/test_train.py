@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from tests.training.small_runs import REPOSITORY, TREE, lines, run_ranks, write_sounds
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "DS_ACCELERATOR": "cpu"}
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "ray_jobs/train.py", *arguments],
+        cwd=REPOSITORY,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_a_wrong_recipe_is_refused_before_ray_starts(tmp_path: Path) -> None:
+    process = start(["demo", f"--shards={tmp_path}", f"--run={tmp_path / 'run'}", "--set", "optimizer.lrr=1"])
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "did you mean 'lr'" in out
+
+
+@pytest.mark.slow
+def test_a_killed_worker_changes_nothing_but_time(tmp_path: Path) -> None:
+    build, recipe = tmp_path / "build", tmp_path / "recipe.yaml"
+    write_sounds(build)
+    more = ["checkpoint.every=5", "optimizer.epochs=30"]
+    recipe.write_text(yaml.safe_dump(TREE))
+    alone = run_ranks(1, build, {"alone": more}, tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    sets = [word for override in more for word in ("--set", override)]
+    process = start(
+        [str(recipe), f"--shards={build}", f"--run={tmp_path / 'run'}", "--workers=2", "--address=local", *sets]
+    )
+    victim = _rank(process, tmp_path / "run", after=12)
+    victim.kill()
+    out, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, out
+    ours, reference = lines(tmp_path / "run"), lines(tmp_path / "alone")
+    assert [line["step"] for line in ours] == [line["step"] for line in reference]
+    for one, other in zip(reference, ours, strict=True):
+        assert one["batch"] == other["batch"]
+        assert other["loss"] == pytest.approx(one["loss"], abs=1e-3)
+    assert (tmp_path / "run/export/config.json").is_file()
+
+
+def _rank(process: subprocess.Popen[str], run: Path, after: int) -> psutil.Process:
+    """One of the job's ranks, once the run has taken ``after`` steps."""
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and process.poll() is None:
+        if (run / "metrics.jsonl").is_file() and len(lines(run)) >= after:
+            found = [each for each in psutil.Process(process.pid).children(recursive=True) if _is_rank(each)]
+            if found:
+                return found[-1]
+        time.sleep(0.1)
+    process.kill()
+    raise AssertionError(f"no rank came so far: {process.communicate()[0][-3000:]}")
+
+
+def _is_rank(process: psutil.Process) -> bool:
+    try:
+        return "TrainWorker" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False

@@ -1,0 +1,36 @@
+"""A finished build that tests read and copy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sharding.build import BuildSettings, build
+from sharding.fates import FateSettings
+from sharding.leaks import parse_protect
+from sharding.plan import PlanSettings
+from sharding.probe import ProbeSettings
+from sharding.runners import LocalRunner
+from tests.sharding.corpora import write_corpus
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+def settings_for(corpus: Path, shard_bytes: int = 400_000) -> BuildSettings:
+    return BuildSettings(
+        sources={"mine": str(corpus)},
+        probe=ProbeSettings(window_s=10.0, hop_s=10.0, tail_s=2.0),
+        fates=FateSettings(protect=parse_protect("mine/test")),
+        plan=PlanSettings(shard_bytes=shard_bytes),
+    )
+
+
+@pytest.fixture(scope="session")
+def built(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("build") / "out"
+    build(settings_for(corpus), str(out), LocalRunner(1))
+    return out

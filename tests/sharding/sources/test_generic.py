@@ -1,0 +1,100 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from sharding.errors import InputError
+from sharding.sources.base import normalised_identity
+from sharding.sources.generic import read
+from sharding.storage import Storage
+from tests.sharding.sources.trees import archive, by_id, table, texts, touch
+
+
+def catalogue(root: Path) -> dict:
+    return by_id(read(Storage(root), "mine").catalogue)
+
+
+def test_a_csv_of_captions(tmp_path: Path) -> None:
+    table(
+        tmp_path / "clips.csv",
+        "path,captions,identity,split,licence,start_s,end_s",
+        [
+            ["a/rain.v1.wav", '["one", "two"]', "freesound:7", "train", "CC0", "1.5", "9"],
+            ["dog.mp3", "a plain text", "", "", "", "", ""],
+        ],
+    )
+    touch(tmp_path, "a/rain.v1.wav", "extra.flac")
+    found = read(Storage(tmp_path), "mine")
+    rows = by_id(found.catalogue)
+    rain, dog = rows["mine/train/rain.v1"], rows["mine/all/dog"]
+    assert texts(rain) == ["one", "two"] and rain["interval"] == {"start": 1.5, "end": 9.0}
+    assert rain["identity"] == "freesound:7" and rain["licence"] == "CC0" and rain["path"] == "a/rain.v1.wav"
+    assert texts(dog) == ["a plain text"] and dog["problem"] == "missing" and dog["split"] == "all"
+    assert found.orphans["path"].to_pylist() == ["extra.flac"]
+
+
+def test_json_lines_and_numbered_captions(tmp_path: Path) -> None:
+    lines = [{"path": "a.wav", "captions": ["one", "two"]}, {"path": "b.wav", "caption_2": "y", "caption_1": "x"}]
+    (tmp_path / "clips.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    rows = catalogue(tmp_path)
+    assert texts(rows["mine/all/a"]) == ["one", "two"] and texts(rows["mine/all/b"]) == ["x", "y"]
+
+
+def test_files_of_one_name_get_ids_of_their_own(tmp_path: Path) -> None:
+    table(tmp_path / "clips.csv", "path,captions", [["a/1.wav", "x"], ["b/1.wav", "y"], ["c.wav", "z"], ["c.mp3", "w"]])
+    assert list(catalogue(tmp_path)) == ["mine/all/a/1", "mine/all/b/1", "mine/all/c.wav", "mine/all/c.mp3"]
+
+
+def test_several_rows_of_one_file_are_one_clip(tmp_path: Path) -> None:
+    table(tmp_path / "clips.csv", "path,captions", [["a.wav", "x"], ["a.wav", "y"], ["a.wav", "X"]])
+    assert texts(catalogue(tmp_path)["mine/all/a"]) == ["x", "y"]
+
+
+def test_paths_that_climb_and_members_of_archives(tmp_path: Path) -> None:
+    archive(tmp_path / "in/sounds.zip", "m.wav")
+    table(
+        tmp_path / "in/clips.csv",
+        "path,captions",
+        [["../secret.wav", "x"], ["/etc/x.wav", "y"], ["sounds.zip!/m.wav", "z"]],
+    )
+    touch(tmp_path, "secret.wav")
+    rows = catalogue(tmp_path / "in")
+    assert [row["problem"] for row in rows.values()] == ["out_of_root", "out_of_root", None]
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        (["a.wav", '["open', "", ""], "captions begin like a JSON list"),
+        (["a.wav", "x", "117790", ""], "the identity names no source"),
+        (["a.wav", "x", "", "soon"], "start_s is not a number"),
+        (["", "x", "", ""], "no path"),
+    ],
+)
+def test_defects_name_the_row(tmp_path: Path, row: list, what: str) -> None:
+    table(tmp_path / "clips.csv", "path,captions,identity,start_s", [["ok.wav", "x", "", ""], row])
+    with pytest.raises(InputError, match=what) as caught:
+        read(Storage(tmp_path), "mine")
+    assert caught.value.row == 3 and caught.value.remedy
+
+
+def test_a_folder_without_a_table(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"neither clips\.csv nor clips\.jsonl"):
+        read(Storage(tmp_path), "mine")
+
+
+@pytest.mark.parametrize(
+    ("written", "identity"),
+    [
+        ("freesound:007", "freesound:7"),
+        ("https://freesound.org/people/ann/sounds/117790/", "freesound:117790"),
+        ("https://www.youtube.com/watch?v=r1nicOVtvkQ&t=130", "youtube:r1nicOVtvkQ@130.000"),
+        ("YouTube:r1nicOVtvkQ@130", "youtube:r1nicOVtvkQ@130.000"),
+        ("https://youtu.be/r1nicOVtvkQ", "youtube:r1nicOVtvkQ"),
+        ("bbc:NHU05051026", "bbc:NHU05051026"),
+        ("Not found", None),
+        ("", None),
+    ],
+)
+def test_identities_have_one_spelling(written: str, identity: str | None) -> None:
+    assert normalised_identity(written) == identity

@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sharding.errors import InputError
+from sharding.manifest import Manifest
+from tests.training.small_runs import SOUNDS, lines, run_ranks, small_recipe, sound, write_sounds
+from training import checkpoint, export
+from training.distributed import Group
+from training.engine import ranks
+from training.evaluation.run import encoders_of, evaluate
+from training.fit import fit
+from training.search import search
+
+SAME = ("step", "epoch", "loss", "lr", "grad_norm", "batch")
+SOME_OF_ALL = [
+    "text.dropout=0.1",
+    "audio.dropout=0.1",
+    "optimizer.rates={'head.*': 3.0}",
+    "optimizer.layer_decay=0.8",
+    "engine.ema=0.9",
+    "loss.trainable_tau=true",
+    "checkpoint.every=2",
+]
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("build")
+    write_sounds(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def group() -> Iterator[Group]:
+    with ranks() as alone:
+        yield alone
+
+
+@pytest.fixture(scope="module")
+def learned(build: Path, group: Group, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that learns six kinds of sound."""
+    folder = tmp_path_factory.mktemp("run") / "learned"
+    overrides = ["optimizer.epochs=30", "optimizer.lr=5e-3", "validation.split=clotho/evaluation"]
+    overrides += ["validation.every=40", "checkpoint.every=40", "data.masking.time_masks=0", "audio.patchout_freq=0"]
+    fit(small_recipe(overrides), Manifest.open(build), folder, group)
+    return folder
+
+
+def figures(run: Path) -> list[dict[str, Any]]:
+    return [{name: line[name] for name in SAME} for line in lines(run)]
+
+
+def test_a_run_learns_and_logs(learned: Path) -> None:
+    log = lines(learned)
+    assert [line["step"] for line in log] == list(range(120))
+    assert all(line["applied"] and 0 <= line["data_wait"] <= 1 and line["clips_per_s"] > 0 for line in log)
+    assert {"alignment", "uniformity", "tau"} <= log[0].keys()
+    last = log[-1]["validation"]
+    assert last["text_to_audio/mAP@10"] > 1.5 * last["text_to_audio/chance_mAP@10"]
+    kept = [path.name for path in checkpoint.steps(learned / "checkpoints")]
+    assert kept[-2:] == ["step-000000080", "step-000000120"]
+
+
+def test_an_export_loads_in_one_call_and_knows_the_sounds(learned: Path) -> None:
+    retriever = export.load(learned / "export")
+    draw = np.random.default_rng(5)
+    waves = [torch.from_numpy(sound(kind, 1.5, draw).astype(np.float32)) for kind in range(len(SOUNDS))]
+    sides = [retriever.encode_wave(wave)[0] for wave in waves]
+    scores = retriever.score(retriever.encode_texts([f"A {name} is heard!" for name in SOUNDS]), (torch.cat(sides),))
+    assert scores.shape == (6, 6)
+    assert (scores.argmax(1) == torch.arange(6)).sum() >= 3
+    assert "clotho/development" in (learned / "export/README.md").read_text()
+
+
+def test_an_export_is_the_best_checkpoint(learned: Path) -> None:
+    log = {
+        line["step"] + 1: line["validation"]["text_to_audio/mAP@10"] for line in lines(learned) if "validation" in line
+    }
+    config = json.loads((learned / "export/config.json").read_text())
+    assert log[config["step"]] == max(log.values())
+    best = export.open_checkpoint(checkpoint.load(learned / f"checkpoints/step-{config['step']:09d}"))
+    exported = export.load(learned / "export")
+    for name, value in exported.model.state_dict().items():
+        assert torch.equal(value, best.model.state_dict()[name]), name
+
+
+def test_evaluation_repeats_the_validation_in_training(learned: Path, build: Path, group: Group) -> None:
+    retriever = export.open_model(learned)
+    result = evaluate(
+        encoders_of(retriever.model, torch.device("cpu")),
+        Manifest.open(build),
+        "clotho/evaluation",
+        retriever.recipe.data,
+        retriever.audio_input,
+        retriever.tokenizer,
+        group,
+        relevance={"A whistle is heard.": ["clip 1001.x.wav", "clip 1007.x.wav"]},
+    )
+    validation = json.loads((learned / "export/config.json").read_text())["validation"]
+    for direction in ("text_to_audio", "audio_to_text"):
+        for name, value in result[direction].items():
+            assert value == pytest.approx(validation[f"{direction}/{name}"]), (direction, name)
+    assert (result["clips"], result["captions"], result["queries"]) == (9, 18, 1)
+    assert result["text_to_audio_multiple"]["chance_R@1"] == pytest.approx(2 / 9)
+
+
+def test_search_shows_what_it_found(learned: Path, build: Path) -> None:
+    retriever = export.load(learned / "export")
+    found = search(retriever, Manifest.open(build), ["hiss", "a rising tone"], top=4)
+    assert list(found) == ["hiss", "a rising tone"]
+    for hits in found.values():
+        assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
+        assert len({hit["clip_id"] for hit in hits}) == 4
+        assert all(hit["shard"].endswith(".tar") and hit["captions"] for hit in hits)
+    only = search(retriever, Manifest.open(build), ["hiss"], split="clotho/evaluation", top=50)["hiss"]
+    assert len(only) == 9
+    with pytest.raises(InputError):
+        search(retriever, Manifest.open(build), ["hiss"], top=0)
+
+
+def test_a_killed_run_goes_on_bit_for_bit(build: Path, group: Group, tmp_path: Path) -> None:
+    recipe = small_recipe(SOME_OF_ALL)
+    fit(recipe, Manifest.open(build), tmp_path / "whole", group)
+    killed = run_ranks(1, build, {"killed": SOME_OF_ALL}, tmp_path, die_after=4)
+    assert killed.returncode == -signal.SIGKILL
+    with (tmp_path / "killed/metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "loss"')  # a line that the kill cut short
+    assert len(figures_of_whole_lines(tmp_path / "killed")) == 4
+    assert fit(recipe, Manifest.open(build), tmp_path / "killed", group)["resumed_from"] == 4
+    assert figures(tmp_path / "killed") == figures(tmp_path / "whole")
+    ends = [checkpoint.load(checkpoint.find(tmp_path / name)) for name in ("whole", "killed")]
+    reference, tensors = ({**end.model(), **_flat(end.moments())} for end in ends)
+    assert tensors.keys() == reference.keys()
+    assert all(torch.equal(tensors[name], reference[name]) for name in reference)
+
+
+def figures_of_whole_lines(run: Path) -> list[str]:
+    return [line for line in (run / "metrics.jsonl").read_text().splitlines() if line.endswith("}")]
+
+
+def _flat(moments: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    return {f"{moment}/{name}": value for moment, named in moments.items() for name, value in named.items()}
+
+
+def test_a_damaged_checkpoint_is_passed_over(build: Path, group: Group, tmp_path: Path) -> None:
+    recipe = small_recipe(["checkpoint.every=2", "optimizer.steps=6", "optimizer.warmup_epochs=0"])
+    fit(recipe, Manifest.open(build), tmp_path / "run", group)
+    before = figures(tmp_path / "run")
+    newest = checkpoint.steps(tmp_path / "run/checkpoints")[-1]
+    (newest / checkpoint.MODEL).write_bytes(b"broken")
+    assert fit(recipe, Manifest.open(build), tmp_path / "run", group)["resumed_from"] == 4
+    assert figures(tmp_path / "run") == before
+
+
+def test_another_recipe_does_not_go_on(build: Path, group: Group, tmp_path: Path) -> None:
+    fit(small_recipe(["optimizer.steps=1"]), Manifest.open(build), tmp_path / "run", group)
+    with pytest.raises(InputError, match=r"optimizer\.lr: 0\.001 -> 0\.01"):
+        fit(small_recipe(["optimizer.steps=1", "optimizer.lr=0.01"]), Manifest.open(build), tmp_path / "run", group)
+
+
+def test_what_is_not_finite_stops_or_is_left_out(build: Path, group: Group, tmp_path: Path) -> None:
+    wild = ["optimizer.name=sgd", "optimizer.clip=0", "optimizer.lr=1e38", "optimizer.warmup_epochs=0"]
+    with pytest.raises(InputError, match="not finite"):
+        fit(small_recipe([*wild, "engine.zero=0"]), Manifest.open(build), tmp_path / "stop", group)
+    culprit = json.loads((tmp_path / "stop/nonfinite.jsonl").read_text().splitlines()[0])
+    assert len(culprit["keys"]) == 6
+    for zero in (0, 1, 3):
+        folder = tmp_path / f"skip{zero}"
+        fit(small_recipe([*wild, "engine.nonfinite=skip", f"engine.zero={zero}"]), Manifest.open(build), folder, group)
+        log = lines(folder)
+        assert len(log) == 8
+        assert not log[-1]["applied"]
+        state = checkpoint.load(checkpoint.find(folder)).state
+        assert state["updates"] == sum(line["applied"] for line in log)
+
+
+def test_freezing_by_name_and_by_depth(build: Path, group: Group, tmp_path: Path) -> None:
+    recipe = small_recipe(["optimizer.steps=2", "optimizer.freeze=['text.*']", "optimizer.freeze_below={audio: 1}"])
+    first, second = tmp_path / "first", tmp_path / "second"
+    fit(recipe, Manifest.open(build), second, group)
+    fit(
+        small_recipe(["optimizer.steps=1", "optimizer.lr=1e-30", "optimizer.final_lr=0"]),
+        Manifest.open(build),
+        first,
+        group,
+    )
+    before, after = (checkpoint.load(checkpoint.find(folder)).model() for folder in (first, second))
+    moved = {name for name, value in after.items() if not torch.allclose(value, before[name], atol=1e-12)}
+    assert moved and all(name.startswith(("audio.net.blocks.1.", "audio.net.norm", "head.")) for name in moved)
+    with pytest.raises(InputError, match="no parameter has such a name"):
+        fit(small_recipe(["optimizer.freeze=['txt.*']"]), Manifest.open(build), tmp_path / "third", group)
+
+
+def test_the_averaged_weights_are_exported(build: Path, group: Group, tmp_path: Path) -> None:
+    fit(small_recipe(["optimizer.steps=3", "engine.ema=0.5"]), Manifest.open(build), tmp_path, group)
+    found = checkpoint.load(checkpoint.find(tmp_path))
+    average = found.moments()["average"]
+    exported = export.load(tmp_path / "export").model.state_dict()
+    name = "head.audio_projection.weight"
+    assert torch.equal(exported[name], average[name])
+    assert not torch.equal(exported[name], found.model()[name])
+
+
+def test_dropout_is_replayed_by_the_cached_step(build: Path, group: Group, tmp_path: Path) -> None:
+    # one chunk as large as the batch draws what the plain step draws
+    noisy = ["text.dropout=0.3", "audio.dropout=0.3", "optimizer.steps=3", "optimizer.clip=0"]
+    for name, more in (("plain", []), ("cached", ["engine.chunk=6"])):
+        fit(small_recipe(noisy + more), Manifest.open(build), tmp_path / name, group)
+    plain, cached = figures(tmp_path / "plain"), figures(tmp_path / "cached")
+    for one, other in zip(plain, cached, strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], abs=1e-6)
+        assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-5)
+
+
+MATRIX = {
+    f"zero {zero} {'cached' if chunk else 'plain'} {loss} {head}": [
+        f"engine.zero={zero}",
+        f"engine.chunk={chunk}",
+        f"loss={{name: {loss}, trainable_tau: true}}",
+        f"head={{name: {head}, dim: 16{', heads: 2' if head != 'dual' else ''}}}",
+        "data.batch_size=7",
+        "optimizer.name=sgd",
+        "optimizer.lr=0.05",
+        "optimizer.clip=0.5",
+        "optimizer.steps=4",
+        "optimizer.rates={'head.*': 3.0}",
+        "optimizer.layer_decay=0.8",
+        "optimizer.freeze_below={audio: 1}",
+    ]
+    for zero in range(4)
+    for chunk in (0, 2)
+    for loss in ("ntxent", "siglip")
+    for head in ("dual",)
+}
+
+
+@pytest.mark.slow
+def test_any_ranks_and_stage_train_alike(build: Path, tmp_path: Path) -> None:
+    for world in (1, 2, 3, 4):
+        done = run_ranks(world, build, MATRIX, tmp_path / str(world), timeout=900)
+        assert done.returncode == 0, done.stderr[-3000:]
+    for name in MATRIX:
+        plain = tmp_path / "1" / f"zero 0 plain {name.split()[3]} {name.split()[4]}"
+        reference, weights = figures(plain), checkpoint.load(checkpoint.find(plain)).model()
+        for world in (1, 2, 3, 4):
+            reached = checkpoint.load(checkpoint.find(tmp_path / str(world) / name)).model()
+            for parameter, value in weights.items():
+                assert torch.allclose(reached[parameter], value, atol=1e-5), (name, world, parameter)
+            for one, other in zip(reference, figures(tmp_path / str(world) / name), strict=True):
+                assert other["batch"] == one["batch"]
+                assert other["loss"] == pytest.approx(one["loss"], abs=1e-5), (name, world)
+                assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-4), (name, world)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_under_any_other_topology(build: Path, tmp_path: Path) -> None:
+    calm = [setting for setting in SOME_OF_ALL if "dropout" not in setting]
+    calm += ["validation.split=clotho/evaluation", "validation.every=8", "validation.batch=2"]
+    whole = run_ranks(1, build, {"whole": calm}, tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    reference = figures(tmp_path / "whole")
+    for before, after in (((1, 1), (3, 2)), ((2, 3), (1, 0)), ((3, 0), (2, 3)), ((2, 2), (2, 1))):
+        name = f"{before} to {after}"
+        run_ranks(before[0], build, {name: [*calm, f"engine.zero={before[1]}"]}, tmp_path, die_after=4)
+        assert len(lines(tmp_path / name)) == 4
+        done = run_ranks(after[0], build, {name: [*calm, f"engine.zero={after[1]}"]}, tmp_path)
+        assert done.returncode == 0, done.stderr
+        for one, other in zip(reference, figures(tmp_path / name), strict=True):
+            assert (other["step"], other["batch"], other["lr"]) == (one["step"], one["batch"], one["lr"])
+            assert other["loss"] == pytest.approx(one["loss"], abs=1e-5), name
+        validations = [lines(tmp_path / run)[-1]["validation"] for run in ("whole", name)]
+        assert validations[1] == pytest.approx(validations[0], abs=1e-6), name
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment(build: Path, tmp_path: Path) -> None:
+    """Not at a checkpoint's end but anywhere, writing included."""
+
+    steps = ["checkpoint.every=1", *SOME_OF_ALL[:-1]]
+    assert run_ranks(2, build, {"whole": steps}, tmp_path).returncode == 0
+    job = json.dumps({"build": str(build), "out": str(tmp_path), "cases": {"killed": steps}, "die_after": 0})
+    draw = np.random.default_rng(0)
+    for _ in range(6):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+        process = subprocess.Popen(
+            [*command, "--module", "tests.training.small_runs", job],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            process.wait(timeout=float(draw.uniform(6, 9)))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    done = run_ranks(2, build, {"killed": steps}, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert figures(tmp_path / "killed") == figures(tmp_path / "whole")
+    assert all(math.isfinite(line["loss"]) for line in figures(tmp_path / "killed"))
