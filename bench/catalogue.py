@@ -5,7 +5,7 @@
 Synthesises the four datasets' tables in their published form and size (Clotho 5,929 clips, AudioCaps 51,308,
 WavCaps 403,050, TACOS 12,358) and folders that hold a part of the audio as empty files, then catalogues them in
 one fresh process.  Where FOLDER (default: ``$EARSHOT_DATA/metadata``) has the real SoundBible table, WavCaps rows
-vary its texts.  With aac-datasets in ``.venv-peers``, its readers parse the same Clotho and AudioCaps tables.
+take their texts from it.
 The target: under a minute and under 2 GiB.
 """
 
@@ -35,7 +35,6 @@ TABLES = {
 TACOS = 12358
 VIDEO = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 WORDS = ("dog", "rain", "roof", "car", "people", "talk", "wind", "distant", "loud", "while", "passes", "and")
-PEERS = Path(__file__).resolve().parent.parent / ".venv-peers/bin/python"
 
 # Runs in a process of its own, so that the peak is the catalogue's and not the synthesis'.
 MEASURED = """
@@ -49,23 +48,11 @@ read, cpu = time.perf_counter() - start, time.process_time() - start_cpu
 start = time.perf_counter()
 matches = identity_matches(catalogue.table)
 print(json.dumps({
-    "clips": catalogue.table.num_rows, "seconds": read, "cpu_seconds": cpu, "match_seconds": time.perf_counter() - start,
+    "clips": catalogue.table.num_rows, "seconds": read, "cpu_seconds": cpu,
+    "match_seconds": time.perf_counter() - start,
     "pairs": matches.num_rows, "orphans": catalogue.orphans.num_rows,
     "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
 }))
-"""
-
-PEER = """
-import json, sys, time
-from aac_datasets.datasets.functional.audiocaps import load_audiocaps_dataset
-from aac_datasets.datasets.functional.clotho import load_clotho_dataset
-roots = json.loads(sys.argv[1])
-start = time.perf_counter()
-for subset in ("dev", "val", "eval"):
-    load_clotho_dataset(roots["clotho"], subset, verbose=0)
-for subset in ("train", "val", "test"):
-    load_audiocaps_dataset(roots["audiocaps"], subset, verbose=0)
-print(json.dumps({"seconds": time.perf_counter() - start}))
 """
 
 
@@ -77,8 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         roots = synthesise(Path(folder), 20 if args.quick else 1, args.metadata)
-        ours = _measure(sys.executable, MEASURED, roots)
-        peer = _measure(str(PEERS), PEER, roots) if PEERS.exists() else None
+        ours = _measure(roots)
     result = {**ours, "quick": args.quick, "clips_per_second": ours["clips"] / ours["seconds"]}
     rows = [
         ("clips catalogued", f"{ours['clips']:,}"),
@@ -86,19 +72,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         ("pairs by id", f"{ours['match_seconds']:.1f} s ({ours['pairs']:,} pairs)"),
         ("peak memory", f"{ours['peak_gib']:.2f} GiB"),
     ]
-    if peer:
-        small = {name: roots[name] for name in ("clotho", "audiocaps")}
-        with_peer = _measure(sys.executable, MEASURED, small) if Path(small["clotho"]).exists() else None
-        rows.append(("aac-datasets, Clotho and AudioCaps", f"{peer['seconds']:.1f} s"))
-        if with_peer:
-            result["peer_ratio"] = peer["seconds"] / with_peer["seconds"]
     for name, value in rows:
         print(f"{name:36} {value:>40}")
     print(json.dumps(result))
 
 
-def _measure(python: str, program: str, roots: dict[str, str]) -> dict[str, Any]:
-    done = subprocess.run([python, "-c", program, json.dumps(roots)], check=True, stdout=subprocess.PIPE, text=True)
+def _measure(roots: dict[str, str]) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, json.dumps(roots)], check=True, stdout=subprocess.PIPE, text=True
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -6,7 +6,7 @@ positives and pairs that are left out, by ids.  The floor is four products of th
 again, and two gradients.  Each measurement has a process of its own; memory is the peak above the inputs.  The
 ratios are of processor seconds where there is no GPU: a machine that others use changes them little.
 
-    python -m bench.loss [--quick] [--samples 1024 4096 16384] [--dim 1024] [--rounds 3]
+    python -m bench.loss [--quick] [--samples 1024 4096 16384] [--dim 1024] [--rounds 3] [--threads 1]
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, nargs="+", default=[1024, 4096, 16384])
     parser.add_argument("--dim", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3, help="the fastest counts")
+    parser.add_argument("--threads", type=int, default=1, help="of torch, on a CPU")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.samples, arguments.rounds = [2048], 2
@@ -45,7 +46,7 @@ def main() -> None:
     for samples in arguments.samples:
         seconds: dict[str, float] = {}
         for way in WAYS:
-            wall, processor, peak, loss = _apart(way, samples, arguments.dim, arguments.rounds)
+            wall, processor, peak, loss = _apart(way, samples, arguments)
             seconds[way] = wall if torch.cuda.is_available() else processor
             shown = f"{wall:>9.3f} {processor:>9.3f} {peak:>9.0f} {loss:>10.5f}"
             print(f"{samples:>8} {way:>12} {shown}", flush=True)
@@ -55,15 +56,16 @@ def main() -> None:
     print(json.dumps(ratios))
 
 
-def _apart(way: str, samples: int, dim: int, rounds: int) -> tuple[float, float, float, float]:
+def _apart(way: str, samples: int, arguments: argparse.Namespace) -> tuple[float, float, float, float]:
     """Measure in a fresh process, so that memory of one way is not memory of another."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(measure, (way, samples, dim, rounds))
+        return pool.apply(measure, (way, samples, arguments.dim, arguments.rounds, arguments.threads))
 
 
-def measure(way: str, samples: int, dim: int, rounds: int) -> tuple[float, float, float, float]:
+def measure(way: str, samples: int, dim: int, rounds: int, threads: int) -> tuple[float, float, float, float]:
     """Fastest round's seconds and processor seconds, peak MB above the inputs, and the loss."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
     audio = F.normalize(torch.randn(samples, dim, device=device), dim=-1)
     text = F.normalize(audio + 0.05 * torch.randn_like(audio), dim=-1).requires_grad_()

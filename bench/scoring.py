@@ -5,7 +5,7 @@ Attention heads stand against the same head written with torch.nn.MultiheadAtten
 all their pairs and the gradients of the sides.  The plain form is measured where it fits and extrapolated
 by pairs, marked `*`, beyond.  Each measurement has a process of its own; memory is the peak above the inputs.
 
-    python -m bench.scoring [--quick] [--samples 32 128 1024] [--dim 1024]
+    python -m bench.scoring [--quick] [--samples 32 128 1024] [--dim 1024] [--threads 1]
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=1024)
     parser.add_argument("--largest-plain", type=int, default=128, help="beyond, the plain form is extrapolated")
     parser.add_argument("--largest-coattention", type=int, default=32, help="beyond, it is extrapolated")
+    parser.add_argument("--threads", type=int, default=1, help="of torch, on a CPU")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.samples, arguments.dim, arguments.largest_coattention = [32], 256, 8
@@ -50,7 +51,7 @@ def main() -> None:
     for samples, way in itertools.product(arguments.samples, WAYS):
         fits = min(samples, limits.get(way, samples))
         if (way, fits) not in measured:
-            measured[way, fits] = _apart(way, fits, arguments.dim)
+            measured[way, fits] = _apart(way, fits, arguments)
         wall, processor, peak = measured[way, fits]
         growth = (samples / fits) ** 2
         seconds[way, samples] = processor * growth
@@ -67,14 +68,15 @@ def main() -> None:
     print(json.dumps(ratios))
 
 
-def _apart(way: str, samples: int, dim: int) -> tuple[float, float, float]:
+def _apart(way: str, samples: int, arguments: argparse.Namespace) -> tuple[float, float, float]:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(measure, (way, samples, dim))
+        return pool.apply(measure, (way, samples, arguments.dim, arguments.threads))
 
 
-def measure(way: str, samples: int, dim: int) -> tuple[float, float, float]:
+def measure(way: str, samples: int, dim: int, threads: int) -> tuple[float, float, float]:
     """Seconds, processor seconds (seconds on a GPU), and peak MB above the inputs."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
     run = WAYS[way](dim, device)
     run(*_inputs(4, dim, device))

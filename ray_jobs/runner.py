@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sharding.errors import InputError
+from sharding.storage import is_full
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-RETRIES = 3  # of a task whose worker or node dies, or whose storage fails; for memory, see _start
+TRIES = 4  # of a task whose worker or node dies, is killed for memory, or whose storage fails
 AHEAD = 2  # tasks a CPU that are handed out at once
 
 
@@ -42,28 +44,67 @@ class RayRunner:
         except ConnectionError as error:
             raise InputError("no Ray cluster answers", value=self.address, remedy="`ray start --head`") from error
 
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        """Results as they come; the next task is handed out when one is through."""
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Results as they come; the next task is handed out when one is through.
+
+        Raises:
+            InputError: a task's worker died ``TRIES`` times.
+            Exception: what the function raised, as it would have come from this process.
+        """
         self._start()
         import ray
+        from ray.util.metrics import Counter
 
-        # kills for lack of memory are retried for ever unless the cluster runs with RAY_task_oom_retries
-        task = ray.remote(num_cpus=1, max_retries=RETRIES, retry_exceptions=[OSError])(function)
-        waiting = iter(items)
-        running: list[ray.ObjectRef] = []
+        # Ray's own retries are off: those of tasks that were killed for memory have no end
+        task = ray.remote(num_cpus=1, max_retries=0)(_apply)
+        shared = ray.put(function)  # it travels once a node, not with every item
+        finished = Counter("earshot_tasks_finished", "Tasks of a shard build that are through", ("work",))
+        running: dict[Any, tuple[Item, int]] = {}
+
+        def finish_one() -> Iterator[Result]:
+            done, _ = ray.wait(list(running), num_returns=1)
+            item, tries = running.pop(done[0])
+            try:
+                result = ray.get(done[0])
+            except ray.exceptions.RayError as error:
+                _raise_lasting(error, tries)
+                running[task.remote(shared, item)] = (item, tries + 1)
+                return
+            finished.inc(1, {"work": _name(function)})
+            yield result
+
         limit = max(1, int(AHEAD * ray.cluster_resources().get("CPU", 1)))
         try:
-            while True:
-                while len(running) < limit and (item := next(waiting, None)) is not None:
-                    running.append(task.remote(item))
-                if not running:
-                    return
-                done, running = ray.wait(running, num_returns=1)
-                try:
-                    yield ray.get(done[0])
-                except ray.exceptions.RayTaskError as error:
-                    # the error itself, as it would have come from this process
-                    raise (error.cause or error) from None
+            for item in items:
+                running[task.remote(shared, item)] = (item, 1)
+                while len(running) >= limit:
+                    yield from finish_one()
+            while running:
+                yield from finish_one()
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)
+
+
+def _apply(function: Callable[[Item], Result], item: Item) -> Result:
+    return function(item)
+
+
+def _raise_lasting(error: Exception, tries: int) -> None:
+    """Raise what another try will not mend; return where one may."""
+    import ray
+
+    if isinstance(error, ray.exceptions.RayTaskError):
+        cause = error.cause or error
+        if not isinstance(cause, OSError) or is_full(cause) or tries == TRIES:
+            raise cause from None
+    elif tries == TRIES:
+        raise InputError(
+            f"a worker on the cluster died {TRIES} times at the same task: {type(error).__name__}",
+            remedy="is there memory left on the nodes? the same command goes on where it was",
+        ) from error
+
+
+def _name(function: Any) -> str:
+    inner = function.func if isinstance(function, functools.partial) else function
+    return str(getattr(inner, "__name__", "work")).strip("_")

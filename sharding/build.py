@@ -8,41 +8,41 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
-import fcntl
 import functools
 import hashlib
 import json
-import os
 import platform
-import socket
+import sys
+import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from sharding.catalogue import build_catalogue
+from sharding.catalogue import Catalogue, build_catalogue
+from sharding.claim import claim, settle
 from sharding.errors import InputError
 from sharding.fates import FateSettings, decide
 from sharding.leaks import identity_matches, listed, read_exclusion_list
-from sharding.manifest import dataset_checksum, read_dataset
+from sharding.manifest import dataset_bytes, dataset_checksum, read_dataset
 from sharding.matching import MatchSettings, find_matches
-from sharding.plan import PlanSettings, make_plan, plan_hash
+from sharding.plan import PLAN, PlanSettings, make_plan, plan_hash
 from sharding.probe import PackReader, ProbeSettings, probe_batch
 from sharding.progress import Progress
+from sharding.retry import KEPT, KNOWN, choose, finish_reopening, read_facts, reopen, unwritten, unwritten_pack
 from sharding.runners import Runner
-from sharding.schema import FACTS, FATES, FORMAT_VERSION
-from sharding.storage import Storage
-from sharding.writing import record_name, write_shard
+from sharding.schema import FATES, FORMAT_VERSION
+from sharding.storage import Storage, is_full
+from sharding.writing import record_name, task_name, write_shard
 
 BATCH_CLIPS = 64
 BATCH_SECONDS = 1200.0
 _GUESS_S = 10.0  # duration of a clip whose tables do not tell it
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,9 @@ class BuildSettings:
         return dict(json.loads(json.dumps(settings, default=sorted)))
 
 
-def build(settings: BuildSettings, out_url: str, runner: Runner, new_plan: bool = False) -> dict[str, Any]:
+def build(
+    settings: BuildSettings, out_url: str, runner: Runner, new_plan: bool = False, retry: str | None = None
+) -> dict[str, Any]:
     """Build shards, or go on with a build that was interrupted.
 
     Args:
@@ -78,6 +80,8 @@ def build(settings: BuildSettings, out_url: str, runner: Runner, new_plan: bool 
         out_url: OUT, local or in an object store.
         runner: where batches are probed and shards written.
         new_plan: where OUT holds a build with other settings, throw that away.
+        retry: an error class: where OUT holds a finished build, its clips that failed like this are tried again,
+            and only they; a build that is not finished just goes on.
 
     Returns:
         ``out, plan, shards, samples, bytes, fates`` (fate: count), ``reasons`` ((fate, reason): count as
@@ -90,17 +94,25 @@ def build(settings: BuildSettings, out_url: str, runner: Runner, new_plan: bool 
     if not settings.roots and not settings.sources:
         raise InputError("nothing to build from", remedy="name at least one dataset, e.g. --clotho DIR")
     try:
-        with _lock(out):
-            _settle(out, settings.as_dict(), new_plan)
+        with claim(out):
+            settle(out, settings.as_dict(), new_plan)
+            finish_reopening(out)
+            stages = _Stages(settings, out, runner)
+            if retry is not None and out.exists("dataset.json"):
+                stages.tidy()
+                reopen(out, choose(out, retry), stages.read_sources())
             if not out.exists("dataset.json"):
-                _Stages(settings, out, runner).run()
+                stages.run()
+            stages.tidy()
             return summary(out)
+    except FileNotFoundError:
+        raise  # no failing storage: a file of the build itself is gone
     except OSError as error:
-        if error.errno in _FULL:
-            raise InputError(
-                "no space left", file=out.url, remedy="make room and run the same command again: it goes on"
-            ) from error
-        raise
+        if is_full(error):
+            what, remedy = "no space left", "make room and run the same command again: it goes on"
+        else:
+            what, remedy = f"reading or writing failed: {error}", "once that is mended, the same command goes on"
+        raise InputError(what, file=out.url, remedy=remedy) from error
 
 
 def summary(out: Storage) -> dict[str, Any]:
@@ -119,76 +131,6 @@ def summary(out: Storage) -> dict[str, Any]:
     }
 
 
-@contextlib.contextmanager
-def _lock(out: Storage) -> Iterator[None]:
-    """Keep a second builder out.
-
-    Locally the lock ends with the process, however it ends.  An object store has no such lock: there a file
-    says who builds, and one that a killed builder left behind on another machine must be removed by hand.
-    """
-    remedy = "wait for it, or end it; the same command then goes on"
-    if out.local is not None:
-        path = out.local / ".build" / "lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError("another build is at work here", file=out.url, remedy=remedy) from None
-            yield
-        return
-    me = {"host": socket.gethostname(), "pid": os.getpid()}
-    if out.exists(".build/lock"):
-        owner = json.loads(out.read(".build/lock"))
-        dead = owner["host"] == me["host"] and not Path(f"/proc/{owner['pid']}").exists()
-        if not dead:
-            name = out.name(".build/lock")
-            raise InputError(
-                f"another build is at work here: process {owner['pid']} on {owner['host']}",
-                file=out.url,
-                remedy=f"{remedy}; if it is gone, remove {name}",
-            )
-    out.write(".build/lock", json.dumps(me).encode())
-    try:
-        yield
-    finally:
-        out.remove(".build/lock")
-
-
-def _settle(out: Storage, settings: dict[str, Any], new_plan: bool) -> None:
-    """Make sure that OUT is empty, or of these settings."""
-    if out.exists(".build/settings.json"):
-        former = json.loads(out.read(".build/settings.json"))
-        differences = sorted(_differences(former, settings))
-        if not differences:
-            return
-        if not new_plan:
-            raise InputError(
-                "there is a build with other settings here:\n    " + "\n    ".join(differences),
-                file=out.url,
-                remedy="use those settings, another --out, or --new-plan to throw the former build away",
-            )
-    elif any(not name.startswith(".build/") for name in out.sizes("")):
-        raise InputError("holds files that no build wrote", file=out.url, remedy="choose an empty --out")
-    for name in ("dataset.json", "fates.parquet", "matches.parquet", "orphans.parquet"):
-        out.remove(name)
-    for folder in ("catalogue", "plan", "shards", "manifest", "report"):
-        out.remove_tree(folder)
-    for folder in ("packs", "facts", "fingerprints", "records"):
-        out.remove_tree(f".build/{folder}")
-    for name in (".build/catalogue.json", ".build/plan.json"):
-        out.remove(name)
-    out.write(".build/settings.json", json.dumps(settings, indent=1, sort_keys=True).encode())
-
-
-def _differences(former: Any, now: Any, place: str = "") -> Iterator[str]:
-    if isinstance(former, dict) and isinstance(now, dict):
-        for name in sorted(set(former) | set(now)):
-            yield from _differences(former.get(name), now.get(name), f"{place}.{name}" if place else name)
-    elif former != now:
-        yield f"{place}: {former!r} there, {now!r} now"
-
-
 def _checksum(path: str) -> str:
     folder, _, name = path.rpartition("/")
     try:
@@ -197,8 +139,9 @@ def _checksum(path: str) -> str:
         raise InputError("no such exclusion list", file=path) from None
 
 
-def _batches(catalogue: pa.Table) -> list[tuple[str, pa.Table]]:
-    """Slices of the catalogue of about equal work; they depend on the catalogue alone."""
+def _batches(catalogue: pa.Table, generation: int) -> list[tuple[str, pa.Table]]:
+    """Slices of a catalogue of about equal work; they depend on the catalogue alone."""
+    prefix = f"retry{generation}-" if generation else ""
     batches: list[tuple[str, pa.Table]] = []
     start, seconds = 0, 0.0
     durations = catalogue["published_duration_s"].to_pylist()
@@ -208,7 +151,7 @@ def _batches(catalogue: pa.Table) -> list[tuple[str, pa.Table]]:
         if last or row + 1 - start >= BATCH_CLIPS or seconds >= BATCH_SECONDS:
             # take, not slice: a pickled slice carries the whole table to the worker
             rows = catalogue.take(list(range(start, row + 1)))
-            batches.append((f"{len(batches):06d}", rows))
+            batches.append((f"{prefix}{len(batches):06d}", rows))
             start, seconds = row + 1, 0.0
     return batches
 
@@ -219,14 +162,14 @@ def _probe(batch: tuple[str, pa.Table], roots: dict[str, str], url: str, setting
 
 
 @functools.lru_cache(maxsize=1)
-def _packs(url: str) -> PackReader:
-    """A worker's view of the packs, read once: it is too large to travel with every task."""
+def _packs(url: str, run: str) -> PackReader:
+    """A worker's view of the packs, read once a run of the builder: it is too large to travel with every task."""
     work = Storage(url)
-    return PackReader(work, pa.concat_tables([work.read_table(name) for name in work.list("facts")]))
+    return PackReader(work, read_facts(work))
 
 
-def _wave(url: str, clip_id: str, start_s: float, duration_s: float) -> np.ndarray:
-    return _packs(url).wave(clip_id, start_s, duration_s)
+def _wave(clip_id: str, start_s: float, duration_s: float, url: str, run: str) -> np.ndarray:
+    return _packs(url, run).wave(clip_id, start_s, duration_s)
 
 
 class _Stages:
@@ -244,41 +187,65 @@ class _Stages:
         fates = self.fates(catalogue, facts, matches)
         shards, digest = self.plan(catalogue, facts, fates)
         records = self.write(shards)
+        self.keep_unwritten(facts, fates)
         self.commit(catalogue, records, digest)
+
+    def read_sources(self) -> Catalogue:
+        """The catalogue as the published tables read today."""
+        return build_catalogue(dict(self.settings.roots), dict(self.settings.sources))
 
     def catalogue(self) -> pa.Table:
         """The catalogue; read from the published tables once, so that an interrupted build goes on with the same."""
         if not self.work.exists("catalogue.json"):
-            found = build_catalogue(dict(self.settings.roots), dict(self.settings.sources))
+            found = self.read_sources()
             for dataset in self.roots:
                 self.out.write_table(f"catalogue/{dataset}.parquet", found.of(dataset))
             self.out.write_table("orphans.parquet", found.orphans)
-            self.work.write("catalogue.json", json.dumps(sorted(self.roots)).encode())
-        names = json.loads(self.work.read("catalogue.json"))
+            marker = {"datasets": sorted(self.roots), "generation": 0}
+            self.work.write("catalogue.json", json.dumps(marker).encode())
+        names = self._marker()["datasets"]
         return pa.concat_tables([self.out.read_table(f"catalogue/{name}.parquet") for name in names])
+
+    def _marker(self) -> dict[str, Any]:
+        return dict(json.loads(self.work.read("catalogue.json")))
 
     def probe(self, catalogue: pa.Table) -> pa.Table:
         """Facts of every clip: batches whose facts are there are done."""
-        batches = _batches(catalogue)
         have = set(self.work.list("facts"))
+        rows = catalogue
+        if KEPT in have:
+            kept = self.work.read_table(KEPT, ["clip_id"])["clip_id"]
+            rows = catalogue.filter(pc.invert(pc.is_in(catalogue["clip_id"], kept)))
+        batches = _batches(rows, self._marker()["generation"])
         todo = [batch for batch in batches if f"facts/{batch[0]}.parquet" not in have]
         progress = Progress("probe", sum(rows.num_rows for _, rows in todo), "clips")
         one = functools.partial(_probe, roots=self.roots, url=self.work.url, settings=self.settings.probe)
         for record in self.runner.map(one, todo):
             progress.add(record["clips"], sum(record["errors"].values()))
         progress.finish()
-        tables = [self.work.read_table(f"facts/{name}.parquet") for name, _ in batches]
-        return pa.concat_tables(tables) if tables else FACTS.empty_table()
+        return read_facts(self.work)
 
     def matches(self, catalogue: pa.Table, facts: pa.Table) -> pa.Table:
-        """The evidence: ids and sound."""
+        """The evidence: ids and sound; what an earlier build knows is not sought again."""
         if not self.out.exists("matches.parquet"):
-            print(f"  match: comparing {catalogue.num_rows} clips", flush=True)
+            print(f"  match: comparing {catalogue.num_rows} clips", file=sys.stderr, flush=True)
             prints = (self.work.read_table(name) for name in self.work.list("fingerprints"))
-            identity = identity_matches(catalogue)
-            settings = MatchSettings(protect=self.settings.fates.protect)
-            wave = PackReader(self.work, facts).wave
-            self.out.write_table("matches.parquet", find_matches(catalogue, facts, prints, wave, identity, settings))
+            known, old = None, set[str]()
+            if self.work.exists(KNOWN):
+                known = self.work.read_table(KNOWN)
+                old = set(self.work.read_table(KEPT, ["clip_id"])["clip_id"].to_pylist())
+            found = find_matches(
+                catalogue,
+                facts,
+                prints,
+                functools.partial(_wave, url=self.work.url, run=uuid.uuid4().hex),
+                identity_matches(catalogue),
+                MatchSettings(protect=self.settings.fates.protect),
+                self.runner.map,
+                known,
+                old,
+            )
+            self.out.write_table("matches.parquet", found)
         return self.out.read_table("matches.parquet")
 
     def fates(self, catalogue: pa.Table, facts: pa.Table, matches: pa.Table) -> pa.Table:
@@ -292,7 +259,8 @@ class _Stages:
             settings = dataclasses.replace(self.settings.plan, rate=self.settings.probe.form.rate)
             plan = dict(make_plan(catalogue, facts, fates, settings))
             for shard, rows in plan.items():
-                self.out.write_table(f"plan/{PurePosixPath(shard).stem}.parquet", rows)
+                self.work.write_table(task_name(shard), rows)
+                self.out.write_table(f"plan/{PurePosixPath(shard).stem}.parquet", rows.select(PLAN))
             self.out.write_table("fates.parquet", _with_keys(fates, plan))
             about = {"shards": sorted(plan), "hash": plan_hash(plan)}
             self.work.write("plan.json", json.dumps(about).encode())
@@ -310,7 +278,7 @@ class _Stages:
         return [json.loads(self.work.read(record_name(shard))) for shard in shards]
 
     def commit(self, catalogue: pa.Table, records: list[dict[str, Any]], digest: str) -> None:
-        """``dataset.json``, and then the packs go."""
+        """``dataset.json``: from here on the build is finished."""
         fates = self.out.read_table("fates.parquet").to_pylist()
         if Counter(row["clip_id"] for row in fates) != Counter(catalogue["clip_id"].to_pylist()):
             raise InputError("the fates do not add up to the catalogue", file=self.out.name("fates.parquet"))
@@ -331,9 +299,27 @@ class _Stages:
             "shards": records,
         }
         dataset["checksum"] = dataset_checksum(dataset)
-        self.out.write("dataset.json", json.dumps(dataset, indent=1, sort_keys=True, ensure_ascii=False).encode())
-        for folder in ("packs", "records"):
+        self.out.write("dataset.json", dataset_bytes(dataset))
+
+    def keep_unwritten(self, facts: pa.Table, fates: pa.Table) -> None:
+        """Sound that reached no shard is kept: later clips are compared with it, and it may yet be written."""
+        pack = f"packs/{unwritten_pack(self._marker()['generation'])}"
+        if self.work.exists(pack):
+            return
+        written = set(fates.filter(pc.equal(fates["fate"], "written"))["clip_id"].to_pylist())
+        with self.work.writer(pack) as file:
+            for window in unwritten(facts, written):
+                file.write(self.work.read(f"packs/{window['pack']}", window["offset"], window["bytes"]))
+
+    def tidy(self) -> None:
+        """Remove what a finished build needs no more."""
+        last = f"packs/{unwritten_pack(self._marker()['generation'])}"
+        for name in self.work.list("packs"):
+            if name != last:
+                self.work.remove(name)
+        for folder in ("tasks", "records", "reopened"):
             self.work.remove_tree(folder)
+        self.work.remove(KNOWN)
 
     def _tables(self) -> list[str]:
         tables = ["fates.parquet", "matches.parquet", "orphans.parquet"]

@@ -19,7 +19,8 @@ import numpy as np
 
 from sharding.demo_captions import Event, distinct, human, machine
 from sharding.demo_layouts import LICENCES, AudioCaps, Clotho, Tacos, WavCaps, through_mp3
-from sharding.demo_sounds import RATE, SOUNDS, Rng, Wave, bed, room, samples, sound
+from sharding.demo_sounds import SOUNDS, sound
+from sharding.demo_waves import RATE, Rng, Wave, bed, room, samples
 from sharding.errors import InputError
 
 SMALLEST = 40

@@ -8,7 +8,7 @@ import numpy as np
 
 from sharding.demo_captions import distinct
 from sharding.demo_layouts import write_audio
-from sharding.demo_sounds import RATE
+from sharding.demo_waves import RATE
 
 if TYPE_CHECKING:
     from sharding.demo import Corpus

@@ -17,7 +17,7 @@ import numpy as np
 import soundfile as sf
 import soxr
 
-from sharding.demo_sounds import RATE, Wave
+from sharding.demo_waves import RATE, Wave
 
 WAVCAPS_TABLES = {
     "FreeSound": "fsd_final",

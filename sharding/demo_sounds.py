@@ -7,17 +7,29 @@ sound occurs.  Everything else (pitch, tempo, timbre, timing) is drawn from ``rn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import signal
 
-RATE = 32000
-Wave = NDArray[np.float32]
-Rng = np.random.Generator
-TAU = 2 * np.pi
+from sharding.demo_waves import (
+    RATE,
+    TAU,
+    Rng,
+    Wave,
+    band,
+    drift,
+    harmonics,
+    noise,
+    partials,
+    place,
+    pulse,
+    ring_out,
+    samples,
+    spread,
+    swell,
+)
 
 
 @dataclass(frozen=True)
@@ -27,86 +39,6 @@ class Sound:
     make: Callable[[Rng, float, int, int], Wave]
     countable: bool = False
     shortest_s: float = 1.5
-
-
-def samples(seconds: float) -> int:
-    return max(1, round(seconds * RATE))
-
-
-def band(low: float, high: float, order: int) -> NDArray[np.floating]:
-    return np.asarray(signal.butter(order, (low, high), "bandpass", fs=RATE, output="sos"))
-
-
-def noise(rng: Rng, n: int, low: float, high: float) -> Wave:
-    """Gaussian noise between two frequencies (Hz), RMS 1."""
-    white = rng.standard_normal(n, dtype=np.float32)
-    shaped = signal.sosfilt(band(low, min(high, RATE * 0.49), 2), white).astype(np.float32)
-    return shaped / np.float32(np.sqrt(np.mean(shaped**2)) + 1e-9)
-
-
-def drift(rng: Rng, n: int, depth: float, hz: float = 3.0) -> Wave:
-    """A slow random curve around 1: what keeps steady sounds from being the same sound twice."""
-    points = max(4, int(n / RATE * hz) + 4)
-    curve = np.interp(np.linspace(0, points - 1, n), np.arange(points), rng.standard_normal(points))
-    return np.asarray(1 + depth * curve, np.float32)
-
-
-def harmonics(rng: Rng, frequency: NDArray[np.floating], amplitudes: Sequence[float]) -> Wave:
-    """Partials at multiples of ``frequency`` (Hz, one value a sample) with random phases."""
-    phase = np.mod(np.cumsum(frequency, dtype=np.float64) / RATE, 1.0).astype(np.float32) * np.float32(TAU)
-    out = np.zeros(len(phase), np.float32)
-    for k, amplitude in enumerate(amplitudes, 1):
-        out += np.float32(amplitude) * np.sin(k * phase + np.float32(rng.uniform(0, TAU)))
-    return out
-
-
-def partials(rng: Rng, n: int, frequencies: Sequence[float], decays: Sequence[float]) -> Wave:
-    """Sinusoids (Hz) that die away with the given time constants (s): bells, wood, glass."""
-    t = np.arange(n, dtype=np.float32) / np.float32(RATE)
-    out = np.zeros(n, np.float32)
-    for frequency, tau in zip(frequencies, decays, strict=True):
-        wave = np.sin(np.float32(TAU * frequency) * t + np.float32(rng.uniform(0, TAU)))
-        out += np.float32(rng.uniform(0.5, 1.0)) * wave * np.exp(-t / np.float32(tau))
-    return out
-
-
-def swell(n: int, attack_s: float, release_s: float) -> Wave:
-    """An envelope that rises and falls linearly."""
-    t = np.arange(n) / RATE
-    rise = np.minimum(1, t / max(attack_s, 1e-4))
-    return np.asarray(np.minimum(rise, np.minimum(1, (n / RATE - t) / max(release_s, 1e-4))), np.float32)
-
-
-def ring_out(n: int, tau: float) -> Wave:
-    return np.exp(-np.arange(n, dtype=np.float32) / np.float32(tau * RATE))
-
-
-def place(seconds: float, times: Sequence[float], hits: Sequence[Wave]) -> Wave:
-    """Each hit added at its time (s)."""
-    out = np.zeros(samples(seconds), np.float32)
-    for time, hit in zip(times, hits, strict=True):
-        start = max(0, int(time * RATE))
-        part = hit[: max(0, len(out) - start)]
-        out[start : start + len(part)] += part
-    return out
-
-
-def spread(rng: Rng, seconds: float, count: int, hit_s: float, loose: float = 0.25) -> list[float]:
-    """Start times of ``count`` occurrences that share the time about evenly."""
-    room = max(0.0, seconds - hit_s)
-    step = min(room / max(1, count - 1), 2.2 * hit_s + 0.3) if count > 1 else room * 0.3
-    first = rng.uniform(0, max(0.0, room - step * (count - 1)) * 0.5 + 0.01)
-    gap = max(0.0, step - hit_s)
-    return [first + k * step + rng.uniform(-loose, loose) * gap for k in range(count)]
-
-
-def pulse(rng: Rng, seconds: float, per_second: float, loose: float = 0.03) -> list[float]:
-    """Start times of something that repeats."""
-    times, now = [], rng.uniform(0, 0.5 / per_second)
-    while now < seconds:
-        times.append(now)
-        now += (1 + loose * rng.standard_normal()) / per_second
-    return times
 
 
 def dog(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
@@ -261,7 +193,7 @@ def knocking(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
 
 def clock(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
     times = pulse(rng, seconds, rng.uniform(1.0, 1.3) if shade == 0 else rng.uniform(3.6, 4.6), 0.004)
-    body = rng.uniform(2400, 3400)
+    body = rng.uniform(1500, 2100)
     hits = [
         partials(rng, samples(0.04), (body * pitch, body * 1.7 * pitch, body * 2.6), (0.006, 0.004, 0.003))
         for _, pitch in zip(times, (1.0, 0.82) * len(times), strict=False)
@@ -310,12 +242,12 @@ def telephone(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
 
 
 def alarm(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
-    base = rng.uniform(2600, 3300)
+    base = rng.uniform(950, 1250)
     times = pulse(rng, seconds, rng.uniform(1.6, 2.1) if shade == 0 else rng.uniform(4.5, 6), 0.003)
     hits = []
     for _ in times:
         n = samples(rng.uniform(0.09, 0.11))
-        hits.append(harmonics(rng, np.full(n, base), [1, 0, 0.35, 0, 0.2]) * swell(n, 0.004, 0.004))
+        hits.append(harmonics(rng, np.full(n, base), [1, 0, 0.8, 0, 0.5]) * swell(n, 0.004, 0.004))
     return place(seconds, times, hits)
 
 
@@ -420,20 +352,3 @@ def sound(rng: Rng, name: str, seconds: float, shade: int, count: int, far: bool
     wave += np.float32(0.12) * noise(rng, len(wave), 250, 2500) * np.abs(wave)
     loudest, rms = np.abs(wave).max() + 1e-9, np.sqrt(np.mean(wave**2)) + 1e-9
     return wave * np.float32(min(1 / loudest, 0.12 / rms) * (0.25 if far else 1.0))
-
-
-def room(rng: Rng, wave: Wave) -> Wave:
-    """Early reflections: the same place for everything in a recording, and another one for every recording."""
-    out = wave.copy()
-    for gain in 0.55 * 0.82 ** np.arange(10):
-        delay = samples(rng.uniform(0.003, 0.12))
-        out[delay:] += np.float32(gain * rng.choice((-1.0, 1.0))) * wave[: len(wave) - delay]
-    return out
-
-
-def bed(rng: Rng, n: int) -> Wave:
-    """The hiss and rumble that every recording has: noise of a random tilt, 38 to 46 dB below full scale."""
-    tilt = rng.uniform(0.6, 0.95)
-    floor = signal.lfilter([1 - tilt], [1, -tilt], rng.standard_normal(n, dtype=np.float32))
-    level = 10 ** (rng.uniform(-46, -38) / 20) / np.sqrt(np.mean(floor**2))
-    return np.asarray(floor * level, np.float32) * drift(rng, n, 0.1, 1)

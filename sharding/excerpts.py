@@ -18,12 +18,13 @@ def data_uri(kind: str, contents: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(contents).decode()}"
 
 
-def excerpt(file: BinaryIO, seconds: float) -> tuple[NDArray[np.float32], int]:
-    """The first ``seconds`` of a sound file: mono float32 [n] and its rate.
+def excerpt(file: BinaryIO, seconds: float, start_s: float = 0.0) -> tuple[NDArray[np.float32], int]:
+    """``seconds`` of a sound file from ``start_s`` on: mono float32 [n] and its rate.
 
     Raises ``soundfile.LibsndfileError`` where the file is no sound that libsndfile knows.
     """
     with sf.SoundFile(file) as sound:
+        sound.seek(min(int(start_s * sound.samplerate), sound.frames))
         wave = sound.read(int(seconds * sound.samplerate), dtype="float32", always_2d=True).mean(axis=1)
         return np.asarray(wave, np.float32), int(sound.samplerate)
 

@@ -56,7 +56,7 @@ class JoinSettings:
     votes: int = 2  # coincidences at one offset that make a candidate
     offsets: int = 6  # best offsets of a pair that are kept
     partners: int = 64  # a pair must be among the best of one of its clips; the protected come first
-    dense_hops: int = 400_000_000  # above it, codes are sampled: about 1,400 hours
+    dense_hops: int = 600_000_000  # above it, codes are sampled: about 2,000 hours
     partitions: int = 64
     memory_bytes: int = 3 << 30  # of postings or coincidences held before they go to disk
     scratch: str | None = None  # folder for them; None: the system's
@@ -151,10 +151,12 @@ def _bounded(found: np.ndarray, protected: np.ndarray, settings: JoinSettings) -
     found = found[np.lexsort((found["offset"], -found["votes"].astype(np.int64), found["b"], found["a"]))]
     first = _starts(found["a"], found["b"])
     best = found[first]
-    keep = np.zeros(len(best), bool)
-    for mine, other in (("a", "b"), ("b", "a")):
-        order = np.lexsort((best[other], -best["votes"].astype(np.int64), ~protected[best[other]], best[mine]))
-        keep[order] |= _rank(_starts(best[mine][order])) < settings.partners
+    mine, other = np.concatenate([best["a"], best["b"]]), np.concatenate([best["b"], best["a"]])
+    votes = np.tile(best["votes"].astype(np.int64), 2)
+    order = np.lexsort((other, -votes, ~protected[other], mine))
+    chosen = np.zeros(len(mine), bool)
+    chosen[order] = _rank(_starts(mine[order])) < settings.partners
+    keep = chosen[: len(best)] | chosen[len(best) :]
     return found[keep[np.cumsum(first) - 1]]
 
 

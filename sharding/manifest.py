@@ -25,6 +25,11 @@ def dataset_checksum(dataset: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
+def dataset_bytes(dataset: dict[str, Any]) -> bytes:
+    """``dataset.json`` as it is written."""
+    return json.dumps(dataset, indent=1, sort_keys=True, ensure_ascii=False).encode()
+
+
 def read_dataset(storage: Storage) -> dict[str, Any]:
     """``dataset.json``, checked against its own checksum.
 
@@ -39,9 +44,11 @@ def read_dataset(storage: Storage) -> dict[str, Any]:
             remedy="run `python -m sharding build` to its end; it goes on where it was",
         )
     try:
-        dataset = json.loads(storage.read("dataset.json"))
+        contents = storage.read("dataset.json")
+        dataset = json.loads(contents)
         whole = isinstance(dataset, dict) and dataset.get("checksum") == dataset_checksum(dataset)
-    except ValueError:
+        whole = whole and contents == dataset_bytes(dataset)  # white space is no place for damage either
+    except (ValueError, RecursionError):
         whole = False
     if not whole:
         raise InputError("damaged: it does not match its own checksum", file=file, remedy=_AGAIN)

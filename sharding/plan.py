@@ -1,7 +1,7 @@
 """Which sample goes into which shard at which place: a pure function of tables and settings.
 
 All sizes are known once the probe is through, so the plan knows every byte's place before any shard is
-written; a shard's plan is its manifest, with the JSON itself and the place of the sound in the packs.
+written; a shard's task is its manifest, with the JSON itself and the place of the sound in the packs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from sharding.fates import merged_captions
 from sharding.schema import MANIFEST, sample_key, stable_id
 from sharding.tar import END, header, padding
 
-PLAN = pa.schema([*MANIFEST, ("json", pa.binary()), ("pack", pa.string()), ("pack_offset", pa.int64())])
+# What makes a plan this plan, and is its hash
+PLAN = ("key", "clip_id", "window", "shard", "index", "audio_sha256", "json_sha256")
+# A shard's rows while it is to be written: its manifest, its JSON, and where the packs hold its sound
+TASK = pa.schema([*MANIFEST, ("json", pa.binary()), ("pack", pa.string()), ("pack_offset", pa.int64())])
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class PlanSettings:
 def make_plan(
     catalogue: pa.Table, facts: pa.Table, fates: pa.Table, settings: PlanSettings
 ) -> Iterator[tuple[str, pa.Table]]:
-    """(shard name, PLAN rows in their order) of every shard, family after family.
+    """(shard name, TASK rows in their order) of every shard, family after family.
 
     A family is a dataset and split.  Inside it clips stand in the order of a hash of their clip_id, so that any
     run of neighbours is a fair sample; a clip's windows stay together.
@@ -155,7 +158,7 @@ def _shards(family: str, samples: Iterator[dict[str, Any]], settings: PlanSettin
     number, position, rows = 0, 0, []
 
     def close() -> tuple[str, pa.Table]:
-        return rows[0]["shard"], pa.Table.from_pylist(rows, PLAN)
+        return rows[0]["shard"], pa.Table.from_pylist(rows, TASK)
 
     for row in samples:
         sound = len(header(row["audio"], row["audio_bytes"]))

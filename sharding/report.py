@@ -21,6 +21,7 @@ import soundfile as sf
 from sharding.audio import ERROR_CLASSES
 from sharding.excerpts import excerpt, player, spectrogram
 from sharding.fates import REASONS
+from sharding.grouping import Relation, relations
 from sharding.manifest import Manifest
 from sharding.schema import FACTS
 from sharding.storage import Storage
@@ -56,7 +57,12 @@ class Build:
     def __init__(self, manifest: Manifest) -> None:
         self.storage, self.dataset, self.table = manifest.storage, manifest.dataset, manifest.table
         self.fates = self.storage.read_table("fates.parquet").to_pylist()
-        self.matches = self.storage.read_table("matches.parquet").to_pylist()
+        matches = self.storage.read_table("matches.parquet")
+        self.relations = {(one.a, one.b): one for one in relations(matches)}
+        self.methods: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for row in matches.to_pylist():
+            if row["outcome"] != "different":
+                self.methods[row["a"], row["b"]].add(row["method"])
         names = [name for name in self.storage.list("catalogue") if name.endswith(".parquet")]
         rows = [row for name in names for row in self.storage.read_table(name).to_pylist()]
         self.catalogue: dict[str, dict[str, Any]] = {row["clip_id"]: row for row in rows}
@@ -75,25 +81,25 @@ class Build:
         settings = json.loads(self.storage.read(".build/settings.json"))
         return {**settings["roots"], **settings["sources"]}
 
-    def wave(self, clip_id: str, seconds: float = EXCERPT_S) -> tuple[np.ndarray, int] | None:
-        """The beginning of a clip as mono float32 [n] and its rate; None where no sound can be had."""
+    def wave(self, clip_id: str, seconds: float = EXCERPT_S, start_s: float = 0.0) -> tuple[np.ndarray, int] | None:
+        """A part of a clip as mono float32 [n] and its rate; None where no sound can be had."""
         try:
-            if clip_id in self.first:
-                row = self.first[clip_id]
+            row = self.first.get(clip_id)
+            if row is not None and start_s < row["duration_s"]:
                 shard = f"shards/{row['shard']}"
                 contents = self.storage.read(shard, row["audio_offset"], row["audio_bytes"])
-                return excerpt(io.BytesIO(contents), seconds)
+                return excerpt(io.BytesIO(contents), seconds, start_s)
             clip = self.catalogue[clip_id]
             if clip["path"] is None or clip["dataset"] not in self.roots:
                 return None
             with Storage(self.roots[clip["dataset"]]).open(clip["path"]) as source:
-                return excerpt(source, seconds)
+                return excerpt(source, seconds, start_s)
         except (OSError, sf.LibsndfileError):
             return None
 
-    def side(self, clip_id: str) -> dict[str, Any]:
-        """A clip as a page shows it: its name, a caption, a player."""
-        sound = self.wave(clip_id)
+    def side(self, clip_id: str, start_s: float = 0.0) -> dict[str, Any]:
+        """A clip as a page shows it: its name, a caption, a player from ``start_s`` on."""
+        sound = self.wave(clip_id, start_s=start_s)
         return {
             "clip_id": clip_id,
             "caption": first_caption(self.catalogue[clip_id]["captions"]),
@@ -105,8 +111,7 @@ def describe(build: Build) -> dict[str, Any]:
     """Everything that the template ``report.html`` fills in."""
     fates = fate_counts(build)
     durations = np.array(build.table["duration_s"].to_pylist() or [0.0])
-    by_pair = _evidence(build.matches)
-    undecided = [row for row in build.matches if row["outcome"] == "undecided"]
+    undecided = [one for one in build.relations.values() if one.heard == "undecided"]
     withheld = [row for row in build.fates if row["fate"] == "withheld"]
     captions = [caption for row in build.first.values() for caption in row["captions"]]
     return {
@@ -118,11 +123,11 @@ def describe(build: Build) -> dict[str, Any]:
         "splits": splits_of(build),
         "reasons": reasons_of(build),
         "withheld": len(withheld),
-        "leaks": _leak_methods(withheld, by_pair),
-        "leak_pairs": _pairs(build, "withheld", by_pair),
-        "duplicate_pairs": _pairs(build, "duplicate", by_pair),
+        "leaks": _leak_methods(build, withheld),
+        "leak_pairs": _pairs(build, "withheld"),
+        "duplicate_pairs": _pairs(build, "duplicate"),
         "undecided": len(undecided),
-        "undecided_pairs": [_pair(build, row["a"], row["b"], [row], None, "undecided") for row in undecided[:PAIRS]],
+        "undecided_pairs": [_pair(build, one.a, one.b, "undecided") for one in undecided[:PAIRS]],
         "samples": _samples(build),
         "durations": histogram(durations, _ceiling(durations)),
         "words": histogram([len(caption["text"].split()) for caption in captions], 30),
@@ -207,54 +212,40 @@ def reasons_of(build: Build) -> list[dict[str, Any]]:
     ]
 
 
-def _evidence(matches: Iterable[dict[str, Any]]) -> dict[frozenset[str], list[dict[str, Any]]]:
-    found: dict[frozenset[str], list[dict[str, Any]]] = defaultdict(list)
-    for row in matches:
-        found[frozenset((row["a"], row["b"]))].append(row)
-    return found
-
-
-def _leak_methods(
-    withheld: Sequence[dict[str, Any]], by_pair: dict[frozenset[str], list[dict[str, Any]]]
-) -> list[tuple[str, int]]:
+def _leak_methods(build: Build, withheld: Sequence[dict[str, Any]]) -> list[tuple[str, int]]:
     """How many withheld clips each kind of evidence ties to a protected one."""
     if not withheld:
         return []
-    methods: list[str] = []
-    for row in withheld:
-        rows = by_pair.get(frozenset((row["clip_id"], row["other"] or "")), [])
-        methods += {match["method"] for match in rows if match["outcome"] != "different"} or {row["reason"]}
-    return ranked(methods)
+    return ranked(
+        method for row in withheld for method in build.methods.get(_key(row["clip_id"], row["other"]), {row["reason"]})
+    )
 
 
-def _pairs(build: Build, fate: str, by_pair: dict[frozenset[str], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Some pairs of a dropped clip and the one that it yielded to, of as many methods as there are."""
-    kinds: dict[tuple[str, ...], list[tuple[str, str, list[dict[str, Any]]]]] = defaultdict(list)
+def _key(a: str, b: str | None) -> tuple[str, str]:
+    """The pair as tables have it: the smaller clip_id first."""
+    return (a, b or "") if a < (b or "") else (b or "", a)
+
+
+def _pairs(build: Build, fate: str) -> list[dict[str, Any]]:
+    """Some pairs of a dropped clip and the one that it yielded to, of as many kinds of evidence as there are."""
+    kinds: dict[tuple[str, ...], list[tuple[str, str]]] = defaultdict(list)
     for row in build.fates:
         if row["fate"] == fate and row["other"]:
-            rows = by_pair.get(frozenset((row["clip_id"], row["other"])), [])
-            kind = tuple(sorted({match["method"] for match in rows}))
-            kinds[kind].append((row["clip_id"], row["other"], rows))
+            methods = build.methods.get(_key(row["clip_id"], row["other"]), set())
+            kinds[tuple(sorted(methods))].append((row["clip_id"], row["other"]))
     chosen = [pairs[turn] for turn in range(PAIRS) for _, pairs in sorted(kinds.items()) if turn < len(pairs)]
-    return [_pair(build, a, b, rows, fate, fate) for a, b, rows in chosen[:PAIRS]]
+    return [_pair(build, a, b, fate) for a, b in chosen[:PAIRS]]
 
 
-def _pair(
-    build: Build, a: str, b: str, rows: Sequence[dict[str, Any]], fate: str | None, outcome: str
-) -> dict[str, Any]:
-    words = [_words(row) for row in rows if row["outcome"] != "different"] or ["through other clips"]
-    return {"outcome": outcome, "fate": fate, "words": "; ".join(words), "a": build.side(a), "b": build.side(b)}
-
-
-def _words(row: dict[str, Any]) -> str:
-    parts = [row["method"]]
-    if row["overlap_s"] is not None:
-        parts.append(f"{row['overlap_s']:.1f} s in common")
-    if row["offset_s"] is not None:
-        parts.append(f"shifted by {abs(row['offset_s']):.2f} s")
-    if row["score"] is not None:
-        parts.append(f"score {row['score']:.3f}")
-    return ", ".join(parts)
+def _pair(build: Build, a: str, b: str, label: str) -> dict[str, Any]:
+    """Both sides, played from where they coincide."""
+    key = _key(a, b)
+    relation = build.relations.get(key, Relation(*key))
+    starts = {relation.a: max(0.0, relation.offset_s), relation.b: max(0.0, -relation.offset_s)}
+    words = ", ".join(sorted(build.methods.get(key, set()))) or "through other clips"
+    if relation.overlap_s:
+        words += f": {relation.overlap_s:.1f} s in common, shifted by {abs(relation.offset_s):.2f} s"
+    return {"label": label, "words": words, "a": build.side(a, starts[a]), "b": build.side(b, starts[b])}
 
 
 def _samples(build: Build) -> list[dict[str, Any]]:

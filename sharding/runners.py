@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sharding.errors import InputError
 
@@ -20,7 +25,7 @@ AHEAD = 2  # items a worker that are handed out at once
 class Runner(Protocol):
     """Applies a function to items, somewhere."""
 
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Results as they come, in any order; an error of the function ends the iteration."""
         ...
 
@@ -33,47 +38,88 @@ class LocalRunner:
             raise InputError("at least one worker is needed", value=workers)
         self.workers = workers
 
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        if self.workers == 1 or len(items) < 2:
-            yield from map(function, items)
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Results as they come; of the items, only a few a worker are taken ahead.
+
+        Raises:
+            InputError: worker processes died ``TRIES`` times over the same items.
+            Exception: what the function raised.
+        """
+        waiting = iter(items)
+        first = list(itertools.islice(waiting, 2))
+        if self.workers == 1 or len(first) < 2:
+            yield from map(function, itertools.chain(first, waiting))
             return
-        todo = list(range(len(items)))
-        lost = [0] * len(items)
-        while todo:
-            done: set[int] = set()
+        waiting = itertools.chain(first, waiting)
+        tries: dict[int, int] = {}  # of items that were under way when a worker died, by identity
+        while True:
+            running: dict[Future[Result], Item] = {}
             try:
-                for number, result in self._pool(function, items, todo):
-                    done.add(number)
-                    yield result
+                yield from self._pool(function, waiting, running)
             except BrokenProcessPool:
                 # which item was at fault cannot be told: all that were under way are tried again
-                todo = [number for number in todo if number not in done]
-                for number in todo[: AHEAD * self.workers]:
-                    lost[number] += 1
-                if max(lost) >= TRIES:
+                lost = list(running.values())
+                tries = {id(item): tries.get(id(item), 0) + 1 for item in lost}
+                if max(tries.values()) >= TRIES:
                     raise InputError(
                         "worker processes keep dying",
                         remedy="is there memory left? fewer --workers need less; the same command goes on",
                     ) from None
+                waiting = itertools.chain(lost, waiting)
             else:
                 return
 
     def _pool(
-        self, function: Callable[[Item], Result], items: Sequence[Item], todo: Sequence[int]
-    ) -> Iterator[tuple[int, Result]]:
-        waiting = iter(todo)
-        running: dict[Future[Result], int] = {}
+        self, function: Callable[[Item], Result], waiting: Iterator[Item], running: dict[Future[Result], Item]
+    ) -> Iterator[Result]:
+        """Work through ``waiting``; ``running`` holds what is under way, also when a worker dies."""
         # spawn: a fork of a process that holds threads (Arrow, soxr) can hang
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(self.workers, mp_context=context) as pool:
+        with ProcessPoolExecutor(self.workers, context, _begin_worker, (function,)) as pool:
             try:
-                while True:
-                    while len(running) < AHEAD * self.workers and (number := next(waiting, None)) is not None:
-                        running[pool.submit(function, items[number])] = number
-                    if not running:
-                        return
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        yield running.pop(future), future.result()
+                for item in waiting:
+                    running[_submit(pool, item, running)] = item
+                    if len(running) >= AHEAD * self.workers:
+                        yield from _finished(running)
+                while running:
+                    yield from _finished(running)
             finally:
                 for future in running:
                     future.cancel()
+
+
+def _submit(pool: ProcessPoolExecutor, item: Item, running: dict[Future[Any], Item]) -> Future[Any]:
+    try:
+        return pool.submit(_apply, item)
+    except BrokenProcessPool:
+        running[Future()] = item  # it was not handed out, and must not be lost
+        raise
+
+
+def _finished(running: dict[Future[Result], Item]) -> Iterator[Result]:
+    for future in wait(running, return_when=FIRST_COMPLETED).done:
+        result = future.result()
+        del running[future]
+        yield result
+
+
+_function: Callable[[Any], Any]  # what this worker process applies: it travels once, not with every item
+
+
+def _apply(item: Any) -> Any:
+    return _function(item)
+
+
+def _begin_worker(function: Callable[[Any], Any]) -> None:
+    """A worker ends with its builder: one left behind by a killed builder would write into the next one's build."""
+    global _function
+    _function = function
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the builder's to handle
+    builder = multiprocessing.parent_process()
+    assert builder is not None
+
+    def watch() -> None:
+        multiprocessing.connection.wait([builder.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -7,6 +7,7 @@ temporary name beside the file, fsync and rename; in an object store the upload'
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import posixpath
@@ -14,7 +15,7 @@ import shutil
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -28,6 +29,8 @@ T = TypeVar("T")
 
 _SPOOL = 32 << 20  # bytes of a zip member, or of an upload, that are held in memory
 _TRIES = 5
+_SUFFIX = ".tmp"  # of temporary names
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 
 
@@ -166,7 +169,7 @@ class Storage:
             return
         target = self._path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:80]}.", suffix=".tmp", dir=target.parent)
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:80]}.", suffix=_SUFFIX, dir=target.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 yield file
@@ -182,8 +185,14 @@ class Storage:
     def _upload(self, spool: Any, path: str) -> None:
         def send() -> None:
             spool.seek(0)
-            with self._remote.open(self._key(path), "wb") as out:
+            out = self._remote.open(self._key(path), "wb")
+            try:
                 shutil.copyfileobj(spool, out, 8 << 20)
+                out.close()
+            except BaseException:
+                out.discard()  # else the parts that did arrive would be committed
+                out.closed = True
+                raise
 
         _persist(send)
 
@@ -203,7 +212,26 @@ class Storage:
         for name in self.list(folder):
             self.remove(name)
 
-    def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
+    def move(self, source: str, target: str) -> None:
+        """Give a file another name; one that has it already is left."""
+        if not self.exists(source):
+            return
+        if self.local is None:
+            _persist(lambda: self._remote.copy(self._key(source), self._key(target)))
+            self.remove(source)
+            return
+        self._path(target).parent.mkdir(parents=True, exist_ok=True)
+        self._path(source).replace(self._path(target))
+        _sync_folder(self._path(target).parent)
+        _sync_folder(self._path(source).parent)
+
+    def sweep(self) -> None:
+        """Remove what killed writers left behind under temporary names.  Only for who is alone here."""
+        if self.local is not None:
+            for path in self.local.rglob(f".*{_SUFFIX}"):
+                path.unlink(missing_ok=True)
+
+    def read_table(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
         """A Parquet file."""
         if self.local is not None:
             return pq.read_table(self._path(path), columns=columns, partitioning=None)
@@ -224,7 +252,7 @@ def _walk(root: Path, folder: Path) -> Iterator[tuple[str, int]]:
     for entry in entries:
         if entry.is_dir():
             yield from _walk(root, Path(entry.path))
-        elif entry.is_file() and not (entry.name.startswith(".") and entry.name.endswith(".tmp")):
+        elif entry.is_file() and not (entry.name.startswith(".") and entry.name.endswith(_SUFFIX)):
             yield Path(entry.path).relative_to(root).as_posix(), entry.stat().st_size
 
 
@@ -237,6 +265,11 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def is_full(error: OSError) -> bool:
+    """Whether there is no room left, rather than a passing failure."""
+    return error.errno in _FULL
+
+
 def _persist(action: Callable[[], T]) -> T:
     """Try again with growing pauses: object stores fail for moments."""
     for attempt in range(_TRIES):
@@ -244,8 +277,8 @@ def _persist(action: Callable[[], T]) -> T:
             return action()
         except _LASTING:
             raise
-        except (OSError, ConnectionError, TimeoutError):
-            if attempt == _TRIES - 1:
+        except OSError as error:
+            if is_full(error) or attempt == _TRIES - 1:
                 raise
             time.sleep(0.2 * 2**attempt)
     raise AssertionError("unreachable")

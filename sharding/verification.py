@@ -13,6 +13,7 @@ between the events counts as much (a clock's room, the crackle after a bang).  E
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -29,6 +30,7 @@ _BLOCK = int(BLOCK_S * RATE)
 _ENVELOPE = 20  # samples of one energy value: 2.5 ms, so that a click is seen to be short
 _SILENT = 10 ** (-80 / 10)  # mean square after band-passing below which a block is silent
 _QUIET = 10 ** (-45 / 10)  # of the loudest block's power: too faint to judge by
+_FINE = 4  # lags a sample
 _FADE = RATE // 50  # at both ends of a stretch: cutting through a rumble or an offset makes a click
 _LEVELLING = RATE // 20  # samples over which loudness is evened
 _LEVELLED = 10 ** (-40 / 20)  # of the loudest moment: what is fainter is not raised to full level
@@ -109,7 +111,9 @@ def find_lag(a: np.ndarray, b: np.ndarray, lowest: float, highest: float) -> int
     each lag and weighed by its length; lags that leave under a quarter of a second are not tried.
     """
     size = scipy.fft.next_fast_len(len(a) + len(b), real=True)
-    cross = scipy.fft.irfft(scipy.fft.rfft(a, size) * np.conj(scipy.fft.rfft(b, size)), size)
+    spectrum = scipy.fft.rfft(a, size) * np.conj(scipy.fft.rfft(b, size))
+    # between samples too: at 3 kHz half a sample costs a tenth of the correlation, enough to miss a true peak
+    cross = scipy.fft.irfft(spectrum, _FINE * size).reshape(size, _FINE) * _FINE
     first = max(int(np.floor(lowest)), _BLOCK - len(b))
     last = min(int(np.ceil(highest)), len(a) - _BLOCK)
     if last < first:
@@ -124,8 +128,10 @@ def find_lag(a: np.ndarray, b: np.ndarray, lowest: float, highest: float) -> int
     # an overlap of nothing but faint ends must not win, nor a short one by luck
     floor_a, floor_b = (sums[-1] / (len(sums) - 1) * 0.01 * length for sums in (sums_a, sums_b))
     scale = np.sqrt(np.maximum(energy_a, floor_a) * np.maximum(energy_b, floor_b)) + 1e-12
-    score = np.abs(cross[lags % size]) / scale * np.sqrt(length / (length + 2 * RATE))
-    return int(lags[int(np.argmax(score))])
+    weight = np.sqrt(length / (length + 2 * RATE)) / scale
+    best = int(np.argmax(np.abs(cross[lags % size]).max(axis=1) * weight))
+    fine = int(np.argmax(np.abs(cross[lags[best] % size])))
+    return int(lags[best]) + round(fine / _FINE)
 
 
 def _shifted(wave: np.ndarray, fraction: float) -> np.ndarray:
@@ -181,35 +187,47 @@ def verify(
     if min(len(a), len(b)) < _BLOCK:
         return NOTHING
     a, b = band_passed(a), band_passed(b)
-    lag = find_lag(levelled(a), levelled(b), lowest_s * RATE, highest_s * RATE)
-    if lag is None:
-        return NOTHING
+    even_a, even_b = levelled(a), levelled(b)
+    best = NOTHING
+    for x, y in ((even_a, even_b), (a, b)):  # loud events and the rest may favour different lags
+        lag = find_lag(x, y, lowest_s * RATE, highest_s * RATE)
+        if lag is None:
+            return NOTHING
+        for verdict in _at_lag(a, b, lag, settings):
+            if (_RANK[verdict.outcome], verdict.evidence) >= (_RANK[best.outcome], best.evidence):
+                best = verdict
+            if best.outcome == "same":
+                return best
+    return best
+
+
+def _at_lag(a: np.ndarray, b: np.ndarray, lag: int, settings: VerificationSettings) -> Iterator[Verdict]:
+    """The verdicts on the band-passed sounds at a lag in samples: as they are, then levelled."""
     fraction = _refined(a, b, lag)
     left, right = max(lag, 0), min(lag + len(b), len(a))
-    if right - left > 4 * _BLOCK:  # where one of the two was faded in or out they differ
-        left, right = left + _FADE, right - _FADE
-    x, y = a[left:right], _shifted(b, fraction)[left - lag : right - lag]
-    lag_s = (lag + fraction) / RATE
-    plain = _judged(x, y, lag_s, left, settings)
-    if plain.outcome == "same":
-        return plain
-    level = _judged(levelled(x), levelled(y), lag_s, left, settings)
-    return max(plain, level, key=lambda v: (_RANK[v.outcome], v.evidence))
+    cut = _FADE if right - left > 4 * _BLOCK else 0  # where one of the two was faded in or out they differ
+    inner = slice(left + cut, right - cut)
+    x, y = a[inner], _shifted(b, fraction)[inner.start - lag : inner.stop - lag]
+    for x_, y_ in ((x, y), (levelled(x), levelled(y))):
+        span, rho, freedom, evidence = _judged(x_, y_, settings)
+        first = left if span[0] == 0 else left + cut + span[0]
+        last = right if span[1] == len(x) else left + cut + span[1]
+        overlap_s = (last - first) / RATE if span[1] else 0.0
+        outcome = _outcome(rho, freedom, evidence, overlap_s, settings)
+        yield Verdict(outcome, (lag + fraction) / RATE, first / RATE, overlap_s, rho, freedom, evidence)
 
 
-def _judged(x: np.ndarray, y: np.ndarray, lag_s: float, left: int, settings: VerificationSettings) -> Verdict:
-    """The verdict on aligned stretches of one length; ``left`` is where they begin in a, in samples."""
+def _judged(
+    x: np.ndarray, y: np.ndarray, settings: VerificationSettings
+) -> tuple[tuple[int, int], float, float, float]:
+    """The agreeing span of aligned stretches in samples, its correlation, components and evidence."""
     span = _agreeing_span(x, y, settings)
     if span is None:
-        return Verdict("different", lag_s, left / RATE, 0.0, _correlation(x, y), components(x), 0.0)
-    first, last = span
-    x, y = x[first:last], y[first:last]
+        return (0, 0), _correlation(x, y), 0.0, 0.0
+    x, y = x[slice(*span)], y[slice(*span)]
     rho = _correlation(x, y)
     freedom = min(components(x), components(y))
-    evidence = -freedom * float(np.log1p(-(min(rho, _RHO_CAP) ** 2)))
-    overlap_s = (last - first) / RATE
-    outcome = _outcome(rho, freedom, evidence, overlap_s, settings)
-    return Verdict(outcome, lag_s, (left + first) / RATE, overlap_s, rho, freedom, evidence)
+    return span, rho, freedom, -freedom * float(np.log1p(-(min(rho, _RHO_CAP) ** 2)))
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:

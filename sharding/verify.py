@@ -44,7 +44,12 @@ def verify(url: str, level: str, runner: Runner) -> list[Damage]:
         all damage, sorted by file; empty where the build is as it was written.
     """
     storage = Storage(url)
-    dataset = read_dataset(storage)
+    try:
+        dataset = read_dataset(storage)
+    except InputError as error:
+        if not storage.exists("dataset.json"):
+            raise  # no finished build: nothing that could be damaged
+        return [Damage("dataset.json", None, error.what)]
     sizes = storage.sizes("")
     found: list[Damage] = []
     for name, entry in sorted(dataset["tables"].items()):
@@ -62,10 +67,10 @@ def verify(url: str, level: str, runner: Runner) -> list[Damage]:
     if level != "quick":
         check = functools.partial(check_shard, url=url, decode=level == "decode")
         present = [shard for shard in dataset["shards"] if f"shards/{shard['name']}" in sizes]
-        progress = Progress("verify", sum(shard["bytes"] for shard in present) >> 20, "MiB")
-        for damage, read in runner.map(check, present):
+        progress = Progress("verify", len(present), "shards")
+        for damage in runner.map(check, present):
             found += damage
-            progress.add(read >> 20, len(damage))
+            progress.add(1, bool(damage))
         progress.finish()
     return sorted(set(found), key=lambda damage: (damage.file, damage.sample or "", damage.what))
 
@@ -85,37 +90,49 @@ def _check_file(storage: Storage, sizes: dict[str, int], name: str, size: int, s
     return wrong
 
 
-def check_shard(shard: dict[str, Any], url: str, decode: bool) -> tuple[list[Damage], int]:
-    """All damage of one shard, and the bytes that were read; names the sample for every byte."""
+def check_shard(shard: dict[str, Any], url: str, decode: bool) -> list[Damage]:
+    """All damage of one shard; names the sample for every byte."""
     storage = Storage(url)
     name = f"shards/{shard['name']}"
-    contents = storage.read(manifest_name(shard["name"]))
+    try:
+        contents = storage.read(manifest_name(shard["name"]))
+    except FileNotFoundError:
+        contents = b""
     if hashlib.sha256(contents).hexdigest() != shard["manifest_sha256"]:
-        return [], 0  # reported already; without its manifest the shard cannot be told apart
+        return _check_whole(storage, name, shard)  # without its manifest, samples cannot be told apart
     rows = pq.read_table(pa.BufferReader(contents)).to_pylist()
     found: list[Damage] = []
-    digest, position = hashlib.sha256(), 0
+    digest = hashlib.sha256()
     with storage.open(name) as file:
         for row in rows:
             for part, size, what in _parts(row):
                 data = file.read(size)
                 digest.update(data)
-                position += len(data)
                 if len(data) < size:
                     found.append(Damage(name, row["key"], f"{what}: the file ends inside"))
-                    return found, position
+                    return found
                 good = data == part if isinstance(part, bytes) else hashlib.sha256(data).hexdigest() == part[0]
                 if not good:
                     found.append(Damage(name, row["key"], f"{what}: other contents than were written"))
                 elif decode and what == "sound":
                     found += _check_sound(name, row, data)
-        rest = file.read()
+        rest = file.read(len(END) + 1)
         digest.update(rest)
     if rest != END:
         found.append(Damage(name, None, "the end of the archive: other contents than were written"))
     if not found and digest.hexdigest() != shard["sha256"]:
         found.append(Damage(name, None, "other contents than dataset.json says"))
-    return found, position + len(rest)
+    return found
+
+
+def _check_whole(storage: Storage, name: str, shard: dict[str, Any]) -> list[Damage]:
+    digest = hashlib.sha256()
+    with storage.open(name) as file:
+        while data := file.read(8 << 20):
+            digest.update(data)
+    if digest.hexdigest() == shard["sha256"]:
+        return []
+    return [Damage(name, None, "other contents than dataset.json says")]
 
 
 def _parts(row: dict[str, Any]) -> Iterator[tuple[bytes | tuple[str], int, str]]:

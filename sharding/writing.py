@@ -34,13 +34,18 @@ def manifest_name(shard: str) -> str:
     return f"manifest/{PurePosixPath(shard).stem}.parquet"
 
 
+def task_name(shard: str) -> str:
+    """The file below OUT/.build with the rows of a shard that is to be written."""
+    return f"tasks/{PurePosixPath(shard).stem}.parquet"
+
+
 def record_name(shard: str) -> str:
     """The file below OUT/.build that says that a shard is finished."""
     return f"records/{PurePosixPath(shard).stem}.json"
 
 
 def write_shard(shard: str, out: Storage) -> dict[str, Any]:
-    """Write a shard and its manifest from ``OUT/plan`` and the packs, and then the record that commits both.
+    """Write a shard and its manifest from its task and the packs, and then the record that commits both.
 
     Args:
         shard: its file name.
@@ -53,7 +58,7 @@ def write_shard(shard: str, out: Storage) -> dict[str, Any]:
         InputError: a pack disagrees with the plan.
     """
     build = out.child(".build")
-    rows = out.read_table(f"plan/{PurePosixPath(shard).stem}.parquet")
+    rows = build.read_table(task_name(shard))
     with out.writer(f"shards/{shard}") as file:
         tar = _Counted(file)
         for row in rows.to_pylist():

@@ -27,6 +27,7 @@ import torch.distributed as dist
 from deepspeed.utils import (
     safe_get_full_optimizer_state,
     safe_set_full_optimizer_state,
+    safe_set_local_optimizer_state,
 )
 from torch import Tensor, nn
 
@@ -340,9 +341,14 @@ class Engine:
                 if parameter.requires_grad and name in moments.get(moment, {}):
                     self._set_moment(parameter, moment, moments[moment][name].to(self.device))
 
-    def _set_moment(self, parameter: nn.Parameter, moment: str, value: Tensor) -> None:
+    def _set_moment(self, parameter: Any, moment: str, value: Tensor) -> None:
         if self.stage == 0:
             self.deepspeed.optimizer.state[parameter][moment].copy_(value)
+        elif self.stage == 3:  # DeepSpeed's call for whole moments fails where their size does not divide by the ranks
+            share = value.new_zeros(parameter.ds_tensor.numel())
+            own = value.flatten()[self.group.rank * len(share) :][: len(share)]
+            share[: len(own)] = own
+            safe_set_local_optimizer_state(parameter, share, moment)
         else:
             safe_set_full_optimizer_state(parameter, value, moment)
 

@@ -11,13 +11,16 @@ CHATTY = ("DeepSpeed", "deepspeed", "transformers", "torch.distributed", "numexp
 
 def hush() -> None:
     """Let only errors through; runs before the libraries are imported."""
-    os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    for name in CHATTY:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for name in CHATTY:  # a filter, because some set their own level when they are imported
+        logging.getLogger(name).addFilter(_only_errors)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"(torch|deepspeed|transformers|hear21passt)\b.*")
+
+
+def _only_errors(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from sharding.audio import ERROR_CLASSES
 from sharding.audio.form import CODECS, AudioForm
 from sharding.build import BuildSettings, build
 from sharding.catalogue import SOURCES
@@ -39,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="where the build goes, local or s3://")
     parser.add_argument("--workers", type=int, default=1, help="processes on this machine (default 1)")
     parser.add_argument("--ray", metavar="ADDRESS", help="run on this Ray cluster instead")
+    parser.add_argument(
+        "--retry", choices=ERROR_CLASSES, metavar="CLASS", help="try the clips again that failed like this, only them"
+    )
     add_settings(parser)
 
 
@@ -115,7 +119,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         from ray_jobs.runner import RayRunner
 
         runner = RayRunner(args.ray)
-    return build(settings_of(args), _absolute(args.out), runner, args.new_plan)
+    return build(settings_of(args), _absolute(args.out), runner, args.new_plan, args.retry)
 
 
 def show(result: dict[str, Any]) -> str:

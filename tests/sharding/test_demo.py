@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from sharding.catalogue import build_catalogue
 from sharding.cli import main
 from sharding.demo import make_scene, synthesise
 from sharding.demo_captions import WORDS, Event, distinct, human
-from sharding.demo_sounds import RATE, SOUNDS, samples, sound
+from sharding.demo_sounds import SOUNDS, sound
+from sharding.demo_waves import RATE, samples
 from sharding.errors import InputError
 
 DATASETS = ("clotho", "audiocaps", "wavcaps", "tacos")
@@ -50,7 +52,7 @@ def test_every_sound_has_words_and_they_name_it_with_the_right_article() -> None
             text = human(rng, [Event(name, 0.0, 1.0, shade, 0, False)])
             assert "{" not in text and "  " not in text and text.endswith(".")
             words = text.lower().split()
-            for article, word in zip(words, words[1:], strict=False):
+            for article, word in pairwise(words):
                 assert (article, word[0] in "aeiou") not in (("a", True), ("an", False)), text
 
 

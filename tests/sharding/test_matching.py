@@ -146,14 +146,14 @@ def test_equal_samples_are_the_same_but_silent_clips_equal_nothing():
 
 
 def test_one_effect_in_many_clips_is_bounded_and_still_leads_to_the_protected_one():
-    effect = scene(0, 3)
-    clips = {f"clip/{k:03d}": np.concatenate([scene(100 + k, 2), effect, scene(300 + k, 2)]) for k in range(40)}
-    settings = MatchSettings(join=JoinSettings(common=10, hubs=3, partners=4))
-    found = same(Collection(clips, protected={"clip/037"}).matches(settings=settings))
-    assert len(found) <= 40 * 4
+    effect = scene(0, 2)
+    clips = {f"clip/{k:03d}": np.concatenate([scene(100 + k, 1), effect, scene(300 + k, 1)]) for k in range(20)}
+    settings = MatchSettings(join=JoinSettings(common=6, hubs=3, partners=4))
+    found = same(Collection(clips, protected={"clip/017"}).matches(settings=settings))
+    assert len(found) <= 20 * 4
     for clip in clips:
-        if clip != "clip/037":
-            assert tuple(sorted((clip, "clip/037"))) in found
+        if clip != "clip/017":
+            assert tuple(sorted((clip, "clip/017"))) in found
 
 
 def test_a_loop_inside_one_recording_matches_no_other():
@@ -166,8 +166,8 @@ def test_a_loop_inside_one_recording_matches_no_other():
 def test_strangers_never_merge(kind):
     rng = np.random.default_rng([SEED, *map(ord, kind)])
     for _ in range(4):
-        a, b = (hard_cases.draw(kind, rng, rng.uniform(3, 6)) for _ in range(2))
-        assert verify(a, b, -7, 7).outcome != "same"
+        a, b = (hard_cases.draw(kind, rng, rng.uniform(2, 3)) for _ in range(2))
+        assert verify(a, b, -4, 4).outcome != "same"
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import soundfile as sf
 from sharding.build import BuildSettings, build
 from sharding.cli import main
 from sharding.demo import make_scene
-from sharding.demo_sounds import RATE
+from sharding.demo_waves import RATE
 from sharding.excerpts import excerpt, player, spectrogram
 from sharding.fates import REASONS, FateSettings
 from sharding.leaks import parse_protect

@@ -88,6 +88,38 @@ def test_a_damaged_manifest_or_commit_is_refused(copy: Path) -> None:
         Manifest.open(copy)
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_damage_of_the_commit_is_found(copy: Path, data: st.DataObject) -> None:
+    commit = copy / "dataset.json"
+    whole = commit.read_bytes()
+    place = data.draw(st.integers(0, len(whole) - 1))
+    kind = data.draw(st.sampled_from(["flip", "cut", "insert"]))
+    byte = data.draw(st.sampled_from([0, 9, 10, 13, 32, 48, 255]))
+    rest = {"flip": whole[place + 1 :], "cut": b"", "insert": whole[place:]}[kind]
+    damaged = whole[:place] + (b"" if kind == "cut" else bytes([byte])) + rest
+    if damaged == whole:
+        return
+    commit.write_bytes(damaged)
+    try:
+        assert [one.file for one in verify(str(copy), "quick", LocalRunner(1))] == ["dataset.json"]
+        with pytest.raises(InputError, match=r"dataset\.json"):
+            Manifest.open(copy)
+    finally:
+        commit.write_bytes(whole)
+
+
+def test_without_its_manifest_a_shard_is_still_checked_whole(copy: Path) -> None:
+    shard = Manifest.open(copy).dataset["shards"][0]["name"]
+    manifest = f"manifest/{Path(shard).stem}.parquet"
+    (copy / manifest).unlink()
+    assert [one.file for one in verify(str(copy), "full", LocalRunner(1))] == [manifest]
+    contents = bytearray((copy / "shards" / shard).read_bytes())
+    contents[1000] ^= 1
+    (copy / "shards" / shard).write_bytes(contents)
+    assert [one.file for one in verify(str(copy), "full", LocalRunner(1))] == [manifest, f"shards/{shard}"]
+
+
 def test_the_command_names_what_is_damaged_and_exits_with_1(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shard = Manifest.open(copy).table.to_pylist()[0]
     path = copy / "shards" / shard["shard"]

@@ -54,7 +54,7 @@ class Case:
 
 def _differences(settings: Any) -> str:
     changed = [
-        str(getattr(settings, field.name))
+        f"{field.name}={getattr(settings, field.name)}"
         for field in dataclasses.fields(settings)
         if field.name not in SMALL and field.name != "name" and getattr(settings, field.name) != field.default
     ]

@@ -10,6 +10,7 @@ import torch
 
 from sharding.errors import InputError
 from sharding.manifest import Manifest
+from training.commands.fit import only_first_rank
 from training.evaluation.retrieval import PRECISION_AT, RECALL_AT, read_relevance
 from training.evaluation.run import encoders_of, evaluate
 from training.export import open_model
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             line = progress.setdefault(what, Progress(f"batches of {what}", total, quiet=group.rank != 0))
             line.update(done)
 
-        return evaluate(
+        result = evaluate(
             encoders_of(retriever.model, device),
             manifest,
             args.split,
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             relevance,
             tell,
         )
+    return only_first_rank(result, group)
 
 
 def show(result: dict[str, Any]) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 from sharding.manifest import Manifest
+from training.distributed import Group
 from training.recipe import load
 
 RECIPE_HELP = "a recipe's YAML file, or the name of one that comes with Earshot (demo, dual_encoder, ...)"
@@ -15,7 +17,7 @@ RECIPE_HELP = "a recipe's YAML file, or the name of one that comes with Earshot 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Train the model that a recipe describes. The same command goes on from the newest checkpoint. "
-        "For several ranks: torchrun --nproc_per_node N -m training fit ..., the deepspeed launcher, or "
+        "For several ranks: torchrun --nproc_per_node N -m -- training fit ..., the deepspeed launcher, or "
         "ray_jobs/train.py."
     )
     parser.add_argument("recipe", help=RECIPE_HELP)
@@ -41,7 +43,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.fit import fit
 
     with ranks() as group:
-        return fit(recipe, manifest, args.run, group)
+        result = fit(recipe, manifest, args.run, group)
+    return only_first_rank(result, group)
+
+
+def only_first_rank(result: dict[str, Any], group: Group) -> dict[str, Any]:
+    """The result on the first rank; the others have nothing to add and end here."""
+    if group.rank > 0:
+        sys.exit(0)
+    return result
 
 
 def show(result: dict[str, Any]) -> str:
