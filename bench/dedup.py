@@ -227,8 +227,8 @@ def strangers(pairs: int) -> dict[str, int]:
         outcomes: collections.Counter[str] = collections.Counter()
         strongest = 0.0
         for _ in range(pairs):
-            a, b = (hard_cases.draw(kind, rng, rng.uniform(3, 8)) for _ in range(2))
-            verdict = verify(a, b, -9, 9)
+            a, b = (hard_cases.draw(kind, rng, rng.uniform(2, 5)) for _ in range(2))
+            verdict = verify(a, b, -6, 6)
             outcomes[verdict.outcome] += 1
             strongest = max(strongest, verdict.evidence)
         print(f"  {kind:8} {dict(outcomes)} strongest evidence {strongest:.1f} nats", flush=True)

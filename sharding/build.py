@@ -29,7 +29,7 @@ from sharding.claim import claim, settle
 from sharding.errors import InputError
 from sharding.fates import FateSettings, decide
 from sharding.leaks import identity_matches, listed, read_exclusion_list
-from sharding.manifest import dataset_bytes, dataset_checksum, read_dataset
+from sharding.manifest import dataset_bytes, read_dataset
 from sharding.matching import MatchSettings, find_matches
 from sharding.plan import PLAN, PlanSettings, make_plan, plan_hash
 from sharding.probe import PackReader, ProbeSettings, probe_batch
@@ -100,7 +100,8 @@ def build(
             stages = _Stages(settings, out, runner)
             if retry is not None and out.exists("dataset.json"):
                 stages.tidy()
-                reopen(out, choose(out, retry), stages.read_sources())
+                if chosen := choose(out, retry):
+                    reopen(out, chosen, stages.read_sources())
             if not out.exists("dataset.json"):
                 stages.run()
             stages.tidy()
@@ -298,7 +299,6 @@ class _Stages:
             "tables": {name: self._entry(name) for name in self._tables()},
             "shards": records,
         }
-        dataset["checksum"] = dataset_checksum(dataset)
         self.out.write("dataset.json", dataset_bytes(dataset))
 
     def keep_unwritten(self, facts: pa.Table, fates: pa.Table) -> None:

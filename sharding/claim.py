@@ -76,8 +76,8 @@ def settle(out: Storage, settings: dict[str, Any], new_plan: bool) -> None:
     # what tells that a stage is through goes before what the stage wrote: a kill in between must not matter
     for name in ("dataset.json", ".build/catalogue.json", ".build/plan.json", "matches.parquet"):
         out.remove(name)
-    for folder in (".build/records", ".build/tasks", ".build/facts", ".build/fingerprints", ".build/packs", ".build/reopened"):
-        out.remove_tree(folder)
+    for folder in ("records", "tasks", "facts", "fingerprints", "packs", "reopened"):
+        out.remove_tree(f".build/{folder}")
     for name in ("fates.parquet", "orphans.parquet", ".build/retry.json"):
         out.remove(name)
     for folder in ("catalogue", "plan", "shards", "manifest", "report"):

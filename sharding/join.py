@@ -58,7 +58,7 @@ class JoinSettings:
     partners: int = 64  # a pair must be among the best of one of its clips; the protected come first
     dense_hops: int = 600_000_000  # above it, codes are sampled: about 2,000 hours
     partitions: int = 64
-    memory_bytes: int = 3 << 30  # of postings or coincidences held before they go to disk
+    memory_bytes: int = 1 << 30  # of postings or coincidences held before they go to disk
     scratch: str | None = None  # folder for them; None: the system's
 
 

@@ -19,15 +19,11 @@ from sharding.writing import manifest_name
 _AGAIN = "run `python -m sharding verify` on it, and build it again"
 
 
-def dataset_checksum(dataset: dict[str, Any]) -> str:
-    """SHA-256 of all of ``dataset.json`` but its own checksum."""
-    rest = {name: value for name, value in dataset.items() if name != "checksum"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-
-
 def dataset_bytes(dataset: dict[str, Any]) -> bytes:
-    """``dataset.json`` as it is written."""
-    return json.dumps(dataset, indent=1, sort_keys=True, ensure_ascii=False).encode()
+    """``dataset.json`` as it is written: sorted, and with a SHA-256 of all the rest as its ``checksum``."""
+    rest = {name: value for name, value in dataset.items() if name != "checksum"}
+    checksum = hashlib.sha256(json.dumps(rest, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return json.dumps(rest | {"checksum": checksum}, indent=1, sort_keys=True, ensure_ascii=False).encode()
 
 
 def read_dataset(storage: Storage) -> dict[str, Any]:
@@ -46,8 +42,8 @@ def read_dataset(storage: Storage) -> dict[str, Any]:
     try:
         contents = storage.read("dataset.json")
         dataset = json.loads(contents)
-        whole = isinstance(dataset, dict) and dataset.get("checksum") == dataset_checksum(dataset)
-        whole = whole and contents == dataset_bytes(dataset)  # white space is no place for damage either
+        # compared as bytes: white space is no place for damage either
+        whole = isinstance(dataset, dict) and contents == dataset_bytes(dataset)
     except (ValueError, RecursionError):
         whole = False
     if not whole:

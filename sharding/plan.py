@@ -155,7 +155,8 @@ def _samples(
 
 
 def _shards(family: str, samples: Iterator[dict[str, Any]], settings: PlanSettings) -> Iterator[tuple[str, pa.Table]]:
-    number, position, rows = 0, 0, []
+    number, position = 0, 0
+    rows: list[dict[str, Any]] = []
 
     def close() -> tuple[str, pa.Table]:
         return rows[0]["shard"], pa.Table.from_pylist(rows, TASK)

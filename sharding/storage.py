@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 _SPOOL = 32 << 20  # bytes of a zip member, or of an upload, that are held in memory
 _TRIES = 5
+_PAUSE_S = 0.2  # before the second try; twice as long before each one after it
 _SUFFIX = ".tmp"  # of temporary names
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
@@ -280,5 +281,5 @@ def _persist(action: Callable[[], T]) -> T:
         except OSError as error:
             if is_full(error) or attempt == _TRIES - 1:
                 raise
-            time.sleep(0.2 * 2**attempt)
+            time.sleep(_PAUSE_S * 2**attempt)
     raise AssertionError("unreachable")

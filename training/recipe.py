@@ -177,8 +177,9 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if not file.is_file() and packaged.is_file():
         file = packaged
     if not file.is_file():
-        known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.yaml")))
-        raise InputError("no such recipe", file=path, remedy=f"name a YAML file or one of: {known}")
+        known = sorted(recipe.stem for recipe in RECIPES.glob("*.yaml"))
+        remedy = nearest(str(path), known) + "name a YAML file or one of: " + ", ".join(known)
+        raise InputError("no such recipe", file=path, remedy=remedy)
     tree, rows = read_yaml(file)
     for override in overrides:
         apply_override(tree, override)

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import os
 import pickle
-import socket
+import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -13,20 +14,42 @@ import pytest
 from sharding.errors import InputError
 from sharding.storage import Storage
 
+Rule = Callable[[dict[str, Any]], str | None]  # from a request (WSGI) to the status that it is refused with
+
+
+class Weather:
+    """What goes wrong on the way to the S3 server."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self.rule: Rule = lambda request: None
+
+    def __call__(self, request: dict[str, Any], start_response: Any) -> Any:
+        status = self.rule(request)
+        if status is None:
+            return self._app(request, start_response)
+        request["wsgi.input"].read(int(request.get("CONTENT_LENGTH") or 0))
+        start_response(status, [("Content-Length", "0")])
+        return [b""]
+
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[str]:
+def weather() -> Weather:
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+    return Weather(DomainDispatcherApplication(create_backend_app))
+
+
+@pytest.fixture(scope="session")
+def s3(weather: Weather) -> Iterator[str]:
     """A real S3 server on loopback."""
     import boto3
-    from moto.server import ThreadedMotoServer
+    from werkzeug.serving import make_server
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
-    server.start()
+    server = make_server("127.0.0.1", 0, weather, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     environment = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -35,7 +58,7 @@ def s3() -> Iterator[str]:
     os.environ.update(environment)
     boto3.client("s3").create_bucket(Bucket="earshot")
     yield "s3://earshot"
-    server.stop()
+    server.shutdown()
     for name, value in former.items():
         if value is None:
             del os.environ[name]
@@ -85,6 +108,57 @@ def test_a_file_appears_whole_or_not_at_all(storage: Storage) -> None:
         fail()
     assert storage.read("kept.bin") == b"old"
     assert storage.list() == ["kept.bin"]
+
+
+def test_an_upload_that_breaks_off_leaves_what_was_there(s3: str, weather: Weather, tmp_path: Path) -> None:
+    storage = Storage(f"{s3}/{tmp_path.name}")
+    storage.write("shard.tar", b"old")
+    parts = []
+
+    def refuse_the_second_part(request: dict[str, Any]) -> str | None:
+        if "partNumber=" not in request["QUERY_STRING"]:
+            return None
+        parts.append(request["QUERY_STRING"])
+        return "403 Forbidden" if "partNumber=2" in request["QUERY_STRING"] else None
+
+    weather.rule = refuse_the_second_part
+    try:
+        with pytest.raises(PermissionError):
+            storage.write("shard.tar", bytes(60 << 20))
+    finally:
+        weather.rule = lambda request: None
+    assert len(parts) == 2
+    assert storage.read("shard.tar") == b"old"
+    assert storage.list() == ["shard.tar"]
+
+
+def test_passing_failures_of_an_object_store_are_waited_out(s3: str, weather: Weather, tmp_path: Path) -> None:
+    storage = Storage(f"{s3}/{tmp_path.name}")
+    storage.write("a.bin", b"0123456789")
+    refused = []
+
+    def refuse_three_times(request: dict[str, Any]) -> str | None:
+        refused.append(request["PATH_INFO"])
+        return "503 Slow Down" if len(refused) <= 3 else None
+
+    weather.rule = refuse_three_times
+    try:
+        assert storage.read("a.bin", 2, 3) == b"234"
+    finally:
+        weather.rule = lambda request: None
+    assert len(refused) == 4
+
+
+def test_files_move_and_what_killed_writers_left_is_swept(storage: Storage) -> None:
+    storage.write("a/one.bin", b"1")
+    storage.move("a/one.bin", "b/two.bin")
+    storage.move("a/one.bin", "b/two.bin")  # once more, as after a kill
+    assert storage.list() == ["b/two.bin"]
+    if storage.local is not None:
+        (storage.local / "b/.three.bin.k3j4.tmp").write_bytes(b"half")
+        assert storage.list() == ["b/two.bin"]
+        storage.sweep()
+        assert [path.name for path in (storage.local / "b").iterdir()] == ["two.bin"]
 
 
 def test_removing_is_idempotent(storage: Storage) -> None:

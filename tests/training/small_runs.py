@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sharding.manifest import Manifest, dataset_checksum
+from sharding.manifest import Manifest, dataset_bytes
 from sharding.schema import FORMAT_VERSION
 from sharding.storage import Storage
 from sharding.writing import manifest_name
@@ -121,7 +121,7 @@ def commit(root: Path, rows: list[dict[str, Any]]) -> None:
             }
         )
     dataset = {"format": FORMAT_VERSION, "plan": "synthetic", "shards": shards}
-    storage.write("dataset.json", json.dumps(dataset | {"checksum": dataset_checksum(dataset)}).encode())
+    storage.write("dataset.json", dataset_bytes(dataset))
 
 
 def run_ranks(

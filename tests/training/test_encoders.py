@@ -92,6 +92,13 @@ def test_passt_equals_hear21passt() -> None:
     torch.testing.assert_close(pooled, (cls + dist) / 2)
 
 
+def test_the_mean_over_patches_leaves_silence_out() -> None:
+    encoder = audio_encoder("passt", pooled="patches").eval()
+    features, seeds = torch.randn(1, 128, 200), torch.zeros(1, dtype=torch.int64)
+    pooled, tokens, mask = encoder(features, torch.tensor([100]), seeds)
+    torch.testing.assert_close(pooled, tokens[mask].mean(0, keepdim=True))
+
+
 def test_passt_weights_load_from_a_file(tmp_path: Any) -> None:
     saved = audio_encoder("passt")
     torch.save(saved.net.state_dict(), tmp_path / "passt.pt")

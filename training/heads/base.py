@@ -40,6 +40,14 @@ class Head(nn.Module, ABC):
     def text_side(self, text: EncodedText) -> Side:
         """What scoring needs of each caption: tensors ``[b, ...]``."""
 
+    def vectors(self, audio: EncodedAudio) -> tuple[Tensor, Tensor]:
+        """The patches or the segments of each clip, ``[b, M, d]`` with zeros on padding, and their mask."""
+        vectors, mask = audio.segments, audio.segment_mask
+        if self.uses_patches:
+            assert audio.tokens is not None and audio.token_mask is not None
+            vectors, mask = audio.tokens, audio.token_mask
+        return vectors.masked_fill(~mask[..., None], 0), mask
+
     def shared(self) -> Side:
         """What scoring needs besides the sides, in the graph of the head's parameters."""
         return ()

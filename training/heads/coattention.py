@@ -107,10 +107,8 @@ class CoAttention(Head):
 
     def audio_side(self, audio: EncodedAudio) -> Side:
         """Projected segments or patches ``[b, M, d]`` and their mask ``[b, M]``."""
-        if self.uses_patches:
-            assert audio.tokens is not None and audio.token_mask is not None
-            return self.audio_projection(audio.tokens), audio.token_mask
-        return self.audio_projection(audio.segments), audio.segment_mask
+        vectors, mask = self.vectors(audio)
+        return self.audio_projection(vectors), mask
 
     def shared(self) -> Side:
         """Every module's weights, one after the other."""

@@ -89,11 +89,7 @@ class TextAwarePooling(Head):
 
     def audio_side(self, audio: EncodedAudio) -> Side:
         """Keys and centred values ``[b, M, D]``, mask ``[b, M]``; for segments also what belongs to one clip."""
-        vectors, mask = audio.segments, audio.segment_mask
-        if self.uses_patches:
-            assert audio.tokens is not None and audio.token_mask is not None
-            vectors, mask = audio.tokens, audio.token_mask
-        vectors = vectors.masked_fill(~mask[..., None], 0)
+        vectors, mask = self.vectors(audio)
         normed = self.input_norm(self.audio_projection(self.dropout(vectors)))
         keys, values = self.key(normed), self.output(self.value(normed))
         values = values.to(accumulation_dtype(values.dtype))

@@ -116,11 +116,7 @@ class TokenAttention(Head):
 
     def audio_side(self, audio: EncodedAudio) -> Side:
         """Keys and values ``[b, M, d]``, mask ``[b, M]``; for segments also G, g and |c|^2."""
-        vectors, mask = audio.segments, audio.segment_mask
-        if self.uses_patches:
-            assert audio.tokens is not None and audio.token_mask is not None
-            vectors, mask = audio.tokens, audio.token_mask
-        vectors = vectors.masked_fill(~mask[..., None], 0)
+        vectors, mask = self.vectors(audio)
         keys, values = self.key_in(self.key(vectors)), self.value_in(self.value(vectors))
         if self.uses_patches:
             return keys, values, mask
