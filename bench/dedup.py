@@ -154,11 +154,14 @@ def run_condition(waves: list[np.ndarray], change: Change, seconds: float, rng: 
         clips[f"original/{number:04d}"] = soxr.resample(wave, STORED, RATE)
         clips[f"copy/{number:04d}"] = soxr.resample(change(wave[start : start + length], rng), STORED, RATE)
         starts[f"{number:04d}"] = start / STORED
-    found = {(r.a, r.b): r for r in relations(matched(clips)) if r.heard == "same"}
+    heard = relations(matched(clips))
+    found = {(r.a, r.b): r for r in heard if r.heard == "same"}
+    undecided = {(r.a, r.b) for r in heard if r.heard == "undecided"}
     planted = {(f"copy/{n}", f"original/{n}"): -start for n, start in starts.items()}
     hits = [found[pair].offset_s - offset for pair, offset in planted.items() if pair in found]
     return {
         "recall": len(hits) / len(planted),
+        "undecided": len(undecided & set(planted)) / len(planted),
         "within_20ms": float(np.mean(np.abs(hits) <= 0.02)) if hits else 0.0,
         "false": len(set(found) - set(planted)),
         "pairs": len(clips) * (len(clips) - 1) // 2 - len(planted),
@@ -184,7 +187,7 @@ def matched(clips: dict[str, np.ndarray]) -> pa.Table:
 
 
 def robustness(waves: list[np.ndarray], quick: bool) -> dict[str, float]:
-    print(f"{'change':26} {'condition':16} {'recall':>7} {'<=20 ms':>8} {'false':>6} {'pairs':>8}")
+    print(f"{'change':26} {'condition':16} {'recall':>7} {'undecided':>9} {'<=20 ms':>8} {'false':>6} {'pairs':>8}")
     false = pairs = 0
     result = {}
     for row, (group, condition, change, seconds) in enumerate(matrix()):
@@ -194,8 +197,8 @@ def robustness(waves: list[np.ndarray], quick: bool) -> dict[str, float]:
         false, pairs = false + figures["false"], pairs + figures["pairs"]
         result[f"recall: {group}, {condition}"] = round(figures["recall"], 4)
         print(
-            f"{group:26} {condition:16} {figures['recall']:7.3f} {figures['within_20ms']:8.3f} "
-            f"{figures['false']:6d} {figures['pairs']:8,d}",
+            f"{group:26} {condition:16} {figures['recall']:7.3f} {figures['undecided']:9.3f} "
+            f"{figures['within_20ms']:8.3f} {figures['false']:6d} {figures['pairs']:8,d}",
             flush=True,
         )
     print(f"false pairs: {false} of {pairs:,}")
@@ -231,7 +234,7 @@ def strangers(pairs: int) -> dict[str, int]:
             verdict = verify(a, b, -6, 6)
             outcomes[verdict.outcome] += 1
             strongest = max(strongest, verdict.evidence)
-        print(f"  {kind:8} {dict(outcomes)} strongest evidence {strongest:.1f} nats", flush=True)
+        print(f"  {kind:8} {dict(outcomes)}, strongest evidence {strongest:.1f} nats", flush=True)
         result[f"false merges: {kind}"] = outcomes["same"]
     return result
 

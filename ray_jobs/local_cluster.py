@@ -32,6 +32,7 @@ def _environment() -> dict[str, str]:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "disabled",  # all of it listens on loopback, and ends with this process
         "RAY_task_oom_retries": "3",  # the default is for ever
         "PYTHONUNBUFFERED": "1",
     }
@@ -53,6 +54,7 @@ def local_cluster(cpus: int, log: Path) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="ray") as scratch, log.open("w") as out:
         command = [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port=0"),
+            "--node-ip-address=127.0.0.1",
             *(f"--num-cpus={cpus}", "--num-gpus=0", "--include-dashboard=true", "--disable-usage-stats"),
             *(f"--dashboard-port={port}", f"--temp-dir={scratch}", f"--object-store-memory={200 << 20}"),
         ]

@@ -42,8 +42,8 @@ class VerificationSettings:
     """What it takes to call two stretches the same sound."""
 
     same_correlation: float = 0.7
-    same_evidence: float = 100.0  # nats
-    same_components: float = 14.0  # effective components that must agree: equal metronomes reach 10
+    same_evidence: float = 130.0  # nats
+    same_components: float = 24.0  # effective components that must agree: equal metronomes reach 12
     buried_correlation: float = 0.55  # enough where the evidence is twice as strong: a copy under noise
     same_span_s: float = 0.3
     different_correlation: float = 0.35

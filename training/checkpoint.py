@@ -72,18 +72,14 @@ def save(
     target = checkpoints / f"step-{step:09d}"
     folder = checkpoints / f".writing-{target.name}"
     folder.mkdir()
-    optimizer = {
-        f"{moment}/{name}": tensor for moment, named in moments.items() for name, tensor in named.items()
-    }
+    optimizer = {f"{moment}/{name}": tensor for moment, named in moments.items() for name, tensor in named.items()}
     files = {}
     for name, tensors in ((MODEL, model), (OPTIMIZER, optimizer)):
         path = folder / name
         save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
         _flush(path)
         files[name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-    (folder / STATE).write_text(
-        json.dumps({"format": FORMAT, "step": step, **state, "files": files}, indent=1)
-    )
+    (folder / STATE).write_text(json.dumps({"format": FORMAT, "step": step, **state, "files": files}, indent=1))
     _flush(folder / STATE)
     _flush(folder)
     if target.exists():  # damaged, or it would have been gone on from
@@ -110,11 +106,7 @@ def load(folder: Path) -> Checkpoint:
         raise InputError(f"checkpoint of format {version}, this version reads {FORMAT}", file=folder)
     for name, expected in files.items():
         path = folder / name
-        if (
-            not path.is_file()
-            or path.stat().st_size != expected["bytes"]
-            or _sha256(path) != expected["sha256"]
-        ):
+        if not path.is_file() or path.stat().st_size != expected["bytes"] or _sha256(path) != expected["sha256"]:
             raise InputError(
                 "the checkpoint is damaged: size or checksum differs from state.json",
                 file=path,

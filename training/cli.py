@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from sharding import commandline
@@ -15,6 +16,8 @@ VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    # the deepspeed launcher puts --local_rank=N before the verb; the environment says the same
+    argv = [word for word in (sys.argv[1:] if argv is None else argv) if not word.startswith("--local_rank=")]
     return commandline.main(
         "python -m training", "Train and use audio-text retrieval models on Earshot shards.", VERBS, argv
     )

@@ -35,9 +35,7 @@ class MetricsLog:
         self.file.write(json.dumps(record, ensure_ascii=False) + "\n")
         self.file.flush()
         numbers = {
-            name: value
-            for name, value in flat(record).items()
-            if isinstance(value, int | float) and name != "step"
+            name: value for name, value in flat(record).items() if isinstance(value, int | float) and name != "step"
         }
         if self.tensorboard is not None:
             for name, value in numbers.items():
@@ -80,9 +78,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 def _keep_steps_below(path: Path, step: int) -> None:
     records = [record for record in read(path) if record["step"] < step]
     draft = path.with_name(f".{path.name}")
-    draft.write_text(
-        "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8"
-    )
+    draft.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
     os.replace(draft, path)  # noqa: PTH105 (atomic, also over an existing file)
 
 

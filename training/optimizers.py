@@ -56,9 +56,7 @@ def parameter_groups(
     ]
 
 
-def make_optimizer(
-    groups: list[dict[str, Any]], settings: OptimizerSettings, ema: float
-) -> torch.optim.Optimizer:
+def make_optimizer(groups: list[dict[str, Any]], settings: OptimizerSettings, ema: float) -> torch.optim.Optimizer:
     """Torch's own optimizer over ``groups``; with ``ema`` it keeps the averaged weights as a moment."""
     base: Any
     options: dict[str, Any]

@@ -52,9 +52,7 @@ class OptimizerSettings:
     def __post_init__(self) -> None:
         _require(self.clip >= 0, "clip must be 0 (never clip) or a positive norm", self.clip)
         _require(self.lr > 0 and self.final_lr >= 0, "rates must be positive", (self.lr, self.final_lr))
-        _require(
-            self.final_lr <= self.lr, "final_lr is above lr: the rate would rise to the end", self.final_lr
-        )
+        _require(self.final_lr <= self.lr, "final_lr is above lr: the rate would rise to the end", self.final_lr)
         _require(self.epochs > 0, "epochs must be positive", self.epochs)
         _require(self.steps is None or self.steps > 0, "steps must be positive", self.steps)
         _require(self.warmup_epochs >= 0, "warmup_epochs must not be negative", self.warmup_epochs)
@@ -248,9 +246,7 @@ def _leaves(tree: Any, path: str = "") -> Iterable[tuple[str, Any]]:
 def _choice(tree: Any, key: str, registry: Mapping[str, str], place: Place) -> Any:
     mapping = place.mapping(tree)
     if key not in mapping:
-        raise place.error(
-            f"{place.key} does not say which: the key {key!r} is missing", remedy=_names(registry)
-        )
+        raise place.error(f"{place.key} does not say which: the key {key!r} is missing", remedy=_names(registry))
     name = mapping[key]
     if not isinstance(name, str) or name not in registry:
         advice = nearest(name, registry) if isinstance(name, str) else ""

@@ -114,9 +114,7 @@ def build(kind: Any, tree: Any, place: Place) -> Any:
     if origin is typing.Literal:
         if not any(tree == option and type(tree) is type(option) for option in arguments):
             options = ", ".join(map(str, arguments))
-            hint = (
-                nearest(tree, [o for o in arguments if isinstance(o, str)]) if isinstance(tree, str) else ""
-            )
+            hint = nearest(tree, [o for o in arguments if isinstance(o, str)]) if isinstance(tree, str) else ""
             raise place.error(f"{place.key} has no such choice", value=tree, remedy=f"{hint}valid: {options}")
         return tree
     if origin in (typing.Union, types.UnionType):
@@ -135,9 +133,7 @@ def _dataclass(kind: Any, tree: Any, place: Place) -> Any:
     place.check_keys(mapping, known)
     for name, each in known.items():
         if name not in mapping and each.default is MISSING and each.default_factory is MISSING:
-            raise place.error(
-                f"the key {place.at(name).key} is missing", remedy="it has no default: say what you want"
-            )
+            raise place.error(f"the key {place.at(name).key} is missing", remedy="it has no default: say what you want")
     values = {name: build(hints[name], value, place.at(name)) for name, value in mapping.items()}
     try:
         return kind(**values)

@@ -12,6 +12,7 @@ import pytest
 
 from ray_jobs.runner import RayRunner
 from sharding.build import build
+from sharding.errors import InputError
 from sharding.runners import LocalRunner
 from tests.sharding.conftest import settings_for
 from tests.sharding.corpora import tree, write_corpus
@@ -47,3 +48,37 @@ def test_ray_writes_the_same_bytes_and_survives_a_killed_node(cluster: Any, tmp_
     build(settings_for(corpus), str(tmp_path / "ray"), RayRunner(cluster.address))
     killer.join()
     assert tree(tmp_path / "ray") == tree(tmp_path / "local")
+
+
+@pytest.mark.slow
+def test_tasks_whose_workers_die_are_tried_again_but_not_for_ever(cluster: Any, tmp_path: Path) -> None:
+    folder = str(tmp_path)
+
+    def die_once(number: int) -> int:
+        import os
+        import signal
+        from pathlib import Path
+
+        flag = Path(folder) / str(number)
+        if number == 3 and not flag.exists():
+            flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+    def die_always(number: int) -> int:
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+    def fail(number: int) -> int:
+        raise InputError("no such thing", value=number, remedy="choose another")
+
+    runner = RayRunner(cluster.address)
+    assert sorted(runner.map(die_once, iter(range(6)))) == list(range(6))
+    with pytest.raises(InputError, match="died 4 times"):
+        list(runner.map(die_always, [1]))
+    with pytest.raises(InputError, match="no such thing") as caught:
+        list(runner.map(fail, [7]))
+    assert caught.value.value == 7

@@ -30,8 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="override a recipe's key, e.g. optimizer.lr=1e-4",
     )
-    # the deepspeed launcher hands its ranks this; the environment says the same
-    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

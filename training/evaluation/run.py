@@ -62,9 +62,7 @@ def encoders_of(model: RetrievalModel, device: torch.device) -> Encoders:
 
     def audio(batch: Any) -> Side:
         with torch.inference_mode():
-            return model.audio_side(
-                batch.features.to(device), batch.frames.to(device), batch.seeds.to(device)
-            )
+            return model.audio_side(batch.features.to(device), batch.frames.to(device), batch.seeds.to(device))
 
     def text(tokens: Tensor, mask: Tensor) -> Side:
         with torch.inference_mode():
@@ -137,9 +135,7 @@ def evaluate(
     texts = encode_texts(encoders, found.captions, tokenizer, settings, group, batch_size)
     clips = np.arange(len(found.clips))
     result: dict[str, Any] = {"split": split, "clips": len(found.clips), "captions": len(found.captions)}
-    by_clip = _rank_shared(
-        encoders.head, texts, sounds, found.owner[:, None] == clips[None, :], found.clips, group
-    )
+    by_clip = _rank_shared(encoders.head, texts, sounds, found.owner[:, None] == clips[None, :], found.clips, group)
     result["text_to_audio"] = metrics(by_clip)
     caption_ids = [f"{found.clips[owner]}#{number:09d}" for number, owner in enumerate(found.owner)]
     by_caption = _rank_shared(
@@ -256,9 +252,7 @@ def _undeal(sides: Iterable[Side], count: int, size: int, group: Group, name: st
     """Batches that were dealt in turn, put back into their order, whole on every rank."""
     mine = join(list(sides))
     whole = group.gather_many(mine, name)
-    position = np.concatenate(
-        [p for rank in range(group.size) for p in _positions(count, size, rank, group.size)]
-    )
+    position = np.concatenate([p for rank in range(group.size) for p in _positions(count, size, rank, group.size)])
     back = torch.from_numpy(np.argsort(position, kind="stable"))
     return tuple(tensor.detach()[back] for tensor in whole)
 
