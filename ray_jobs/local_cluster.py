@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 from sharding.errors import InputError
 
 START_TIMEOUT_S = 120
+_PREFIX = re.compile(r"^(\x1b\[\d+m)*\(\w+ pid=[^)]*\)(\x1b\[\d+m)* ")  # what Ray puts before a worker's line
 
 
 def _free_port() -> int:
@@ -98,21 +100,26 @@ def submit(address: str, working_dir: Path, command: Sequence[str], log: Path, s
         working_dir: shipped to the cluster (what git ignores stays behind); the command runs in a copy.
         command: the entry point and its arguments; paths must be absolute.
         log: takes all that the job prints.
-        show: print the job's own lines as well.
+        show: print the job's own lines about progress and results as well.
 
     Raises:
         InputError: the job failed; names the log.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    line = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", address]
-    line += ["--working-dir", str(working_dir), "--", *command]
+    command_line = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", address]
+    command_line += ["--working-dir", str(working_dir), "--", *command]
     with log.open("w") as out:
-        job = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment())
+        job = subprocess.Popen(
+            command_line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment()
+        )
         assert job.stdout is not None
+        last = ""
         for text in job.stdout:
             out.write(text)
             out.flush()
-            if show and text.startswith("  "):
-                print(text, end="", flush=True)
+            line = _PREFIX.sub("", text)
+            if show and line.startswith(("  ", "steps ")) and line != last:
+                print(f"  {line.strip()}", flush=True)
+                last = line
         if job.wait() != 0:
             raise InputError(f"the job {command[1]} failed", file=log, remedy="its log says why")

@@ -37,10 +37,10 @@ def main(program: str, about: str, verbs: Mapping[str, tuple[str, str]], argv: S
             importlib.import_module(module).add_arguments(subparser)
         subparser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     args = parser.parse_args(arguments)
-    module = importlib.import_module(verbs[args.verb][0])
+    verb_module = importlib.import_module(verbs[args.verb][0])
     try:
-        result: dict[str, Any] = module.run(args)
-        print(json.dumps(result, ensure_ascii=False) if args.json else module.show(result), flush=True)
+        result: dict[str, Any] = verb_module.run(args)
+        print(json.dumps(result, ensure_ascii=False) if args.json else verb_module.show(result), flush=True)
     except InputError as error:
         print(f"{program} {args.verb}: {error}", file=sys.stderr)
         return 2

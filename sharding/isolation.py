@@ -46,7 +46,7 @@ class Message(NamedTuple):
     ``end`` (facts, fingerprint or None), ``fail`` (an ``AudioError``).  Every clip ends with ``end`` or ``fail``.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # shadows tuple.index, which nobody asks of a message
     kind: str
     value: Any = None
 
@@ -171,7 +171,7 @@ _children = _Children()
 
 
 def _child(settings: ProbeSettings) -> _Child:
-    """This thread's child, a new one where there is none that is fit."""
+    """The calling thread's child; a new one where there is none that is fit."""
     child = _children.child
     if child is not None and _children.owner == os.getpid():  # a fork must not talk to its parent's child
         if child.alive and child.memory_mb == settings.memory_mb:

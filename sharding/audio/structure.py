@@ -207,8 +207,7 @@ def _frames(source: Source, offset: int, kind: str) -> str:
         rest = source.size - position
         if rest <= 6:
             raise AudioError("truncated", f"{count - 1} frames of {declared} that the Xing header counts")
-    junk = f"{offset} bytes in front of the sound" if offset else ""
-    return junk
+    return f"{offset} bytes in front of the sound" if offset else ""
 
 
 def _xing_frames(head: bytes) -> int | None:

@@ -75,12 +75,12 @@ def padded(rng: np.random.Generator, n: int) -> np.ndarray:
     x = np.zeros(n)
     length = int(min(rng.uniform(0.05, 1) * RATE, n - 1))
     start = rng.integers(0, n - length)
-    x[start : start + length] = normal(rng.choice([rain, wind, drones, tones])(rng, length))
+    x[start : start + length] = normal([rain, wind, drones, tones][rng.integers(4)](rng, length))
     return x
 
 
 def loops(rng: np.random.Generator, n: int) -> np.ndarray:
-    once = rng.choice([rain, wind, drones, clicks, hum])(rng, int(rng.uniform(0.2, 3) * RATE))
+    once = [rain, wind, drones, clicks, hum][rng.integers(5)](rng, int(rng.uniform(0.2, 3) * RATE))
     return np.tile(once, n // len(once) + 1)[:n]
 
 

@@ -34,9 +34,7 @@ def text_encoder(name: str, **more: Any) -> Any:
 
 
 def tokens_of(encoder: Any, captions: list[str], length: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
-    encoded = encoder.tokenizer(
-        captions, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-    )
+    encoded = encoder.tokenizer(captions, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
     return encoded["input_ids"], encoded["attention_mask"].bool()
 
 
@@ -134,9 +132,7 @@ def test_text_encoder_ignores_padding_and_learns(name: str) -> None:
     assert out.shape == (3, 16, encoder.dim)
     longer, longer_mask = tokens_of(encoder, CAPTIONS, 24)
     real = mask[..., None]
-    torch.testing.assert_close(
-        out * real, encoder(longer, longer_mask)[:, :16] * real, atol=1e-5, rtol=1e-4
-    )
+    torch.testing.assert_close(out * real, encoder(longer, longer_mask)[:, :16] * real, atol=1e-5, rtol=1e-4)
     (out * real).square().sum().backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.blocks()[0].parameters())
 
