@@ -24,7 +24,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything")
     parser.add_argument("--seed", type=int, default=0, help="of the synthesised corpus")
-    parser.add_argument("--clips", type=int, default=600, help="rough size of the corpus")
+    parser.add_argument("--clips", type=int, default=900, help="rough size of the corpus")
     args = parser.parse_args()
     try:
         run(args.out.resolve(), args.seed, args.clips)
