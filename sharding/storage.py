@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import io
 import os
 import posixpath
+import re
 import shutil
 import tempfile
 import time
@@ -27,6 +29,7 @@ from sharding.errors import InputError
 
 T = TypeVar("T")
 
+_MEMBER = re.compile(r"(.+?\.zip)!/(.+)", re.IGNORECASE | re.DOTALL)
 _SPOOL = 32 << 20  # bytes of a zip member, or of an upload, that are held in memory
 _TRIES = 5
 _PAUSE_S = 0.2  # before the second try; twice as long before each one after it
@@ -52,6 +55,12 @@ class Storage:
 
     def __repr__(self) -> str:
         return f"Storage({self.url!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Storage) and other.url == self.url
+
+    def __hash__(self) -> int:
+        return hash(self.url)
 
     @property
     def local(self) -> Path | None:
@@ -98,7 +107,9 @@ class Storage:
         return bool(_persist(lambda: self._remote.isfile(self._key(path))))
 
     def size(self, path: str) -> int:
-        """Bytes of a file; FileNotFoundError where it is absent."""
+        """Bytes of a file, or of a zip member; FileNotFoundError where it is absent."""
+        if inside := _MEMBER.fullmatch(path):
+            return self._member(*inside.groups())[1].file_size
         if self.local is not None:
             return self._path(path).stat().st_size
         return int(_persist(lambda: self._remote.size(self._key(path))))
@@ -106,7 +117,7 @@ class Storage:
     def sizes(self, folder: str = "") -> dict[str, int]:
         """Bytes of every file below a folder, from one listing; names are relative to this storage."""
         if self.local is not None:
-            return dict(_walk(self.local, self._path(folder)))
+            return {name: (self.local / name).stat().st_size for name in self.list(folder)}
         root = self._remote._strip_protocol(self.url).rstrip("/")
         try:
             found = _persist(lambda: self._remote.find(self._key(folder), detail=True))
@@ -121,10 +132,17 @@ class Storage:
 
     def list(self, folder: str = "") -> list[str]:
         """Every file below a folder, recursively, sorted; an absent folder is empty."""
+        if self.local is not None:
+            prefix = posixpath.normpath(folder) + "/" if self._checked(folder) else ""
+            return sorted(_walk(str(self._path(folder)), prefix))
         return sorted(self.sizes(folder))
 
     def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
         """``size`` bytes from ``offset``, or all that follow; fewer where the file ends."""
+        if _MEMBER.fullmatch(path):
+            with self.open(path) as member:
+                member.seek(offset)
+                return member.read() if size is None else member.read(size)
         if self.local is not None:
             with self._path(path).open("rb") as file:
                 file.seek(offset)
@@ -136,24 +154,34 @@ class Storage:
 
     def open(self, path: str) -> BinaryIO:
         """A seekable file for reading; ``ARCHIVE.zip!/MEMBER`` is read in place."""
-        archive, bang, member = path.partition("!/")
-        if bang:
-            return self._open_member(archive, member)
+        if inside := _MEMBER.fullmatch(path):
+            return self._open_member(*inside.groups())
         if self.local is not None:
             return self._path(path).open("rb")
         return cast(BinaryIO, _persist(lambda: self._remote.open(self._key(path), "rb")))
 
     def _open_member(self, archive: str, member: str) -> BinaryIO:
-        with self.open(archive) as stream, zipfile.ZipFile(stream) as opened:
-            try:
-                source = opened.open(member)
-            except KeyError:
-                raise FileNotFoundError(f"{self.name(archive)} has no member {member}") from None
-            with source:
-                spool = tempfile.SpooledTemporaryFile(_SPOOL)  # noqa: SIM115 - the caller closes it
-                shutil.copyfileobj(source, spool, 1 << 20)
+        opened, found = self._member(archive, member)
+        with opened.open(found) as source:
+            spool = tempfile.SpooledTemporaryFile(_SPOOL)  # noqa: SIM115 - the caller closes it
+            shutil.copyfileobj(source, spool, 1 << 20)
         spool.seek(0)
         return cast(BinaryIO, spool)
+
+    def _member(self, archive: str, member: str) -> tuple[zipfile.ZipFile, zipfile.ZipInfo]:
+        opened = _archive(self, archive, self._version(archive))
+        try:
+            return opened, opened.getinfo(member)
+        except KeyError:
+            raise FileNotFoundError(f"{self.name(archive)} has no member {member}") from None
+
+    def _version(self, path: str) -> tuple[object, ...]:
+        """What changes when a file is replaced."""
+        if self.local is not None:
+            found = self._path(path).stat()
+            return found.st_size, found.st_mtime_ns, found.st_ino
+        described = _persist(lambda: self._remote.info(self._key(path)))
+        return described["size"], described.get("ETag"), str(described.get("LastModified"))
 
     def write(self, path: str, data: bytes) -> None:
         """Put a whole file under its name."""
@@ -245,16 +273,27 @@ class Storage:
         self.write(path, buffer.getvalue())
 
 
-def _walk(root: Path, folder: Path) -> Iterator[tuple[str, int]]:
+def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
+    """Names of all files below a folder, without a stat of each: a dataset has 400,000.  Links may form loops."""
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        found = Path(folder).stat()
+        entries = list(os.scandir(folder))
     except (FileNotFoundError, NotADirectoryError):
+        return
+    here = (found.st_dev, found.st_ino)
+    if here in above:
         return
     for entry in entries:
         if entry.is_dir():
-            yield from _walk(root, Path(entry.path))
+            yield from _walk(entry.path, f"{prefix}{entry.name}/", (*above, here))
         elif entry.is_file() and not (entry.name.startswith(".") and entry.name.endswith(_SUFFIX)):
-            yield Path(entry.path).relative_to(root).as_posix(), entry.stat().st_size
+            yield prefix + entry.name
+
+
+@functools.lru_cache(maxsize=4)
+def _archive(storage: Storage, name: str, version: tuple[object, ...]) -> zipfile.ZipFile:
+    """An open archive, kept: the directory of one with 260,000 members takes seconds to read."""
+    return zipfile.ZipFile(storage.open(name))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -15,8 +15,8 @@ from sharding.storage import Storage
 
 # Best first: where a recording lies there twice, the copy with the least loss is taken.
 AUDIO_SUFFIXES = (
-    ".flac", ".wav", ".aif", ".aiff", ".w64", ".caf", ".opus", ".ogg", ".oga", ".m4a", ".aac", ".mp3",
-    ".mp4", ".webm", ".mka", ".mkv", ".wma", ".amr",
+    ".flac", ".wav", ".aif", ".aiff", ".aifc", ".w64", ".rf64", ".caf", ".au", ".opus", ".ogg", ".oga", ".m4a",
+    ".aac", ".mp3", ".mp4", ".webm", ".mka", ".mkv", ".wma", ".3gp", ".amr",
 )  # fmt: skip
 _RANK = {suffix: rank for rank, suffix in enumerate(AUDIO_SUFFIXES)}
 _UNPACK = {

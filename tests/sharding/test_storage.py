@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import threading
@@ -200,3 +201,24 @@ def test_names_that_climb_out_are_refused(tmp_path: Path, name: str) -> None:
 def test_storage_travels_to_other_processes(storage: Storage) -> None:
     storage.write("a.bin", b"x")
     assert pickle.loads(pickle.dumps(storage)).read("a.bin") == b"x"
+
+
+def test_a_listing_follows_links_but_not_round_a_loop(tmp_path: Path) -> None:
+    (tmp_path / "data/real").mkdir(parents=True)
+    (tmp_path / "data/real/a.wav").write_bytes(b"a")
+    (tmp_path / "data/real/again").symlink_to(tmp_path / "data", target_is_directory=True)
+    (tmp_path / "data/linked").symlink_to(tmp_path / "data/real", target_is_directory=True)
+    (tmp_path / "data/nowhere.wav").symlink_to(tmp_path / "absent.wav")
+    found = Storage(tmp_path / "data").list()
+    assert {"real/a.wav", "linked/a.wav"} <= set(found)
+    assert len(found) < 10
+    assert Storage(tmp_path / "data").list("./real/") == ["real/a.wav"]
+
+
+def test_an_archive_that_is_replaced_is_read_anew(storage: Storage) -> None:
+    for content in (b"first", b"later", b"another size"):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("x.wav", content)
+        storage.write("a.zip", buffer.getvalue())
+        assert storage.read("a.zip!/x.wav") == content
