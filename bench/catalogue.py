@@ -7,6 +7,10 @@ WavCaps 403,050, TACOS 12,358) and folders that hold a part of the audio as empt
 one fresh process.  Where FOLDER (default: ``$EARSHOT_DATA/metadata``) has the real SoundBible table, WavCaps rows
 take their texts from it.
 The target: under a minute and under 2 GiB.
+
+Beside it, where ``make bench-peers`` has been run: what aac-datasets' readers of Clotho, AudioCaps and WavCaps need
+for the same tables and folders.  They read tables and list folders as the catalogue does; they join nothing, check no
+interval, and refuse WavCaps unless every file is there.
 """
 
 from __future__ import annotations
@@ -55,6 +59,28 @@ print(json.dumps({
 }))
 """
 
+PEERS = Path(__file__).parent.parent / ".venv-peers/bin/python"
+PEER = """
+import json, resource, sys, time, types
+# torchaudio.backend: a module that it imports for a type hint, and that newer torchaudio lacks
+common = types.ModuleType("torchaudio.backend.common")
+common.AudioMetaData = object
+sys.modules |= {"torchaudio.backend": types.ModuleType("torchaudio.backend"), common.__name__: common}
+from aac_datasets.datasets.functional.audiocaps import load_audiocaps_dataset
+from aac_datasets.datasets.functional.clotho import load_clotho_dataset
+from aac_datasets.datasets.functional.wavcaps import WavCapsCard, load_wavcaps_dataset
+WavCapsCard.EXPECTED_SIZES = json.loads(sys.argv[2])
+root, seconds = sys.argv[1], {}
+def timed(name, read, subsets, **more):
+    start = time.process_time()
+    kept = [read(root, subset, -1, **more) for subset in subsets]
+    seconds[name] = time.process_time() - start
+timed("clotho", load_clotho_dataset, ("dev", "val", "eval"))
+timed("audiocaps", load_audiocaps_dataset, ("train", "val", "test"), audio_format="flac")
+timed("wavcaps", load_wavcaps_dataset, ("audioset", "bbc", "freesound", "soundbible"))
+print(json.dumps({**seconds, "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}))
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -65,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         roots = synthesise(Path(folder), 20 if args.quick else 1, args.metadata)
         ours = _measure(roots)
+        apart = {name: _measure({name: roots[name]})["cpu_seconds"] for name in ("clotho", "audiocaps", "wavcaps")}
+        theirs = _measure_peer(Path(folder), 20 if args.quick else 1)
     result = {**ours, "quick": args.quick, "clips_per_second": ours["clips"] / ours["seconds"]}
     rows = [
         ("clips catalogued", f"{ours['clips']:,}"),
@@ -74,7 +102,38 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     for name, value in rows:
         print(f"{name:36} {value:>40}")
+    if theirs is None:
+        print("aac-datasets: skipped, .venv-peers does not have it (make bench-peers)")
+    else:
+        for name, seconds in apart.items():
+            beside = f"{seconds:.2f} s beside {theirs[name]:.2f} s of processor time"
+            print(f"{name + ' beside aac-datasets':36} {beside:>40}")
+        result["aac_datasets_over_ours"] = {name: theirs[name] / seconds for name, seconds in apart.items()}
     print(json.dumps(result))
+
+
+def _measure_peer(folder: Path, divisor: int) -> dict[str, float] | None:
+    """Seconds of processor time of aac-datasets' readers; None where it is not installed."""
+    asked = "import importlib.util, sys; sys.exit(importlib.util.find_spec('aac_datasets') is None)"
+    if not PEERS.exists() or subprocess.run([PEERS, "-c", asked]).returncode:
+        return None
+    root = folder / "peer"
+    for there, here in (
+        ("CLOTHO_v2.1/clotho_audio_files", "clotho"),
+        ("CLOTHO_v2.1/clotho_csv_files", "clotho"),
+        ("AUDIOCAPS/audio_32000Hz", "audiocaps/audio"),
+        ("AUDIOCAPS/csv_files_v1", "audiocaps"),
+        ("WavCaps/json_files", "wavcaps/json_files"),
+    ):
+        (root / there).parent.mkdir(parents=True, exist_ok=True)
+        (root / there).symlink_to(folder / here, target_is_directory=True)
+    sizes = {source: count // divisor for source, count in WAVCAPS.items()}
+    for source, count in sizes.items():
+        _touch(root / "WavCaps/Audio" / source, (f"{number}.flac" for number in range(count)))
+    done = subprocess.run(
+        [PEERS, "-c", PEER, str(root), json.dumps(sizes)], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def _measure(roots: dict[str, str]) -> dict[str, Any]:

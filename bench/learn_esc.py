@@ -2,11 +2,12 @@
 
 Scenes last 15 to 30 s and hold three to five recordings in turn or at once; half of those in turn are twins of
 another scene: the same kinds of event in another order.  Plain clips are the recordings themselves, 5 s each.
-Both go the way that a user's own sounds go: a generic source, a build, a recipe, an evaluation.
+Both go the way that a user's own sounds go: two generic sources, one build, a recipe, an evaluation.  One model
+learns from both, from scratch.
 
-    python -m bench.learn_esc [--quick] [--data FOLDER] [--out FOLDER]
+    python -m bench.learn_esc [--quick] [--method NAME ...] [--seeds N ...] [--data FOLDER] [--out FOLDER]
 
-Needs the recordings that EARSHOT_DATA names.
+With ``--out`` an interrupted bench goes on where it was.  Needs the recordings that EARSHOT_DATA names.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from bench.scenes import Scene, draw_scenes, esc50, write_source
+from sharding.audio.form import AudioForm
 from sharding.build import BuildSettings, build
 from sharding.errors import InputError
 from sharding.manifest import Manifest
+from sharding.probe import ProbeSettings
 from sharding.runners import LocalRunner
 from training.distributed import Group
 from training.evaluation.run import encoders_of, evaluate
@@ -35,11 +39,27 @@ from training.recipe import load as load_recipe
 from training.search import build_index, search
 
 WORDINGS = 5
-# The recipe is the demo's, from scratch.  Segments overlap, so that an event is met beside what follows it.
-COMMON = ("validation.split=null", "checkpoint.every=0", "log.tensorboard=false", "data.workers=0")
-SHAPES = {
-    "scenes": ("audio.segment_s=10.0", "audio.hop_s=5.0", "audio.max_s=30.0", "data.crop_s=30.0"),
-    "clips": ("audio.segment_s=5.0", "audio.max_s=5.0", "data.crop_s=5.0"),
+COMMON = (
+    "audio.max_s=30.0",
+    "data.crop_s=30.0",
+    "data.train=[{split: scenes/train}, {split: clips/train}]",
+    "data.workers=0",
+    "validation.split=null",
+    "log.tensorboard=false",
+)
+_SCORED = ["head.dim=64", "head.heads=4", "head.audio=segments"]
+# What is compared: overrides of the demo's recipe, which is the dual encoder with mean pooling of 1 s segments.
+METHODS: dict[str, tuple[str, ...]] = {
+    "dual": (),
+    "attention-pooling": ("head.audio_pooling=attention",),
+    "sentence-attention": ("head={name: sentence-attention}", *_SCORED, "head.text_pooling=mean"),
+    "token-attention": ("head={name: token-attention}", *_SCORED),
+    "co-attention": ("head={name: co-attention}", *_SCORED, "head.modules=1"),
+    "text-aware-pooling": (
+        "head={name: text-aware-pooling, dim: 64, audio: segments, text_pooling: mean, dropout: 0.0}",
+    ),
+    "no-masking": ("data.masking={time_masks: 0, freq_masks: 0}",),
+    "half-batch": (),
 }
 
 
@@ -47,77 +67,81 @@ SHAPES = {
 class Size:
     """How much is made and trained."""
 
-    train: int
-    test: int
+    scenes: tuple[int, int]  # to train, to test
+    clips: tuple[int, int]
     steps: int
     batch: int
 
 
-FULL = {"scenes": Size(700, 120, 420, 32), "clips": Size(800, 400, 900, 32)}
-QUICK = {"scenes": Size(24, 12, 4, 8), "clips": Size(40, 30, 6, 8)}
+FULL = Size((600, 120), (10_000, 10_000), 700, 32)
+QUICK = Size((24, 12), (40, 30), 4, 8)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few steps on a few sounds: shows that it runs")
+    parser.add_argument(
+        "--method", nargs="+", choices=METHODS, default=["dual"], metavar="NAME", help=", ".join(METHODS)
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="of the model and the order")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("EARSHOT_DATA", "../shared/data")))
-    parser.add_argument("--out", type=Path, help="keep builds and runs here (default: a temporary folder)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="keep the build and the runs here (default: a temporary folder)")
     args = parser.parse_args()
     if not (args.data / "audio/clips.csv").is_file():
         raise SystemExit(f"no recordings below {args.data}: EARSHOT_DATA names their folder")
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
-        out = args.out or Path(temporary)
+        out, size = args.out or Path(temporary), QUICK if args.quick else FULL
         try:
-            results = {name: learn(name, args, out / name) for name in SHAPES}
+            sounds = prepare(args.data, out, size)
+            results = {
+                method: [learn(method, seed, sounds, out, size) for seed in args.seeds] for method in args.method
+            }
         except InputError as error:
             raise SystemExit(str(error)) from error
     show(results)
 
 
-def learn(name: str, args: argparse.Namespace, folder: Path) -> dict[str, float]:
-    """Make the sounds, build, train and test; returns figures."""
+def prepare(data: Path, out: Path, size: Size) -> dict[str, dict[str, list[Scene]]]:
+    """Draw, write and build both sources below ``out``; returns source to split to what it holds."""
+    rng = np.random.default_rng(0)
+    folds = {"train": esc50(data, (1, 2)), "test": esc50(data, (3,))}
+    drawn: dict[str, dict[str, list[Scene]]] = {"scenes": {}, "clips": {}}
+    for place, (split, recordings) in enumerate(folds.items()):
+        drawn["scenes"][split] = draw_scenes(recordings, size.scenes[place], rng, split)
+        chosen = sorted(rng.permutation(len(recordings))[: size.clips[place]])
+        drawn["clips"][split] = [Scene(f"{split}{k:05d}", (recordings[k],), together=False) for k in chosen]
+    if not (out / "shards/dataset.json").is_file():
+        for name, splits in drawn.items():
+            write_source(out / name, splits, WORDINGS, rng)
+        # WAV: the minutes that a model may take here should not go to decoding
+        sources = {name: str(out / name) for name in drawn}
+        settings = BuildSettings(sources=sources, probe=ProbeSettings(form=AudioForm("wav")))
+        build(settings, str(out / "shards"), LocalRunner(2))
+    return drawn
+
+
+def learn(method: str, seed: int, sounds: dict[str, dict[str, list[Scene]]], out: Path, size: Size) -> dict[str, float]:
+    """Train and test one model; returns figures, also kept below ``out``."""
     from training.engine import ranks  # imports DeepSpeed
     from training.fit import fit
 
-    size = (QUICK if args.quick else FULL)[name]
-    rng = np.random.default_rng(args.seed)
-    splits = draw(name, args.data, size, rng)
-    write_source(folder / "source", splits, WORDINGS, rng)
-    settings = BuildSettings(sources={name: str(folder / "source")})
-    build(settings, str(folder / "shards"), LocalRunner(2))
-    manifest = Manifest.open(folder / "shards")
-    recipe = load_recipe(
-        "demo",
-        [
-            *COMMON,
-            *SHAPES[name],
-            f"data.train=[{{split: {name}/train}}]",
-            f"data.batch_size={size.batch}",
-            f"optimizer.steps={size.steps}",
-            f"seed={args.seed}",
-        ],
-    )
+    run = out / f"{method}-{seed}"
+    if (run / "figures.json").is_file():
+        return dict(json.loads((run / "figures.json").read_text()))
+    manifest = Manifest.open(out / "shards")
+    batch = size.batch // 2 if method == "half-batch" else size.batch
+    length = (f"data.batch_size={batch}", f"optimizer.steps={size.steps}", f"checkpoint.every={size.steps}")
+    recipe = load_recipe("demo", [*COMMON, *METHODS[method], *length, f"seed={seed}"])
     began = time.process_time()
     with ranks() as group:
-        fit(recipe, manifest, folder / "run", group)
-        minutes = (time.process_time() - began) / 60
-        retriever = load(folder / "run/export")
-        figures = test(retriever, manifest, name, splits["test"], group)
-    return figures | {"train": len(splits["train"]), "cpu_minutes": minutes}
-
-
-def draw(name: str, data: Path, size: Size, rng: np.random.Generator) -> dict[str, list[Scene]]:
-    """What the two splits are made of; no recording, and no fold, is in both."""
-    folds = {"train": esc50(data, (1, 2)), "test": esc50(data, (3,))}
-    counts = {"train": size.train, "test": size.test}
-    if name == "scenes":
-        return {split: draw_scenes(folds[split], counts[split], rng, split) for split in folds}
-    chosen = {split: rng.permutation(len(folds[split]))[: counts[split]] for split in folds}
-    return {
-        split: [Scene(f"{split}{index:05d}", (folds[split][index],), False) for index in sorted(chosen[split])]
-        for split in folds
-    }
+        fit(recipe, manifest, run, group)
+        figures = {"minutes": (time.process_time() - began) / 60}
+        retriever = load(run / "export")
+        for name, splits in sounds.items():
+            figures |= test(retriever, manifest, name, splits["test"], group)
+    (run / "figures.json").write_text(json.dumps(figures))
+    return figures
 
 
 def test(retriever: Retriever, manifest: Manifest, name: str, scenes: list[Scene], group: Group) -> dict[str, float]:
@@ -131,9 +155,9 @@ def test(retriever: Retriever, manifest: Manifest, name: str, scenes: list[Scene
         relevance=relevance,
     )  # fmt: skip
     metrics = found["text_to_audio_multiple" if relevance else "text_to_audio"]
-    figures = {"test": float(found["clips"])}
-    for metric in ("R@1", "R@10", "mAP@10"):
-        figures |= {metric: metrics[metric], f"chance_{metric}": metrics[f"chance_{metric}"]}
+    figures: dict[str, float] = {}
+    for metric in ("R@10", "mAP@10"):
+        figures |= {f"{name} {metric}": metrics[metric], f"{name} chance_{metric}": metrics[f"chance_{metric}"]}
     if name == "scenes":
         figures["order"] = order_accuracy(retriever, manifest, split, scenes)
     return figures
@@ -166,15 +190,23 @@ def order_accuracy(retriever: Retriever, manifest: Manifest, split: str, scenes:
     return float(np.mean(wins)) if wins else float("nan")
 
 
-def show(results: dict[str, dict[str, float]]) -> None:
-    """The table, and the ratios as the last line."""
-    columns = ("train", "test", "R@1", "chance_R@1", "R@10", "chance_R@10", "mAP@10", "chance_mAP@10", "cpu_minutes")
-    print(f"{'':8}" + "".join(f"{column:>14}" for column in columns))
-    for name, figures in results.items():
-        print(f"{name:8}" + "".join(f"{figures[column]:14.3f}" for column in columns))
-    print(f"order of events told right between twins: {results['scenes']['order']:.3f} (chance 0.5)")
-    ratios = {f"{name}_mAP@10_over_chance": one["mAP@10"] / one["chance_mAP@10"] for name, one in results.items()}
-    print(json.dumps(ratios | {"order_accuracy": results["scenes"]["order"]}))
+def show(results: dict[str, list[dict[str, float]]]) -> None:
+    """The table, mean and range over seeds, and the ratios as the last line."""
+    columns = ("scenes R@10", "scenes mAP@10", "clips mAP@10", "order", "minutes")
+    first = next(iter(results.values()))[0]
+    print(f"{'':20}" + "".join(f"{column:>24}" for column in columns))
+    chance = [first[f"{name} chance_{metric}"] for name, metric in (column.split() for column in columns[:3])]
+    print(f"{'chance':20}" + "".join(f"{value:24.3f}" for value in [*chance, 0.5]))
+    for method, runs in results.items():
+        cells = [[run[column] for run in runs] for column in columns]
+        text = [f"{np.mean(cell):.3f} ({min(cell):.3f}-{max(cell):.3f})" for cell in cells]
+        print(f"{method:20}" + "".join(f"{cell:>24}" for cell in text))
+    over = {
+        f"{method} {name}": float(np.mean([run[f"{name} mAP@10"] / run[f"{name} chance_mAP@10"] for run in runs]))
+        for method, runs in results.items()
+        for name in ("scenes", "clips")
+    }
+    print(json.dumps(over))
 
 
 if __name__ == "__main__":

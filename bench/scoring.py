@@ -1,9 +1,12 @@
 """Scoring every text against every audio, forward and backward: seconds and peak memory of each head.
 
-Attention heads stand against the same head written with torch.nn.MultiheadAttention over all pairs
-(`... plainly`), and against the dual encoder at the same batch.  Sides are given; what is measured is NT-Xent over
-all their pairs and the gradients of the sides.  The plain form is measured where it fits and extrapolated
-by pairs, marked `*`, beyond.  Each measurement has a process of its own; memory is the peak above the inputs.
+Attention heads stand against the same head written with torch's own layers over all pairs (`... plainly`), and against
+the dual encoder at the same batch.  Sides are given; what is measured is NT-Xent over all their pairs and the gradients
+of the sides.  What would take too long is extrapolated by pairs from the largest measured batch, and marked `*`.
+Each measurement has a process of its own; memory is the peak above the inputs.
+
+Co-attention on its nearest candidates alone is cheaper and biased: the second table trains a small head on a task with
+a known answer, and then compares loss and gradient on a fresh batch with those of all pairs.
 
     python -m bench.scoring [--quick] [--samples 32 128 1024] [--dim 1024] [--threads 1]
 """
@@ -17,6 +20,7 @@ import multiprocessing
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,10 +30,13 @@ from torch.nn import functional as F
 from training.distributed import LocalGroup
 from training.encoders import EncodedAudio, EncodedText
 from training.heads import build_head, coattention, dual, sentence_attention, token_attention
+from training.heads.base import rough_scores
 from training.losses import build_loss, ntxent
 from training.losses.tiled import global_loss
 
 TOKENS, SEGMENTS, AUDIO_DIM, HEADS = 32, 3, 768, 8
+CANDIDATES = 16
+PROCESSES = multiprocessing.get_context("forkserver")
 
 
 def main() -> None:
@@ -37,39 +44,58 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="under a minute")
     parser.add_argument("--samples", type=int, nargs="+", default=[32, 128, 1024])
     parser.add_argument("--dim", type=int, default=1024)
-    parser.add_argument("--largest-plain", type=int, default=128, help="beyond, the plain form is extrapolated")
+    parser.add_argument("--largest-plain", type=int, default=128, help="beyond, plain attention is extrapolated")
     parser.add_argument("--largest-coattention", type=int, default=32, help="beyond, it is extrapolated")
     parser.add_argument("--threads", type=int, default=1, help="of torch, on a CPU")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.samples, arguments.dim, arguments.largest_coattention = [32], 256, 8
-    limits = {"token plainly": arguments.largest_plain, "sentence plainly": arguments.largest_plain}
-    limits |= {"co-attention": arguments.largest_coattention}
-    print(f"{'samples':>8} {'way':>18} {'seconds':>10} {'CPU s':>10} {'peak MB':>9}")
+    PROCESSES.set_forkserver_preload(["training.losses.tiled"])
+    ratios = time_and_memory(arguments)
+    ratios |= bias(Task(dim=32, batch=32, steps=60) if arguments.quick else Task())
+    print(json.dumps(ratios))
+
+
+def time_and_memory(arguments: argparse.Namespace) -> dict[str, float]:
+    """The first table, and its ratios."""
+    limits = dict.fromkeys(("sentence plainly", "token plainly"), arguments.largest_plain)
+    limits |= {way: arguments.largest_coattention for way in WAYS if way.startswith("co-attention")}
+    print(f"{'samples':>8} {'way':>27} {'seconds':>10} {'CPU s':>10} {'peak MB':>9}")
     measured: dict[tuple[str, int], tuple[float, float, float]] = {}
     seconds: dict[tuple[str, int], float] = {}
+    memory: dict[tuple[str, int], float] = {}
     for samples, way in itertools.product(arguments.samples, WAYS):
         fits = min(samples, limits.get(way, samples))
         if (way, fits) not in measured:
             measured[way, fits] = _apart(way, fits, arguments)
         wall, processor, peak = measured[way, fits]
-        growth = (samples / fits) ** 2
+        growth = pairs(way, samples) / pairs(way, fits)
         seconds[way, samples] = processor * growth
-        memory = "" if growth > 1 else f"{peak:.0f}"
-        star = "*" if growth > 1 else " "
-        shown = f"{wall * growth:>10.3f}{star}{processor * growth:>10.3f}{star}{memory:>8}"
-        print(f"{samples:>8} {way:>18} {shown}", flush=True)
+        if fits == samples:
+            memory[way, samples] = peak
+        star, shown_peak = ("*", "") if fits < samples else (" ", f"{peak:.0f}")
+        shown = f"{wall * growth:>10.3f}{star}{processor * growth:>10.3f}{star}{shown_peak:>8}"
+        print(f"{samples:>8} {way:>27} {shown}", flush=True)
     ratios: dict[str, float] = {}
     for samples in arguments.samples:
-        for plain, ours in (("token plainly", "token"), ("sentence plainly", "sentence")):
-            ratios[f"{plain} / {ours}, {samples}"] = round(seconds[plain, samples] / seconds[ours, samples], 2)
         for way in ("sentence", "token", "co-attention"):
+            plain = f"{way} plainly"
+            ratios[f"{plain} / {way}, {samples}"] = round(seconds[plain, samples] / seconds[way, samples], 2)
+            if (plain, samples) in memory and (way, samples) in memory:
+                ratios[f"{plain} / {way}, MB, {samples}"] = round(
+                    memory[plain, samples] / max(memory[way, samples], 1), 1
+                )
             ratios[f"{way} / dual, {samples}"] = round(seconds[way, samples] / seconds["dual", samples], 1)
-    print(json.dumps(ratios))
+    return ratios
+
+
+def pairs(way: str, samples: int) -> int:
+    """How many pairs a way scores: what extrapolation grows by."""
+    return min(samples**2, (2 * CANDIDATES + 1) * samples) if "candidates" in way else samples**2
 
 
 def _apart(way: str, samples: int, arguments: argparse.Namespace) -> tuple[float, float, float]:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with PROCESSES.Pool(1) as pool:
         return pool.apply(measure, (way, samples, arguments.dim, arguments.threads))
 
 
@@ -155,14 +181,120 @@ def _plainly(sentence: bool) -> Callable[[int, torch.device], Run]:
     return make
 
 
+def _coattention_plainly(dim: int, device: torch.device) -> Run:
+    """papers/002, one module, with torch's own layers, every pair of the batch at once."""
+    text_in, audio_in = nn.Linear(dim, dim).to(device), nn.Linear(AUDIO_DIM, dim).to(device)
+    text_cross, audio_cross = (nn.MultiheadAttention(dim, HEADS, batch_first=True).to(device) for _ in range(2))
+    norms = [nn.LayerNorm(dim).to(device) for _ in range(4)]
+    forward = [nn.Sequential(nn.Linear(dim, 4 * dim), nn.ReLU(), nn.Linear(4 * dim, dim)).to(device) for _ in range(2)]
+
+    def mean(vectors: Tensor, mask: Tensor) -> Tensor:
+        return (vectors * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+    def run(text: EncodedText, audio: EncodedAudio) -> None:
+        size = len(text.tokens)
+        rows, columns = (i.flatten() for i in torch.meshgrid(*[torch.arange(size, device=device)] * 2, indexing="ij"))
+        tokens, real = text_in(text.tokens)[rows], text.token_mask[rows]
+        sounds, heard = audio_in(audio.segments)[columns], audio.segment_mask[columns]
+        to_text, _ = text_cross(tokens, sounds, sounds, key_padding_mask=~heard, need_weights=False)
+        to_audio, _ = audio_cross(sounds, tokens, tokens, key_padding_mask=~real, need_weights=False)
+        tokens, sounds = norms[0](tokens + to_text), norms[1](sounds + to_audio)
+        tokens, sounds = norms[2](tokens + forward[0](tokens)), norms[3](sounds + forward[1](sounds))
+        scores = F.cosine_similarity(mean(tokens, real), mean(sounds, heard), dim=-1).view(size, size)
+        logits, labels = scores / 0.05, torch.arange(size, device=device)
+        ((F.cross_entropy(logits, labels) + F.cross_entropy(logits.t(), labels)) / 2).backward()
+
+    return run
+
+
 WAYS: dict[str, Callable[[int, torch.device], Run]] = {
     "dual": _head(lambda dim: dual.Settings(dim=dim)),
     "sentence plainly": _plainly(sentence=True),
     "sentence": _head(lambda dim: sentence_attention.Settings(dim=dim, heads=HEADS)),
     "token plainly": _plainly(sentence=False),
     "token": _head(lambda dim: token_attention.Settings(dim=dim, heads=HEADS)),
+    "co-attention plainly": _coattention_plainly,
     "co-attention": _head(lambda dim: coattention.Settings(dim=dim, heads=HEADS, modules=1)),
+    f"co-attention, {CANDIDATES} candidates": _head(
+        lambda dim: coattention.Settings(dim=dim, heads=HEADS, modules=1, candidates=CANDIDATES)
+    ),
 }
+
+
+@dataclass(frozen=True)
+class Task:
+    """Captions and clips that are two noisy views of one hidden vector.
+
+    Attributes:
+        dim: width of the head.
+        batch: samples of a batch.
+        steps: of training on all pairs, before anything is compared.
+        noise: of each view, relative to what it shares with the other.
+        hidden: width of what they share.
+    """
+
+    dim: int = 64
+    batch: int = 64
+    steps: int = 100
+    noise: float = 4.0
+    hidden: int = 16
+
+    def draw(self, generator: torch.Generator) -> tuple[EncodedText, EncodedAudio]:
+        world = torch.Generator().manual_seed(1)
+        views = [torch.randn(self.hidden, width, generator=world) / self.hidden**0.5 for width in (self.dim, AUDIO_DIM)]
+        shared = torch.randn(self.batch, 1, self.hidden, generator=generator)
+        words, sounds = (
+            shared @ view + self.noise * torch.randn(self.batch, count, view.shape[1], generator=generator)
+            for view, count in zip(views, (6, SEGMENTS), strict=True)
+        )
+        real, heard = (torch.ones(x.shape[:2], dtype=torch.bool) for x in (words, sounds))
+        return EncodedText(words, real), EncodedAudio(sounds, heard)
+
+
+def bias(task: Task) -> dict[str, float]:
+    """The second table: loss and gradient of the nearest candidates against those of all pairs."""
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(2)
+    settings = coattention.Settings(dim=task.dim, heads=HEADS, modules=1)
+    head: Any = build_head(settings, AUDIO_DIM, task.dim)
+    loss = build_loss(ntxent.Settings())
+    optimizer = torch.optim.Adam(head.parameters(), 1e-3)
+    for _ in range(task.steps):
+        optimizer.zero_grad()
+        _loss_of(head, loss, *task.draw(generator)).backward()
+        optimizer.step()
+    text, audio = task.draw(generator)
+    exact, gradient = _gradient(head, loss, text, audio)
+    with torch.no_grad():
+        sides = head(text), head(audio)
+        best = head.score(*sides).argmax(1, keepdim=True)
+        rough: Any = rough_scores(head, *sides, head.shared())
+    print(f"\n{task.batch} pairs after {task.steps} steps: loss {float(exact):.3f}")
+    print(f"{'candidates':>10} {'loss':>8} {'cosine':>8} {'length':>8} {'best clip among the first':>26}")
+    ratios = {}
+    for count in (4, 8, 16, 32):
+        head.candidates = count
+        value, partial = _gradient(head, loss, text, audio)
+        cosine = float(F.cosine_similarity(partial, gradient, dim=0))
+        length = float(partial.norm() / gradient.norm())
+        among = float((rough.topk(min(count, task.batch), 1).indices == best).any(1).double().mean())
+        print(f"{count:>10} {float(value):>8.3f} {cosine:>8.4f} {length:>8.3f} {among:>26.3f}")
+        ratios[f"{count} candidates: gradient's cosine"] = round(cosine, 4)
+        ratios[f"{count} candidates: loss / loss of all"] = round(float(value / exact), 4)
+        ratios[f"{count} candidates: best clip among them"] = round(among, 3)
+    return ratios
+
+
+def _loss_of(head: Any, loss: Any, text: EncodedText, audio: EncodedAudio) -> Tensor:
+    ids = torch.arange(len(text.tokens))[:, None].expand(-1, 4)
+    return global_loss(head, loss, head(text), head(audio), ids, LocalGroup())
+
+
+def _gradient(head: Any, loss: Any, text: EncodedText, audio: EncodedAudio) -> tuple[Tensor, Tensor]:
+    value = _loss_of(head, loss, text, audio)
+    gradients = torch.autograd.grad(value, list(head.parameters()), allow_unused=True, materialize_grads=True)
+    return value.detach(), torch.cat([g.flatten() for g in gradients])
+
 
 if __name__ == "__main__":
     main()

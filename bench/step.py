@@ -1,10 +1,13 @@
 """A training step beside a bare loop: what DeepSpeed, exact negatives and bookkeeping cost.
 
-    python -m bench.step [--quick]
+    python -m bench.step [--quick] [--full]
 
-The bare loop has the same encoders, head and optimizer, a plain symmetric cross-entropy over its batch, and data
-in memory: nothing that a training script could leave out. Further rows: the cached step, and the same global
-batch on several ranks of this machine (they share its cores, so equal clips/s is the most that can be had).
+The bare loop has the same encoders, head and optimizer, torch's own dropout, a plain symmetric cross-entropy over its
+batch, and data in memory: nothing that a training script could leave out. Further rows: the cached step, and the same
+global batch on 1, 2 and 4 ranks of this machine (they share its cores, so equal clips/s is the most that can be had).
+Where there is no GPU, the ratios of single processes are of processor seconds: other users of the machine change them
+little.  A second table counts what of the encoders' input is padding. ``--full`` adds steps of the recipe dual_encoder
+at its full size with random weights, batch 2: about 14 GB of memory.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -20,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -27,6 +32,7 @@ from training import recipe as recipes
 from training.assembly import assemble
 from training.chunks import rows
 from training.data.batch import Batch
+from training.data.features import AudioInput
 from training.engine import Engine, ranks
 from training.recipe import Recipe
 from training.schedule import make_schedule
@@ -68,7 +74,8 @@ def bare_step(recipe: Recipe, batch: Batch) -> Callable[[], float]:
     target = torch.arange(len(batch), device=device)
 
     def step() -> float:
-        (audio,), (text,) = model(batch.features, batch.frames, batch.tokens, batch.token_mask, batch.seeds)
+        (audio,) = model.audio_side(batch.features, batch.frames, batch.seeds)
+        (text,) = model.text_side(batch.tokens, batch.token_mask)  # without seeds: torch's own dropout
         logits = text @ audio.t() / 0.05
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.t(), target)) / 2
         loss.backward()
@@ -86,16 +93,16 @@ def engine_step(recipe: Recipe, batch: Batch, group: Any) -> Callable[[], float]
     return lambda: engine.step(batch).loss
 
 
-def seconds(steps: list[Callable[[], float]], rounds: int) -> list[float]:
-    """Median seconds of each kind of step, taken in turn so that all meet the same noise."""
-    taken: list[list[float]] = [[] for _ in steps]
-    for number in range(rounds + 2):
+def seconds(steps: list[Callable[[], float]], rounds: int, warm: int = 2) -> list[tuple[float, float]]:
+    """Median seconds and processor seconds of each kind of step, taken in turn so that all meet the same noise."""
+    taken: list[list[tuple[float, float]]] = [[] for _ in steps]
+    for number in range(rounds + warm):
         for place, step in enumerate(steps):
-            began = time.perf_counter()
+            began, processor = time.perf_counter(), time.process_time()
             step()
-            if number >= 2:
-                taken[place].append(time.perf_counter() - began)
-    return [statistics.median(times) for times in taken]
+            if number >= warm:
+                taken[place].append((time.perf_counter() - began, time.process_time() - processor))
+    return [tuple(map(statistics.median, zip(*times, strict=True))) for times in taken]
 
 
 def measure_ranks(rounds: int) -> None:
@@ -103,7 +110,7 @@ def measure_ranks(rounds: int) -> None:
     with ranks() as group:
         whole = make_batch(BATCH)
         share = slice(BATCH * group.rank // group.size, BATCH * (group.rank + 1) // group.size)
-        [taken] = seconds([engine_step(recipe_of(), rows(whole, share), group)], rounds)
+        [(taken, _)] = seconds([engine_step(recipe_of(), rows(whole, share), group)], rounds)
         if group.rank == 0:
             print(json.dumps({"seconds": taken}))
 
@@ -120,9 +127,48 @@ def on_ranks(count: int, rounds: int) -> float:
     return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
 
 
+def full_size(steps: int = 1) -> dict[str, float]:
+    """Steps of the published dual encoder with random weights, two clips of 30 s: what they take and reach."""
+    recipe = recipes.load("dual_encoder", ["audio.source=random", "text.source=random", "data.batch_size=2"])
+    batch = make_batch(2)
+    batch = replace(batch, features=torch.randn(2, 3, 128, 1000), frames=torch.full((2, 3), 1000))
+    model, loss = assemble(recipe, ["one two three"])
+    count = sum(parameter.numel() for parameter in model.parameters())
+    with ranks() as group:
+        engine = Engine(model, loss, recipe, make_schedule(recipe.optimizer, 100), group)
+        losses: list[float] = []
+
+        def step() -> float:
+            losses.append(engine.step(batch).loss)
+            return losses[-1]
+
+        [(wall, processor)] = seconds([step], steps, warm=1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    times = {"seconds": wall, "processor_seconds": processor}
+    return {"parameters": count, **times, "peak_gb": peak, "first": losses[0], "last": losses[-1]}
+
+
+def padding(clips: int = 19_200, batch: int = 64) -> dict[str, float]:
+    """Shares of the encoders' input that are padding, for clips and captions about as long as the four datasets'."""
+    draw = np.random.default_rng(0)
+    lengths = [draw.uniform(15, 30, clips // 4), np.full(clips // 4, 10.0), draw.lognormal(2.7, 1.0, clips // 2)]
+    seconds = draw.permutation(np.concatenate(lengths).clip(0.5, 30)).reshape(-1, batch)
+    tokens = draw.normal(14, 5, clips).round().clip(4, 32).reshape(-1, batch)
+    audio = AudioInput("passt", 32000, 10.0, 10.0, 30.0)
+    encoded = np.vectorize(lambda s: len(audio.segment_lengths(round(s * audio.rate))) * audio.segment_s)(seconds)
+    return {
+        "audio: segments without sound left out (earshot)": 1 - seconds.sum() / encoded.sum(),
+        "audio: padded to the batch's longest clip": 1 - (seconds / encoded.max(1, keepdims=True)).mean(),
+        "audio: padded to 30 s": 1 - seconds.mean() / 30,
+        "text: padded to the batch's longest caption (earshot)": 1 - (tokens / tokens.max(1, keepdims=True)).mean(),
+        "text: padded to 32 tokens": 1 - tokens.mean() / 32,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="under a minute")
+    parser.add_argument("--full", action="store_true", help="also the full-size recipe at batch 2")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--ranks", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -135,17 +181,27 @@ def main() -> None:
         steps = [bare_step(recipe_of(), batch), engine_step(recipe_of(), batch, group)]
         steps.append(engine_step(recipe_of("engine.chunk=4"), batch, group))
         bare, plain, cached = seconds(steps, rounds)
-    table = {"bare loop": bare, "engine, plain step": plain, "engine, cached step (4 at once)": cached}
-    for count in (2,) if args.quick else (2, 4):
+    table = {"bare loop": bare[0], "engine, plain step": plain[0], "engine, cached step (4 at once)": cached[0]}
+    worlds = (2,) if args.quick else (1, 2, 4)
+    for count in worlds:
         table[f"engine, plain step, {count} ranks"] = on_ranks(count, rounds)
-    print(f"global batch {BATCH}, {torch.get_num_threads()} threads, median of {rounds}")
+    print(f"global batch {BATCH}, {torch.get_num_threads()} threads in all, median of {rounds}")
     print(f"{'':34}{'s/step':>9}{'clips/s':>10}{'of bare':>9}")
     for name, taken in table.items():
-        print(f"{name:34}{taken:9.3f}{BATCH / taken:10.1f}{taken / bare:9.3f}")
-    ratios = {"plain_of_bare": plain / bare, "cached_of_plain": cached / plain}
-    ratios |= {
-        f"ranks_{n}_of_1": table[f"engine, plain step, {n} ranks"] / plain for n in ((2,) if args.quick else (2, 4))
-    }
+        print(f"{name:34}{taken:9.3f}{BATCH / taken:10.1f}{taken / bare[0]:9.3f}")
+    clock = 0 if torch.cuda.is_available() else 1
+    ratios = {"plain_of_bare": plain[clock] / bare[clock], "cached_of_plain": cached[clock] / plain[clock]}
+    if clock:
+        print(f"processor seconds of bare: plain {ratios['plain_of_bare']:.3f}, cached {cached[1] / bare[1]:.3f}")
+    ratios |= {f"ranks_{count}_of_1": table[f"engine, plain step, {count} ranks"] / plain[0] for count in worlds}
+    print(f"\n{'share of the input that is padding':56}{'%':>6}")
+    for name, share in padding().items():
+        print(f"{name:56}{100 * share:6.1f}")
+        ratios[f"padding, {name}"] = share
+    if args.full:
+        found = full_size()
+        print(f"\ndual_encoder at full size, batch 2: {json.dumps({k: round(v, 4) for k, v in found.items()})}")
+        ratios |= {"full_seconds": found["seconds"], "full_peak_gb": found["peak_gb"]}
     print(json.dumps({name: round(value, 4) for name, value in ratios.items()}))
 
 

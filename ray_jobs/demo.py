@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +47,12 @@ def run(out: Path, seed: int, clips: int) -> None:
     def stage(number: int, text: str) -> None:
         print(f"[{number}/5] {text}  ({time.monotonic() - started:.0f} s)", flush=True)
 
-    stage(1, "synthesising a corpus in the four published layouts")
-    synthesise(corpus, seed, clips)
-    stage(2, "building deduplicated shards: ray job submit ... ray_jobs/build_shards.py")
-    with local_cluster(2, out / "logs/ray.log") as address:
+    stage(1, "synthesising a corpus in the four published layouts, while Ray starts")
+    with ExitStack() as closing:
+        made = closing.enter_context(ThreadPoolExecutor(1)).submit(synthesise, corpus, seed, clips)
+        address = closing.enter_context(local_cluster(2, out / "logs/ray.log"))
+        made.result()
+        stage(2, "building deduplicated shards: ray job submit ... ray_jobs/build_shards.py")
         build = ["python", "ray_jobs/build_shards.py", f"--out={shards}", "--shard-bytes=8000000"]
         build += [f"--{name}={corpus / name}" for name in ("clotho", "audiocaps", "wavcaps", "tacos")]
         build += [f"--exclude-freesound-ids={corpus / 'excluded_freesound_ids.csv'}"]

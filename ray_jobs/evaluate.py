@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sharding import commandline
+from sharding.errors import InputError
 from training.commands import evaluate
 
 show = evaluate.show
@@ -31,8 +32,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     connect(args.address, 1)
     gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
-    args.checkpoint = Path(args.checkpoint).resolve()
-    result: dict[str, Any] = ray.get(ray.remote(num_cpus=1, num_gpus=gpus)(evaluate.run).remote(args))
+    args.checkpoint = args.checkpoint.resolve()  # the task runs in another folder
+    args.shards = args.shards if "://" in args.shards else str(Path(args.shards).resolve())
+    args.relevance = args.relevance and args.relevance.resolve()
+    try:
+        result: dict[str, Any] = ray.get(ray.remote(num_cpus=1, num_gpus=gpus)(evaluate.run).remote(args))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, InputError):
+            raise error.cause from None
+        raise
     return result
 
 

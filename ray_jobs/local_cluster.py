@@ -19,6 +19,7 @@ from pathlib import Path
 from sharding.errors import InputError
 
 START_TIMEOUT_S = 120
+_NO_AGENT = "No available agent to submit job"
 _PREFIX = re.compile(r"^(\x1b\[\d+m)*\(\w+ pid=[^)]*\)(\x1b\[\d+m)* ")  # what Ray puts before a worker's line
 
 
@@ -108,6 +109,16 @@ def submit(address: str, working_dir: Path, command: Sequence[str], log: Path, s
     log.parent.mkdir(parents=True, exist_ok=True)
     command_line = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", address]
     command_line += ["--working-dir", str(working_dir), "--", *command]
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while _run(command_line, log, show) != 0:
+        # the job server answers before the node's agent, which starts jobs, is there
+        if _NO_AGENT not in log.read_text() or time.monotonic() > deadline:
+            raise InputError(f"the job {command[1]} failed", file=log, remedy="its log says why")
+        time.sleep(1)
+
+
+def _run(command_line: Sequence[str], log: Path, show: bool) -> int:
+    """Run a command, everything that it prints into ``log``; its exit status."""
     with log.open("w") as out:
         job = subprocess.Popen(
             command_line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment()
@@ -121,5 +132,4 @@ def submit(address: str, working_dir: Path, command: Sequence[str], log: Path, s
             if show and line.startswith(("  ", "steps ")) and line != last:
                 print(f"  {line.strip()}", flush=True)
                 last = line
-        if job.wait() != 0:
-            raise InputError(f"the job {command[1]} failed", file=log, remedy="its log says why")
+        return job.wait()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sharding.errors import InputError
+from sharding.progress import Progress
 from sharding.storage import is_full
 
 Item = TypeVar("Item")
@@ -16,13 +17,21 @@ Result = TypeVar("Result")
 
 TRIES = 4  # of a task whose worker or node dies, is killed for memory, or whose storage fails
 AHEAD = 2  # tasks a CPU that are handed out at once
+LOOK_S = 5.0  # between two looks at how many CPUs the cluster has
 
 
 class RayRunner:
-    """Tasks on the cluster at ``address`` (``auto``: the one that this process belongs to)."""
+    """Tasks on the cluster at ``address`` (``auto``: the one that this process belongs to).
+
+    As many tasks run as the cluster has CPUs, also when nodes come and go; ``AHEAD`` times as many are handed out.
+    What the terminal shows, the dashboard's metrics show too: ``earshot_done``, ``earshot_total``,
+    ``earshot_failed`` and ``earshot_rate``, each with the stage as its tag ``stage``.
+    """
 
     def __init__(self, address: str = "auto") -> None:
         self.address = address
+        self._gauges: dict[str, Any] = {}
+        self._limit, self._looked = 1, float("-inf")
 
     def _start(self) -> None:
         # a `uv run` hook would rebuild the environment on every worker
@@ -53,12 +62,10 @@ class RayRunner:
         """
         self._start()
         import ray
-        from ray.util.metrics import Counter
 
         # Ray's own retries are off: those of tasks that were killed for memory have no end
         task = ray.remote(num_cpus=1, max_retries=0)(_apply)
         shared = ray.put(function)  # it travels once a node, not with every item
-        finished = Counter("earshot_tasks_finished", "Tasks of a shard build that are through", ("work",))
         running: dict[Any, tuple[Item, int]] = {}
 
         def finish_one() -> Iterator[Result]:
@@ -70,20 +77,48 @@ class RayRunner:
                 _raise_lasting(error, tries)
                 running[task.remote(shared, item)] = (item, tries + 1)
                 return
-            finished.inc(1, {"work": _name(function)})
             yield result
 
-        limit = max(1, int(AHEAD * ray.cluster_resources().get("CPU", 1)))
         try:
             for item in items:
                 running[task.remote(shared, item)] = (item, 1)
-                while len(running) >= limit:
+                while len(running) >= self._window():
                     yield from finish_one()
             while running:
                 yield from finish_one()
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)
+
+    def _window(self) -> int:
+        """How many tasks are handed out at once."""
+        import ray
+
+        now = time.monotonic()
+        if now - self._looked > LOOK_S:
+            self._looked = now
+            self._limit = max(1, int(AHEAD * ray.cluster_resources().get("CPU", 1)))
+        return self._limit
+
+    def watch(self, progress: Progress) -> None:
+        """Set the cluster's metrics; Prometheus and the dashboard collect them from every node's agent."""
+        self._start()
+        if not self._gauges:
+            from ray.util.metrics import Gauge
+
+            self._gauges = {
+                name: Gauge(f"earshot_{name}", about, ("stage",))
+                for name, about in (
+                    ("done", "Units of this stage of a shard build that are through"),
+                    ("total", "Units of this stage in all"),
+                    ("failed", "Units that did not make it"),
+                    ("rate", "Units a second since the stage began"),
+                )
+            }
+        for name, gauge in self._gauges.items():
+            value = getattr(progress, name)
+            if value is not None:
+                gauge.set(float(value), {"stage": progress.what})
 
 
 def _apply(function: Callable[[Item], Result], item: Item) -> Result:
@@ -103,8 +138,3 @@ def _raise_lasting(error: Exception, tries: int) -> None:
             f"a worker on the cluster died {TRIES} times at the same task: {type(error).__name__}",
             remedy="is there memory left on the nodes? the same command goes on where it was",
         ) from error
-
-
-def _name(function: Any) -> str:
-    inner = function.func if isinstance(function, functools.partial) else function
-    return str(getattr(inner, "__name__", "work")).strip("_")

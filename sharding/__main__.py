@@ -1,6 +1,7 @@
-import sys
+"""``python -m sharding``."""
 
 from sharding.cli import main
+from sharding.commandline import leave
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

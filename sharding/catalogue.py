@@ -7,6 +7,7 @@ import gc
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -63,6 +64,41 @@ def build_catalogue(roots: Mapping[str, str], generic_roots: Mapping[str, str] |
         pa.concat_tables([tables.orphans for tables in found.values()] or [ORPHANS.empty_table()]),
         {dataset: tables.notes for dataset, tables in found.items()},
     )
+
+
+def part_counts(table: pa.Table) -> list[dict[str, Any]]:
+    """One dict a part: clips, captions, audio, missing, out_of_root, ids, hours, published clips and captions."""
+    flat = pa.table(
+        {
+            "dataset": table["dataset"],
+            "part": table["part"],
+            "captions": pc.fill_null(pc.list_value_length(table["captions"]), 0),
+            "audio": pc.cast(pc.is_valid(table["path"]), pa.int64()),
+            "missing": pc.cast(pc.fill_null(pc.equal(table["problem"], "missing"), False), pa.int64()),
+            "out_of_root": pc.cast(pc.fill_null(pc.equal(table["problem"], "out_of_root"), False), pa.int64()),
+            "ids": pc.cast(pc.is_valid(table["identity"]), pa.int64()),
+            "noted": pc.cast(pc.greater(pc.list_value_length(table["notes"]), 0), pa.int64()),
+            "seconds": pc.fill_null(table["published_duration_s"], 0.0),
+        }
+    )
+    names = flat.column_names[2:]
+    sums = flat.group_by(["dataset", "part"], use_threads=False).aggregate(
+        [([], "count_all"), *((name, "sum") for name in names)]
+    )
+    parts = []
+    for row in sums.to_pylist():
+        source = SOURCES.get(row["dataset"])
+        published = source.published.get(row["part"]) if source else None
+        parts.append(
+            {
+                "dataset": row["dataset"], "part": row["part"], "clips": row["count_all"],
+                **{name: row[f"{name}_sum"] for name in names if name != "seconds"},
+                "hours": round(row["seconds_sum"] / 3600, 2),
+                "published_clips": published[0] if published else None,
+                "published_captions": published[1] if published else None,
+            }
+        )  # fmt: skip
+    return parts
 
 
 @contextlib.contextmanager

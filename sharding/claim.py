@@ -1,4 +1,4 @@
-"""Whose folder OUT is: one builder at a time, one set of settings at a time, and nothing of anybody else's."""
+"""Whose folder OUT is: one builder at a time."""
 
 from __future__ import annotations
 
@@ -7,88 +7,172 @@ import fcntl
 import json
 import os
 import socket
+import sys
+import threading
+import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sharding.errors import InputError
-from sharding.storage import Storage
+from sharding.storage import Storage, is_full
 
-_LOCK = ".build/lock"
+LOCK = ".build/lock"
+BEAT_S = 10.0  # between two signs of life of a builder in an object store
+SILENCE_S = 45.0  # without one, after which a builder on another machine counts as dead
+_REMEDY = "wait for it, or end it; the same command then goes on"
+
+
+class Claim:
+    """The right to build here, as long as nobody else took it."""
+
+    def __init__(self, out: Storage) -> None:
+        self._out = out
+        self.lost = False
+
+    def check(self) -> None:
+        """Raises ``InputError`` where another builder took over."""
+        if self.lost:
+            raise InputError(
+                "another builder took over here", file=self._out.url, remedy="let it finish; nothing needs to be mended"
+            )
 
 
 @contextlib.contextmanager
-def claim(out: Storage) -> Iterator[None]:
-    """Keep a second builder out.
+def claim(out: Storage) -> Iterator[Claim]:
+    """Keep a second builder out, and turn failures of storage into errors that say how to go on.
 
-    Locally the lock ends with the process, however it ends.  An object store has no such lock: there a file
-    says who builds, and one that a killed builder left behind on another machine must be removed by hand.
+    Locally the lock is the kernel's, and ends with the process, however it ends.  In an object store it is a file
+    that is created only where there is none (a conditional put) and shows signs of life; one that a killed builder
+    left behind is taken over: at once where that ran on this machine, else after ``SILENCE_S`` without a sign.
+    Where a store knows no conditional puts, two builders that begin in the same moment both believe to be alone
+    until the first sign of life, when one of them finds the other's lock and stops.
+
+    Raises:
+        InputError: another builder is at work, or storage failed.
     """
-    remedy = "wait for it, or end it; the same command then goes on"
-    if out.local is not None:
-        path = out.local / _LOCK
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError("another build is at work here", file=out.url, remedy=remedy) from None
-            yield
-        return
-    me = {"host": socket.gethostname(), "pid": os.getpid()}
-    if out.exists(_LOCK):
-        owner = json.loads(out.read(_LOCK))
-        dead = owner["host"] == me["host"] and not Path(f"/proc/{owner['pid']}").exists()
-        if not dead:
+    with _translated(out), _kernel_lock(out) if out.local is not None else _lock_file(out) as held:
+        yield held
+
+
+@contextlib.contextmanager
+def _translated(out: Storage) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if is_full(error):
+            what, remedy = "no space left", "make room and run the same command again: it goes on"
+        elif isinstance(error, FileNotFoundError):
+            what = f"a file is gone: {error.filename or error}"
+            remedy = "if it belonged to what is built here, remove that and build again"
+        else:
+            what, remedy = f"reading or writing failed: {error}", "once that is mended, the same command goes on"
+        raise InputError(what, file=out.url, remedy=remedy) from error
+
+
+@contextlib.contextmanager
+def _lock_file(out: Storage) -> Iterator[Claim]:
+    held = Claim(out)
+    me = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid()), "token": uuid.uuid4().hex}
+    _take(out, me)
+    ended = threading.Event()
+    signs = threading.Thread(target=_show_life, args=(out, me, held, ended), daemon=True)
+    signs.start()
+    try:
+        yield held
+    finally:
+        ended.set()
+        signs.join()
+        if not held.lost and _owner(out).get("token") == me["token"]:
+            out.remove(LOCK)
+
+
+@contextlib.contextmanager
+def _kernel_lock(out: Storage) -> Iterator[Claim]:
+    assert out.local is not None
+    path = out.local / LOCK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError("another build is at work here", file=out.url, remedy=_REMEDY) from None
+        yield Claim(out)
+
+
+def _take(out: Storage, me: dict[str, Any]) -> None:
+    """Put our lock there; refuse where its owner lives."""
+    mine = json.dumps(me).encode()
+    while True:
+        try:
+            owner = _parsed(out.setdefault(LOCK, mine))
+        except FileNotFoundError:  # its owner was just done
+            continue
+        if owner.get("token") == me["token"]:
+            return
+        if owner and _lives(out, owner, me["host"]):
             raise InputError(
                 f"another build is at work here: process {owner['pid']} on {owner['host']}",
                 file=out.url,
-                remedy=f"{remedy}; if it is gone, remove {out.name(_LOCK)}",
+                remedy=_REMEDY,
             )
-    out.write(_LOCK, json.dumps(me).encode())
+        if _owner(out).get("token") == owner.get("token"):
+            out.remove(LOCK)
+
+
+def _lives(out: Storage, owner: dict[str, Any], host: str) -> bool:
+    """Whether a lock's owner is at work: by its process where it runs here, else by its signs of life."""
+    if owner["host"] == host:
+        born = _born(owner["pid"])
+        return born is not None and born == owner["born"]
+    print(
+        f"  waiting up to {SILENCE_S:.0f} s for a sign of life of the builder on {owner['host']}",
+        file=sys.stderr,
+        flush=True,
+    )
+    deadline = time.monotonic() + SILENCE_S
+    while time.monotonic() < deadline:
+        time.sleep(min(1.0, SILENCE_S / 10))
+        if _owner(out) != owner:
+            return bool(_owner(out))
+    return False
+
+
+def _show_life(out: Storage, me: dict[str, Any], held: Claim, ended: threading.Event) -> None:
+    beat = 0
+    while not ended.wait(BEAT_S):
+        try:
+            if _owner(out).get("token") != me["token"]:
+                held.lost = True
+                return
+            beat += 1
+            out.write(LOCK, json.dumps(me | {"beat": beat}).encode())
+        except OSError:
+            continue  # the store fails for a moment; if for longer, the work itself will meet it
+
+
+def _owner(out: Storage) -> dict[str, Any]:
     try:
-        yield
-    finally:
-        out.remove(_LOCK)
+        return _parsed(out.read(LOCK))
+    except FileNotFoundError:
+        return {}
 
 
-def settle(out: Storage, settings: dict[str, Any], new_plan: bool) -> None:
-    """Make sure that OUT is empty, or holds a build of these settings, finished or not.
-
-    Raises:
-        InputError: other settings, unless ``new_plan`` allows to throw that build away; or no build's files.
-    """
-    out.child(".build").sweep()
-    if out.exists(".build/settings.json"):
-        out.sweep()
-        former = json.loads(out.read(".build/settings.json"))
-        found = sorted(differences(former, settings))
-        if not found:
-            return
-        if not new_plan:
-            raise InputError(
-                "there is a build with other settings here:\n    " + "\n    ".join(found),
-                file=out.url,
-                remedy="use those settings, another --out, or --new-plan to throw the former build away",
-            )
-    elif any(not name.startswith(".build/") for name in out.sizes("")):
-        raise InputError("holds files that no build wrote", file=out.url, remedy="choose an empty --out")
-    # what tells that a stage is through goes before what the stage wrote: a kill in between must not matter
-    for name in ("dataset.json", ".build/catalogue.json", ".build/plan.json", "matches.parquet"):
-        out.remove(name)
-    for folder in ("records", "tasks", "facts", "fingerprints", "packs", "reopened"):
-        out.remove_tree(f".build/{folder}")
-    for name in ("fates.parquet", "orphans.parquet", ".build/retry.json"):
-        out.remove(name)
-    for folder in ("catalogue", "plan", "shards", "manifest", "report"):
-        out.remove_tree(folder)
-    out.write(".build/settings.json", json.dumps(settings, indent=1, sort_keys=True).encode())
+def _parsed(contents: bytes) -> dict[str, Any]:
+    """A lock's owner; none where nobody can have written it."""
+    try:
+        owner = json.loads(contents)
+        return owner if {"host", "pid", "born", "token"} <= set(owner) else {}
+    except (ValueError, TypeError):
+        return {}
 
 
-def differences(former: Any, now: Any, place: str = "") -> Iterator[str]:
-    """One line for every setting that is not the same, e.g. ``plan.shard_bytes: 1000 there, 2000 now``."""
-    if isinstance(former, dict) and isinstance(now, dict):
-        for name in sorted(set(former) | set(now)):
-            yield from differences(former.get(name), now.get(name), f"{place}.{name}" if place else name)
-    elif former != now:
-        yield f"{place}: {former!r} there, {now!r} now"
+def _born(pid: int) -> str | None:
+    """When a process of this machine began; None where there is none.  (A number alone may be another's by now.)"""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        state, *numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if state == "Z" else f"{boot} {numbers[18]}"
+    except OSError:
+        return None

@@ -102,6 +102,7 @@ class _ClipProbe:
         self.decoded, self.measures = Decoded(), Measures()
         self._cutter = Cutter(settings.rule, self._form.channels)
         self._windows = 0
+        self._source_level: float | None = None  # of every sample of every channel so far; None: they differ
 
     def run(self) -> None:
         to_canonical = to_form = None
@@ -111,6 +112,7 @@ class _ClipProbe:
                 if not self._canonical_form:
                     to_form = _Resampler(self.decoded.rate, self._form.rate, self._form.channels)
             self._check_length(final=False)
+            self._hear(block)
             self._take(
                 to_canonical.push(mix(block, 1)),
                 None if to_form is None else to_form.push(mix(block, self._form.channels)),
@@ -118,9 +120,17 @@ class _ClipProbe:
         if to_canonical is not None:
             self._take(to_canonical.finish(), None if to_form is None else to_form.finish())
         self._check_length(final=True)
-        if self.measures.constant:
-            raise AudioError("silent", f"every sample is {self.measures.peak:.6g} of full scale")
+        if self.measures.constant or self._source_level is not None:
+            level = self.measures.peak if self._source_level is None else abs(self._source_level)
+            mixed = ", all channels mixed" if self.decoded.channels > 1 else ""
+            raise AudioError("silent", f"every sample is {level:.6g} of full scale{mixed}")
         self._finish()
+
+    def _hear(self, block: np.ndarray) -> None:
+        """Keep what every sample so far equals: a resampler rings at the ends of a constant."""
+        if self._source_level is not None or self.decoded.frames == len(block):
+            level = block[0, 0] if self._source_level is None else np.float32(self._source_level)
+            self._source_level = float(level) if (block == level).all() else None
 
     def _take(self, canonical: np.ndarray, shaped: np.ndarray | None) -> None:
         samples = self.measures.push(np.ascontiguousarray(canonical[:, 0]))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import importlib
 import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from sharding.errors import InputError
 
@@ -44,10 +45,25 @@ def main(program: str, about: str, verbs: Mapping[str, tuple[str, str]], argv: S
     except InputError as error:
         print(f"{program} {args.verb}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # `... | head`: nobody reads any more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        print(f"{program} {args.verb}: reading or writing failed: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"{program} {args.verb}: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `... | head`: nobody reads any more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return int(result.get("exit", 0))
+
+
+def leave(status: int) -> NoReturn:
+    """End the process with ``status``, past the destructors of C++ libraries.
+
+    Now and then Arrow's threads abort the process there ("terminate called without an active exception"), and a
+    command that did all its work would end with status 134.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

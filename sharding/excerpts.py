@@ -38,9 +38,9 @@ def player(wave: NDArray[np.float32], rate: int) -> str:
     return data_uri("audio/mpeg", buffer.getvalue())
 
 
-def spectrogram(wave: NDArray[np.float32], rate: int) -> str:
-    """A picture of ``wave`` [n]: time to the right, log-spaced frequency up, loudness as colour."""
-    size, hop = 1024, max(256, len(wave) // 480)
+def spectrogram(wave: NDArray[np.float32], rate: int, columns: int = 480) -> str:
+    """A picture of ``wave`` [n]: time to the right in ``columns``, log-spaced frequency up, loudness as colour."""
+    size, hop = 1024, max(256, len(wave) // columns)
     padded = np.pad(wave, (0, max(0, size - len(wave))))
     frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop]
     power = np.abs(np.fft.rfft(frames * np.hanning(size), axis=1)) ** 2
@@ -49,17 +49,17 @@ def spectrogram(wave: NDArray[np.float32], rate: int) -> str:
     high = np.maximum(np.ceil(edges[1:]).astype(int), low + 1)
     bands = np.stack([power[:, a:b].mean(axis=1) for a, b in zip(low, high, strict=True)])
     level = 10 * np.log10(bands + 1e-9)
-    return picture(level, float(level.max()) - 70, float(level.max()))
+    return picture(level, float(level.max()) - 70, float(level.max()), stretch=2 if columns > 300 else 1)
 
 
-def picture(values: NDArray[np.floating], low: float, high: float) -> str:
-    """A data URI of a PNG of ``values`` [F, T]: row 0 at the bottom, ``low`` to ``high`` as colour."""
+def picture(values: NDArray[np.floating], low: float, high: float, stretch: int = 2) -> str:
+    """A PNG of ``values`` [F, T] as a data URI: row 0 at the bottom, ``stretch`` pixels a row, coloured low to high."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import image
 
     buffer = io.BytesIO()
-    stretched = np.repeat(values, 2, axis=0)
+    stretched = np.repeat(values, stretch, axis=0)
     image.imsave(buffer, stretched, vmin=low, vmax=high, cmap="magma", origin="lower", format="png")
     return data_uri("image/png", buffer.getvalue())

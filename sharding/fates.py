@@ -6,10 +6,11 @@ The rules are applied in the order in which they are listed; the first that hold
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sharding.audio import ERROR_CLASSES
 from sharding.grouping import Relation, covers, groups_and_kin, relations
@@ -49,6 +50,7 @@ def decide(
     matches: pa.Table,
     listed: Collection[str] = (),
     settings: FateSettings | None = None,
+    standing: pa.Table | None = None,
 ) -> pa.Table:
     """One FATES row for each row of the catalogue, sorted by clip_id; ``keys`` are empty.
 
@@ -58,42 +60,53 @@ def decide(
         matches: MATCHES; the order of rows does not matter.
         listed: clip_ids that an exclusion list names.
         settings: see FateSettings.
+        standing: FATES that were decided before and stay as they are: other clips yield to theirs, never the
+            other way round.  Group and kin are those of all.
     """
     settings = settings or FateSettings()
     court = _Court(catalogue, facts, matches, listed, settings)
+    former = {} if standing is None else _verdicts_of(standing)
     group, kin = groups_and_kin(catalogue, court.relations, court.durations, settings.common)
     rows: list[dict] = [
         {
             "clip_id": clip_id, "fate": fate, "reason": reason, "other": other,
             "group": group[clip_id], "kin": kin[clip_id], "keys": [],
         }
-        for clip_id, (fate, reason, other) in sorted(court.verdicts().items())
+        for clip_id, (fate, reason, other) in sorted(court.verdicts(former).items())
     ]  # fmt: skip
     return pa.Table.from_pylist(rows, FATES)
 
 
-def merged_captions(catalogue: pa.Table, fates: pa.Table) -> dict[str, list[dict]]:
-    """The captions of each written clip: its own, then those of clips that yielded to it as the same interval.
+class MergedCaptions:
+    """The captions of written clips: their own, then those of clips that yielded to them as the same interval."""
 
-    A caption that was taken over has the clip_id that published it in ``source``.
-    """
-    captions = dict(zip(catalogue["clip_id"].to_pylist(), catalogue["captions"].to_pylist(), strict=True))
-    merged: dict[str, list[dict]] = {}
-    taken: dict[str, list[str]] = defaultdict(list)
-    for row in fates.to_pylist():
-        if row["fate"] == "written":
-            merged[row["clip_id"]] = [dict(c) for c in captions[row["clip_id"]] or []]
-        elif row["reason"] == "same_interval":
-            taken[row["other"]].append(row["clip_id"])
-    for keeper, yielding in taken.items():
-        for clip_id in sorted(yielding):
-            merged[keeper] += [
-                {**caption, "source": caption["source"] or clip_id} for caption in captions[clip_id] or []
-            ]
-    return merged
+    def __init__(self, catalogue: pa.Table, fates: pa.Table) -> None:
+        self._captions = catalogue["captions"].combine_chunks()
+        self._row = {clip_id: row for row, clip_id in enumerate(catalogue["clip_id"].to_pylist())}
+        self._taken: dict[str, list[str]] = defaultdict(list)  # from those that yielded, sorted
+        yielding = fates.filter(pc.equal(fates["reason"], "same_interval")).sort_by("clip_id")
+        for clip_id, keeper in zip(yielding["clip_id"].to_pylist(), yielding["other"].to_pylist(), strict=True):
+            self._taken[keeper].append(clip_id)
+
+    def of(self, clips: Sequence[str]) -> list[list[dict]]:
+        """The captions of each of ``clips``; one that was taken over names the clip that published it as ``source``."""
+        wanted = [name for clip_id in clips for name in (clip_id, *self._taken.get(clip_id, ()))]
+        published = iter(self._captions.take(pa.array([self._row[name] for name in wanted], pa.int64())).to_pylist())
+        merged = []
+        for clip_id in clips:
+            captions = list(next(published) or [])
+            for other in self._taken.get(clip_id, ()):
+                captions += [{**caption, "source": caption["source"] or other} for caption in next(published) or []]
+            merged.append(captions)
+        return merged
 
 
 _Verdict = tuple[str, str, str | None]
+
+
+def _verdicts_of(fates: pa.Table) -> dict[str, _Verdict]:
+    columns = (fates[name].to_pylist() for name in ("clip_id", "fate", "reason", "other"))
+    return {clip_id: (fate, reason, other) for clip_id, fate, reason, other in zip(*columns, strict=True)}
 
 
 class _Court:
@@ -124,14 +137,15 @@ class _Court:
     def _split(row: dict) -> tuple[str, str]:
         return row["dataset"], row["split"]
 
-    def verdicts(self) -> dict[str, _Verdict]:
-        """(fate, reason, other) of every clip."""
-        decided: dict[str, _Verdict] = {}
+    def verdicts(self, standing: Mapping[str, _Verdict]) -> dict[str, _Verdict]:
+        """(fate, reason, other) of every clip; those that stand already count as kept where they are written."""
+        decided = dict(standing)
         for clip_id in sorted(self.clips):
-            verdict = self._alone(clip_id)
-            if verdict is not None:
-                decided[clip_id] = verdict
-        kept: set[str] = set()
+            if clip_id not in standing:
+                verdict = self._alone(clip_id)
+                if verdict is not None:
+                    decided[clip_id] = verdict
+        kept = {clip_id for clip_id, verdict in standing.items() if verdict[:2] == ("written", "kept")}
         open_clips = sorted((c for c in self.clips if c not in decided), key=self._preference)
         for clip_id in open_clips:
             keeper = None if self._never_yields(clip_id) else self._keeper(clip_id, kept)
@@ -139,7 +153,7 @@ class _Court:
                 kept.add(clip_id)
             else:
                 decided[clip_id] = ("duplicate", "same_interval", keeper)
-        for clip_id in sorted(kept):
+        for clip_id in sorted(kept - set(standing)):
             excerpt = self._captioned_excerpt(clip_id, kept)
             if excerpt is None or self.settings.keep_containers or self._never_yields(clip_id):
                 decided[clip_id] = ("written", "kept", None)

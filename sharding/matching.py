@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 
@@ -33,6 +33,7 @@ from sharding.verification import Verdict, VerificationSettings, is_silent, veri
 
 _CHUNK = 64  # pairs of one work item
 _MARGIN_S = 0.1  # about an offset that codes tell, to a hop or two
+_HELD = 64  # clips of which a worker keeps the sound: at most 64 MB
 _RANK = {"different": 0, "undecided": 1, "same": 2}
 Wave = Callable[[str, float, float], np.ndarray]
 
@@ -113,6 +114,7 @@ def _by_pair(candidates: np.ndarray, ids: list[str]) -> Iterator[tuple[str, str,
 
 def _compare_all(work: list[tuple[str, str, list]], compare: _Comparison) -> list[dict]:
     rows = []
+    compare = replace(compare, wave=_Held(compare))
     for a, b, offsets in work:
         rows += compare.at_offsets(a, b, offsets) if offsets else compare.anywhere(a, b)
     return rows
@@ -196,7 +198,11 @@ class _Comparison:
     def at_offsets(self, a: str, b: str, offsets: list[tuple[float, int]]) -> list[dict]:
         """Rows of the best of the offsets at which codes coincide; b's time 0 stands at ``offset`` of a."""
         best: tuple[Verdict, float, int] | None = None
+        tried: list[float] = []
         for offset, votes in offsets:
+            if any(abs(offset - other) < _MARGIN_S / 2 for other in tried):
+                continue  # the search about the other has passed here
+            tried.append(offset)
             verdict = self._overlap(a, b, offset)
             if best is None or (_RANK[verdict.outcome], verdict.evidence) > (_RANK[best[0].outcome], best[0].evidence):
                 best = (verdict, offset, votes)
@@ -253,6 +259,27 @@ class _Comparison:
 
     def _verdict_row(self, a: str, b: str, verdict: Verdict) -> dict:
         return _row(a, b, "waveform", verdict.lag_s, verdict.overlap_s, verdict.correlation, verdict.outcome)
+
+
+class _Held:
+    """Reads sound for many comparisons: a clip that is short enough is decoded once, not at every offset."""
+
+    def __init__(self, compare: _Comparison) -> None:
+        self._compare = compare
+        self._held: dict[str, np.ndarray] = {}
+
+    def __call__(self, clip_id: str, start_s: float, duration_s: float) -> np.ndarray:
+        length_s = self._compare.durations[clip_id]
+        if length_s > self._compare.settings.stretch_s:
+            return self._compare.wave(clip_id, start_s, duration_s)
+        whole = self._held.pop(clip_id, None)
+        if whole is None:
+            whole = self._compare.wave(clip_id, 0.0, length_s)
+        self._held[clip_id] = whole  # the last read stands last
+        if len(self._held) > _HELD:
+            del self._held[next(iter(self._held))]
+        start = round(start_s * RATE)
+        return whole[start : start + round(duration_s * RATE)]
 
 
 def _table(rows: list[dict]) -> pa.Table:

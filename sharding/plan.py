@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +16,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sharding.errors import InputError
-from sharding.fates import merged_captions
-from sharding.schema import MANIFEST, sample_key, stable_id
-from sharding.tar import END, header, padding
+from sharding.fates import MergedCaptions
+from sharding.schema import FATES, MANIFEST, sample_key, stable_id
+from sharding.tar import BLOCK, END, header_size
 
 # What makes a plan this plan, and is its hash
 PLAN = ("key", "clip_id", "window", "shard", "index", "audio_sha256", "json_sha256")
-# A shard's rows while it is to be written: its manifest, its JSON, and where the packs hold its sound
-TASK = pa.schema([*MANIFEST, ("json", pa.binary()), ("pack", pa.string()), ("pack_offset", pa.int64())])
+# A shard's rows while it is to be written: its manifest, its JSON (null: it is copied), and where both are found
+TASK = pa.schema(
+    [
+        *MANIFEST,
+        ("json", pa.binary()),
+        ("pack", pa.string()),
+        ("pack_offset", pa.int64()),
+        ("pack_json_offset", pa.int64()),
+    ]
+)
+_JSON = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+_CHUNK = 8192  # clips that are Python objects at once
+_OF_CLIP = ["clip_id", "dataset", "split", "path", "captions", "identity", "interval", "licence", "uploader", "title",
+            "keywords"]  # fmt: skip
+_OF_FACT = ["clip_id", "ext", "copied", "windows", "source_sha256", "codec", "source_rate", "source_channels",
+            "duration_s"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,21 +65,28 @@ def make_plan(
     A family is a dataset and split.  Inside it clips stand in the order of a hash of their clip_id, so that any
     run of neighbours is a fair sample; a clip's windows stay together.
     """
-    clips = {row["clip_id"]: row for row in catalogue.to_pylist()}
-    known = {row["clip_id"]: row for row in facts.filter(pc.is_null(facts["error"])).to_pylist()}
-    captions = merged_captions(catalogue, fates)
-    families: dict[str, list[dict[str, Any]]] = {}
-    for fate in fates.filter(pc.equal(fates["fate"], "written")).to_pylist():
-        clip = clips[fate["clip_id"]]
-        families.setdefault(f"{clip['dataset']}-{clip['split']}", []).append(fate)
+    catalogue, facts = catalogue.select(_OF_CLIP).combine_chunks(), facts.select(_OF_FACT).combine_chunks()
+    row_of = {clip_id: row for row, clip_id in enumerate(catalogue["clip_id"].to_pylist())}
+    fact_of = {clip_id: row for row, clip_id in enumerate(facts["clip_id"].to_pylist())}
+    captions = MergedCaptions(catalogue, fates)
+    written = fates.filter(pc.equal(fates["fate"], "written")).select(["clip_id", "group", "kin"]).combine_chunks()
+    datasets, splits = catalogue["dataset"].to_pylist(), catalogue["split"].to_pylist()
+    families: dict[str, list[tuple[int, str, int]]] = {}
+    for row, clip_id in enumerate(written["clip_id"].to_pylist()):
+        place = row_of[clip_id]
+        families.setdefault(f"{datasets[place]}-{splits[place]}", []).append((stable_id(clip_id), clip_id, row))
+
+    def samples(members: list[tuple[int, str, int]]) -> Iterator[dict[str, Any]]:
+        for start in range(0, len(members), _CHUNK):
+            chosen = written.take([row for _, _, row in members[start : start + _CHUNK]]).to_pylist()
+            clips = catalogue.take([row_of[fate["clip_id"]] for fate in chosen]).to_pylist()
+            known = facts.take([fact_of[fate["clip_id"]] for fate in chosen]).to_pylist()
+            merged = captions.of([fate["clip_id"] for fate in chosen])
+            for clip, fact, fate, texts in zip(clips, known, chosen, merged, strict=True):
+                yield from _samples(clip, fact, fate, texts, settings.rate)
+
     for family, members in sorted(families.items()):
-        members.sort(key=lambda fate: (stable_id(fate["clip_id"]), fate["clip_id"]))
-        samples = (
-            sample
-            for fate in members
-            for sample in _samples(clips[fate["clip_id"]], known[fate["clip_id"]], fate, captions, settings.rate)
-        )
-        yield from _shards(_file_name(family), samples, settings)
+        yield from lay_out(_file_name(family), samples(sorted(members)), settings.shard_bytes)
 
 
 def sample_json(
@@ -100,17 +121,33 @@ def sample_json(
             "duration_s": fact["duration_s"],
         },
     }
-    return json.dumps(about, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+    return _JSON.encode(about).encode()
 
 
-def plan_hash(plan: Mapping[str, pa.Table]) -> str:
-    """SHA-256 that names a plan: every sample's key, place and contents."""
+def shard_hash(rows: pa.Table) -> str:
+    """SHA-256 of what a plan says of one shard: every sample's key and contents, in order.  ``rows`` has PLAN."""
     digest = hashlib.sha256()
-    for shard, rows in sorted(plan.items()):
-        digest.update(f"{shard}\n".encode())
-        for row in rows.select(["key", "audio_sha256", "json_sha256"]).to_pylist():
-            digest.update(f"{row['key']} {row['audio_sha256']} {row['json_sha256']}\n".encode())
+    columns = (rows[name].to_pylist() for name in ("key", "audio_sha256", "json_sha256"))
+    for line in zip(*columns, strict=True):
+        digest.update(" ".join((*line, "")).encode())
     return digest.hexdigest()
+
+
+def plan_hash(shards: Mapping[str, str]) -> str:
+    """SHA-256 that names a plan: every shard's name and ``shard_hash``."""
+    lines = "".join(f"{shard} {digest}\n" for shard, digest in sorted(shards.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def with_keys(fates: pa.Table, samples: Sequence[pa.Table]) -> pa.Table:
+    """FATES whose ``keys`` are each clip's samples; ``samples`` are tables of ``clip_id`` and ``key``, in order."""
+    keys: dict[str, list[str]] = {}
+    for rows in samples:
+        for clip_id, key in zip(rows["clip_id"].to_pylist(), rows["key"].to_pylist(), strict=True):
+            keys.setdefault(clip_id, []).append(key)
+    index = FATES.get_field_index("keys")
+    column = pa.array([keys.get(clip_id, []) for clip_id in fates["clip_id"].to_pylist()], FATES.field(index).type)
+    return fates.set_column(index, FATES.field(index), column)
 
 
 def _file_name(family: str) -> str:
@@ -122,11 +159,11 @@ def _samples(
     clip: dict[str, Any],
     fact: dict[str, Any],
     fate: dict[str, Any],
-    captions: dict[str, list[dict[str, Any]]],
+    captions: list[dict[str, Any]],
     rate: int,
 ) -> Iterator[dict[str, Any]]:
     for window in fact["windows"]:
-        text = sample_json(clip, fact, fate, window, captions[clip["clip_id"]])
+        text = sample_json(clip, fact, fate, window, captions)
         key = sample_key(clip["clip_id"], window["window"], len(fact["windows"]))
         yield {
             "key": key,
@@ -143,7 +180,7 @@ def _samples(
             "rate": fact["source_rate"] if fact["copied"] else rate,
             "start_s": window["start_s"],
             "duration_s": window["duration_s"],
-            "captions": captions[clip["clip_id"]],
+            "captions": captions,
             "group": fate["group"],
             "kin": fate["kin"],
             "identity": clip["identity"],
@@ -151,32 +188,37 @@ def _samples(
             "json": text,
             "pack": window["pack"],
             "pack_offset": window["offset"],
+            "pack_json_offset": None,
         }
 
 
-def _shards(family: str, samples: Iterator[dict[str, Any]], settings: PlanSettings) -> Iterator[tuple[str, pa.Table]]:
+def lay_out(family: str, samples: Iterator[dict[str, Any]], shard_bytes: int) -> Iterator[tuple[str, pa.Table]]:
+    """(shard name, TASK rows) of a family's shards, each closed before it would grow beyond ``shard_bytes``.
+
+    Args:
+        family: what the names of its shards begin with.
+        samples: TASK rows as dicts, in order, without ``shard``, ``index`` and the members' offsets.
+        shard_bytes: see ``PlanSettings``.
+    """
     number, position = 0, 0
     rows: list[dict[str, Any]] = []
-
-    def close() -> tuple[str, pa.Table]:
-        return rows[0]["shard"], pa.Table.from_pylist(rows, TASK)
-
     for row in samples:
-        sound = len(header(row["audio"], row["audio_bytes"]))
-        text = len(header(f"{row['key']}.json", row["json_bytes"]))
-        size = sound + row["audio_bytes"] + len(padding(row["audio_bytes"]))
-        size += text + row["json_bytes"] + len(padding(row["json_bytes"]))
-        if rows and position + size + len(END) > settings.shard_bytes:
-            yield close()
+        sound, text = (
+            header_size(row["audio"], row["audio_bytes"]),
+            header_size(f"{row['key']}.json", row["json_bytes"]),
+        )
+        after_sound = sound + row["audio_bytes"] + -row["audio_bytes"] % BLOCK
+        size = after_sound + text + row["json_bytes"] + -row["json_bytes"] % BLOCK
+        if rows and position + size + len(END) > shard_bytes:
+            yield rows[0]["shard"], pa.Table.from_pylist(rows, TASK)
             number, position, rows = number + 1, 0, []
-        after_sound = position + sound + row["audio_bytes"] + len(padding(row["audio_bytes"]))
-        row |= {
+        place = {
             "shard": f"{family}-{number:06d}.tar",
             "index": len(rows),
             "audio_offset": position + sound,
-            "json_offset": after_sound + text,
+            "json_offset": position + after_sound + text,
         }
-        rows.append(row)
+        rows.append(row | place)
         position += size
     if rows:
-        yield close()
+        yield rows[0]["shard"], pa.Table.from_pylist(rows, TASK)

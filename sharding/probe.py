@@ -15,7 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from sharding.audio import AudioError
 from sharding.clip import ProbeSettings
@@ -61,11 +63,8 @@ def probe_batch(
         writer = _PackWriter(out, spool, pack)
         for message in examine(tasks, roots, settings):
             writer.take(rows[todo[message.index]], message)
-    found = [row for row in rows if row.fingerprint is not None]
-    build.write_table(
-        f"fingerprints/{batch}.parquet",
-        pa.Table.from_pylist([row.fingerprint for row in found], schema=FINGERPRINTS),
-    )
+    found = [row.fingerprint for row in rows if row.fingerprint is not None]
+    _write_fingerprints(build, f"fingerprints/{batch}.parquet", found)
     build.write_table(f"facts/{batch}.parquet", pa.Table.from_pylist([row.facts for row in rows], schema=FACTS))
     return {
         "batch": batch,
@@ -76,6 +75,22 @@ def probe_batch(
         "errors": dict(sorted(Counter(row.facts["error"] for row in rows if row.facts["error"]).items())),
         "elapsed_s": time.monotonic() - begun,
     }
+
+
+def _write_fingerprints(build: Storage, path: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Straight to the file, with neither copies nor statistics: the row of an 18 hours' recording has 27 MB."""
+    columns = [pa.array([row["clip_id"] for row in rows], pa.string())]
+    columns += [_binary([row[name] for row in rows]) for name in ("codes", "flags")]
+    table = pa.Table.from_arrays(columns, schema=FINGERPRINTS)
+    plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    with build.writer(path) as file, pq.ParquetWriter(file, FINGERPRINTS, **plain) as parquet:
+        parquet.write_table(table)
+
+
+def _binary(values: Sequence[bytes]) -> pa.LargeBinaryArray:
+    offsets = np.cumsum([0, *map(len, values)], dtype=np.int64)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(values))]
+    return pa.Array.from_buffers(pa.large_binary(), len(values), buffers)
 
 
 def _columns(clips: pa.Table, first: str, second: str) -> list[tuple[Any, Any]]:

@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
+import lzma
 import os
 import pickle
 import resource
 import signal
+import stat
+import struct
 import sys
-from collections.abc import Mapping
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from av import FFmpegError
+
 from sharding.audio import AudioError, Source
 from sharding.clip import ProbeSettings, probe_clip
+from sharding.errors import InputError
 from sharding.isolation import Message, Task
 from sharding.storage import Storage
 
 IN_MEMORY = 32 << 20  # sources up to this many bytes are read at once
 _PR_SET_PDEATHSIG = 1
+# What says that this one file cannot be had, and not that its storage is out of order.
+_OF_THIS_FILE = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
+# What zipfile and its decompressors raise: RuntimeError for encrypted members, ValueError for names with zeros.
+_DAMAGED_ARCHIVE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, struct.error, OverflowError
+)  # fmt: skip
 
 
 def main(pipe_number: int, memory_mb: int) -> None:
     """Serve batches until the parent is gone."""
     _die_with_parent()
     _limit_memory(memory_mb)
+    _hush_libraries()
     pipe = Connection(pipe_number)
     while True:
         try:
@@ -45,33 +62,64 @@ def _answer(pipe: Connection, index: int, task: Task, storages: Mapping[str, Sto
         pipe.send(tuple(Message(index, kind, value)))
 
     say("begin")
+    source: Source | None = None
     try:
-        storage = storages[task.dataset]
-        try:
-            size = storage.size(task.path)
-            say("size", size)
-            content = storage.read(task.path) if size <= IN_MEMORY else storage.open(task.path)
-        except FileNotFoundError:
-            raise AudioError("missing", task.path) from None
-        except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
-            raise AudioError("unreadable", error.strerror or str(error)) from error
-        source = Source(content, len(content) if isinstance(content, bytes) else size)
+        source = _source(storages[task.dataset], task.path, lambda size: say("size", size))
         say("end", probe_clip(source, settings, lambda data: say("bytes", data), lambda w: say("window", w)))
     except AudioError as error:
         say("end", ({"error": error.error, "detail": error.detail}, None))
-    except OSError as error:
-        say("storage", _portable(error))
-        return False
+    except Exception as error:
+        of_storage = source is None or source.error is not None
+        if of_storage or (isinstance(error, OSError) and not isinstance(error, FFmpegError)):
+            say("storage", _portable(error))
+            return False
+        # a decoder's binding that fails in an unforeseen way has met a file that is damaged in an unforeseen way
+        say("end", ({"error": "undecodable", "detail": f"{type(error).__name__}: {error}"}, None))
     return True
 
 
-def _portable(error: Exception) -> Exception:
-    """The error itself where it survives a pipe, else its words."""
+def _source(storage: Storage, path: str, announce: Callable[[int], None]) -> Source:
+    """The clip's file; ``announce`` learns its size before any of it is read.
+
+    Raises:
+        AudioError: ``missing``, ``out_of_root``, ``unreadable``.
+        Exception: storage failed.
+    """
     try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return OSError(f"{type(error).__name__}: {error}")
-    return error
+        size = storage.size(path)
+        _refuse_devices(storage, path)
+        announce(size)
+        content = storage.read(path) if size <= IN_MEMORY else storage.open(path)
+    except FileNotFoundError:
+        raise AudioError("missing", path) from None
+    except InputError:
+        raise AudioError("out_of_root", path) from None
+    except (OSError, *_DAMAGED_ARCHIVE) as error:
+        code = error.errno if isinstance(error, OSError) else None
+        if code not in _OF_THIS_FILE and (code is not None or "!/" not in path):
+            raise
+        raise AudioError(
+            "unreadable", getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        ) from error
+    return Source(content, len(content) if isinstance(content, bytes) else size)
+
+
+def _refuse_devices(storage: Storage, path: str) -> None:
+    """Opening a named pipe or a device can wait for ever."""
+    if storage.local is None or "!/" in path:
+        return
+    mode = (storage.local / path).stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise AudioError("unreadable", "a folder" if stat.S_ISDIR(mode) else "not a file: a pipe, socket or device")
+
+
+def _portable(error: Exception) -> OSError:
+    """The error itself where it is one of the system's and survives a pipe, else its words."""
+    with contextlib.suppress(Exception):
+        copy = pickle.loads(pickle.dumps(error))
+        if isinstance(copy, OSError):
+            return copy
+    return OSError(f"{type(error).__name__}: {error}")
 
 
 def _die_with_parent() -> None:
@@ -79,6 +127,14 @@ def _die_with_parent() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+
+
+def _hush_libraries() -> None:
+    """Decoders print what they think of files; only Python keeps the real standard error."""
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 2)
+    os.close(silence)
 
 
 def _limit_memory(memory_mb: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 
 
 class Progress:
@@ -11,38 +12,59 @@ class Progress:
 
     Args:
         what: the work, e.g. ``probe``.
-        total: units in all.
+        total: units in all; None: not known.
         unit: their name, e.g. ``clips``.
+        watch: is told of every change, e.g. ``Runner.watch``.
         every_s: seconds between lines.
     """
 
-    def __init__(self, what: str, total: int, unit: str, every_s: float = 2.0) -> None:
+    def __init__(
+        self,
+        what: str,
+        total: int | None,
+        unit: str,
+        watch: Callable[[Progress], None] | None = None,
+        every_s: float = 2.0,
+    ) -> None:
         self.what, self.total, self.unit, self.every_s = what, total, unit, every_s
         self.done = self.failed = 0
+        self._watch = watch
         self._begun = self._last = time.monotonic()
+
+    @property
+    def rate(self) -> float:
+        """Units a second so far."""
+        return self.done / max(time.monotonic() - self._begun, 1e-9)
 
     def add(self, done: int, failed: int = 0) -> None:
         """Some more units are through; ``failed`` of them did not make it."""
         self.done += done
         self.failed += failed
         now = time.monotonic()
-        if now - self._last >= self.every_s and self.done < self.total:
+        if now - self._last >= self.every_s and self.done != self.total:
             self._last = now
             self._print(now)
+        if self._watch is not None:
+            self._watch(self)
 
     def finish(self) -> None:
         """Print the last line."""
-        if self.total:
-            self._print(time.monotonic())
+        if self.done or self.total:
+            self._print(time.monotonic(), ended=True)
 
-    def _print(self, now: float) -> None:
+    def _print(self, now: float, ended: bool = False) -> None:
         elapsed = max(now - self._begun, 1e-9)
         rate = self.done / elapsed
-        left = (self.total - self.done) / rate if rate else float("inf")
-        ending = f"in {_clock(elapsed)}" if self.done >= self.total else f"{_clock(left)} left"
+        if ended:
+            ending = f"in {_clock(elapsed)}"
+        elif self.total is None:
+            ending = f"{_clock(elapsed)} so far"
+        else:
+            ending = f"{_clock((self.total - self.done) / rate if rate else float('inf'))} left"
+        of = "" if self.total is None else f"/{self.total}"
         failures = f", {self.failed} failed" if self.failed else ""
         print(
-            f"  {self.what}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s, {ending}{failures}",
+            f"  {self.what}: {self.done}{of} {self.unit}, {rate:.1f}/s, {ending}{failures}",
             file=sys.stderr,
             flush=True,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import jinja2
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import soundfile as sf
 
 from sharding.audio import ERROR_CLASSES
@@ -24,12 +25,16 @@ from sharding.fates import REASONS
 from sharding.grouping import Relation, relations
 from sharding.manifest import Manifest
 from sharding.schema import FACTS
+from sharding.stats import dataset_stats
 from sharding.storage import Storage
 
 FATE_NAMES = ("written", "duplicate", "withheld", "filtered", "failed")
 PAIRS = 8  # shown of a kind
 SAMPLES = 6
-EXCERPT_S = 6.0  # of each sound: a page stays below about 4 MB
+EXCERPT_S = 6.0  # of each sound: a page stays below about 5 MB
+_OF_CLIP = ["clip_id", "dataset", "split", "path", "captions", "notes"]
+_OF_SAMPLE = ["key", "clip_id", "dataset", "split", "shard", "audio_offset", "audio_bytes", "duration_s", "captions",
+              "licence"]  # fmt: skip
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -55,7 +60,8 @@ class Build:
     """Everything that a page shows of a build."""
 
     def __init__(self, manifest: Manifest) -> None:
-        self.storage, self.dataset, self.table = manifest.storage, manifest.dataset, manifest.table
+        self.manifest, self.storage = manifest, manifest.storage
+        self.dataset, self.table = manifest.dataset, manifest.table
         self.fates = self.storage.read_table("fates.parquet").to_pylist()
         matches = self.storage.read_table("matches.parquet")
         self.relations = {(one.a, one.b): one for one in relations(matches)}
@@ -64,14 +70,16 @@ class Build:
             if row["outcome"] != "different":
                 self.methods[row["a"], row["b"]].add(row["method"])
         names = [name for name in self.storage.list("catalogue") if name.endswith(".parquet")]
-        rows = [row for name in names for row in self.storage.read_table(name).to_pylist()]
+        rows = [row for name in names for row in self.storage.read_table(name, _OF_CLIP).to_pylist()]
         self.catalogue: dict[str, dict[str, Any]] = {row["clip_id"]: row for row in rows}
         facts = [name for name in self.storage.list(".build/facts") if name.endswith(".parquet")]
-        tables = [self.storage.read_table(name, ["clip_id", "detail"]) for name in facts]
         columns = ["clip_id", "detail"]
+        tables = [self.storage.read_table(name, columns) for name in facts]
         known = pa.concat_tables(tables or [FACTS.empty_table().select(columns)]).to_pylist()
         self.details = {row["clip_id"]: row["detail"] for row in known}
-        self.first = {row["clip_id"]: row for row in reversed(self.table.to_pylist())}
+        first = self.table.filter(pc.equal(self.table["window"], 0)).select(_OF_SAMPLE)
+        self.first = {row["clip_id"]: row for row in first.to_pylist()}
+        self.overview = json.loads(self.storage.read("overview.json"))
         self.roots = self._roots()
 
     def _roots(self) -> dict[str, str]:
@@ -104,6 +112,7 @@ class Build:
             "clip_id": clip_id,
             "caption": first_caption(self.catalogue[clip_id]["captions"]),
             "sound": player(*sound) if sound else None,
+            "picture": spectrogram(*sound, columns=240) if sound else None,
         }
 
 
@@ -113,7 +122,6 @@ def describe(build: Build) -> dict[str, Any]:
     durations = np.array(build.table["duration_s"].to_pylist() or [0.0])
     undecided = [one for one in build.relations.values() if one.heard == "undecided"]
     withheld = [row for row in build.fates if row["fate"] == "withheld"]
-    captions = [caption for row in build.first.values() for caption in row["captions"]]
     return {
         "title": "Earshot build report",
         "clips": len(build.fates),
@@ -129,10 +137,13 @@ def describe(build: Build) -> dict[str, Any]:
         "undecided": len(undecided),
         "undecided_pairs": [_pair(build, one.a, one.b, "undecided") for one in undecided[:PAIRS]],
         "samples": _samples(build),
-        "durations": histogram(durations, _ceiling(durations)),
-        "words": histogram([len(caption["text"].split()) for caption in captions], 30),
-        "kinds": ranked(_kind(caption) for caption in captions),
-        "licences": ranked(row["licence"] or "not told" for row in build.first.values()),
+        "datasets": _datasets(build),
+        "parts": _parts(build),
+        "remarks": [(name, notes) for name, notes in build.overview["notes"].items() if notes],
+        "lists": build.overview["lists"],
+        "listed": sorted(build.overview["listed"].items()),
+        "shared": build.overview["shared_captions"],
+        "differences": _differences(build),
         "notes": _notes(build),
         "settings": _settings(build.dataset),
     }
@@ -152,14 +163,63 @@ def ranked(values: Iterable[str], most: int = 10) -> list[tuple[str, int]]:
     return sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))[:most] or [("none", 0)]
 
 
+def ranked_counts(counts: Mapping[str, int], most: int) -> list[tuple[str, int]]:
+    """The ``most`` largest counts, and the sum of the others."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    rest = sum(count for _, count in ordered[most:])
+    return ordered[:most] + ([(f"{len(ordered) - most} others", rest)] if rest else []) or [("none", 0)]
+
+
 def histogram(values: Sequence[float] | np.ndarray, top: float, bins: int = 24) -> dict[str, list[float]]:
     """Counts in equal bins from 0 to ``top``; what lies beyond stands in the last."""
     counts, edges = np.histogram(np.minimum(values, top), bins=bins, range=(0, top))
     return {"counts": counts.tolist(), "edges": [round(edge, 1) for edge in edges.tolist()]}
 
 
+def _datasets(build: Build) -> list[dict[str, Any]]:
+    """What the shards hold of each dataset."""
+    found = []
+    for name, about in dataset_stats(build.manifest).items():
+        durations = np.array(about["durations"])
+        first = [row for row in build.first.values() if row["dataset"] == name]
+        captions = [caption for row in first for caption in row["captions"]]
+        rates = {f"{int(rate) / 1000:g} kHz": count for rate, count in about["source_rates"].items()}
+        found.append(
+            {
+                "name": name,
+                "clips": len(durations),
+                "captions": len(captions),
+                "hours": f"{durations.sum() / 3600:,.2f}",
+                "durations": histogram(durations, _ceiling(durations)),
+                "words": histogram(about["words"], 30, 30),
+                "rates": ranked_counts(rates, 5),
+                "kinds": ranked(_kind(caption) for caption in captions),
+                "licences": ranked_counts(about["licences"], 5),
+            }
+        )
+    return found
+
+
+def _parts(build: Build) -> list[dict[str, Any]]:
+    """What each part of a dataset lists, and what of it is there."""
+    parts = []
+    for part in build.overview["parts"]:
+        lost = part["missing"] + part["out_of_root"]
+        share = lost / part["clips"] if part["clips"] else 0.0
+        parts.append({**part, "name": f"{part['dataset']}/{part['part']}", "lost": lost, "share": share})
+    return parts
+
+
+def _differences(build: Build) -> dict[str, Any] | None:
+    """Old clips about which a build of all datasets would have decided otherwise; None where nothing was appended."""
+    if "differences.parquet" not in build.dataset["tables"]:
+        return None
+    table = build.storage.read_table("differences.parquet")
+    return {"count": table.num_rows, "rows": table.slice(0, 12).to_pylist()}
+
+
 def _ceiling(durations: np.ndarray) -> float:
-    return float(max(10, 10 * np.ceil(np.percentile(durations, 99) / 10)))
+    return float(max(10, 10 * np.ceil(np.percentile(durations, 99) / 10))) if len(durations) else 10.0
 
 
 def _tiles(build: Build, fates: dict[str, int], durations: np.ndarray) -> list[tuple[str, str]]:
@@ -277,8 +337,9 @@ def _kind(caption: dict[str, Any]) -> str:
 
 
 def _notes(build: Build) -> list[tuple[str, int]]:
-    notes = [note.partition(":")[0] for clip in build.catalogue.values() for note in clip["notes"] or []]
-    return ranked(notes) if notes else []
+    """Kinds of remarks and how many clips have them; what differs from clip to clip is left out."""
+    notes = [note for clip in build.catalogue.values() for note in clip["notes"] or []]
+    return ranked(note.partition(":")[0].partition(" (")[0] for note in notes) if notes else []
 
 
 def _settings(dataset: dict[str, Any]) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol, TypeVar
 
 from sharding.errors import InputError
+from sharding.progress import Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,6 +30,10 @@ class Runner(Protocol):
         """Results as they come, in any order; an error of the function ends the iteration."""
         ...
 
+    def watch(self, progress: Progress) -> None:
+        """Told of every step of long work: where it is to be seen beside the terminal."""
+        ...
+
 
 class LocalRunner:
     """Processes of this machine; one worker is this process itself."""
@@ -37,6 +42,9 @@ class LocalRunner:
         if workers < 1:
             raise InputError("at least one worker is needed", value=workers)
         self.workers = workers
+
+    def watch(self, progress: Progress) -> None:
+        """The terminal is enough."""
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Results as they come; of the items, only a few a worker are taken ahead.

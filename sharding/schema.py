@@ -6,6 +6,7 @@ Nothing here reads or writes a file.  A column that is not in these schemas does
 from __future__ import annotations
 
 import hashlib
+import re
 
 import pyarrow as pa
 
@@ -132,9 +133,9 @@ MANIFEST = pa.schema(
     ]
 )
 
-_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
-_SHORT = {ord("/"): "~", ord(" "): "+"}
-_LONG = {short: chr(byte) for byte, short in _SHORT.items()}
+_OTHER = re.compile(r"[^A-Za-z0-9_-]")
+_SHORT = {"/": "~", " ": "+"}
+_LONG = {short: char for char, short in _SHORT.items()}
 
 
 def stable_id(text: str) -> int:
@@ -152,8 +153,12 @@ def sample_key(clip_id: str, window: int = 0, windows: int = 1) -> str:
     ``~``, a space ``+``, every other byte outside ``[A-Za-z0-9_-]`` becomes ``=`` and two hex digits;
     a clip of several windows adds ``@`` and the window's number.
     """
-    key = "".join(chr(byte) if byte in _PLAIN else _SHORT.get(byte, f"={byte:02X}") for byte in clip_id.encode())
+    key = _OTHER.sub(_spelled, clip_id)
     return key if windows == 1 else f"{key}@{window:05d}"
+
+
+def _spelled(found: re.Match[str]) -> str:
+    return _SHORT.get(found[0]) or "".join(f"={byte:02X}" for byte in found[0].encode())
 
 
 def parse_key(key: str) -> tuple[str, int]:

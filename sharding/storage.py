@@ -188,6 +188,28 @@ class Storage:
         with self.writer(path) as file:
             file.write(data)
 
+    def setdefault(self, path: str, data: bytes) -> bytes:
+        """Put a whole file under its name unless there is one; the contents that are there afterwards.
+
+        Of several who try at once one is obeyed: locally, and where the object store knows conditional puts (S3's
+        ``If-None-Match: *``).  Elsewhere the last one is.
+        """
+        if self.local is not None:
+            target = self._path(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError), target.open("xb") as file:
+                file.write(data)
+            return self.read(path)
+        try:
+            self._remote.pipe_file(self._key(path), data, mode="create")
+        except FileExistsError:
+            pass
+        except (OSError, TypeError, ValueError, NotImplementedError):
+            # a condition that did not hold in the words of another server, or none that it understands
+            if not self.exists(path):
+                self.write(path, data)
+        return self.read(path)
+
     @contextlib.contextmanager
     def writer(self, path: str) -> Iterator[BinaryIO]:
         """A file that appears under its name when the block ends well, and never otherwise."""

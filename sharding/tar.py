@@ -15,6 +15,13 @@ def header(name: str, size: int) -> bytes:
     return info.tobuf(tarfile.PAX_FORMAT)
 
 
+def header_size(name: str, size: int) -> int:
+    """Bytes of ``header(name, size)``."""
+    if len(name) <= 100 and name.isascii() and size < 1 << 33:  # what USTAR's fields hold
+        return BLOCK
+    return len(header(name, size))
+
+
 def padding(size: int) -> bytes:
     """Zeros that fill a member's last block."""
     return bytes(-size % BLOCK)

@@ -14,12 +14,13 @@ between the events counts as much (a clock's room, the crackle after a bang).  E
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import scipy.fft
+import scipy.linalg
 import scipy.ndimage
 import scipy.signal
 
@@ -31,9 +32,12 @@ _ENVELOPE = 20  # samples of one energy value: 2.5 ms, so that a click is seen t
 _SILENT = 10 ** (-80 / 10)  # mean square after band-passing below which a block is silent
 _QUIET = 10 ** (-45 / 10)  # of the loudest block's power: too faint to judge by
 _FINE = 4  # lags a sample
+_TAPS = 16  # samples to either side that interpolate a correlation
 _FADE = RATE // 50  # at both ends of a stretch: cutting through a rumble or an offset makes a click
 _LEVELLING = RATE // 20  # samples over which loudness is evened
 _LEVELLED = 10 ** (-40 / 20)  # of the loudest moment: what is fainter is not raised to full level
+_ORDER = 256  # samples from which the next is predicted: tones 31 Hz apart are told apart
+_PREDICTED = 1e-6  # of a stretch's power: fainter than this is not raised when tones are taken away
 _RHO_CAP = 0.9999  # beyond it, correlation says more about the codec than about the sound
 
 
@@ -49,6 +53,8 @@ class VerificationSettings:
     different_correlation: float = 0.35
     different_evidence: float = 10.0  # nats: what searching a thousand lags finds by chance
     block_correlation: float = 0.45
+    tonal_correlation: float = 0.9  # undecided above it: what lies beneath the tones is judged
+    tonal_components: float = 64.0  # of what lies beneath that must agree: equal clicks reach 19
 
 
 class Verdict(NamedTuple):
@@ -110,15 +116,17 @@ def find_lag(a: np.ndarray, b: np.ndarray, lowest: float, highest: float) -> int
     ``a`` and ``b`` are band-passed and levelled.  Correlations are normalised by the energy of the overlap at
     each lag and weighed by its length; lags that leave under a quarter of a second are not tried.
     """
-    size = scipy.fft.next_fast_len(len(a) + len(b), real=True)
-    spectrum = scipy.fft.rfft(a, size) * np.conj(scipy.fft.rfft(b, size))
-    # between samples too: at 3 kHz half a sample costs a tenth of the correlation, enough to miss a true peak
-    cross = scipy.fft.irfft(spectrum, _FINE * size).reshape(size, _FINE) * _FINE
     first = max(int(np.floor(lowest)), _BLOCK - len(b))
     last = min(int(np.ceil(highest)), len(a) - _BLOCK)
     if last < first:
         return None
     lags = np.arange(first, last + 1)
+    size = scipy.fft.next_fast_len(len(a) + len(b) + _TAPS, real=True)
+    cross = scipy.fft.irfft(scipy.fft.rfft(a, size) * np.conj(scipy.fft.rfft(b, size)), size)
+    # between samples too: at 3 kHz half a sample costs a tenth of the correlation, enough to miss a true peak
+    around = cross[np.arange(first - _TAPS, last + _TAPS + 1) % size]
+    fine = np.abs(scipy.signal.upfirdn(_sinc(_FINE), around, _FINE)[2 * _TAPS * _FINE :])
+    fine = fine[: len(lags) * _FINE].reshape(len(lags), _FINE)
     sums_a = np.concatenate([[0.0], np.cumsum(a.astype(np.float64) ** 2)])
     sums_b = np.concatenate([[0.0], np.cumsum(b.astype(np.float64) ** 2)])
     left, right = np.maximum(lags, 0), np.minimum(lags + len(b), len(a))
@@ -129,9 +137,15 @@ def find_lag(a: np.ndarray, b: np.ndarray, lowest: float, highest: float) -> int
     floor_a, floor_b = (sums[-1] / (len(sums) - 1) * 0.01 * length for sums in (sums_a, sums_b))
     scale = np.sqrt(np.maximum(energy_a, floor_a) * np.maximum(energy_b, floor_b)) + 1e-12
     weight = np.sqrt(length / (length + 2 * RATE)) / scale
-    best = int(np.argmax(np.abs(cross[lags % size]).max(axis=1) * weight))
-    fine = int(np.argmax(np.abs(cross[lags[best] % size])))
-    return int(lags[best]) + round(fine / _FINE)
+    best = int(np.argmax(fine.max(axis=1) * weight))
+    return int(lags[best]) + round(int(np.argmax(fine[best])) / _FINE)
+
+
+@lru_cache(maxsize=2)
+def _sinc(steps: int) -> np.ndarray:
+    """What interpolates a band-limited sequence at ``steps`` points a sample: ``2 * _TAPS * steps + 1`` taps."""
+    at = np.arange(-_TAPS * steps, _TAPS * steps + 1) / steps
+    return (np.sinc(at) * np.kaiser(len(at), 5.0)).astype(np.float32)
 
 
 def _shifted(wave: np.ndarray, fraction: float) -> np.ndarray:
@@ -143,14 +157,16 @@ def _shifted(wave: np.ndarray, fraction: float) -> np.ndarray:
 
 def _refined(a: np.ndarray, b: np.ndarray, lag: int) -> float:
     """The fraction in [-1, 1] to add to ``lag``: the peak of the band-limited cross-correlation."""
+    shifts = range(lag - _TAPS - 1, lag + _TAPS + 2)
+    cross = np.array([_product(a, b, shift) for shift in shifts], np.float32)
+    steps = 32
+    total = scipy.signal.upfirdn(_sinc(steps), cross, steps)[2 * _TAPS * steps :][: 2 * steps + 1]
+    return int(np.argmax(np.abs(total))) / steps - 1
+
+
+def _product(a: np.ndarray, b: np.ndarray, lag: int) -> float:
     left, right = max(lag, 0), min(lag + len(b), len(a))
-    x, y = a[left:right], b[left - lag : right - lag]
-    size = scipy.fft.next_fast_len(len(x) + 64, real=True)
-    cross = scipy.fft.rfft(x, size) * np.conj(scipy.fft.rfft(y, size))
-    # the cross-spectrum summed at 65 trial shifts from -1 to 1: a chirp z-transform
-    turn = 2j * np.pi / size
-    total = scipy.signal.czt(cross, m=65, w=np.exp(turn / 32), a=np.exp(turn)).real
-    return int(np.argmax(np.abs(total))) / 32 - 1
+    return float(np.dot(a[left:right], b[left - lag : right - lag])) if right > left else 0.0
 
 
 def _participation(energy: np.ndarray) -> float:
@@ -208,13 +224,42 @@ def _at_lag(a: np.ndarray, b: np.ndarray, lag: int, settings: VerificationSettin
     cut = _FADE if right - left > 4 * _BLOCK else 0  # where one of the two was faded in or out they differ
     inner = slice(left + cut, right - cut)
     x, y = a[inner], _shifted(b, fraction)[inner.start - lag : inner.stop - lag]
-    for x_, y_ in ((x, y), (levelled(x), levelled(y))):
-        span, rho, freedom, evidence = _judged(x_, y_, settings)
+
+    def verdict(x: np.ndarray, y: np.ndarray, settings: VerificationSettings) -> Verdict:
+        span, rho, freedom, evidence = _judged(x, y, settings)
         first = left if span[0] == 0 else left + cut + span[0]
         last = right if span[1] == len(x) else left + cut + span[1]
         overlap_s = (last - first) / RATE if span[1] else 0.0
         outcome = _outcome(rho, freedom, evidence, overlap_s, settings)
-        yield Verdict(outcome, (lag + fraction) / RATE, first / RATE, overlap_s, rho, freedom, evidence)
+        return Verdict(outcome, (lag + fraction) / RATE, first / RATE, overlap_s, rho, freedom, evidence)
+
+    plain = verdict(x, y, settings)
+    yield plain
+    yield verdict(levelled(x), levelled(y), settings)
+    if plain.outcome == "undecided" and plain.correlation >= settings.tonal_correlation:
+        beneath = verdict(*innovations(x, y), replace(settings, same_components=settings.tonal_components))
+        if beneath.outcome == "same" and beneath.overlap_s >= plain.overlap_s / 2:
+            yield plain._replace(outcome="same", components=beneath.components, evidence=beneath.evidence)
+
+
+def innovations(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What of two aligned stretches cannot be predicted from their past: what lies beneath tones and hums.
+
+    Both float [n] pass the same filter, the error of linear prediction in x (autocorrelation method), so that a copy
+    stays a copy, and lose their first ``_ORDER`` samples.  What is 60 dB below the whole is not raised.
+    """
+    if len(x) < 4 * _ORDER:
+        return x[:0], y[:0]
+    size = scipy.fft.next_fast_len(len(x) + _ORDER, real=True)
+    power = np.abs(scipy.fft.rfft(x.astype(np.float64), size)) ** 2
+    past = scipy.fft.irfft(power, size)[: _ORDER + 1]
+    if past[0] <= _SILENT * len(x):
+        return x[:0], y[:0]
+    past[0] *= 1 + _PREDICTED
+    predictor = scipy.linalg.solve_toeplitz(past[:-1], past[1:])
+    error = np.concatenate([[1.0], -predictor])
+    first, second = (scipy.signal.oaconvolve(z, error, mode="valid").astype(np.float32) for z in (x, y))
+    return first, second
 
 
 def _judged(

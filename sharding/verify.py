@@ -67,7 +67,7 @@ def verify(url: str, level: str, runner: Runner) -> list[Damage]:
     if level != "quick":
         check = functools.partial(check_shard, url=url, decode=level == "decode")
         present = [shard for shard in dataset["shards"] if f"shards/{shard['name']}" in sizes]
-        progress = Progress("verify", len(present), "shards")
+        progress = Progress("verify", len(present), "shards", runner.watch)
         for damage in runner.map(check, present):
             found += damage
             progress.add(1, bool(damage))
@@ -92,8 +92,13 @@ def _check_file(storage: Storage, sizes: dict[str, int], name: str, size: int, s
 
 def check_shard(shard: dict[str, Any], url: str, decode: bool) -> list[Damage]:
     """All damage of one shard; names the sample for every byte."""
-    storage = Storage(url)
-    name = f"shards/{shard['name']}"
+    try:
+        return _damage(Storage(url), f"shards/{shard['name']}", shard, decode)
+    except OSError as error:
+        return [Damage(f"shards/{shard['name']}", None, f"cannot be read: {error}")]
+
+
+def _damage(storage: Storage, name: str, shard: dict[str, Any], decode: bool) -> list[Damage]:
     try:
         contents = storage.read(manifest_name(shard["name"]))
     except FileNotFoundError:

@@ -44,12 +44,13 @@ def record_name(shard: str) -> str:
     return f"records/{PurePosixPath(shard).stem}.json"
 
 
-def write_shard(shard: str, out: Storage) -> dict[str, Any]:
+def write_shard(shard: str, out: Storage, packs: Storage | None = None) -> dict[str, Any]:
     """Write a shard and its manifest from its task and the packs, and then the record that commits both.
 
     Args:
         shard: its file name.
         out: the storage of OUT.
+        packs: where the packs lie; None: below ``OUT/.build/packs``.
 
     Returns:
         the record: ``name, bytes, sha256, samples`` and the manifest's ``bytes`` and ``sha256``.
@@ -58,11 +59,12 @@ def write_shard(shard: str, out: Storage) -> dict[str, Any]:
         InputError: a pack disagrees with the plan.
     """
     build = out.child(".build")
+    packs = packs or build.child("packs")
     rows = build.read_table(task_name(shard))
     with out.writer(f"shards/{shard}") as file:
         tar = _Counted(file)
         for row in rows.to_pylist():
-            _write_sample(tar, row, build)
+            _write_sample(tar, row, packs)
         tar.write(END)
     manifest = manifest_name(shard)
     out.write_table(manifest, rows.select(MANIFEST.names))
@@ -79,19 +81,25 @@ def write_shard(shard: str, out: Storage) -> dict[str, Any]:
     return record
 
 
-def _write_sample(tar: _Counted, row: dict[str, Any], build: Storage) -> None:
-    sound = build.read(f"packs/{row['pack']}", row["pack_offset"], row["audio_bytes"])
-    if hashlib.sha256(sound).hexdigest() != row["audio_sha256"]:
-        raise InputError(
-            f"the pack does not hold what the plan says of {row['key']}",
-            file=build.name(f"packs/{row['pack']}"),
-            remedy="the disk damaged it, or somebody changed it: remove the build's folder and build again",
-        )
+def _write_sample(tar: _Counted, row: dict[str, Any], packs: Storage) -> None:
+    sound = _checked(packs, row, "audio", row["pack_offset"])
+    text = row["json"] if row["json"] is not None else _checked(packs, row, "json", row["pack_json_offset"])
     for name, data, offset in (
         (row["audio"], sound, row["audio_offset"]),
-        (f"{row['key']}.json", row["json"], row["json_offset"]),
+        (f"{row['key']}.json", text, row["json_offset"]),
     ):
         tar.write(header(name, len(data)))
         assert tar.position == offset, (row["key"], tar.position, offset)
         tar.write(data)
         tar.write(padding(len(data)))
+
+
+def _checked(packs: Storage, row: dict[str, Any], member: str, offset: int) -> bytes:
+    data = packs.read(row["pack"], offset, row[f"{member}_bytes"])
+    if hashlib.sha256(data).hexdigest() != row[f"{member}_sha256"]:
+        raise InputError(
+            f"does not hold what the plan says of {row['key']}",
+            file=packs.name(row["pack"]),
+            remedy="the disk damaged it, or somebody changed it: remove what is built here and build again",
+        )
+    return data

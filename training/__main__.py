@@ -1,6 +1,7 @@
-import sys
+"""``python -m training``."""
 
+from sharding.commandline import leave
 from training.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -11,10 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from sharding.errors import InputError
 from training.data.captions import normalise
 from training.data.mixture import select_rows
 from training.data.settings import DataSettings
 from training.encoders import AUDIO_ENCODERS, TEXT_ENCODERS, encoder_module
+from training.encoders.lora import adapt
 from training.heads import build_head
 from training.losses import build_loss
 from training.losses.base import PairLoss
@@ -44,7 +46,7 @@ def with_tokenizer(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def _trains_tokenizer(settings: Any) -> bool:
-    return getattr(settings, "source", None) == "random" and settings.tokenizer is None
+    return getattr(settings, "source", "random") == "random" and getattr(settings, "tokenizer", "none") is None
 
 
 def assemble(recipe: Recipe, captions: Iterable[str]) -> tuple[RetrievalModel, PairLoss]:
@@ -57,5 +59,15 @@ def assemble(recipe: Recipe, captions: Iterable[str]) -> tuple[RetrievalModel, P
     torch.manual_seed(recipe.seed)
     audio = encoder_module(AUDIO_ENCODERS, recipe.audio.encoder).build(recipe.audio)
     text = encoder_module(TEXT_ENCODERS, recipe.text.encoder).build(recipe.text, captions)
+    if not 0 < audio.hop_s <= audio.segment_s:
+        remedy = (
+            f"a hop above 0, and at most the encoder's {audio.segment_s:g} s, or sound between segments is never heard"
+        )
+        raise InputError("audio.hop_s cannot be", value=audio.hop_s, remedy=remedy)
+    if text.max_tokens is not None and recipe.data.max_tokens > text.max_tokens:
+        remedy = f"the text encoder reads at most {text.max_tokens}"
+        raise InputError("data.max_tokens is too long", value=recipe.data.max_tokens, remedy=remedy)
+    adapt(audio, recipe.lora.audio)
+    adapt(text, recipe.lora.text)
     model = RetrievalModel(audio, text, build_head(recipe.head, audio.dim, text.dim))
     return model, build_loss(recipe.loss)

@@ -4,7 +4,7 @@ A checkpoint is the folder ``step-000000123`` with
 
 - ``model.safetensors``: every parameter (float32) and buffer by its name in the model,
 - ``optimizer.safetensors``: ``<moment>/<parameter name>``, e.g. ``exp_avg/head.audio.weight``,
-- ``state.json``: step, epoch, figures, and the size and SHA-256 of the other two; written last.
+- ``state.json``: step, epoch, figures, the size and SHA-256 of the other two, and its own; written last.
 
 It is written into a hidden folder, flushed to disk and renamed, so it is there whole or not at all.  Nothing
 in it depends on the number of ranks, the ZeRO stage, or how parameters are grouped.  Randomness needs no
@@ -32,6 +32,8 @@ from training.recipe import CheckpointSettings
 
 FORMAT = 1
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+SEAL = "sha256"  # key of state.json's own checksum
+GO_ON = "remove this checkpoint's folder; training resumes from the one before it"
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def save(
         save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
         _flush(path)
         files[name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-    (folder / STATE).write_text(json.dumps({"format": FORMAT, "step": step, **state, "files": files}, indent=1))
+    (folder / STATE).write_text(_sealed({"format": FORMAT, "step": step, **state, "files": files}))
     _flush(folder / STATE)
     _flush(folder)
     if target.exists():  # damaged, or it would have been gone on from
@@ -97,22 +99,36 @@ def load(folder: Path) -> Checkpoint:
             file=folder,
             remedy="name a folder such as RUN/checkpoints/step-000000123",
         )
-    try:
-        state = json.loads((folder / STATE).read_text())
-        version, files = state["format"], state["files"]
-    except (ValueError, KeyError, UnicodeDecodeError) as error:
-        raise InputError("state.json is damaged", file=folder) from error
-    if version != FORMAT:
-        raise InputError(f"checkpoint of format {version}, this version reads {FORMAT}", file=folder)
-    for name, expected in files.items():
+    state = _unsealed(folder / STATE)
+    for name, expected in state["files"].items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != expected["bytes"] or _sha256(path) != expected["sha256"]:
             raise InputError(
-                "the checkpoint is damaged: size or checksum differs from state.json",
-                file=path,
-                remedy="remove this checkpoint's folder; training resumes from the one before it",
+                "the checkpoint is damaged: size or checksum differs from state.json", file=path, remedy=GO_ON
             )
     return Checkpoint(folder, state)
+
+
+def _sealed(state: Mapping[str, Any]) -> str:
+    """JSON that ends with its own SHA-256, so that no byte of it can change unnoticed."""
+    bare = json.dumps(state, indent=1)
+    return json.dumps({**state, SEAL: hashlib.sha256(bare.encode()).hexdigest()}, indent=1)
+
+
+def _unsealed(path: Path) -> dict[str, Any]:
+    damaged = InputError("the checkpoint is damaged: state.json is not as it was written", file=path, remedy=GO_ON)
+    try:
+        text = path.read_bytes().decode()
+        state = json.loads(text)
+        version = state["format"]
+        del state[SEAL]
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged from error
+    if version != FORMAT:
+        raise InputError(f"checkpoint of format {version}, this version reads {FORMAT}", file=path.parent)
+    if _sealed(state) != text:
+        raise damaged
+    return dict(state)
 
 
 def steps(checkpoints: Path) -> list[Path]:

@@ -4,8 +4,9 @@ Two ways to compute the same step:
 
 - plain: encode the rank's samples, score all pairs of the global batch, one backward pass;
 - cached (``engine.chunk``): encode chunk by chunk without gradient, score all pairs, then encode each chunk
-  again with gradient and hand it its share (GradCache, arXiv 2101.06983).  Dropout draws the same numbers
-  both times, so the gradient is exact, and memory is that of one chunk at any batch size.
+  again with gradient and hand it its share (GradCache, arXiv 2101.06983).  Dropout, patchout and masks belong
+  to the samples, so both times they are those of the plain step: the gradient is exact and the same, and memory
+  is that of one chunk at any batch size.
 
 DeepSpeed averages gradients over ranks, and `training.losses.tiled` scales for that.  Under ZeRO 1-3 a
 gradient is complete only after the backward pass at the accumulation boundary, so all chunks but the last
@@ -46,6 +47,7 @@ from training.recipe import Recipe
 from training.schedule import Schedule
 from training.system import System, recompute_blocks
 
+HELD = -1  # stands for a module that never ends, among the modules that DeepSpeed counts for a parameter
 Sides = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]  # audio, text
 
 
@@ -140,6 +142,7 @@ class Engine:
             dist_init_required=False,
         )
         self.stage = recipe.engine.zero
+        self._whole: list[Any] = []
         if self.stage == 3:
             self._keep_whole(self.system.model.head, self.system.loss)
         self._start_moments(moments or {})
@@ -155,8 +158,9 @@ class Engine:
         rate = self.schedule.rate(self.steps_taken)
         for group in self.deepspeed.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
+        self._hold_whole()
         loss, sides = self._cached(batch) if self.recipe.engine.chunk else self._plain(batch)
-        norm, applied = self._update(loss)
+        norm, applied = self._update()
         self.steps_taken += 1
         self.updates += applied
         return StepResult(loss, norm, applied, sides)
@@ -166,7 +170,7 @@ class Engine:
         audio, text = self._encode(batch)
         loss = self.deepspeed(self._objective(audio, text, batch))
         self.deepspeed.set_gradient_accumulation_boundary(True)
-        self.deepspeed.backward(loss)
+        self.deepspeed.backward(_all_or_nothing(loss))
         return float(loss.detach()), (_detached(audio), _detached(text))
 
     def _cached(self, batch: Batch) -> tuple[float, Sides]:
@@ -184,7 +188,7 @@ class Engine:
         loss = self.system(self._objective(audio, text, batch))
         trained = self.trained()
         leaves = [tensor for tensor in (*audio, *text) if tensor.requires_grad]
-        gradients = torch.autograd.grad(loss, [*leaves, *trained], allow_unused=True)
+        gradients = torch.autograd.grad(_all_or_nothing(loss), [*leaves, *trained], allow_unused=True)
         cotangent = {id(leaf): gradient for leaf, gradient in zip(leaves, gradients, strict=False)}
         own = [(p, g) for p, g in zip(trained, gradients[len(leaves) :], strict=True) if g is not None]
         start = 0
@@ -226,8 +230,8 @@ class Engine:
 
         return call
 
-    def _update(self, loss: float) -> tuple[float, bool]:
-        """Clip and move; or leave everything as it is where loss or gradient is not finite."""
+    def _update(self) -> tuple[float, bool]:
+        """Clip and move; or leave everything as it is where the gradient is not finite."""
         if self.stage == 0:
             gradients = [p.grad for p in self.system.parameters() if p.grad is not None]
             norm = float(torch.nn.utils.get_total_norm(gradients))
@@ -251,7 +255,10 @@ class Engine:
             yield
 
     def _seed(self, chunk: int) -> None:
-        """Make dropout a function of (seed, step, rank, chunk): the same in a chunk's replay and a resume."""
+        """Make what an encoder draws from torch's own stream a function of (seed, step, rank, chunk).
+
+        So it is the same in a chunk's replay and in a resume.  Dropout belongs to the samples, `training.dropout`.
+        """
         base = torch.tensor([self.recipe.seed])
         for number in (self.steps_taken, self.group.rank, chunk):
             base = mix(base, torch.tensor([number]))
@@ -267,6 +274,12 @@ class Engine:
             offload.persistent_parameters.append(parameter)
         if added:
             added[0].all_gather(added)
+        self._whole = small
+
+    def _hold_whole(self) -> None:
+        """Keep what is whole from being released in this step: until DeepSpeed has seen one, it releases all alike."""
+        for parameter in self._whole:
+            parameter.ds_active_sub_modules.add(HELD)
 
     def trained(self) -> list[nn.Parameter]:
         """The parameters that move."""
@@ -293,31 +306,33 @@ class Engine:
         return tuple(tensor[: len(batch)] for tensor in side)
 
     def parameters(self) -> dict[str, Tensor]:
-        """Every parameter, whole, float32, on the CPU, and every saved buffer, by name; a collective call."""
+        """Every parameter, whole, float32, on the CPU, and every saved buffer, by name.
+
+        A collective call; the ranks but the first get nothing, so that a machine holds one copy.
+        """
         values: dict[str, Tensor] = {}
         for name, parameter in self.system.names().items():
-            if self.stage == 3:
-                with deepspeed.zero.GatheredParameters([parameter]):
+            with deepspeed.zero.GatheredParameters([parameter], enabled=self.stage == 3):
+                if self.group.rank == 0:
                     values[name] = parameter.detach().float().cpu().clone()
-            else:
-                values[name] = parameter.detach().float().cpu().clone()
-        return values | {name: value.detach().cpu().clone() for name, value in self.system.state().items()}
+        if self.group.rank == 0:
+            values |= {name: value.detach().cpu().clone() for name, value in self.system.state().items()}
+        return values
 
     def optimizer_moments(self) -> dict[str, dict[str, Tensor]]:
-        """Moment to parameter name to the whole moment on the CPU; a collective call."""
-        return {
-            moment: {
-                name: self._moment(parameter, moment)
-                for name, parameter in self.system.names().items()
-                if parameter.requires_grad
-            }
-            for moment in self.moments
-        }
-
-    def _moment(self, parameter: nn.Parameter, moment: str) -> Tensor:
-        if self.stage == 0:
-            return self.deepspeed.optimizer.state[parameter][moment].detach().cpu().clone()
-        return safe_get_full_optimizer_state(parameter, moment).detach().cpu().clone()
+        """Moment to parameter name to the whole moment on the CPU; collective, and on the first rank alone as well."""
+        found: dict[str, dict[str, Tensor]] = {moment: {} for moment in self.moments}
+        for moment, values in found.items():
+            for name, parameter in self.system.names().items():
+                if not parameter.requires_grad:
+                    continue
+                if self.stage == 0:
+                    whole = self.deepspeed.optimizer.state[parameter][moment]
+                else:
+                    whole = safe_get_full_optimizer_state(parameter, moment)
+                if self.group.rank == 0:
+                    values[name] = whole.detach().cpu().clone()
+        return found
 
     def _start_moments(self, moments: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Build the optimizer's state before its first step, so that it can be filled by parameter name."""
@@ -370,6 +385,11 @@ def _configuration(recipe: Recipe, world: int) -> dict[str, Any]:
         "steps_per_print": 1 << 60,
         "wall_clock_breakdown": False,
     }
+
+
+def _all_or_nothing(loss: Tensor) -> Tensor:
+    """The loss; where it is not finite NaN, whose gradient is NaN as well, so that the step is left out."""
+    return loss if math.isfinite(float(loss.detach())) else loss * math.nan
 
 
 def _leaves(parts: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:

@@ -5,6 +5,8 @@ model.safetensors  weights by name, float32
 tokenizer/         in the format of transformers
 text/, audio/      encoders that came from the hub, in transformers' own format (their weights are not in
                    model.safetensors then)
+text_encoder.py, audio_encoder.py
+                   the files of encoders from outside of Earshot
 README.md          the model card
 """
 
@@ -14,7 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ from training.checkpoint import MODEL, Checkpoint, find, restore
 from training.checkpoint import load as open_verified
 from training.data.captions import normalise
 from training.data.features import AudioInput, Features, segment_seeds
+from training.encoders.lora import LoraSettings, merge
+from training.encoders.outside import file_of, is_outside
 from training.losses.base import PairLoss
 from training.losses.tiled import score_all
 from training.model import RetrievalModel
@@ -99,12 +103,14 @@ def load(folder: str | Path) -> Retriever:
 
 def _here(recipe: Recipe, path: Path) -> Recipe:
     """The recipe with everything that an export brings along in place of what would be downloaded."""
-    audio: dict[str, Any] = {"source": str(path / "audio") if (path / "audio").is_dir() else "random"}
-    text: dict[str, Any] = {
-        "source": str(path / "text") if (path / "text").is_dir() else "random",
-        "tokenizer": str(path / TOKENIZER),
-    }
-    return replace(recipe, audio=replace(recipe.audio, **audio), text=replace(recipe.text, **text))
+    changed = {}
+    for part in ("audio", "text"):
+        settings = getattr(recipe, part)
+        source = str(path / part) if (path / part).is_dir() else "random"
+        values = {"source": source, "tokenizer": str(path / TOKENIZER)}
+        known = {each.name for each in fields(settings)}
+        changed[part] = replace(settings, **{name: value for name, value in values.items() if name in known})
+    return replace(recipe, **changed)
 
 
 def open_checkpoint(checkpoint: Checkpoint) -> Retriever:
@@ -132,6 +138,7 @@ def export(checkpoint: Checkpoint, target: Path) -> Path:
     draft = target.with_name(f".{target.name}.writing")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
+    retriever = _self_contained(retriever, draft)
     retriever.tokenizer.save_pretrained(draft / TOKENIZER)
     weights = dict(retriever.model.named_parameters())  # tied ones once
     parameters = {name for name, _ in retriever.model.named_parameters(remove_duplicate=False)}
@@ -139,8 +146,10 @@ def export(checkpoint: Checkpoint, target: Path) -> Path:
     weights |= {f"loss.{name}": value for name, value in retriever.loss.state_dict().items()}
     for part in ("audio", "text"):
         net: Any = getattr(getattr(retriever.model, part), "net", None)
-        if hasattr(net, "save_pretrained") and getattr(retriever.recipe, part).source != "random":
-            net.save_pretrained(draft / part)
+        settings = getattr(retriever.recipe, part)
+        published = not is_outside(settings.encoder) and settings.source != "random"
+        if published and hasattr(net, "save_pretrained"):
+            net.save_pretrained(draft / part, save_original_format=False)
             weights = {name: value for name, value in weights.items() if not name.startswith(f"{part}.")}
     save_file({name: value.detach().contiguous() for name, value in weights.items()}, draft / MODEL)
     config = {
@@ -156,6 +165,21 @@ def export(checkpoint: Checkpoint, target: Path) -> Path:
         shutil.rmtree(target)
     os.replace(draft, target)  # noqa: PTH105
     return target
+
+
+def _self_contained(retriever: Retriever, folder: Path) -> Retriever:
+    """The same model without adapters, and with the files of encoders from outside in the export's own folder."""
+    recipe = retriever.recipe
+    for part in ("audio", "text"):
+        if getattr(recipe.lora, part) is not None:
+            merge(getattr(retriever.model, part))
+        settings = getattr(recipe, part)
+        if is_outside(settings.encoder):
+            file = f"{part}_encoder.py"
+            shutil.copyfile(file_of(settings.encoder), folder / file)
+            name = f"{file}:{settings.encoder.rpartition(':')[2]}"
+            recipe = replace(recipe, **{part: replace(settings, encoder=name)})
+    return replace(retriever, recipe=replace(recipe, lora=LoraSettings()))
 
 
 def _card(retriever: Retriever, config: dict[str, Any]) -> str:

@@ -22,14 +22,17 @@ from training import recipe as recipes
 from training.assembly import TOKENIZER, assemble, training_captions, with_tokenizer
 from training.data.batch import Batch, Loader
 from training.data.features import AudioInput
+from training.data.mixture import select_rows
 from training.data.order import Order, batch_hash
 from training.distributed import Group
 from training.engine import Engine, StepResult
+from training.evaluation.retrieval import DIRECTIONS
 from training.evaluation.run import evaluate
 from training.export import export
 from training.health import health
 from training.metrics import MetricsLog, flat
-from training.progress import Progress
+from training.metrics import check as check_logs
+from training.progress import StatusLine
 from training.recipe import Recipe
 from training.schedule import make_schedule
 
@@ -76,7 +79,7 @@ def fit(recipe: Recipe, manifest: Any, folder: Path, group: Group, report: Repor
     run = start(recipe, manifest, folder, group)
     begun = run.engine.steps_taken
     log = MetricsLog(folder, begun, recipe.log) if run.first else None
-    progress = Progress("steps", run.steps, begun, quiet=not run.first)
+    progress = StatusLine("steps", run.steps, begun, quiet=not run.first)
     progress.say(_headline(run))
     last: dict[str, Any] = {}
     try:
@@ -108,6 +111,9 @@ def fit(recipe: Recipe, manifest: Any, folder: Path, group: Group, report: Repor
 
 def start(recipe: Recipe, manifest: Any, folder: Path, group: Group) -> Run:
     """Make or restore model and optimizer, and set up the loader."""
+    check_logs(recipe.log)
+    if recipe.validation.split is not None:
+        select_rows(manifest.table, recipe.validation.split)  # a wrong name is an error now, not after an epoch
     if group.rank == 0:
         _claim(recipe, folder)
     group.barrier("run folder")
@@ -163,12 +169,19 @@ def _claim(recipe: Recipe, folder: Path) -> None:
 def _newest(folder: Path, group: Group) -> checkpoint.Checkpoint | None:
     """The newest valid checkpoint, the same on every rank."""
     chosen: str | None = None
+    complaints: list[str] = []
     if group.rank == 0:
         found, complaints = checkpoint.newest(folder / "checkpoints")
-        for complaint in complaints:
-            Progress("", 0).say(f"left out: {complaint}")
         chosen = None if found is None else found.folder.name
-    chosen = group.gather_objects(chosen, "checkpoint")[0]
+        for complaint in complaints if chosen else ():
+            StatusLine("", 0).say(f"left out: {complaint}")
+    chosen, complaints = group.gather_objects((chosen, complaints), "checkpoint")[0]
+    if chosen is None and complaints:
+        raise InputError(
+            f"every checkpoint of the run is damaged; the newest: {complaints[0]}",
+            file=folder / "checkpoints",
+            remedy="remove the folder checkpoints to start from the beginning",
+        )
     return None if chosen is None else checkpoint.load(folder / "checkpoints" / chosen)
 
 
@@ -192,7 +205,8 @@ def _step(run: Run, epoch: int, batch: Batch, waited: float) -> dict[str, Any]:
     rate = run.engine.schedule.rate(step)
     result = run.engine.step(batch)
     seconds = time.monotonic() - began + waited
-    keys = run.order.batch(epoch, step % run.order.steps_per_epoch).keys if run.first else []
+    place = step % run.order.steps_per_epoch
+    keys = run.order.batch(epoch, place).keys if run.first else []
     if not (result.applied and math.isfinite(result.loss)):
         _not_finite(run, step, keys, result)
     record = {
@@ -207,6 +221,7 @@ def _step(run: Run, epoch: int, batch: Batch, waited: float) -> dict[str, Any]:
         "data_wait": waited / seconds,
         "bytes_received": run.group.bytes_received - received,
         "damaged": len(run.loader.failures),
+        "kin_met": run.order.kin_met(epoch, place),
     }
     if run.recipe.log.health and step % run.recipe.log.health == 0:
         record |= health(run.engine.model.head, run.engine.system.loss, *result.sides, run.group)
@@ -233,7 +248,7 @@ def _due(run: Run, every: int) -> bool:
     return taken >= run.steps or taken % (every or run.order.steps_per_epoch) == 0
 
 
-def _validate(run: Run, progress: Progress) -> dict[str, float] | None:
+def _validate(run: Run, progress: StatusLine) -> dict[str, float] | None:
     settings = run.recipe.validation
     if settings.split is None:
         return None
@@ -246,12 +261,9 @@ def _validate(run: Run, progress: Progress) -> dict[str, float] | None:
         run.tokenizer,
         run.group,
         settings.batch,
+        first=settings.first,
     )
-    figures = flat({name: result[name] for name in ("text_to_audio", "audio_to_text")})
-    if settings.metric not in figures:
-        raise InputError(
-            "validation.metric is not measured", value=settings.metric, remedy="one of " + ", ".join(figures)
-        )
+    figures = flat({name: result[name] for name in DIRECTIONS})
     progress.say(f"step {run.engine.steps_taken}: {settings.split} {settings.metric} {figures[settings.metric]:.4f}")
     return figures
 

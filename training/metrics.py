@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,8 +33,8 @@ class MetricsLog:
         self.wandb = _wandb(run, settings.wandb) if settings.wandb else None
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Add one line; when this returns it survives the end of the process."""
-        self.file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        """Add one line; when this returns it survives the end of the process.  NaN and infinity become null."""
+        self.file.write(json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n")
         self.file.flush()
         numbers = {
             name: value for name, value in flat(record).items() if isinstance(value, int | float) and name != "step"
@@ -63,6 +65,13 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
+def _plain(value: Any) -> Any:
+    """``value`` with null in place of numbers that JSON has no word for."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def read(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl; a line that a killed process left unfinished is left out."""
     records = []
@@ -88,11 +97,17 @@ def _tensorboard(run: Path, step: int) -> Any:
     return SummaryWriter(str(run / "tensorboard"), purge_step=step, flush_secs=30)
 
 
-def _wandb(run: Path, project: str) -> Any:
-    try:
-        import wandb  # type: ignore[import-not-found, unused-ignore]
-    except ImportError as error:
+def check(settings: LogSettings) -> None:
+    """Refuse logs that cannot be written, before anything else begins."""
+    if settings.wandb is not None and importlib.util.find_spec("wandb") is None:
         raise InputError(
-            "log.wandb is set, and wandb is not installed", value=project, remedy="pip install wandb"
-        ) from error
+            "log.wandb is set, and the package wandb is not installed",
+            value=settings.wandb,
+            remedy="pip install wandb, or take log.wandb out; metrics.jsonl and TensorBoard are written without it",
+        )
+
+
+def _wandb(run: Path, project: str) -> Any:
+    import wandb  # type: ignore[import-not-found, unused-ignore]
+
     return wandb.init(project=project, dir=str(run), name=run.name, resume="allow", id=run.name)

@@ -6,8 +6,8 @@ import sys
 import time
 
 
-class Progress:
-    """Rate and remaining time of steps, on standard error.
+class StatusLine:
+    """Rate and remaining time of work that may have begun in an earlier process, with a note, on standard error.
 
     Args:
         what: what is being counted.

@@ -1,10 +1,13 @@
-"""Libraries that talk without being asked, made silent: DeepSpeed, transformers, torch's own warnings."""
+"""Libraries that talk without being asked, made silent: DeepSpeed, transformers, hear21passt, torch's warnings."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import warnings
+from collections.abc import Iterator
 
 CHATTY = ("DeepSpeed", "deepspeed", "transformers", "torch.distributed", "numexpr", "matplotlib", "fsspec")
 
@@ -20,6 +23,14 @@ def hush() -> None:
         logging.getLogger(name).addFilter(_only_errors)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"(torch|deepspeed|transformers|hear21passt)\b.*")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Swallow prints and warnings (hear21passt prints the whole model and every shape)."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _only_errors(record: logging.LogRecord) -> bool:

@@ -19,6 +19,10 @@ import yaml
 
 from sharding.errors import InputError
 from training.data.settings import DataSettings
+from training.encoders import encoder_module
+from training.encoders.lora import LoraSettings
+from training.encoders.outside import is_outside, located
+from training.evaluation.retrieval import DIRECTIONS, MEASURED
 from training.strict import Place, build, nearest, read_yaml
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -74,7 +78,7 @@ class EngineSettings:
     activation_checkpointing: bool = False
     ema: float = 0.0  # decay a step of the averaged weights; 0: none are kept
     nonfinite: Literal["stop", "skip"] = "stop"  # when the loss or the gradient is NaN or infinite
-    compile: bool = False  # torch.compile on the encoders: helps on GPUs, costs minutes at the start
+    compile: bool = False  # torch.compile on the encoders' blocks: helps on GPUs, costs minutes at the start
 
     def __post_init__(self) -> None:
         _require(self.chunk >= 0, "chunk must be 0 (plain step) or a number of samples", self.chunk)
@@ -103,9 +107,11 @@ class ValidationSettings:
     every: int = 0  # steps between validations; 0: at the end of every epoch
     metric: str = "text_to_audio/mAP@10"  # what "best" means
     batch: int = 32  # clips a rank encodes at once
+    first: int = 0  # candidates of each query that a head with attention scores exactly; 0: all
 
     def __post_init__(self) -> None:
         _require(self.every >= 0, "every must be 0 (each epoch) or a number of steps", self.every)
+        _require(self.first >= 0, "first must be 0 (all) or a number of candidates", self.first)
         _require(self.batch >= 1, "batch must be positive", self.batch)
 
 
@@ -113,7 +119,6 @@ class ValidationSettings:
 class LogSettings:
     """Where figures go besides ``metrics.jsonl``."""
 
-    every: int = 1  # steps between lines of metrics.jsonl on the terminal
     health: int = 10  # steps between measurements of uniformity and alignment; 0: never
     tensorboard: bool = True
     wandb: str | None = None  # a Weights & Biases project
@@ -133,6 +138,7 @@ class Recipe:
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     validation: ValidationSettings = field(default_factory=ValidationSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    lora: LoraSettings = field(default_factory=LoraSettings)
     seed: int = 0
 
 
@@ -248,6 +254,9 @@ def _choice(tree: Any, key: str, registry: Mapping[str, str], place: Place) -> A
     if key not in mapping:
         raise place.error(f"{place.key} does not say which: the key {key!r} is missing", remedy=_names(registry))
     name = mapping[key]
+    if key == "encoder" and is_outside(name):
+        name = located(name, place.file)
+        return build(encoder_module(registry, name).Settings, {**mapping, key: name}, place)
     if not isinstance(name, str) or name not in registry:
         advice = nearest(name, registry) if isinstance(name, str) else ""
         raise place.at(key).error(f"unknown {place.key} {key}", value=name, remedy=advice + _names(registry))
@@ -266,6 +275,7 @@ def _section_type(name: str) -> Any:
         "checkpoint": CheckpointSettings,
         "validation": ValidationSettings,
         "log": LogSettings,
+        "lora": LoraSettings,
         "seed": int,
     }
     return types[name]
@@ -303,6 +313,7 @@ def _plain(value: Any) -> Any:
 
 def _refuse_dangerous(recipe: Recipe, place: Place) -> None:
     """Settings that would train, and train something else than the recipe seems to say."""
+    metrics = [f"{direction}/{name}" for direction in DIRECTIONS for name in MEASURED]
     checks: list[tuple[bool, str, str, str]] = [
         (
             recipe.optimizer.name == "adam" and recipe.optimizer.weight_decay > 0,
@@ -317,12 +328,16 @@ def _refuse_dangerous(recipe: Recipe, place: Place) -> None:
             "set warmup_epochs below epochs",
         ),
         (
-            recipe.checkpoint.keep_best > 0
-            and recipe.validation.split is not None
-            and "/" not in recipe.validation.metric,
+            recipe.validation.metric not in metrics,
             "validation.metric",
-            "a metric is named direction/metric",
-            "for example text_to_audio/mAP@10",
+            f"{recipe.validation.metric!r} is not measured, so no checkpoint would be the best",
+            nearest(recipe.validation.metric, metrics) + "valid: " + ", ".join(metrics),
+        ),
+        (
+            recipe.data.batch_size < 2,
+            "data.batch_size",
+            "a batch of one clip has no negatives, and its loss is constant",
+            "set data.batch_size to 2 or more; engine.chunk bounds the memory of large batches",
         ),
     ]
     for wrong, key, reason, remedy in checks:

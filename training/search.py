@@ -15,10 +15,11 @@ from training.data.order import SequentialOrder
 from training.distributed import LocalGroup
 from training.evaluation.run import Side, encode_clips, encode_texts, encoders_of, join
 from training.export import Retriever
-from training.losses.tiled import score_all
-from training.progress import Progress
+from training.heads.two_stage import two_stage_scores
+from training.progress import StatusLine
 
 BATCH = 32
+FIRST = 1000  # clips that a head with attention scores exactly for each query
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def build_index(retriever: Retriever, manifest: Any, split: str | None = None) -
     parts = []
     for name in splits:
         order = SequentialOrder(manifest.table, name, retriever.recipe.data, BATCH)
-        progress = Progress(f"batches of {name}", order.steps_per_epoch)
+        progress = StatusLine(f"batches of {name}", order.steps_per_epoch)
         parts.append(
             encode_clips(
                 encoders,
@@ -66,10 +67,12 @@ def search(
     split: str | None = None,
     top: int = 10,
     index: Index | None = None,
+    first: int = FIRST,
 ) -> dict[str, list[dict[str, Any]]]:
     """The best clips for each query: score, key, clip_id, captions, dataset, split, shard; best first.
 
-    Equal scores are ordered by clip_id.  Pass an ``index`` to search the same clips again.
+    Equal scores are ordered by clip_id.  Pass an ``index`` to search the same clips again.  Heads with attention take
+    the ``first`` clips by vectors and score those exactly (0: every clip); those that are shown are among them.
     """
     if top < 1:
         raise InputError("--top counts from 1", value=top)
@@ -79,10 +82,11 @@ def search(
     texts = [normalise(query, data) for query in queries]
     asked = encode_texts(encoders, texts, retriever.tokenizer, data, LocalGroup(), BATCH)
     device = next(retriever.model.parameters()).device
-    scores = score_all(
+    scores = two_stage_scores(
         retriever.model.head,
         tuple(tensor.to(device) for tensor in asked),
         tuple(tensor.to(device) for tensor in index.sides),
+        max(first, top) if first else 0,
     )
     rows = {clip: row for row, clip in reversed(list(enumerate(manifest.table["clip_id"].to_pylist())))}
     results: dict[str, list[dict[str, Any]]] = {}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from training.dropout import replayed
 from training.losses.base import PairLoss
 from training.model import RetrievalModel
 
@@ -49,4 +50,4 @@ class _Recomputed:
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         if not torch.is_grad_enabled():
             return self.forward(*inputs, **options)
-        return checkpoint(self.forward, *inputs, use_reentrant=False, **options)
+        return checkpoint(replayed(self.forward), *inputs, use_reentrant=False, **options)

@@ -4,13 +4,16 @@ The policy, where decoders or headers disagree:
 
 1. The format is read off the first bytes (``formats``), never off the name, and its structure is checked
    (``structure``) before anything is decoded: a cut file is ``truncated``, whatever a decoder makes of it.
-2. libsndfile decodes what it knows (WAV, AIFF, CAF, AU, W64, FLAC, MP3, Ogg ...), PyAV the rest, and Opus,
-   which it decodes faster.  Where both could, libsndfile's length counts.
+2. libsndfile decodes what it knows (WAV, AIFF, CAF, AU, W64, FLAC, MP3, Ogg ...), PyAV the rest, and Opus, which it
+   decodes faster.  PyAV also gets what libsndfile is known to read only in part (``Extent.libsndfile``): MP3 whose
+   header does not count every frame, chained Ogg streams, WAV and FLAC that declare no length.
 3. Where libsndfile refuses a file (except FLAC, whose reference decoder it holds), PyAV is the second opinion; a
    file that it decodes without one error is taken, and facts say so.  If both refuse: ``undecodable``.
-4. A decoder that delivers fewer samples than the file announces has met a cut: ``truncated``.  The tolerance is
-   one MPEG frame of padding for libsndfile's MP3, and a quarter of a second for durations in container clocks.
-5. NaN and infinity are ``undecodable``.  Values beyond full scale are kept in ``peak`` and clipped in the sound.
+4. Where both can, libsndfile's length counts.  A decoder that delivers fewer samples than the file announces has met
+   a cut: ``truncated``; clocks of containers may be ``SLACK_S`` off.  What lies behind the announced end is no sound.
+5. Damage amid a stream (a checksum, a missing page, bytes between frames) is ``undecodable``: decoders skip it in
+   silence.  So are NaN, infinity and what no scale explains (``LOUDEST``).  Values beyond full scale are kept in
+   ``peak`` and clipped in the sound.
 6. Nothing is allocated for a number that a header names: blocks are bounded by ``BLOCK_VALUES``.
 """
 
@@ -18,19 +21,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
 import soundfile
 
 from sharding.audio.errors import AudioError
+from sharding.audio.extent import check_rate
+from sharding.audio.flac import ends_whole
 from sharding.audio.formats import Format, recognise
 from sharding.audio.source import Source
-from sharding.audio.structure import check_complete, check_rate
+from sharding.audio.structure import check_complete
 
-BLOCK_VALUES = 1 << 19  # samples times channels in a block
-SLACK_S = 0.25  # how much shorter than a container's clock says a complete stream may be
+BLOCK_VALUES = 1 << 18  # samples times channels in a block
+LOUDEST = 2.0**31  # of full scale: floats that were integers of 32 bits; beyond (and NaN) lies damage
+SLACK_S = 0.1  # how much shorter than a container's clock says a complete stream may be
+_CHECKSUMMED = ("flac", "tta", "wavpack")  # codecs whose checksums FFmpeg looks at only where it is asked to
 
 av.logging.set_level(av.logging.PANIC)
 
@@ -40,7 +47,7 @@ class Decoded:
     """What is known of a recording; grows while ``decode`` runs.
 
     ``codec``: e.g. ``FLAC/PCM_16``.  ``rate`` in Hz.  ``frames``: samples a channel delivered so far.
-    ``decoder``: ``libsndfile`` or ``pyav``.
+    ``decoder``: ``libsndfile`` or ``pyav``.  ``integers``: the file holds integers, which are always finite.
     """
 
     format: str = ""
@@ -49,6 +56,7 @@ class Decoded:
     channels: int = 0
     frames: int = 0
     decoder: str = ""
+    integers: bool = False
     remarks: list[str] = field(default_factory=list)
 
 
@@ -62,22 +70,24 @@ def decode(source: Source, decoded: Decoded) -> Iterator[np.ndarray]:
         raise AudioError("empty", "0 bytes")
     form, offset = recognise(source)
     decoded.format = form.name
-    remark = check_complete(form.name, source, offset)
-    if remark:
-        decoded.remarks.append(remark)
-    blocks = _libsndfile if form.libsndfile and not _is_opus(source, offset) else _pyav
+    extent = check_complete(form.name, source, offset)
+    if extent.remark:
+        decoded.remarks.append(extent.remark)
+    blocks = _libsndfile if form.libsndfile and extent.libsndfile and not _is_opus(source, offset) else _pyav
     try:
-        yield from _checked(blocks(source, offset, form, decoded), decoded)
+        yield from _checked(blocks(source.view(offset, extent.end), source, form, decoded), decoded)
     except _Refused as refusal:
         if blocks is _pyav or form.name == "flac" or decoded.frames:
             raise AudioError("undecodable", refusal.detail) from refusal
         try:
-            yield from _checked(_pyav(source, offset, form, decoded), decoded)
+            yield from _checked(_pyav(source.view(offset, extent.end), source, form, decoded), decoded)
             decoded.remarks.append(f"decoded by PyAV; libsndfile refused it: {refusal.detail}")
         except _Refused as second:
             raise AudioError("undecodable", f"{refusal.detail}; {second.detail}") from second
     if decoded.frames == 0:
         raise AudioError("empty", "not one sample")
+    if decoded.frames < extent.frames:
+        raise AudioError("truncated", f"{decoded.frames} samples of {extent.frames} that the file announces")
 
 
 class _Refused(Exception):
@@ -90,8 +100,8 @@ class _Refused(Exception):
 
 def _checked(blocks: Iterator[np.ndarray], decoded: Decoded) -> Iterator[np.ndarray]:
     for block in blocks:
-        if "/PCM_" not in decoded.codec and not np.isfinite(block).all():
-            raise AudioError("undecodable", f"not a number among the samples from {decoded.frames} on")
+        if not decoded.integers and not max(float(block.max()), -float(block.min())) <= LOUDEST:
+            raise AudioError("undecodable", f"not a sample value among those from {decoded.frames} on")
         decoded.frames += len(block)
         yield block
 
@@ -100,15 +110,18 @@ def _is_opus(source: Source, offset: int) -> bool:
     return b"OpusHead" in source.read(offset, 64)
 
 
-def _libsndfile(source: Source, offset: int, form: Format, decoded: Decoded) -> Iterator[np.ndarray]:
+def _libsndfile(view: BinaryIO, source: Source, form: Format, decoded: Decoded) -> Iterator[np.ndarray]:
     try:
-        file = soundfile.SoundFile(source.view(offset))
+        file = soundfile.SoundFile(view)
     except (soundfile.LibsndfileError, TypeError, ValueError) as error:
         raise _Refused(_words(error)) from error
     with file:
         check_rate(file.samplerate, file.channels)
+        if file.subtype.startswith("MPEG") and form.name != "mp3":
+            raise _Refused("its length would be a guess")
         decoded.codec, decoded.decoder = f"{file.format}/{file.subtype}", "libsndfile"
         decoded.rate, decoded.channels = file.samplerate, file.channels
+        decoded.integers = file.subtype.startswith("PCM_")
         announced = file.frames
         size = max(1, BLOCK_VALUES // file.channels)
         got = 0
@@ -116,7 +129,7 @@ def _libsndfile(source: Source, offset: int, form: Format, decoded: Decoded) -> 
             try:
                 block = file.read(size, dtype="float32", always_2d=True)
             except soundfile.LibsndfileError as error:
-                if form.name == "flac" and not flac_ends_whole(source):
+                if form.name == "flac" and not ends_whole(source, 0):
                     raise AudioError("truncated", f"the last frame is not whole ({_words(error)})") from error
                 raise _Refused(_words(error)) from error
             if len(block) == 0:
@@ -125,45 +138,13 @@ def _libsndfile(source: Source, offset: int, form: Format, decoded: Decoded) -> 
             yield block
     if source.error is not None:
         raise source.error
-    slack = 1152 if form.name == "mp3" else 0
-    if form.exact and announced < 1 << 62 and got + slack < announced:
+    if form.exact and announced < 1 << 62 and got < announced:
         raise AudioError("truncated", f"{got} samples of {announced} that the header announces")
 
 
-def flac_ends_whole(source: Source) -> bool:
-    """Whether the file ends with a whole FLAC frame (RFC 9639, section 9): its CRC-16 proves it."""
-    tail = source.read(max(0, source.size - (1 << 16)), 1 << 16)
-    at = tail.rfind(b"\xff")
-    while at >= 0:
-        if tail[at + 1 : at + 2] in (b"\xf8", b"\xf9") and _crc16(tail[at:]) == 0:
-            return True
-        at = tail.rfind(b"\xff", 0, at)
-    return False
-
-
-def _crc_table() -> list[int]:
-    table = []
-    for byte in range(256):
-        value = byte << 8
-        for _ in range(8):
-            value = ((value << 1) ^ 0x8005 if value & 0x8000 else value << 1) & 0xFFFF
-        table.append(value)
-    return table
-
-
-_CRC = _crc_table()
-
-
-def _crc16(data: bytes) -> int:
-    value = 0
-    for byte in data:
-        value = ((value << 8) & 0xFFFF) ^ _CRC[(value >> 8) ^ byte]
-    return value
-
-
-def _pyav(source: Source, offset: int, form: Format, decoded: Decoded) -> Iterator[np.ndarray]:
+def _pyav(view: BinaryIO, source: Source, form: Format, decoded: Decoded) -> Iterator[np.ndarray]:
     try:
-        with av.open(source.view(offset), mode="r", format=form.demuxer, metadata_errors="ignore") as container:
+        with av.open(view, mode="r", format=form.demuxer, metadata_errors="ignore") as container:
             if not container.streams.audio:
                 raise AudioError("not_audio", f"a {form.name} file without a sound track")
             stream = container.streams.audio[0]
@@ -171,6 +152,8 @@ def _pyav(source: Source, offset: int, form: Format, decoded: Decoded) -> Iterat
                 raise _Refused("no decoder knows its coding")
             decoded.codec = f"{form.name}/{stream.codec_context.name}".upper()
             decoded.decoder = "pyav"
+            if stream.codec_context.name in _CHECKSUMMED:
+                stream.codec_context.options = {"err_detect": "crccheck+explode"}
             announced = _announced_s(container, stream) if form.exact else 0.0
             got = 0
             for block in _gather(container, stream, decoded):
@@ -183,7 +166,7 @@ def _pyav(source: Source, offset: int, form: Format, decoded: Decoded) -> Iterat
     if source.error is not None:
         raise source.error
     if got / max(decoded.rate, 1) < announced - SLACK_S:
-        raise AudioError("truncated", f"{got / decoded.rate:.3f} s of {announced:.3f} s that the header announces")
+        raise AudioError("truncated", f"less than {announced:.3f} s, which the header announces")
 
 
 def _announced_s(container: Any, stream: Any) -> float:

@@ -14,7 +14,7 @@ from sharding.audio.errors import AudioError
 from sharding.audio.source import Source
 
 SCAN = 1 << 20  # bytes of junk that may stand in front of MPEG audio
-CHAIN = 3  # frames in a row that prove MPEG audio
+CHAIN, CHAIN_IN_JUNK = 3, 6  # frames in a row that prove MPEG audio, at the beginning of a file and further in
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ FORMATS = {
         Format("matroska", False, "matroska", True, "mka"),
         Format("amr", False, "amr", False),
         Format("asf", False, "asf", True, "wma"),
-        Format("avi", False, "avi", False),
+        Format("avi", False, "avi", True),
         Format("wavpack", False, "wv", True, "wv"),
         Format("ape", False, "ape", True),
         Format("tta", False, "tta", True),
@@ -131,9 +131,9 @@ def recognise(source: Source) -> tuple[Format, int]:
     head = source.read(0, 564)
     if len(head) == 564 and head[0] == head[188] == head[376] == 0x47:
         return FORMATS["mpegts"], 0
-    found = _find_frames(source, start)
+    found = find_frames(source, start)
     if found is not None:
-        return found
+        return _before_false_tag(source, start, found) if start and found[1] > start else found
     if source.size < 12 and head[:4] in _CUT_IFF:
         raise AudioError("truncated", f"{source.size} bytes of a {head[:4].decode()} header")
     raise AudioError("not_audio", f"begins with {head[:16]!r}")
@@ -150,14 +150,18 @@ def _after_id3(source: Source) -> int:
     """The end of the ID3v2 tags in front (id3.org, ID3v2.4.0 section 3.1); 0 where there is none or it lies."""
     offset = 0
     while True:
-        head = source.read(offset, 10)
-        if len(head) < 10 or head[:3] != b"ID3" or any(byte & 0x80 for byte in head[6:10]):
+        size = id3_size(source.read(offset, 10))
+        if size == 0 or offset + size >= source.size:
             return offset
-        size = (head[6] << 21) | (head[7] << 14) | (head[8] << 7) | head[9]
-        end = offset + 10 + size + (10 if head[5] & 0x10 else 0)
-        if end >= source.size:
-            return offset
-        offset = end
+        offset += size
+
+
+def id3_size(head: bytes) -> int:
+    """The length of the ID3v2 tag that begins with these bytes, or 0."""
+    if len(head) < 10 or head[:3] != b"ID3" or any(byte & 0x80 for byte in head[6:10]):
+        return 0
+    size = (head[6] << 21) | (head[7] << 14) | (head[8] << 7) | head[9]
+    return 10 + size + (10 if head[5] & 0x10 else 0)
 
 
 # MPEG audio frames: ISO/IEC 11172-3 section 2.4.1.3 and 13818-3; ADTS: ISO/IEC 13818-7 section 6.2.
@@ -211,31 +215,47 @@ def adts_frame(head: bytes) -> Frame | None:
     return Frame(size, 1024, rate, ("aac", head[1] & 8, head[2] >> 6, rate))
 
 
+_LAYER_I = tuple(("mp3", version, 3) for version in _RATES)  # rare as sound, frequent in runs of 0xFF
 FRAME_READERS: dict[str, Callable[[bytes], Frame | None]] = {"mp3": mpeg_frame, "aac": adts_frame}
 
 
-def _find_frames(source: Source, start: int) -> tuple[Format, int] | None:
+def find_frames(source: Source, start: int) -> tuple[Format, int] | None:
     """The first place, within ``SCAN`` bytes, where a chain of frames begins."""
     data = source.read(start, SCAN + (1 << 15))
     position = data.find(b"\xff")
     while 0 <= position < SCAN:
         for name, reader in FRAME_READERS.items():
-            if _chains(data, position, reader, ends=start + len(data) == source.size):
+            wanted = CHAIN_IN_JUNK if position else CHAIN
+            if _chains(data, position, reader, wanted, ends=start + len(data) == source.size):
                 return FORMATS[name], start + position
         position = data.find(b"\xff", position + 1)
     return None
 
 
-def _chains(data: bytes, position: int, reader: Callable[[bytes], Frame | None], *, ends: bool) -> bool:
-    """Whether ``CHAIN`` like frames follow each other here, or two and the end of the file."""
+def _before_false_tag(source: Source, start: int, found: tuple[Format, int]) -> tuple[Format, int]:
+    """Where a tag claims to reach to ``start``, amid frames that begin within it, the first of those frames."""
+    earlier = find_frames(source, 10)
+    position = start if earlier is None else earlier[1]
+    while position < start:
+        frame = FRAME_READERS[found[0].name](source.read(position, 6))
+        if frame is None:
+            return found
+        position += frame.bytes
+    return found if earlier is None or earlier[0] != found[0] else earlier
+
+
+def _chains(data: bytes, position: int, reader: Callable[[bytes], Frame | None], wanted: int, *, ends: bool) -> bool:
+    """Whether ``wanted`` like frames follow each other here, or two and more and the end of the file."""
     first = reader(data[position : position + 6])
+    if position and first is not None and first.kind[:3] in _LAYER_I:
+        return False
     frame, count = first, 0
     while frame is not None and first is not None and frame.kind == first.kind:
         count += 1
-        if count == CHAIN:
+        if count == wanted:
             return True
         position += frame.bytes
         if position >= len(data):
-            return ends and count == 2
+            return ends and count > 1
         frame = reader(data[position : position + 6])
-    return ends and count == 2 and data[position : position + 3] in (b"TAG", b"APE")
+    return ends and count > 1 and data[position : position + 3] in (b"TAG", b"APE")

@@ -45,11 +45,11 @@ class Source:
             self._hashed = offset + len(data)
         return data
 
-    def view(self, offset: int = 0) -> BinaryIO:
-        """A new seekable file over the bytes from ``offset`` on."""
+    def view(self, offset: int = 0, end: int | None = None) -> BinaryIO:
+        """A new seekable file over the bytes from ``offset`` to ``end`` (None: the file's)."""
         if self._bytes is not None:
-            return io.BytesIO(self._bytes[offset:])
-        return io.BufferedReader(_View(self, offset), buffer_size=1 << 18)
+            return io.BytesIO(self._bytes[offset:end])
+        return io.BufferedReader(_View(self, offset, self.size if end is None else end), buffer_size=1 << 18)
 
     def sha256(self) -> str:
         """Hex digest of the whole file."""
@@ -59,10 +59,10 @@ class Source:
 
 
 class _View(io.RawIOBase):
-    """A file over a ``Source`` that starts at an offset.  Decoders swallow errors: they are noted there."""
+    """A file over a part of a ``Source``.  Decoders swallow errors: they are noted there."""
 
-    def __init__(self, source: Source, offset: int) -> None:
-        self._source, self._offset, self._position = source, offset, 0
+    def __init__(self, source: Source, offset: int, end: int) -> None:
+        self._source, self._offset, self._end, self._position = source, offset, end, 0
 
     def readable(self) -> bool:
         return True
@@ -71,7 +71,7 @@ class _View(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position}.get(whence, self._source.size - self._offset)
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position}.get(whence, self._end - self._offset)
         self._position = max(0, base + offset)
         return self._position
 
@@ -80,7 +80,8 @@ class _View(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         try:
-            data = self._source.read(self._offset + self._position, len(buffer))
+            left = max(0, self._end - self._offset - self._position)
+            data = self._source.read(self._offset + self._position, min(len(buffer), left))
         except Exception as error:
             self._source.error = error
             return 0

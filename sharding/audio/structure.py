@@ -1,47 +1,40 @@
 """Does a file end where its own structure says it should?  Decoders return what is left of a cut file in silence.
 
-One function a container: it walks headers only, reads a few kilobytes, and either returns a remark (harmless
-oddities) or raises ``AudioError``.  What headers cannot tell (FLAC, Matroska without sizes, WavPack ...) is
-found by counting samples while decoding.
+One function a container (``containers`` and ``streams`` have more): it walks headers only and either returns what it
+learnt (``Extent``) or raises ``AudioError``.  What headers cannot tell (FLAC, WavPack ...) is found by counting
+samples while decoding; raw samples behind a header without a length (IRCAM, PVF) end where they end.
 
-Lengths that stand for "not known yet" (0, all ones) are what encoders write into a pipe: such a file ends where
-it ends.  A few bytes less than a frame, and a missing pad byte, are tolerated: they lose no sample.
+Lengths that stand for "not known yet" (0, all ones) are what encoders write into a pipe: such a file ends where it
+ends.  A missing pad byte, or the rest of a sample that never was whole, is tolerated: no sample is lost.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from collections.abc import Callable, Iterator
 
+from sharding.audio.containers import CONTAINERS
 from sharding.audio.errors import AudioError
-from sharding.audio.form import MAX_CHANNELS, MAX_RATE, MIN_RATE
-from sharding.audio.formats import FRAME_READERS
+from sharding.audio.extent import WHOLE, Extent, check_rate, cut
 from sharding.audio.source import Source
+from sharding.audio.streams import STREAMS
 
 MAX_CHUNKS = 100_000
 _UNKNOWN_32 = 0x7FFFF000  # sox and ffmpeg write this much and more where they cannot seek back
+_LARGEST_BLOCK = 1 << 14  # bytes; a larger block alignment is a lie
+_PIPED = Extent("written to a pipe: its length is not declared")
 
 
-def check_complete(name: str, source: Source, offset: int) -> str:
-    """A remark about the file's structure, or "".
+def check_complete(name: str, source: Source, offset: int) -> Extent:
+    """What the structure of a file says; ``name`` is that of its format.
 
     Raises:
-        AudioError: ``truncated``; ``undecodable`` where a header names an impossible rate or channel count.
+        AudioError: ``truncated``; ``undecodable`` where links are damaged or missing, or where a header names an
+            impossible rate or channel count.
     """
     check = _CHECKS.get(name)
-    return check(source, offset) if check else ""
-
-
-def check_rate(rate: int, channels: int) -> None:
-    """Refuse what no recording has (and what would make a resampler allocate gigabytes)."""
-    if not MIN_RATE <= rate <= MAX_RATE:
-        raise AudioError("undecodable", f"an impossible sample rate: {rate} Hz")
-    if not 1 <= channels <= MAX_CHANNELS:
-        raise AudioError("undecodable", f"an impossible number of channels: {channels}")
-
-
-def _cut(what: str, needed: int, size: int) -> AudioError:
-    return AudioError("truncated", f"{what} ends at byte {needed}, the file at byte {size}")
+    return check(source, offset) if check else WHOLE
 
 
 def _chunks(source: Source, position: int, order: str) -> Iterator[tuple[bytes, int, int]]:
@@ -55,7 +48,7 @@ def _chunks(source: Source, position: int, order: str) -> Iterator[tuple[bytes, 
         position += 8 + size + (size & 1)
 
 
-def _wav(source: Source, offset: int) -> str:
+def _wav(source: Source, offset: int) -> Extent:
     head = source.read(offset, 12)
     order = ">" if head[:4] == b"RIFX" else "<"
     large, align = None, 1
@@ -66,40 +59,50 @@ def _wav(source: Source, offset: int) -> str:
         elif name == b"fmt ":
             fields = source.read(start, 16)
             if len(fields) < 16:
-                raise _cut("the fmt chunk", start + size, source.size)
+                raise cut("the fmt chunk", start + size, source.size)
             _, channels, rate, _, align, _ = struct.unpack(order + "HHIIHH", fields)
             check_rate(rate, channels)
         elif name == b"data":
             return _check_data(source, start, size, large, max(align, 1))
         elif start + size > source.size:
-            raise _cut(f"the {name.decode('latin-1')!r} chunk", start + size, source.size)
+            raise cut(f"the {name.decode('latin-1')!r} chunk", start + size, source.size)
     raise AudioError("truncated", "the file ends before its data chunk")
 
 
-def _check_data(source: Source, start: int, size: int, large: int | None, align: int) -> str:
+def _check_data(source: Source, start: int, size: int, large: int | None, align: int) -> Extent:
     if size == 0xFFFFFFFF and large is not None:
         size = large
-    elif size == 0 or size >= _UNKNOWN_32:
-        return "" if start + size <= source.size and size else "written to a pipe: its length is not declared"
-    if start + size > source.size and (start + size - source.size) >= align:
-        raise _cut("the data chunk", start + size, source.size)
-    return ""
+    elif size == 0 or (size >= _UNKNOWN_32 and start + size > source.size):
+        # libsndfile takes 0 at its word
+        return WHOLE if _chunks_follow(source, start) else dataclasses.replace(_PIPED, libsndfile=size > 0)
+    whole = size - size % (align if align <= _LARGEST_BLOCK else 1)
+    if start + whole > source.size:
+        raise cut("the data chunk", start + size, source.size)
+    end = start + size + (size & 1)
+    return WHOLE if _chunks_follow(source, end) else Extent(f"{source.size - end} bytes after the sound")
 
 
-def _aiff(source: Source, offset: int) -> str:
+def _chunks_follow(source: Source, position: int) -> bool:
+    """Whether the rest of the file is nothing, or begins with a chunk that lies within it."""
+    head = source.read(position, 8)
+    size = struct.unpack("<I", head[4:])[0] if len(head) == 8 else 0
+    return len(head) < 8 or (head[:4].isascii() and head[:4].decode().isprintable() and position + size <= source.size)
+
+
+def _aiff(source: Source, offset: int) -> Extent:
     sound = False
     for name, start, size in _chunks(source, offset + 12, ">"):
         if name == b"COMM":
             fields = source.read(start, 18)
             if len(fields) < 18:
-                raise _cut("the COMM chunk", start + size, source.size)
+                raise cut("the COMM chunk", start + size, source.size)
             check_rate(_extended(fields[8:18]), struct.unpack(">H", fields[:2])[0])
         if start + size > source.size:
-            raise _cut(f"the {name.decode('latin-1')!r} chunk", start + size, source.size)
+            raise cut(f"the {name.decode('latin-1')!r} chunk", start + size, source.size)
         sound = sound or name in (b"SSND", b"BODY")
     if not sound:
         raise AudioError("truncated", "the file ends before its sound chunk")
-    return ""
+    return WHOLE
 
 
 def _extended(field: bytes) -> int:
@@ -109,14 +112,14 @@ def _extended(field: bytes) -> int:
     return mantissa >> shift if 0 <= shift < 64 else 0
 
 
-def _svx(source: Source, offset: int) -> str:
+def _svx(source: Source, offset: int) -> Extent:
     for name, start, size in _chunks(source, offset + 12, ">"):
         if start + size > source.size:
-            raise _cut(f"the {name.decode('latin-1')!r} chunk", start + size, source.size)
-    return ""
+            raise cut(f"the {name.decode('latin-1')!r} chunk", start + size, source.size)
+    return WHOLE
 
 
-def _w64(source: Source, offset: int) -> str:
+def _w64(source: Source, offset: int) -> Extent:
     position = offset + 40
     for _ in range(MAX_CHUNKS):
         head = source.read(position, 24)
@@ -128,38 +131,40 @@ def _w64(source: Source, offset: int) -> str:
             if len(fields) == 8:
                 check_rate(struct.unpack("<I", fields[4:])[0], struct.unpack("<H", fields[2:4])[0])
         if size < 24 or position + size > source.size:
-            raise _cut(f"the {head[:4].decode('latin-1')!r} chunk", position + size, source.size)
+            raise cut(f"the {head[:4].decode('latin-1')!r} chunk", position + size, source.size)
         if head[:4] == b"data":
-            return ""
+            return Extent(end=position + size)  # libsndfile reads on to the end of the file
         position += size + (-size % 8)
     raise AudioError("truncated", "the file ends before its data chunk")
 
 
-def _caf(source: Source, offset: int) -> str:
-    position = offset + 8
+def _caf(source: Source, offset: int) -> Extent:
+    position, frames, sound = offset + 8, 0, False
     for _ in range(MAX_CHUNKS):
         head = source.read(position, 12)
         if len(head) < 12:
             break
-        size = struct.unpack(">q", head[4:])[0]
-        if head[:4] == b"desc":
-            fields = source.read(position + 12, 32)
-            if len(fields) == 32:
-                rate, channels = struct.unpack(">d", fields[:8])[0], struct.unpack(">I", fields[24:28])[0]
-                check_rate(int(rate) if 0 <= rate < 1e9 else -1, channels)
-        if head[:4] == b"data":
-            if size == -1:
-                return "written to a pipe: its length is not declared"
-            if position + 12 + size > source.size:
-                raise _cut("the data chunk", position + 12 + size, source.size)
-            return ""
+        name, size = head[:4], struct.unpack(">q", head[4:])[0]
+        fields = source.read(position + 12, 32)
+        if name == b"desc" and len(fields) == 32:
+            rate, channels = struct.unpack(">d", fields[:8])[0], struct.unpack(">I", fields[24:28])[0]
+            check_rate(int(rate) if 0 <= rate < 1e9 else -1, channels)
+        if name == b"pakt" and len(fields) >= 24:
+            frames = max(0, struct.unpack(">q", fields[8:16])[0])
+        if name == b"data" and size == -1:
+            return _PIPED
         if size < 0 or position + 12 + size > source.size:
-            raise _cut(f"the {head[:4].decode('latin-1')!r} chunk", position + 12 + size, source.size)
+            if sound:  # what follows the sound, and is no chunk, is no part of it
+                break
+            raise cut(f"the {name.decode('latin-1')!r} chunk", position + 12 + size, source.size)
+        sound = sound or name == b"data"
         position += 12 + size
-    raise AudioError("truncated", "the file ends before its data chunk")
+    if not sound:
+        raise AudioError("truncated", "the file ends before its data chunk")
+    return Extent(frames=frames)
 
 
-def _au(source: Source, offset: int) -> str:
+def _au(source: Source, offset: int) -> Extent:
     head = source.read(offset, 24)
     if len(head) < 24:
         raise AudioError("truncated", "the file ends within its header")
@@ -167,130 +172,44 @@ def _au(source: Source, offset: int) -> str:
     start, size, _, rate, channels = struct.unpack(order + "5I", head[4:24])
     check_rate(rate, channels)
     if size == 0xFFFFFFFF:
-        return "written to a pipe: its length is not declared"
+        return _PIPED
     if offset + start + size > source.size:
-        raise _cut("the sound", offset + start + size, source.size)
-    return ""
+        raise cut("the sound", offset + start + size, source.size)
+    return WHOLE
 
 
-def _ogg(source: Source, offset: int) -> str:
-    """The last page must be whole and carry the end-of-stream flag (RFC 3533, section 6)."""
-    tail_start = max(offset, source.size - 2 * 65307)
-    tail = source.read(tail_start, 2 * 65307)
-    at = tail.rfind(b"OggS")
-    while at >= 0 and tail[at + 4 : at + 5] not in (b"\0", b""):
-        at = tail.rfind(b"OggS", 0, at)
-    if at < 0:
-        raise AudioError("truncated", "no Ogg page near the end of the file")
-    header = tail[at : at + 27]
-    table = tail[at + 27 : at + 27 + header[26]] if len(header) == 27 else b""
-    if len(header) < 27 or len(table) < header[26]:
-        raise AudioError("truncated", "the file ends within the header of an Ogg page")
-    end = tail_start + at + 27 + len(table) + sum(table)
-    if end > source.size:
-        raise _cut("the last Ogg page", end, source.size)
-    if not header[5] & 4:
-        raise AudioError("truncated", "the last Ogg page is not the stream's last page")
-    return ""
-
-
-def _frames(source: Source, offset: int, kind: str) -> str:
-    """Walk MPEG audio or ADTS frames: the last must be whole, and as many as the Xing header counts."""
-    reader, position, count = FRAME_READERS[kind], offset, 0
-    declared = _xing_frames(source.read(offset, 256)) if kind == "mp3" else None
-    while (frame := reader(source.read(position, 6))) is not None:
-        position += frame.bytes
-        count += 1
-    if position > source.size:
-        raise _cut("the last frame", position, source.size)
-    if declared is not None and count - 1 < declared:
-        rest = source.size - position
-        if rest <= 6:
-            raise AudioError("truncated", f"{count - 1} frames of {declared} that the Xing header counts")
-    return f"{offset} bytes in front of the sound" if offset else ""
-
-
-def _xing_frames(head: bytes) -> int | None:
-    """The number of frames after this one, where this one is a Xing or Info header that counts them."""
-    at = max(head.find(b"Xing"), head.find(b"Info"))
-    if at < 0 or at > 64 or len(head) < at + 12 or not head[at + 7] & 1:
-        return None
-    return int(struct.unpack(">I", head[at + 8 : at + 12])[0])
-
-
-def _mp4(source: Source, offset: int) -> str:
-    """Every top-level box must lie within the file, and a ``moov`` among them (ISO/IEC 14496-12, 4.2)."""
-    position, seen = offset, set()
-    for _ in range(MAX_CHUNKS):
-        head = source.read(position, 16)
-        if len(head) < 8:
-            break
-        size, name = struct.unpack(">I", head[:4])[0], head[4:8]
-        if size == 1 and len(head) == 16:
-            size = struct.unpack(">Q", head[8:])[0]
-        if size == 0:  # to the end of the file
-            seen.add(name)
-            break
-        if size < 8:
-            raise AudioError("undecodable", f"a box of {size} bytes at byte {position}")
-        if position + size > source.size:
-            raise _cut(f"the {name.decode('latin-1')!r} box", position + size, source.size)
-        seen.add(name)
-        position += size
-    if b"moov" not in seen:
-        raise AudioError("truncated", "the file ends before its index (no moov box)")
-    return ""
-
-
-def _matroska(source: Source, offset: int) -> str:
-    """The segment must lie within the file (RFC 8794, section 6: sizes; all ones: not known)."""
-    position = offset
-    for _ in range(16):
-        head = source.read(position, 12)
-        if len(head) < 12:
-            raise AudioError("truncated", "the file ends before its segment")
-        id_bytes = 9 - head[0].bit_length()
-        length = 9 - head[id_bytes].bit_length() if id_bytes <= 4 else 9
-        if id_bytes > 4 or length > 8 or id_bytes + length > 12:
-            raise AudioError("undecodable", f"no EBML element at byte {position}")
-        size = int.from_bytes(head[id_bytes : id_bytes + length], "big") - (1 << (7 * length))
-        end = position + id_bytes + length + size
-        if head[:4] == b"\x18\x53\x80\x67":
-            if size == (1 << (7 * length)) - 1:
-                return "a live stream: its length is not declared"
-            if end > source.size:
-                raise _cut("the segment", end, source.size)
-            return ""
-        position = end
-    raise AudioError("undecodable", "no segment")
-
-
-def _avi(source: Source, offset: int) -> str:
+def _avi(source: Source, offset: int) -> Extent:
     size = struct.unpack("<I", source.read(offset + 4, 4))[0]
     if offset + 8 + size > source.size:
-        raise _cut("the RIFF chunk", offset + 8 + size, source.size)
-    return ""
+        raise cut("the RIFF chunk", offset + 8 + size, source.size)
+    return WHOLE
 
 
-_AMR_NB = (13, 14, 16, 18, 20, 21, 27, 32, 6, 0, 0, 0, 0, 0, 0, 1)  # bytes a frame: RFC 4867, section 5.3
-_AMR_WB = (18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 0, 0, 0, 0, 1, 1)
+def _voc(source: Source, offset: int) -> Extent:
+    """Blocks up to the one of type 0, which some writers leave out."""
+    position = offset + int.from_bytes(source.read(offset + 20, 2), "little")
+    while (head := source.read(position, 4)) and head[0]:
+        position += 4 + int.from_bytes(head[1:4], "little")
+    if position > source.size or (0 < len(head) < 4 and head[0]):
+        raise cut("the last block", position, source.size)
+    return WHOLE
 
 
-def _amr(source: Source, offset: int) -> str:
-    head = source.read(offset, 9)
-    wide = head == b"#!AMR-WB\n"
-    position, sizes = offset + (9 if wide else 6), _AMR_WB if wide else _AMR_NB
-    while mode := source.read(position, 1):
-        size = sizes[(mode[0] >> 3) & 15]
-        if size == 0:
-            raise AudioError("undecodable", f"no AMR frame at byte {position}")
-        position += size
-    if position > source.size:
-        raise _cut("the last frame", position, source.size)
-    return ""
+def _nist(source: Source, offset: int) -> Extent:
+    """As many samples as the header counts, where they are not packed (NIST SPHERE header, fields with ``-i``)."""
+    head = source.read(offset, 1024).decode("latin-1")
+    fields = [line.split() for line in head.splitlines()]
+    numbers = {f[0]: int(f[2]) for f in fields if len(f) == 3 and f[1] == "-i" and f[2].isdecimal()}
+    if "shorten" in head or "sample_count" not in numbers:
+        return WHOLE
+    check_rate(numbers.get("sample_rate", 8000), numbers.get("channel_count", 1))
+    size = numbers["sample_count"] * numbers.get("channel_count", 1) * numbers.get("sample_n_bytes", 1)
+    if offset + 1024 + size > source.size:
+        raise cut("the sound", offset + 1024 + size, source.size)
+    return Extent(frames=numbers["sample_count"], end=offset + 1024 + size)
 
 
-_CHECKS: dict[str, Callable[[Source, int], str]] = {
+_CHECKS: dict[str, Callable[[Source, int], Extent]] = {
     "wav": _wav,
     "rf64": _wav,
     "aiff": _aiff,
@@ -298,11 +217,9 @@ _CHECKS: dict[str, Callable[[Source, int], str]] = {
     "w64": _w64,
     "caf": _caf,
     "au": _au,
-    "ogg": _ogg,
-    "mp3": lambda source, offset: _frames(source, offset, "mp3"),
-    "aac": lambda source, offset: _frames(source, offset, "aac"),
-    "mp4": _mp4,
-    "matroska": _matroska,
     "avi": _avi,
-    "amr": _amr,
+    "voc": _voc,
+    "nist": _nist,
+    **CONTAINERS,
+    **STREAMS,
 }

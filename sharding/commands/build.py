@@ -3,45 +3,43 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from sharding.audio import ERROR_CLASSES
 from sharding.audio.form import CODECS, AudioForm
 from sharding.build import BuildSettings, build
-from sharding.catalogue import SOURCES
-from sharding.errors import InputError
+from sharding.commands.arguments import absolute, add_datasets, add_runner, datasets_of, runner_of, size
 from sharding.fates import FateSettings
 from sharding.leaks import DEFAULT_PROTECT, parse_protect
 from sharding.plan import PlanSettings
 from sharding.probe import ProbeSettings
-from sharding.runners import LocalRunner, Runner
+
+_ABOUT = """Build deduplicated WebDataset shards from published datasets and your own sounds.
+
+Killed at any moment, the same command goes on where it was and ends in the same bytes; over a finished build it does
+nothing.  Every clip ends in one fate: written, duplicate, withheld (it would leak into a protected split), filtered or
+failed."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of a build, for this command and for ``ray_jobs/build_shards.py``."""
-    inputs = parser.add_argument_group("what to build from (folders, local or s3://)")
-    for name in SOURCES:
-        inputs.add_argument(f"--{name}", metavar="DIR", help=f"{name} as it is published")
-    inputs.add_argument(
-        "--source",
-        action="append",
-        default=[],
-        metavar="NAME=DIR",
-        help="your own sounds: a folder with clips.csv or clips.jsonl (path, captions, ...)",
-    )
-    inputs.add_argument(
+    parser.description, parser.formatter_class = _ABOUT, argparse.RawDescriptionHelpFormatter
+    add_datasets(parser, "what to build from (folders, local or s3://)")
+    parser.add_argument(
         "--exclude-freesound-ids",
         action="append",
         default=[],
-        metavar="CSV",
-        help="a list of ids that must not be trained on; may be given more than once",
+        metavar="LIST",
+        help="ids that must not be trained on: the challenge's CSV, WavCaps' JSON, aac-datasets' CSV; may be repeated",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="where the build goes, local or s3://")
-    parser.add_argument("--workers", type=int, default=1, help="processes on this machine (default 1)")
-    parser.add_argument("--ray", metavar="ADDRESS", help="run on this Ray cluster instead")
+    add_runner(parser)
     parser.add_argument(
-        "--retry", choices=ERROR_CLASSES, metavar="CLASS", help="try the clips again that failed like this, only them"
+        "--retry",
+        choices=sorted(ERROR_CLASSES),
+        metavar="CLASS",
+        help="over a finished build: try the clips again that failed like this, and only them; one of "
+        + ", ".join(sorted(ERROR_CLASSES)),
     )
     add_settings(parser)
 
@@ -55,18 +53,29 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         metavar="DATASET/SPLIT,...",
         help=f"splits with which no training clip may share sound (default {DEFAULT_PROTECT})",
     )
-    settings.add_argument("--shard-bytes", type=float, default=1e9, help="size of a shard (default 1e9)")
+    settings.add_argument(
+        "--shard-size",
+        "--shard-bytes",
+        dest="shard_bytes",
+        type=size,
+        default=1_000_000_000,
+        metavar="SIZE",
+        help="shards do not grow beyond this: 1e9, 500MB, 2GiB (default 1GB)",
+    )
     settings.add_argument("--codec", choices=CODECS, default="flac", help="form of the sound (default flac)")
-    settings.add_argument("--rate", type=int, default=32000, help="samples a second (default 32000)")
+    settings.add_argument("--rate", type=int, default=32000, metavar="HZ", help="samples a second (default 32000)")
     settings.add_argument("--channels", type=int, choices=(1, 2), default=1, help="1: mono (default)")
     settings.add_argument(
         "--window-s",
         type=float,
         default=60.0,
+        metavar="S",
         help="longer recordings become windows of this length (default 60)",
     )
-    settings.add_argument("--hop-s", type=float, help="from window to window (default: --window-s)")
-    settings.add_argument("--max-s", type=float, help="longer recordings fail as too_long (default: no limit)")
+    settings.add_argument("--hop-s", type=float, metavar="S", help="from window to window (default: --window-s)")
+    settings.add_argument(
+        "--max-s", type=float, metavar="S", help="longer recordings fail as too_long (default: no limit)"
+    )
     settings.add_argument(
         "--keep-unknown-part",
         action="store_true",
@@ -77,22 +86,22 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep long recordings that contain a clip with human captions",
     )
-    settings.add_argument("--new-plan", action="store_true", help="throw away a build with other settings in --out")
+    settings.add_argument(
+        "--new-plan",
+        action="store_true",
+        help="where --out holds a build with other settings, or of inputs that have changed since: decide anew.  What "
+        "was decoded is not decoded again while clips and audio settings are the same",
+    )
 
 
 def settings_of(args: argparse.Namespace) -> BuildSettings:
     """Settings from parsed arguments; relative folders count from here."""
-    sources = {}
-    for text in args.source:
-        name, equals, folder = text.partition("=")
-        if not equals or not folder:
-            raise InputError("--source takes NAME=DIR", value=text)
-        sources[name] = _absolute(folder)
+    roots, sources = datasets_of(args)
     window = args.window_s
     return BuildSettings(
-        roots={name: _absolute(getattr(args, name)) for name in SOURCES if getattr(args, name)},
+        roots=roots,
         sources=sources,
-        exclude=tuple(_absolute(path) for path in args.exclude_freesound_ids),
+        exclude=tuple(absolute(path) for path in args.exclude_freesound_ids),
         probe=ProbeSettings(
             form=AudioForm(args.codec, args.rate, args.channels),
             window_s=window,
@@ -105,21 +114,12 @@ def settings_of(args: argparse.Namespace) -> BuildSettings:
             withhold_unknown_part=not args.keep_unknown_part,
             keep_containers=args.keep_containers,
         ),
-        plan=PlanSettings(shard_bytes=int(args.shard_bytes)),
+        plan=PlanSettings(shard_bytes=args.shard_bytes),
     )
 
 
-def _absolute(path: str) -> str:
-    return path if "://" in path else str(Path(path).resolve())
-
-
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    runner: Runner = LocalRunner(args.workers)
-    if args.ray:
-        from ray_jobs.runner import RayRunner
-
-        runner = RayRunner(args.ray)
-    return build(settings_of(args), _absolute(args.out), runner, args.new_plan, args.retry)
+    return build(settings_of(args), absolute(args.out), runner_of(args), args.new_plan, args.retry)
 
 
 def show(result: dict[str, Any]) -> str:
@@ -130,4 +130,31 @@ def show(result: dict[str, Any]) -> str:
     for name, count in result["reasons"].items():
         if name.partition("/")[0] != "written":
             lines.append(f"  {count:7} {name.replace('/', ': ')}")
-    return "\n".join(lines)
+    return "\n".join(lines + remarks(result["overview"]))
+
+
+def remarks(about: dict[str, Any]) -> list[str]:
+    """What is remarkable about the inputs (see ``sharding.overview``), a line each."""
+    lines = []
+    for part in about["parts"]:
+        name = f"{part['dataset']}/{part['part']}"
+        lost = part["missing"] + part["out_of_root"]
+        if lost:
+            lines.append(f"{name}: no audio of {lost} of {part['clips']} clips ({lost / part['clips']:.1%})")
+        if part["published_clips"] and part["published_clips"] != part["clips"]:
+            lines.append(f"{name}: {part['clips']} clips of {part['published_clips']} that were published")
+    for dataset, notes in about["notes"].items():
+        lines += [f"{dataset}: {note}" for note in notes]
+    for row in about["lists"]:
+        lines.append(
+            f"{row['list']}: lacks {row['missed']} of the {row['values']} ids of {row['dataset']}/{row['part']}"
+            + (f" ({row['no_id']} clips have no id that a list could name)" if row["no_id"] else "")
+        )
+    lines += [f"{name}: names {count} clips" for name, count in about["listed"].items()]
+    shared = about["shared_captions"]
+    if shared["captions"]:
+        lines.append(
+            f"captions: {shared['captions']} are shared by {shared['protected']} protected and "
+            f"{shared['training']} training clips (reported only)"
+        )
+    return ["remarks:", *(f"  {line}" for line in lines)] if lines else []

@@ -7,9 +7,8 @@ from collections import Counter
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from sharding.catalogue import Catalogue, build_catalogue
+from sharding.catalogue import Catalogue, build_catalogue, part_counts
 from sharding.errors import InputError
 from sharding.leaks import (
     DEFAULT_PROTECT,
@@ -87,41 +86,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "listed": dict(Counter(named.values())),
         "captions_shared_with_protected": shared_captions(catalogue.table, protect).num_rows,
     }
-
-
-def part_counts(table: pa.Table) -> list[dict[str, Any]]:
-    """One dict a part: clips, captions, audio, missing, out_of_root, ids, hours, published clips and captions."""
-    flat = pa.table(
-        {
-            "dataset": table["dataset"],
-            "part": table["part"],
-            "captions": pc.fill_null(pc.list_value_length(table["captions"]), 0),
-            "audio": pc.cast(pc.is_valid(table["path"]), pa.int64()),
-            "missing": pc.cast(pc.fill_null(pc.equal(table["problem"], "missing"), False), pa.int64()),
-            "out_of_root": pc.cast(pc.fill_null(pc.equal(table["problem"], "out_of_root"), False), pa.int64()),
-            "ids": pc.cast(pc.is_valid(table["identity"]), pa.int64()),
-            "noted": pc.cast(pc.greater(pc.list_value_length(table["notes"]), 0), pa.int64()),
-            "seconds": pc.fill_null(table["published_duration_s"], 0.0),
-        }
-    )
-    names = flat.column_names[2:]
-    sums = flat.group_by(["dataset", "part"], use_threads=False).aggregate(
-        [([], "count_all"), *((name, "sum") for name in names)]
-    )
-    parts = []
-    for row in sums.to_pylist():
-        source = SOURCES.get(row["dataset"])
-        published = source.published.get(row["part"]) if source else None
-        parts.append(
-            {
-                "dataset": row["dataset"], "part": row["part"], "clips": row["count_all"],
-                **{name: row[f"{name}_sum"] for name in names if name != "seconds"},
-                "hours": round(row["seconds_sum"] / 3600, 2),
-                "published_clips": published[0] if published else None,
-                "published_captions": published[1] if published else None,
-            }
-        )  # fmt: skip
-    return parts
 
 
 def _datasets(catalogue: Catalogue) -> dict[str, dict[str, int | None]]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from ray_jobs.local_cluster import local_cluster, submit
+from sharding.cli import main
 from sharding.errors import InputError
 from sharding.manifest import Manifest
 from tests.conftest import REPOSITORY
-from tests.sharding.corpora import write_corpus
+from tests.sharding.corpora import tree, write_corpus
 
 
 @pytest.mark.slow
@@ -26,3 +32,39 @@ def test_a_submitted_job_builds_shards_and_a_failing_one_is_named(
         with pytest.raises(InputError, match=r"build_shards\.py failed"):
             submit(address, REPOSITORY, [*build, f"--out={out}", "--rate=8000"], tmp_path / "again.log")
         assert "probe.form.rate: 32000 there, 8000 now" in (tmp_path / "again.log").read_text()
+
+
+def job_process(out: Path) -> int | None:
+    """The process of the job that builds at ``out``."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                if f"--out={out}".encode() in words and words[1:2] == [b"ray_jobs/build_shards.py"]:
+                    return int(folder.name)
+    return None
+
+
+@pytest.mark.slow
+def test_a_job_whose_driver_is_killed_goes_on_when_it_is_submitted_again(tmp_path: Path) -> None:
+    corpus, out = write_corpus(tmp_path / "corpus", clips=150, seconds=1.0), tmp_path / "out"
+    options = [f"--source=mine={corpus}", "--protect=mine/test", "--shard-size=400kB"]
+    assert main(["build", *options, "--out", str(tmp_path / "local")]) == 0
+
+    def kill_in_the_middle() -> None:
+        deadline = time.monotonic() + 200
+        while not list(out.glob(".build/facts/*.parquet")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if (process := job_process(out)) is not None:
+            os.kill(process, signal.SIGKILL)
+
+    command = ["python", "ray_jobs/build_shards.py", *options, f"--out={out}"]
+    with local_cluster(1, tmp_path / "ray.log") as address:
+        killer = threading.Thread(target=kill_in_the_middle)
+        killer.start()
+        with pytest.raises(InputError, match=r"build_shards\.py failed"):
+            submit(address, REPOSITORY, command, tmp_path / "first.log")
+        killer.join()
+        assert not (out / "dataset.json").exists()
+        submit(address, REPOSITORY, command, tmp_path / "second.log")
+    assert tree(out) == tree(tmp_path / "local")

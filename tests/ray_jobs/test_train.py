@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from ray.cluster_utils import Cluster
 
 from tests.training.small_runs import REPOSITORY, TREE, lines, run_ranks, write_sounds
 
@@ -34,6 +36,7 @@ def test_a_wrong_recipe_is_refused_before_ray_starts(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_killed_worker_changes_nothing_but_time(tmp_path: Path) -> None:
     build, recipe = tmp_path / "build", tmp_path / "recipe.yaml"
     write_sounds(build)
@@ -47,7 +50,7 @@ def test_a_killed_worker_changes_nothing_but_time(tmp_path: Path) -> None:
     )
     victim = _rank(process, tmp_path / "run", after=12)
     victim.kill()
-    out, _ = process.communicate(timeout=240)
+    out, _ = process.communicate(timeout=400)
     assert process.returncode == 0, out
     ours, reference = lines(tmp_path / "run"), lines(tmp_path / "alone")
     assert [line["step"] for line in ours] == [line["step"] for line in reference]
@@ -57,17 +60,51 @@ def test_a_killed_worker_changes_nothing_but_time(tmp_path: Path) -> None:
     assert (tmp_path / "run/export/config.json").is_file()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_node_that_goes_leaves_the_run_to_fewer_workers(tmp_path: Path) -> None:
+    """Two nodes of one rank each; one node is killed, and the other ends the run alone, with the same losses."""
+    build, recipe = tmp_path / "build", tmp_path / "recipe.yaml"
+    write_sounds(build)
+    more = ["checkpoint.every=5", "optimizer.epochs=30", "optimizer.lr=1e-4", "text.dropout=0.1"]
+    recipe.write_text(yaml.safe_dump(TREE))
+    alone = run_ranks(1, build, {"alone": more}, tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    sets = [word for override in more for word in ("--set", override)]
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        second = nodes.add_node(num_cpus=1)
+        options = ["--workers=2", "--min-workers=1", f"--address={nodes.address}"]
+        process = start([str(recipe), f"--shards={build}", f"--run={tmp_path / 'run'}", *options, *sets])
+        _wait_for_steps(process, tmp_path / "run", 12)
+        nodes.remove_node(second, allow_graceful=False)
+        out, _ = process.communicate(timeout=400)
+    finally:
+        nodes.shutdown()
+    assert process.returncode == 0, out
+    ours, reference = lines(tmp_path / "run"), lines(tmp_path / "alone")
+    assert [line["step"] for line in ours] == [line["step"] for line in reference]
+    for one, other in zip(reference, ours, strict=True):
+        assert one["batch"] == other["batch"]
+        assert other["loss"] == pytest.approx(one["loss"], abs=1e-3)
+    worlds = [json.loads(p.read_text())["world"] for p in (tmp_path / "run/checkpoints").glob("*/state.json")]
+    assert worlds and set(worlds) == {1}
+
+
+def _wait_for_steps(process: subprocess.Popen[str], run: Path, steps: int) -> None:
+    """Return when the run has taken so many steps."""
+    deadline = time.monotonic() + 400
+    while not ((run / "metrics.jsonl").is_file() and len(lines(run)) >= steps):
+        if time.monotonic() > deadline or process.poll() is not None:
+            process.kill()
+            raise AssertionError(f"the run came not so far: {process.communicate()[0][-3000:]}")
+        time.sleep(0.1)
+
+
 def _rank(process: subprocess.Popen[str], run: Path, after: int) -> psutil.Process:
     """One of the job's ranks, once the run has taken ``after`` steps."""
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline and process.poll() is None:
-        if (run / "metrics.jsonl").is_file() and len(lines(run)) >= after:
-            found = [each for each in psutil.Process(process.pid).children(recursive=True) if _is_rank(each)]
-            if found:
-                return found[-1]
-        time.sleep(0.1)
-    process.kill()
-    raise AssertionError(f"no rank came so far: {process.communicate()[0][-3000:]}")
+    _wait_for_steps(process, run, after)
+    return [each for each in psutil.Process(process.pid).children(recursive=True) if _is_rank(each)][-1]
 
 
 def _is_rank(process: psutil.Process) -> bool:

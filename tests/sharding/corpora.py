@@ -48,6 +48,21 @@ def write_corpus(folder: Path, clips: int = 8, seconds: float = 3.0) -> Path:
     return folder
 
 
+def write_extra(folder: Path, seconds: float = 3.0) -> Path:
+    """A second source that overlaps with ``write_corpus``: a part of a1, one of the protected sound, and its own."""
+    sounds = {"n0": noise(500, 3.0), "n1": noise(501, 3.0)}
+    sounds |= {"n0copy": sounds["n0"] * 0.4, "of_a1": noise(1, seconds)[: round(0.7 * seconds * RATE)] * 0.6}
+    sounds["leaks"] = noise(200, seconds + 1)[: round(2.4 * RATE)] * 0.5
+    (folder / "train").mkdir(parents=True)
+    for name, wave in sounds.items():
+        sf.write(folder / f"train/{name}.flac", wave, RATE, subtype="PCM_16")
+    with (folder / "clips.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "split", "captions"])
+        writer.writerows((f"train/{name}.flac", "train", f"extra noise {name}") for name in sounds)
+    return folder
+
+
 def tree(folder: Path) -> dict[str, bytes]:
     """Every file of a build and its bytes."""
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

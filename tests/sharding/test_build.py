@@ -110,7 +110,13 @@ COMMAND = [
 ]
 
 
-def start(corpus: Path, out: Path, *more: str) -> subprocess.Popen[bytes]:
+def command_settings(corpus: Path) -> BuildSettings:
+    """The settings of COMMAND."""
+    settings = settings_for(corpus)
+    return dataclasses.replace(settings, probe=dataclasses.replace(settings.probe, tail_s=10.0))
+
+
+def start(corpus: Path | str, out: Path | str, *more: str) -> subprocess.Popen[bytes]:
     command = [*COMMAND, "--source", f"mine={corpus}", "--out", str(out), *more]
     return subprocess.Popen(
         command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
@@ -178,12 +184,15 @@ def test_builds_from_and_into_an_object_store(s3: str, built: Path, corpus: Path
     source = Storage(f"{s3}/corpus-{tmp_path.name}")
     for name, data in tree(corpus).items():
         source.write(name, data)
-    settings = dataclasses.replace(settings_for(corpus), sources={"mine": source.url})
     out = Storage(f"{s3}/out-{tmp_path.name}")
-    build(settings, out.url, LocalRunner(1))
+    process = start(source.url, out.url)
+    _, message = process.communicate(timeout=240)
+    assert process.returncode == 0, message.decode()
     there = {name: out.read(name) for name in out.list() if not name.startswith(".build/")}
-    assert there == {name: data for name, data in tree(built).items() if not name.startswith(".build/")}
-    assert Manifest.open(out.url).table.num_rows == Manifest.open(built).table.num_rows
+    local = tmp_path / "local"
+    build(command_settings(corpus), str(local), LocalRunner(1))
+    assert there == {name: data for name, data in tree(local).items() if not name.startswith(".build/")}
+    assert Manifest.open(out.url).table.num_rows == Manifest.open(local).table.num_rows
     assert not out.exists(".build/lock")
 
 

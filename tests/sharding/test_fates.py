@@ -5,7 +5,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharding.fates import REASONS, FateSettings, decide, merged_captions
+from sharding.fates import REASONS, FateSettings, MergedCaptions, decide
 from sharding.schema import CATALOGUE, FACTS, MATCHES
 
 
@@ -55,7 +55,7 @@ def test_a_clotho_clip_survives_with_its_own_captions_and_the_long_file_around_i
     assert found[WAVCAPS]["other"] == CLOTHO
     catalogue = pa.Table.from_pylist(clips, CATALOGUE)
     table = pa.Table.from_pylist(list(found.values()))
-    assert [c["text"] for c in merged_captions(catalogue, table)[CLOTHO]] == [f"{CLOTHO} {k}" for k in range(5)]
+    assert [c["text"] for c in MergedCaptions(catalogue, table).of([CLOTHO])[0]] == [f"{CLOTHO} {k}" for k in range(5)]
     kept = fates(clips, [fact(CLOTHO, 20), fact(WAVCAPS, 600)], [match(CLOTHO, WAVCAPS, 20)], keep_containers=True)
     assert kept[WAVCAPS]["fate"] == "written" and kept[WAVCAPS]["group"] == kept[CLOTHO]["group"]
 
@@ -65,8 +65,9 @@ def test_clips_of_one_interval_become_one_that_has_all_captions_with_their_prove
     pairs = [match(a, b, 9.8) for a, b in combinations((CLOTHO, WAVCAPS, OTHER), 2)]
     found = fates(clips, [fact(c["clip_id"]) for c in clips], pairs)
     assert [found[c]["fate"] for c in (CLOTHO, WAVCAPS, OTHER)] == ["written", "duplicate", "duplicate"]
-    captions = merged_captions(pa.Table.from_pylist(clips, CATALOGUE), pa.Table.from_pylist(list(found.values())))
-    assert [c["source"] for c in captions[CLOTHO]] == [None] * 5 + [WAVCAPS, OTHER]
+    table = pa.Table.from_pylist(list(found.values()))
+    captions = MergedCaptions(pa.Table.from_pylist(clips, CATALOGUE), table).of([CLOTHO])[0]
+    assert [c["source"] for c in captions] == [None] * 5 + [WAVCAPS, OTHER]
 
 
 def test_of_machine_captioned_copies_the_one_with_more_bandwidth_stays():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,12 +13,13 @@ import soundfile as sf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sharding.audio import ERROR_CLASSES, decode_segment
+from sharding.audio import decode_segment
 from sharding.audio.form import AudioForm
-from sharding.probe import PackReader, ProbeSettings, probe_batch
+from sharding.probe import ProbeSettings, probe_batch
 from sharding.schema import CATALOGUE
 from sharding.storage import Storage
 from tests.sharding.corpora import noise
+from tests.sharding.odd_sounds import probed
 
 FORMATS = {
     "pcm16.wav": ("WAV", "PCM_16"),
@@ -36,20 +36,6 @@ FORMATS = {
     "layer3.mp3": ("MP3", "MPEG_LAYER_III"),
 }
 RATE = 44100
-
-
-def probed(folder: Path, settings_: ProbeSettings | None = None) -> tuple[dict[str, dict[str, Any]], PackReader]:
-    """Facts by file name of every file of a folder, and the packs."""
-    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    rows = [dict.fromkeys(CATALOGUE.names) | {"clip_id": f"x/all/{n}", "dataset": "x", "path": n} for n in names]
-    work = Storage(folder.parent / f"{folder.name}.build")
-    table = pa.Table.from_pylist(rows, CATALOGUE)
-    record = probe_batch("000000", table, {"x": str(folder)}, work, settings_ or ProbeSettings())
-    facts = work.read_table("facts/000000.parquet")
-    assert record["clips"] == facts.num_rows == len(names)
-    assert all(row["error"] is None or row["error"] in ERROR_CLASSES for row in facts.to_pylist())
-    found = {row["clip_id"].removeprefix("x/all/"): row for row in facts.to_pylist()}
-    return found, PackReader(work, facts)
 
 
 def write(path: Path, form: tuple[str, str], seconds: float = 2.0) -> np.ndarray:

@@ -67,7 +67,18 @@ def test_any_cut_is_found_and_the_loader_refuses_it(copy: Path, data: st.DataObj
         path.write_bytes(whole)
 
 
-@pytest.mark.parametrize("name", ["fates.parquet", "matches.parquet", "orphans.parquet", "catalogue/mine.parquet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fates.parquet",
+        "matches.parquet",
+        "orphans.parquet",
+        "overview.json",
+        "catalogue/mine.parquet",
+        "plan/mine-test-000000.parquet",
+        "manifest/mine-test-000000.parquet",
+    ],
+)
 def test_damage_of_tables_is_found_by_the_quick_check(copy: Path, name: str) -> None:
     contents = bytearray((copy / name).read_bytes())
     contents[len(contents) // 2] ^= 1

@@ -130,7 +130,7 @@ def run_ranks(
     cases: Mapping[str, Sequence[str]],
     out: Path,
     die_after: int = 0,
-    timeout: float = 240,
+    timeout: float = 600,
 ) -> subprocess.CompletedProcess[str]:
     """Fit every case (overrides of the small recipe) in turn on ``ranks`` processes, into ``out/<case>``."""
     job = json.dumps({"build": str(build), "out": str(out), "cases": cases, "die_after": die_after})

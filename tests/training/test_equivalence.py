@@ -93,18 +93,20 @@ def fast_cases(world: int) -> list[Case]:
 
 
 def all_cases(world: int) -> list[Case]:
-    """Every variant of every head and loss, every cut, plain and cached, frozen parts, and float32."""
-    heads = [settings for module in HEADS.values() for settings in variants(module)]
-    losses = [settings for module in LOSSES.values() for settings in variants(module)]
-    first_losses = [variants(module)[0] for module in LOSSES.values()]
-    pairs = list(dict.fromkeys([*itertools.product(heads, first_losses), *((heads[0], x) for x in losses)]))
-    cases = [
-        Case(head, loss, rows, cached=cached)
-        for (head, loss), rows, cached in itertools.product(pairs, splits(world), (False, True))
-    ]
-    for head, loss in pairs:
-        cases += [Case(head, loss, splits(world)[0], frozen=part) for part in ("audio", "text", "head")]
-        cases.append(Case(head, loss, splits(world)[0], dtype=torch.float32))
+    """Every head with every loss under every cut, plain and cached, with frozen parts and in float32; every variant
+    of every head and loss unevenly cut, and cached with an empty rank.
+    """
+    heads = [variants(module) for module in HEADS.values()]
+    losses = [variants(module) for module in LOSSES.values()]
+    cuts, cases = splits(world), []
+    for head, loss in itertools.product([found[0] for found in heads], [found[0] for found in losses]):
+        cases += [Case(head, loss, cut, cached=cached) for cut in cuts for cached in (False, True)]
+        cases += [Case(head, loss, cuts[0], frozen=part) for part in ("audio", "text", "head")]
+        cases.append(Case(head, loss, cuts[0], dtype=torch.float32))
+    others = [(head, loss[0]) for found in heads for head in found[1:] for loss in losses]
+    others += [(heads[0][0], loss) for found in losses for loss in found[1:]]
+    for head, loss in others:
+        cases += [Case(head, loss, cuts[1 % len(cuts)]), Case(head, loss, cuts[-1], cached=True)]
     return cases
 
 

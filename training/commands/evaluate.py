@@ -11,12 +11,10 @@ import torch
 from sharding.errors import InputError
 from sharding.manifest import Manifest
 from training.commands.fit import only_first_rank
-from training.evaluation.retrieval import PRECISION_AT, RECALL_AT, read_relevance
+from training.evaluation.retrieval import DIRECTIONS, MEASURED, read_relevance
 from training.evaluation.run import encoders_of, evaluate
 from training.export import open_model
-from training.progress import Progress
-
-DIRECTIONS = ("text_to_audio", "audio_to_text", "text_to_audio_multiple")
+from training.progress import StatusLine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="CSV with query,audio_filenames: all relevant clips of a query (DCASE 2025's metadata_eval.csv)",
     )
     parser.add_argument("--batch", type=int, default=32, help="clips that a rank encodes at once")
+    parser.add_argument(
+        "--first",
+        type=int,
+        default=0,
+        help="candidates of each query that a head with attention scores exactly, the nearest by vectors; 0: all",
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -45,10 +49,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     with ranks() as group:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        progress: dict[str, Progress] = {}
+        progress: dict[str, StatusLine] = {}
 
         def tell(what: str, done: int, total: int) -> None:
-            line = progress.setdefault(what, Progress(f"batches of {what}", total, quiet=group.rank != 0))
+            line = progress.setdefault(what, StatusLine(f"batches of {what}", total, quiet=group.rank != 0))
             line.update(done)
 
         result = evaluate(
@@ -62,18 +66,18 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             args.batch,
             relevance,
             tell,
+            args.first,
         )
     return only_first_rank(result, group)
 
 
 def show(result: dict[str, Any]) -> str:
-    names = [f"R@{k}" for k in RECALL_AT] + [f"mAP@{k}" for k in PRECISION_AT]
     lines = [f"{result['split']}: {result['clips']} clips, {result['captions']} captions"]
-    lines.append(f"{'':34}" + "".join(f"{name:>9}" for name in names))
-    for direction in DIRECTIONS:
+    lines.append(f"{'':34}" + "".join(f"{name:>9}" for name in MEASURED))
+    for direction in (*DIRECTIONS, "text_to_audio_multiple"):
         if direction not in result:
             continue
         for prefix, label in (("", ""), ("pessimistic_", ", ties against"), ("chance_", ", by chance")):
-            values = "".join(f"{100 * result[direction][prefix + name]:9.2f}" for name in names)
+            values = "".join(f"{100 * result[direction][prefix + name]:9.2f}" for name in MEASURED)
             lines.append(f"{direction.replace('_', ' ') + label:34}{values}")
     return "\n".join(lines)

@@ -8,7 +8,7 @@ from typing import Any
 
 from sharding.manifest import Manifest
 from training.export import open_model
-from training.search import search
+from training.search import FIRST, search
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,11 +17,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shards", required=True, help="the build: a folder or a URL")
     parser.add_argument("--split", help="dataset/split or dataset; default: every clip of the build")
     parser.add_argument("--top", type=int, default=10, help="how many sounds to show for each query")
+    parser.add_argument(
+        "--first",
+        type=int,
+        default=FIRST,
+        help="clips that a head with attention scores exactly for each query, the nearest by vectors; 0: every clip",
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     retriever = open_model(args.checkpoint)
-    return {"results": search(retriever, Manifest.open(args.shards), args.query, args.split, args.top)}
+    manifest = Manifest.open(args.shards)
+    return {"results": search(retriever, manifest, args.query, args.split, args.top, first=args.first)}
 
 
 def show(result: dict[str, Any]) -> str:

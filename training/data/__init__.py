@@ -22,7 +22,7 @@ from typing import Any
 _HOMES = {
     "AudioInput": "features",
     "AugmentSettings": "settings",
-    "Batch": "batch",
+    "Batch": "prepare",
     "DataSettings": "settings",
     "Draws": "draws",
     "FRONT_ENDS": "spectrogram",

@@ -1,4 +1,4 @@
-"""Batches, and the loader that makes them: the order's samples, read and transformed by worker processes.
+"""The loader: the order's samples, read and transformed by worker processes.
 
 The training process computes the order and sends each worker whole batches to prepare, so a worker's memory
 does not grow with the dataset, and what a batch holds does not depend on which worker prepares it.
@@ -6,69 +6,27 @@ does not grow with the dataset, and what a batch holds does not depend on which 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+import torch.multiprocessing
+from torch.utils.data import DataLoader, Sampler
 
 from sharding.errors import InputError
-from training.data.augment import augment, mixup, mixup_share
+from sharding.storage import Storage
 from training.data.draws import Draws
 from training.data.features import AudioInput, Features, segment_seeds
 from training.data.hashing import below, mix
-from training.data.samples import SampleReader, Wave
+from training.data.prepare import Batch, Packed, Prepare, Request
+from training.data.samples import SampleReader
 from training.data.settings import DataSettings
+from training.data.shared import Slots, keep_memory
 
+_DIED = re.compile(r"DataLoader worker \(pid.*(exited unexpectedly|killed by signal)")
 PARTNER = 0x50415254  # purpose of a hash: whom a sample is mixed with
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A rank's part of a global batch.
-
-    Attributes:
-        features: ``[b, S, F, T]`` float32; S segments of each clip.
-        frames: ``[b, S]`` int64, frames that hold sound; 0: the whole segment is padding.
-        tokens: ``[b, N]`` int64; token_mask: ``[b, N]`` bool.
-        clip, caption, group, kin: ``[b]`` int64 stable ids.
-        seeds: ``[b]`` int64, randomness inside the model.
-        valid: ``[b]`` bool; False: the sample is damaged and must not count in the loss.
-        keys, texts: names and captions, ``b`` of each.
-        failures: what is wrong with the damaged samples, in words.
-    """
-
-    features: Tensor
-    frames: Tensor
-    tokens: Tensor
-    token_mask: Tensor
-    clip: Tensor
-    caption: Tensor
-    group: Tensor
-    kin: Tensor
-    seeds: Tensor
-    valid: Tensor
-    keys: list[str]
-    texts: list[str]
-    failures: list[str]
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def to(self, device: torch.device | str) -> Batch:
-        """The batch with its tensors on a device."""
-        return self._tensors(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def pin_memory(self) -> Batch:
-        """The batch in page-locked memory, from which copies to a GPU run beside computation."""
-        return self._tensors(lambda tensor: tensor.pin_memory())
-
-    def _tensors(self, function: Any) -> Batch:
-        tensors = {each.name: getattr(self, each.name) for each in fields(self)}
-        return replace(self, **{name: function(x) for name, x in tensors.items() if isinstance(x, Tensor)})
 
 
 class AnyOrder(Protocol):
@@ -79,101 +37,6 @@ class AnyOrder(Protocol):
     def batch(self, epoch: int, step: int, rank: int = 0, world: int = 1) -> Draws:
         """A rank's part of a global batch."""
         ...
-
-
-@dataclass(frozen=True)
-class Request:
-    """A batch to prepare: its draws, and for each the draw that may be mixed in."""
-
-    draws: Draws
-    partners: Draws | None
-
-
-@dataclass(frozen=True)
-class Prepare(Dataset[Any]):
-    """Requests to batches; runs in a worker, holds no state, knows no order."""
-
-    reader: SampleReader
-    features: Features
-    settings: DataSettings
-    tokenizer: Any
-
-    def __getitem__(self, request: Request) -> Batch | InputError:
-        try:
-            return self.batch(request)
-        except InputError as error:
-            return error  # an exception would reach the user with a worker's traceback around it
-
-    def batch(self, request: Request) -> Batch:
-        draws, failures, clips = request.draws, [], []
-        valid = torch.ones(len(draws), dtype=torch.bool)
-        for place in range(len(draws)):
-            try:
-                clips.append(self._clip(request, place))
-            except InputError as error:
-                if self.settings.max_failures == 0:
-                    raise
-                failures.append(str(error))
-                valid[place] = False
-                clips.append(self._encode(np.zeros(self.reader.length(draws, place), np.float32), 0))
-        features, frames = self._stack(clips)
-        tokens, token_mask = self._tokens(draws.texts)
-        ids = {
-            name: torch.from_numpy(getattr(draws, name).copy()) for name in ("clip", "caption", "group", "kin", "seeds")
-        }
-        return Batch(
-            features=features,
-            frames=frames,
-            tokens=tokens,
-            token_mask=token_mask,
-            **ids,
-            valid=valid,
-            keys=draws.keys,
-            texts=draws.texts,
-            failures=failures,
-        )
-
-    def _clip(self, request: Request, place: int) -> tuple[Tensor, Tensor]:
-        wave = self.reader.read(request.draws, place)
-        seed = int(request.draws.seeds[place])
-        if self.features.train:
-            wave = augment(wave, self.reader.rate, seed, self.settings.augment)
-            wave = self._mixed(wave, request, place, seed)
-        return self._encode(wave, seed)
-
-    def _mixed(self, wave: Wave, request: Request, place: int, seed: int) -> Wave:
-        share = 0.0 if request.partners is None else mixup_share(seed, self.settings.augment)
-        if request.partners is None or share == 0:
-            return wave
-        return mixup(wave, self.reader.read(request.partners, place), share)
-
-    def _encode(self, wave: Wave, seed: int) -> tuple[Tensor, Tensor]:
-        """Features ``[S, F, T]`` (on a device: segments ``[S, samples]``) and samples of sound ``[S]``."""
-        segments = torch.from_numpy(self.features.audio.cut(wave))
-        lengths = torch.from_numpy(self.features.audio.segment_lengths(len(wave)))
-        if self.settings.spectrogram == "device":
-            return segments, lengths
-        return self.features(segments, lengths, torch.from_numpy(segment_seeds(seed, len(segments)))), lengths
-
-    def _stack(self, clips: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        most = max((len(lengths) for _, lengths in clips), default=1)
-        one = (self.features.audio.segment,) if self.settings.spectrogram == "device" else self.features.shape
-        features = torch.zeros(len(clips), most, *one)
-        lengths = torch.zeros(len(clips), most, dtype=torch.int64)
-        for place, (values, sound) in enumerate(clips):
-            features[place, : len(values)] = values
-            lengths[place, : len(sound)] = sound
-        if self.settings.spectrogram == "device":
-            return features, lengths
-        return features, self.features.frames(lengths)
-
-    def _tokens(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        if not texts:
-            return torch.zeros(0, 1, dtype=torch.int64), torch.zeros(0, 1, dtype=torch.bool)
-        out = self.tokenizer(
-            texts, padding=True, truncation=True, max_length=self.settings.max_tokens, return_tensors="pt"
-        )
-        return out["input_ids"], out["attention_mask"].bool()
 
 
 class Loader:
@@ -212,56 +75,85 @@ class Loader:
         self.device = torch.device(device)
         self.failures: list[str] = []
         self._features = Features(audio, settings.masking, train)
-        reader = SampleReader(manifest.storage, audio.rate, audio.max_s, settings.checksum)
+        storage = manifest.storage
+        if isinstance(storage, Storage):  # afresh: connections that this process may have open survive no fork
+            storage = Storage(storage.url)
+        reader = SampleReader(storage, audio.rate, audio.max_s, settings.checksum)
         self._prepare = Prepare(reader, self._features, settings, tokenizer)
         self._workers = settings.workers if workers is None else workers
-        self._requests = _Requests(self)
+        mixed = train and settings.augment.mixup > 0
+        self._requests = _Requests(order, rank, world, mixed)
         self._processes: DataLoader[Any] | None = None
+        self._epochs = 0  # iterators handed out
 
     def epoch(self, epoch: int, step: int = 0, stop: int | None = None) -> Iterator[Batch]:
-        """The rank's batches of steps ``step`` to ``stop`` (or the end); every rank gets equally many."""
+        """The rank's batches of steps ``step`` to ``stop`` (or the end); every rank gets equally many.
+
+        A loader is in one epoch at a time: the next call ends the iterator before it.
+
+        Raises:
+            InputError: a sample is damaged (beyond ``max_failures``), a worker died, or an iterator that was
+                ended is asked for more.
+        """
         last = self.order.steps_per_epoch
-        self._requests.epoch, self._requests.steps = (
-            epoch,
-            range(step, last if stop is None else min(stop, last)),
-        )
-        for batch in self._prepared():
-            if isinstance(batch, InputError):
-                raise batch
+        self._epochs += 1
+        return self._batches(self._epochs, epoch, range(step, last if stop is None else min(stop, last)))
+
+    def _batches(self, turn: int, epoch: int, steps: range) -> Iterator[Batch]:
+        self._still(turn)
+        self._requests.epoch, self._requests.steps = epoch, steps
+        for prepared in self._prepared():
+            if isinstance(prepared, InputError):
+                raise prepared
+            batch = prepared.unpack() if isinstance(prepared, Packed) else prepared
+            del prepared  # else it would hold the batch's memory while the next one is made
             self._count(batch)
             yield self._on_device(batch)
+            del batch
+            self._still(turn)
 
-    def request(self, epoch: int, step: int) -> Request:
-        """What a worker is asked to prepare for a step."""
-        draws = self.order.batch(epoch, step, self.rank, self.world)
-        if not (self.train and self.settings.augment.mixup):
-            return Request(draws, None)
-        whole = self.order.batch(epoch, step)
-        return Request(draws, whole.take(below(mix(PARTNER, draws.seeds), len(whole))))
+    def _still(self, turn: int) -> None:
+        if turn != self._epochs:
+            raise InputError(
+                "this epoch was ended by a later call of Loader.epoch",
+                remedy="finish one before the next, or make a second Loader",
+            )
 
     def _prepared(self) -> Iterator[Any]:
         if self._workers == 0:
             yield from (self._prepare[request] for request in self._requests)
             return
         if self._processes is None:
-            self._processes = DataLoader(
-                self._prepare,
-                batch_size=None,
-                sampler=self._requests,
-                num_workers=self._workers,
-                prefetch_factor=self.settings.readahead,
-                persistent_workers=True,
-                pin_memory=self.device.type == "cuda",
-            )
+            self._processes = self._start()
         try:
             yield from self._processes
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            # An exception inside a worker is a RuntimeError too, where torch cannot make one like it here.
+            if not _DIED.search(str(error)):
                 raise
+            self._processes = None
             raise InputError(
                 f"a loader worker died: {str(error).splitlines()[0]}",
                 remedy="mostly memory: lower data.workers, data.readahead or the batch size",
             ) from error
+
+    def _start(self) -> DataLoader[Any]:
+        """The workers, forked when the first epoch begins."""
+        slots = None
+        if torch.multiprocessing.get_start_method() == "fork":
+            # One batch in each place of the readahead, the one in use, and one that was just used.
+            slots = Slots(self._workers * self.settings.readahead + 2, self._requests.largest(self._prepare))
+        self._requests.slots = slots
+        return DataLoader(
+            replace(self._prepare, slots=slots),
+            batch_size=None,
+            sampler=self._requests,
+            num_workers=self._workers,
+            prefetch_factor=self.settings.readahead,
+            persistent_workers=True,
+            pin_memory=self.device.type == "cuda",
+            worker_init_fn=keep_memory,
+        )
 
     def _count(self, batch: Batch) -> None:
         self.failures += batch.failures
@@ -279,11 +171,9 @@ class Loader:
         lengths = batch.frames.flatten()
         real = lengths > 0
         segments = batch.features.shape[1]
-        seeds = np.stack(
-            [segment_seeds(seed, segments) for seed in batch.seeds.cpu().numpy()] or [np.zeros(0, np.int64)]
-        )
+        seeds = segment_seeds(batch.seeds.cpu().numpy(), segments)
         features = torch.zeros(len(lengths), *self._features.shape, device=self.device)
-        chosen = torch.from_numpy(seeds.ravel()).to(self.device)[real]
+        chosen = torch.from_numpy(seeds).flatten().to(self.device)[real]
         if len(chosen):
             features[real] = self._features(batch.features.flatten(0, 1)[real], lengths[real], chosen)
         return replace(
@@ -296,9 +186,29 @@ class Loader:
 class _Requests(Sampler[Request]):
     """Requests of one epoch from a step on; computed in the training process as the workers ask for more."""
 
-    def __init__(self, loader: Loader) -> None:
-        self.loader, self.epoch, self.steps = loader, 0, range(0)
+    def __init__(self, order: AnyOrder, rank: int, world: int, mixed: bool) -> None:
+        self.order, self.rank, self.world, self.mixed = order, rank, world, mixed
+        self.epoch, self.steps = 0, range(0)
+        self.slots: Slots | None = None
 
     def __iter__(self) -> Iterator[Request]:
+        if self.slots is not None:
+            self.slots.recall()  # torch has waited for the workers to finish what an earlier epoch asked for
         for step in self.steps:
-            yield self.loader.request(self.epoch, step)
+            slot = None if self.slots is None else self.slots.promise()
+            yield replace(self.request(step), slot=slot)
+
+    def request(self, step: int) -> Request:
+        """What a worker is asked to prepare for a step."""
+        draws = self.order.batch(self.epoch, step, self.rank, self.world)
+        if not self.mixed:
+            return Request(draws, None)
+        whole = self.order.batch(self.epoch, step)
+        return Request(draws, whole.take(below(mix(PARTNER, draws.seeds), len(whole))))
+
+    def largest(self, prepare: Prepare) -> int:
+        """Numbers in the features of the largest batch that is expected."""
+        if not self.steps:
+            return 0
+        clips = len(self.order.batch(self.epoch, self.steps[0], self.rank, self.world)) + 1  # parts differ by one
+        return clips * prepare.floats_a_clip()

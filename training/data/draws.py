@@ -83,6 +83,29 @@ class Draws:
         return Draws(**taken)
 
 
+class Records:
+    """Manifest rows by number, as dicts of ``COLUMNS``.
+
+    A manifest has a chunk for each shard, and Arrow's ``take`` visits every chunk: here the time of a look-up
+    does not grow with the dataset, and no column is copied.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self._chunks = table.select(COLUMNS).to_batches()
+        self._ends = np.cumsum([len(chunk) for chunk in self._chunks], dtype=np.int64)
+
+    def take(self, rows: Int64) -> list[dict[str, Any]]:
+        """The rows of those numbers, in that order."""
+        if not len(rows):
+            return []
+        chunks = np.searchsorted(self._ends, rows, side="right").tolist()
+        slices = [
+            self._chunks[chunk].slice(int(row) - int(self._ends[chunk]) + len(self._chunks[chunk]), 1)
+            for chunk, row in zip(chunks, rows, strict=True)
+        ]
+        return list(pa.Table.from_batches(slices).combine_chunks().to_pylist())
+
+
 @dataclass(frozen=True)
 class Choice:
     """A clip to draw: the manifest rows of its windows, the pass over its pool, and its mixture item."""
@@ -104,7 +127,7 @@ class _Chances:
 
 
 def make_draws(
-    table: pa.Table,
+    manifest: Records,
     choices: Sequence[Choice],
     settings: DataSettings,
     seed: int,
@@ -114,11 +137,11 @@ def make_draws(
     """Choose caption, window and crop of each clip.
 
     Args:
-        table: manifest rows, at least ``COLUMNS``.
+        manifest: its rows.
         fixed: the first caption, the first window, and the crop from the start: for evaluation.
     """
     rows = np.concatenate([choice.rows for choice in choices]) if choices else np.zeros(0, np.int64)
-    records = table.take(pa.array(rows)).to_pylist()
+    records = manifest.take(rows)
     ends = np.cumsum([len(choice.rows) for choice in choices], dtype=np.int64)
     windows = [records[end - len(choice.rows) : end] for choice, end in zip(choices, ends, strict=True)]
     clips = np.array([stable_id(each[0]["clip_id"]) for each in windows], dtype=np.int64)
@@ -172,7 +195,7 @@ def _draw(
         "duration_s": duration,
         "caption": stable_id(text),
         "group": stable_id(row["group"] or row["clip_id"]),
-        "kin": stable_id(row["kin"] or row["clip_id"]),
+        "kin": stable_id(row["kin"] or row["group"] or row["clip_id"]),
     }
 
 

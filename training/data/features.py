@@ -88,10 +88,10 @@ class Features:
     masking: MaskingSettings
     train: bool
 
-    def __call__(self, segments: Tensor, lengths: Tensor, seeds: Tensor) -> Tensor:
-        """``segments [n, samples]`` with ``lengths [n]`` of sound and ``seeds [n]`` to ``[n, F, T]``."""
+    def __call__(self, segments: Tensor, lengths: Tensor, seeds: Tensor, out: Tensor | None = None) -> Tensor:
+        """``segments [n, samples]`` with ``lengths [n]`` of sound and ``seeds [n]`` to ``[n, F, T]`` (``out``)."""
         front_end = find_front_end(self.audio.front_end)
-        features = front_end(segments, lengths, seeds, self.train)
+        features = front_end(segments, lengths, seeds, self.train, out)
         masking = Masking(self.masking)
         if not (self.train and masking.active):
             return features
@@ -111,6 +111,6 @@ class Features:
         return front_end.bins, int(front_end.frames(self.audio.segment))
 
 
-def segment_seeds(seed: int | np.integer, segments: int) -> Int64:
-    """Randomness of each segment of a sample, ``[segments]``."""
-    return signed(mix(SEGMENT, int(seed), np.arange(segments)))
+def segment_seeds(seeds: int | np.integer | Int64, segments: int) -> Int64:
+    """Randomness of each segment of a sample, ``[segments]``; of samples ``[n]``: ``[n, segments]``."""
+    return signed(mix(SEGMENT, np.asarray(seeds, dtype=np.int64)[..., None], np.arange(segments)))

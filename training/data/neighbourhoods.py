@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +19,20 @@ from training.data.settings import ShuffleSettings
 Int64 = NDArray[np.int64]
 Arrange = Callable[[Int64, int, tuple[int, ...]], Int64]
 
-SPLIT = 0x53504C49  # purpose of a hash: the planes that part neighbourhoods
+SPLIT, SKETCH = 0x53504C49, 0x534B4554  # purposes of hashes: the planes that part neighbourhoods; the axes
+AXES = 64  # of the sketch that stands for an embedding
+PORTION = 1 << 14  # embeddings that are sketched at once
 
 
-def arrange(table: pa.Table, settings: ShuffleSettings) -> Arrange:
+def arrange(table: pa.Table, used: Sequence[Int64], settings: ShuffleSettings) -> Arrange:
     """A function that puts draws that belong together side by side.
 
     It gets manifest rows in shuffled order ``[n]``, the batch size, and integers that name the place, and
     returns which draw stands at each place ``[n]``.
+
+    Args:
+        table: MANIFEST rows.
+        used: rows that can be drawn; only these need neighbours.
     """
     if settings.batches == "dataset":
         return _by(encode(table["dataset"]))
@@ -35,7 +41,7 @@ def arrange(table: pa.Table, settings: ShuffleSettings) -> Arrange:
         return _by(np.round(durations * 4).astype(np.int64))  # quarters of a second
     if settings.batches == "neighbours":
         assert settings.neighbours is not None  # the settings refuse this
-        return _by_neighbourhood(table, Path(settings.neighbours))
+        return _by_neighbourhood(table, np.concatenate(used), Path(settings.neighbours))
     return lambda rows, batch, name: np.arange(len(rows))
 
 
@@ -43,31 +49,47 @@ def _by(labels: Int64) -> Arrange:
     return lambda rows, batch, name: np.argsort(labels[rows], kind="stable")
 
 
-def _by_neighbourhood(table: pa.Table, file: Path) -> Arrange:
-    """Draws halved by random planes through their median until a part fits a batch.
-
-    Embeddings are rounded to small integers first, so that every machine finds the same order.
-    """
+def _by_neighbourhood(table: pa.Table, used: Int64, file: Path) -> Arrange:
+    """Draws halved by random planes through their median until a part fits a batch."""
     if not file.is_file():
         raise InputError("the file of neighbours is missing", file=file, remedy="export a model's clip embeddings")
     known = pq.read_table(file, columns=["clip_id", "embedding"])
-    vectors = np.array(known["embedding"].to_pylist(), dtype=np.float64)
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    small = np.round(127 * vectors / np.maximum(norms, 1e-12)).astype(np.int8)
     places = pc.index_in(table["clip_id"], value_set=known["clip_id"].combine_chunks())
-    if places.null_count:
-        missing = table["clip_id"].filter(pc.is_null(places))[0].as_py()
-        raise InputError("a clip has no embedding", file=file, value=missing, remedy="embed every clip of the shards")
-    of = np.asarray(places.to_numpy(), dtype=np.int64)
-    return lambda rows, batch, name: _halve(small[of[rows]], np.arange(len(rows)), batch, name)
+    of = np.asarray(pc.fill_null(places, -1).to_numpy(), dtype=np.int64)
+    missing = used[of[used] < 0]
+    if len(missing):
+        clip = table["clip_id"][int(missing[0])].as_py()
+        raise InputError("a clip has no embedding", file=file, value=clip, remedy="embed every clip of the mixture")
+    sketches = _sketch(known["embedding"], file)
+    return lambda rows, batch, name: _halve(sketches[of[rows]], np.arange(len(rows)), batch, name)
 
 
-def _halve(vectors: NDArray[np.int8], members: Int64, batch: int, name: tuple[int, ...]) -> Int64:
+def _sketch(embeddings: pa.ChunkedArray, file: Path) -> NDArray[np.float64]:
+    """``[n, AXES]``: embeddings of length one, rounded to 8 bits, along axes of random signs (Achlioptas 2003).
+
+    All numbers are integers that float64 holds exactly, so that every machine finds the same order.
+    """
+    widths = pc.unique(pc.list_value_length(embeddings))
+    if len(widths) != 1 or not widths[0].as_py():
+        raise InputError("embeddings must all have the same width", file=file, value=widths.to_pylist()[:5])
+    width = widths[0].as_py()
+    axes = np.where(mix(SKETCH, np.arange(width)[:, None], np.arange(AXES)) >> np.uint64(63), 1.0, -1.0)
+    out = np.empty((len(embeddings), AXES))
+    for start in range(0, len(embeddings), PORTION):
+        flat = embeddings.slice(start, PORTION).combine_chunks().flatten()
+        vectors = np.asarray(flat.to_numpy(zero_copy_only=False), dtype=np.float64).reshape(-1, width)
+        if not np.isfinite(vectors).all():
+            raise InputError("embeddings must be finite", file=file, value=f"among rows {start} to {start + PORTION}")
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        out[start : start + PORTION] = np.round(127 * vectors / np.maximum(norms, 1e-12)) @ axes
+    return out
+
+
+def _halve(vectors: NDArray[np.float64], members: Int64, batch: int, name: tuple[int, ...]) -> Int64:
     if len(members) <= batch:
         return members
     plane = signed(mix(SPLIT, *name, np.arange(vectors.shape[1]))) >> np.int64(56)  # in [-128, 127]
-    sides = vectors[members].astype(np.int64) @ plane
-    order = members[np.argsort(sides, kind="stable")]
+    order = members[np.argsort(vectors[members] @ plane.astype(np.float64), kind="stable")]
     # Parts are whole batches, so that no batch spans two neighbourhoods.
     half = max(1, -(-len(members) // batch) // 2) * batch
     left = _halve(vectors, order[:half], batch, (*name, 0))

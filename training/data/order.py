@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sharding.errors import InputError
 from sharding.schema import stable_id
-from training.data.draws import COLUMNS, Choice, Draws, make_draws
+from training.data.draws import Choice, Draws, Records, make_draws
 from training.data.hashing import permutation
 from training.data.kinship import clashes, separate
 from training.data.mixture import Spans, build_pools, draws_per_item, encode, epoch_spans
@@ -54,11 +54,11 @@ class Order:
 
     def __init__(self, table: pa.Table, settings: DataSettings, seed: int = 0) -> None:
         self.settings, self.seed = settings, seed
-        self.table = table.select(COLUMNS)
+        self._records = Records(table)
         self._pools = build_pools(table, settings.train)
         self._counts = draws_per_item(self._pools, settings)
-        self._kin = encode(pc.coalesce(table["kin"], table["clip_id"]))
-        self._arrange = arrange(table, settings.shuffle)
+        self._kin = encode(pc.coalesce(table["kin"], table["group"], table["clip_id"]))
+        self._arrange = arrange(table, [pool.rows for pool in self._pools], settings.shuffle)
         self.draws_per_epoch = int(self._counts.sum())
         size = settings.batch_size
         self.steps_per_epoch = (
@@ -125,10 +125,10 @@ class Order:
         window = _Window(begin, spans.item[of], spans.turn[of], clip)
         window = _reorder(window, permutation(len(of), WINDOW, self.seed, epoch, number))
         size = self.settings.batch_size
-        window = _reorder(window, self._arrange(self._first_rows(window), size, (self.seed, epoch, number)))
-        window = _reorder(window, separate(self._kin[self._first_rows(window)], size))
         if self.settings.shuffle.batches == "mixed":
-            return window
+            return _reorder(window, separate(self._kin[self._first_rows(window)], size))
+        window = _reorder(window, self._arrange(self._first_rows(window), size, (self.seed, epoch, number)))
+        window = _reorder(window, separate(self._kin[self._first_rows(window)], size, like=True))
         # Like batches stood side by side while kin were separated; now they spread over the window.
         whole = len(of) // size
         batches = permutation(whole, WINDOW, self.seed, epoch, number, 1)
@@ -150,7 +150,7 @@ class Order:
             pool = self._pools[item]
             rows = pool.rows[pool.starts[clip] : pool.starts[clip + 1]]
             choices.append(Choice(rows, int(window.turn[place]), items[item]))
-        return make_draws(self.table, choices, self.settings, self.seed, epoch)
+        return make_draws(self._records, choices, self.settings, self.seed, epoch)
 
 
 class SequentialOrder:
@@ -170,7 +170,7 @@ class SequentialOrder:
     ) -> None:
         self.item = MixtureItem(split, captions=tuple(kinds))
         self.settings, self.batch_size = settings, batch_size
-        self.table = table.select(COLUMNS)
+        self._records = Records(table)
         self._pool = build_pools(table, [self.item])[0]
         self.draws_per_epoch = len(self._pool)
         self.steps_per_epoch = -(-len(self._pool) // batch_size)
@@ -182,7 +182,7 @@ class SequentialOrder:
         start, stop = begin + (end - begin) * rank // world, begin + (end - begin) * (rank + 1) // world
         firsts = self._pool.rows[self._pool.starts[start:stop]]
         choices = [Choice(firsts[[place]], 0, self.item) for place in range(stop - start)]
-        return make_draws(self.table, choices, self.settings, 0, 0, fixed=True)
+        return make_draws(self._records, choices, self.settings, 0, 0, fixed=True)
 
     def kin_met(self, epoch: int, step: int) -> int:
         """Nothing is compared across an evaluation batch."""

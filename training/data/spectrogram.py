@@ -46,7 +46,7 @@ class FrontEnd(ABC):
         return samples // self.hop
 
     @torch.no_grad()
-    def __call__(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool) -> Tensor:
+    def __call__(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool, out: Tensor | None = None) -> Tensor:
         """Features of waves of one padded length.
 
         Args:
@@ -54,13 +54,15 @@ class FrontEnd(ABC):
             lengths: ``[n]`` int64, samples that are sound.
             seeds: ``[n]`` int64, for what training draws here (PaSST: the edges of the filters).
             train: whether to draw.
+            out: filled and returned, where given.
 
         Returns:
             ``[n, F, T]`` float32 on the waves' device.
         """
+        if out is None:
+            out = waves.new_empty(len(waves), self.bins, int(self.frames(waves.shape[1])))
         if waves.device.type != "cpu":
-            return self._transform(waves, lengths, seeds, train)
-        out = torch.empty(len(waves), self.bins, int(self.frames(waves.shape[1])))
+            return out.copy_(self._transform(waves, lengths, seeds, train))
         for place in range(len(waves)):
             one = slice(place, place + 1)
             out[one] = self._transform(waves[one], lengths[one], seeds[one], train)
@@ -95,6 +97,18 @@ class Passt(FrontEnd):
             low, high = below(mix(JITTER, numbers, 0), 10), 16000 - below(mix(JITTER, numbers, 1), 2000)
         banks = [kaldi_bank(128, 1024, self.rate, float(a), float(b)) for a, b in zip(low, high, strict=True)]
         return _filter(power, banks).add_(1e-5).log_().add_(4.5).div_(5)
+
+
+class PasstHop160(Passt):
+    """The mel of PaSST's variant ``stfthop160``: 200 frames a second."""
+
+    hop = 160
+
+
+class PasstHop100(Passt):
+    """The mel of PaSST's variant ``stfthop100``: 320 frames a second."""
+
+    hop = 100
 
 
 class Clap(FrontEnd):
@@ -137,9 +151,15 @@ class Whisper(FrontEnd):
 
     def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool) -> Tensor:
         power = _power(waves, 400, self.hop, 400)[..., :-1]
-        bank = slaney_bank(80, 400, self.rate, 0.0, 8000.0)
+        bank = slaney_bank(self.bins, 400, self.rate, 0.0, 8000.0)
         logs = _filter(power, [bank] * len(waves)).clamp_(min=1e-10).log10_()
         return torch.maximum(logs, logs.amax((1, 2), keepdim=True) - 8).add_(4).div_(4)
+
+
+class Whisper128(Whisper):
+    """The log-mel of Whisper large-v3: 128 filters instead of 80."""
+
+    bins = 128
 
 
 class Ast(FrontEnd):
@@ -193,11 +213,26 @@ class Waveform(FrontEnd):
         return (centred / (variance + 1e-7).sqrt())[:, None]
 
 
+class Samples(FrontEnd):
+    """The samples as they are decoded, for a loop with a front end of its own; any rate."""
+
+    rate, bins, hop = 32000, 1, 1
+    floor = 0.0
+    published_fill = 0.0
+
+    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool) -> Tensor:
+        return waves[:, None]
+
+
 FRONT_ENDS: Mapping[str, FrontEnd] = {
+    "samples": Samples(),
     "passt": Passt(),
+    "passt-hop160": PasstHop160(),
+    "passt-hop100": PasstHop100(),
     "ast": Ast(),
     "clap": Clap(),
     "whisper": Whisper(),
+    "whisper-128": Whisper128(),
     "waveform": Waveform(),
 }
 

@@ -1,8 +1,9 @@
 """A plain webdataset pipeline over the same shards, for those who want no index.
 
 The same crops, captions, spectrograms and masks for the same sample, seed and epoch; the order is approximate
-(shards permuted, then a shuffle buffer), depends on ranks and workers, and cannot be resumed.  The exact
-order is ``training.data.Loader``.
+(shards permuted, then a shuffle buffer), depends on ranks and workers, and cannot be resumed.  It draws
+every window of a long clip, knows no weights, repeats or kin, and ranks may get unequal numbers of batches.
+The exact order is ``training.data.Loader``.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ import webdataset
 
 from sharding.errors import InputError
 from sharding.schema import MANIFEST
-from training.data.batch import Batch, Prepare, Request
-from training.data.draws import COLUMNS, Choice, make_draws
+from training.data.draws import COLUMNS, Choice, Records, make_draws
 from training.data.features import AudioInput, Features
 from training.data.hashing import permutation
+from training.data.prepare import Batch, Prepare, Request
 from training.data.samples import SampleReader
 from training.data.settings import DataSettings, MixtureItem
 
@@ -88,7 +89,7 @@ class _Batches:
         waiting: list[tuple[dict[str, Any], bytes]] = []
         for sample in samples:
             row = _row(sample)
-            if any(item.split in (row[0]["dataset"], row[0]["part"]) for item in self.prepare.settings.train):
+            if self._items(row[0]):
                 waiting.append(row)
             if len(waiting) == self.prepare.settings.batch_size:
                 yield self._batch(waiting)
@@ -99,19 +100,22 @@ class _Batches:
     def _batch(self, samples: Sequence[tuple[dict[str, Any], bytes]]) -> Batch:
         rows = [{name: row[name] for name in COLUMNS} for row, _ in samples]
         settings = self.prepare.settings
-        items = [self._item(row) for row, _ in samples]
+        items = [self._items(row)[0] for row, _ in samples]
         choices = [Choice(np.array([place]), self.epoch, item) for place, item in enumerate(items)]
         table = pa.Table.from_pylist(rows, schema=_SCHEMA)
-        draws = make_draws(table, choices, settings, self.seed, self.epoch, not self.prepare.features.train)
+        draws = make_draws(Records(table), choices, settings, self.seed, self.epoch, not self.prepare.features.train)
         partners = None
         if self.prepare.features.train and settings.augment.mixup:
             partners = draws.take(np.roll(np.arange(len(draws)), 1))
         members = _Members({row["shard"]: data for row, data in samples})
         reader = replace(self.prepare.reader, storage=members)
-        return replace(self.prepare, reader=reader).batch(Request(draws, partners))
+        return replace(self.prepare, reader=reader).packed(Request(draws, partners)).unpack()
 
-    def _item(self, row: Mapping[str, Any]) -> MixtureItem:
-        return next(item for item in self.prepare.settings.train if item.split in (row["dataset"], row["part"]))
+    def _items(self, row: Mapping[str, Any]) -> list[MixtureItem]:
+        """The items of the mixture that can draw a sample; the first one chooses its caption."""
+        kinds = {caption["kind"] for caption in row["captions"]}
+        mine = (row["dataset"], row["part"])
+        return [item for item in self.prepare.settings.train if item.split in mine and kinds & set(item.captions)]
 
 
 def _row(sample: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:

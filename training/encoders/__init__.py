@@ -1,14 +1,15 @@
 """What an encoder is, and the encoders that a recipe can name.
 
 An audio encoder turns segments of features into one vector a segment and one a patch; a text encoder
-turns tokens into one vector a token.  Input rate, front end and longest input belong to the encoder, not
-to the user.  A new encoder is one file with a settings dataclass and a ``build`` function, and one line
-below.
+turns tokens into one vector a token and one a caption.  Input rate, front end, longest input and pooling belong
+to the encoder, not to the user.  A new encoder is one file with a settings dataclass and a ``build`` function, and
+one line below; an encoder outside of Earshot is one file that the recipe names (see `training.encoders.outside`).
 """
 
 from __future__ import annotations
 
 import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from sharding.errors import InputError
+from training.encoders.outside import OutsideModule, is_outside
+from training.encoders.pooling import Pooling, pool
 
 
 @dataclass(frozen=True)
@@ -37,20 +40,27 @@ class EncodedAudio:
 
 @dataclass(frozen=True)
 class EncodedText:
-    """A batch of captions: ``tokens [b, N, d]`` and ``token_mask [b, N]``, True at real tokens."""
+    """A batch of captions as the heads see it.
+
+    Attributes:
+        tokens: ``[b, N, d]``, one vector a token.
+        token_mask: ``[b, N]`` bool, True at real tokens.
+        pooled: ``[b, d]``, one vector a caption as the encoder was trained to give it; None: the first token's.
+    """
 
     tokens: Tensor
     token_mask: Tensor
+    pooled: Tensor | None = None
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """What both kinds of encoder have in common: a width, and blocks that can be frozen."""
 
     dim: int
 
+    @abstractmethod
     def blocks(self) -> list[nn.Module]:
         """The transformer blocks, lowest first."""
-        raise NotImplementedError(f"{type(self).__name__}.blocks")
 
     def top(self) -> list[nn.Module]:
         """Modules above the last block, e.g. the final norm: never frozen by depth."""
@@ -96,6 +106,7 @@ class AudioEncoder(Encoder):
     hop_s: float
     max_s: float
 
+    @abstractmethod
     def forward(self, features: Tensor, frames: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Encode segments.
 
@@ -107,7 +118,6 @@ class AudioEncoder(Encoder):
         Returns:
             pooled ``[n, d]``, patch tokens ``[n, P, d]`` and their mask ``[n, P]`` (True: sound).
         """
-        raise NotImplementedError(f"{type(self).__name__}.forward")
 
 
 class TextEncoder(Encoder):
@@ -115,16 +125,23 @@ class TextEncoder(Encoder):
 
     Attributes:
         tokenizer: a transformers tokenizer.
-        max_tokens: longer captions are cut.
+        pooling: how the encoder was trained to make one vector of a caption.
+        max_tokens: the longest caption that the encoder can read; None: any.
         dim: width of the vectors.
     """
 
     tokenizer: Any
-    max_tokens: int
+    max_tokens: int | None
+    pooling: Pooling = "first"
 
+    @abstractmethod
     def forward(self, tokens: Tensor, token_mask: Tensor) -> Tensor:
         """``tokens [b, N]`` int64 and ``token_mask [b, N]`` bool to ``[b, N, d]``."""
-        raise NotImplementedError(f"{type(self).__name__}.forward")
+
+    def encode(self, tokens: Tensor, token_mask: Tensor) -> EncodedText:
+        """Everything that heads may ask of captions: ``tokens [b, N]`` and ``token_mask [b, N]`` encoded."""
+        vectors = self(tokens, token_mask)
+        return EncodedText(vectors, token_mask, pool(self.pooling, vectors, token_mask))
 
 
 # A module has `Settings` (a frozen dataclass whose first field is `encoder`) and `build`:
@@ -149,7 +166,13 @@ TEXT_ENCODERS: dict[str, str] = {
 
 
 def encoder_module(registry: Mapping[str, str], name: str) -> Any:
-    """The module of a registered encoder; an unknown name is an ``InputError`` that lists the known ones."""
+    """The module of a registered encoder, or what stands for it where ``name`` is ``FILE.py:CLASS``.
+
+    An unknown name is an ``InputError`` that lists the known ones.
+    """
+    if is_outside(name):
+        return OutsideModule(name, AudioEncoder if registry is AUDIO_ENCODERS else TextEncoder)
     if name not in registry:
-        raise InputError("unknown encoder", value=name, remedy="one of " + ", ".join(sorted(registry)))
+        remedy = "one of " + ", ".join(sorted(registry)) + ", or FILE.py:CLASS for your own"
+        raise InputError("unknown encoder", value=name, remedy=remedy)
     return importlib.import_module(registry[name])

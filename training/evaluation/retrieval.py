@@ -29,8 +29,10 @@ from sharding.errors import InputError
 Ints = npt.NDArray[np.int64]
 Ties = Literal["stable", "pessimistic", "optimistic"]
 
+DIRECTIONS = ("text_to_audio", "audio_to_text")
 RECALL_AT = (1, 5, 10)
 PRECISION_AT = (10, 16)
+MEASURED = (*(f"R@{k}" for k in RECALL_AT), *(f"mAP@{k}" for k in PRECISION_AT))
 
 
 @dataclass(frozen=True)

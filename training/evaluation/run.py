@@ -24,7 +24,7 @@ from training.data.settings import DataSettings
 from training.distributed import Group
 from training.evaluation.retrieval import Ranks, metrics, rank_relevant, relevance_matrix
 from training.heads.base import Head
-from training.losses.tiled import score_all
+from training.heads.two_stage import two_stage_scores
 from training.model import RetrievalModel
 
 Side = tuple[Tensor, ...]
@@ -111,6 +111,7 @@ def evaluate(
     batch_size: int = 32,
     relevance: dict[str, list[str]] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    first: int = 0,
 ) -> dict[str, Any]:
     """Text-to-audio and audio-to-text retrieval among all clips of a split; the same on every rank.
 
@@ -125,6 +126,7 @@ def evaluate(
         batch_size: clips, or captions, that a rank encodes at once.
         relevance: query to file names of all relevant clips, for ``text_to_audio_multiple``.
         progress: called with what is being done, how much of it is done, and how much there is.
+        first: candidates of each query that a head with attention scores exactly, the nearest by vectors; 0: all.
 
     Returns:
         ``{"split", "clips", "captions", "text_to_audio": metrics, "audio_to_text": metrics}``.
@@ -135,7 +137,9 @@ def evaluate(
     texts = encode_texts(encoders, found.captions, tokenizer, settings, group, batch_size)
     clips = np.arange(len(found.clips))
     result: dict[str, Any] = {"split": split, "clips": len(found.clips), "captions": len(found.captions)}
-    by_clip = _rank_shared(encoders.head, texts, sounds, found.owner[:, None] == clips[None, :], found.clips, group)
+    by_clip = _rank_shared(
+        encoders.head, texts, sounds, found.owner[:, None] == clips[None, :], found.clips, group, first
+    )
     result["text_to_audio"] = metrics(by_clip)
     caption_ids = [f"{found.clips[owner]}#{number:09d}" for number, owner in enumerate(found.owner)]
     by_caption = _rank_shared(
@@ -145,6 +149,7 @@ def evaluate(
         clips[:, None] == found.owner[None, :],
         caption_ids,
         group,
+        first,
         by_text=False,
     )
     result["audio_to_text"] = metrics(by_caption)
@@ -155,7 +160,7 @@ def evaluate(
         items = {f"{clip.removeprefix(split + '/')}.wav": number for number, clip in enumerate(found.clips)}
         matrix = relevance_matrix(queries, relevance, items)
         result["text_to_audio_multiple"] = metrics(
-            _rank_shared(encoders.head, asked, sounds, matrix, found.clips, group)
+            _rank_shared(encoders.head, asked, sounds, matrix, found.clips, group, first)
         )
         result["queries"] = len(queries)
     return result
@@ -220,6 +225,7 @@ def _rank_shared(
     relevant: np.ndarray[Any, np.dtype[np.bool_]],
     ids: Sequence[str],
     group: Group,
+    first: int,
     by_text: bool = True,
 ) -> Ranks:
     """Ranks of the relevant items of all queries; each rank of the group scores its share of the queries."""
@@ -231,7 +237,9 @@ def _rank_shared(
     for start in range(begin, end, ROWS):
         some = slice(start, min(start + ROWS, end))
         queries = tuple(tensor[some] for tensor in (texts if by_text else sounds))
-        scores = score_all(head, queries, sounds) if by_text else score_all(head, texts, queries).t()
+        pair = (queries, sounds) if by_text else (texts, queries)
+        scores = two_stage_scores(head, *pair, first, by_text)
+        scores = scores if by_text else scores.t()
         parts.append(rank_relevant(scores.float().numpy(), relevant[some], order))
     shares = group.gather_objects(parts, "ranks of relevant items")
     return Ranks.concatenate([part for share in shares for part in share])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,16 @@ Side = tuple[Tensor, ...]
 def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
     """No autocast: for products whose rounding to bfloat16 would show in scores divided by tau."""
     return torch.autocast(tensor.device.type, enabled=False)
+
+
+class Scorer(Protocol):
+    """What a loss over tiles needs of a head."""
+
+    def pair_scores(self, text: Side, audio: Side, shared: Side) -> Tensor:
+        """See `Head.pair_scores`."""
+
+    def pair_elements(self, text: Side, audio: Side) -> int:
+        """See `Head.pair_elements`."""
 
 
 class Head(nn.Module, ABC):
@@ -48,6 +59,10 @@ class Head(nn.Module, ABC):
             vectors, mask = audio.tokens, audio.token_mask
         return vectors.masked_fill(~mask[..., None], 0), mask
 
+    def words(self, text: EncodedText) -> tuple[Tensor, Tensor]:
+        """The tokens of each caption, ``[b, N, d]`` with zeros on padding, and their mask."""
+        return text.tokens.masked_fill(~text.token_mask[..., None], 0), text.token_mask
+
     def shared(self) -> Side:
         """What scoring needs besides the sides, in the graph of the head's parameters."""
         return ()
@@ -64,6 +79,14 @@ class Head(nn.Module, ABC):
         """Similarities ``[texts, audios]`` before temperature, all at once; see `losses.tiled.score_all`."""
         return self.pair_scores(text, audio, self.shared())
 
+    def first_stage(self, text: Side, audio: Side, shared: Side) -> tuple[Tensor, Tensor] | None:
+        """Vectors ``[texts, k]`` and ``[audios, k]`` whose dot products are near the scores, or None.
+
+        Each comes from what belongs to one caption or one clip alone, so that the first candidates of a query are
+        found by one product of matrices; see `training.heads.two_stage`.
+        """
+        return None
+
     def embedding(self, side: Side) -> Tensor | None:
         """``[b, d]`` vectors whose dot products are the scores, or None if the head has none."""
         return None
@@ -71,3 +94,23 @@ class Head(nn.Module, ABC):
     def forward(self, encoded: EncodedAudio | EncodedText) -> Side:
         """The side of encoded clips or captions."""
         return self.audio_side(encoded) if isinstance(encoded, EncodedAudio) else self.text_side(encoded)
+
+
+def rough_scores(head: Head, text: Side, audio: Side, shared: Side) -> Tensor | None:
+    """Dot products of the first stage, ``[texts, audios]`` float64, or None where the head has none."""
+    vectors = head.first_stage(text, audio, shared)
+    return None if vectors is None else vectors[0].double() @ vectors[1].double().t()
+
+
+class ListedHead(Head):
+    """A head that can also score a list of pairs, for training on some of them: `training.losses.candidates`.
+
+    Attributes:
+        candidates: negatives that each caption and each clip meets in training; 0: all.
+    """
+
+    candidates: int = 0
+
+    @abstractmethod
+    def listed_scores(self, text: Side, audio: Side, shared: Side) -> Tensor:
+        """Similarities ``[p]`` of p texts and p audios, the first with the first, and so on."""

@@ -13,7 +13,8 @@ summary also calls stacking a "parallel refinement", which is wiring "parallel":
 outputs, and their results are averaged.
 
 Both sides change with the partner, so nothing factors: every pair goes through the modules.  It is evaluated in
-tiles with recomputation, at about ``modules * 12 (N + M) d^2`` multiplications a pair.
+tiles with recomputation, at about ``modules * 12 (N + M) d^2`` multiplications a pair; or, as the cheaper choice, for
+the pairs alone that look nearest without a partner (`training.losses.candidates`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from torch.nn import functional as F
 
 from sharding.errors import InputError
 from training.encoders import EncodedAudio, EncodedText
-from training.heads.base import Head, Side
+from training.heads.base import ListedHead, Side
 
 ATTENTION = ("in_weight", "in_bias", "out_weight", "out_bias", "norm_weight", "norm_bias")
 FEED_FORWARD = ("up_weight", "up_bias", "down_weight", "down_bias", "norm_weight", "norm_bias")
@@ -48,6 +49,8 @@ class Settings:
         self_attention: each modality attends to itself first in every module.
         feed_forward: a feed-forward layer of width 4 d ends every module.
         audio: attend to "segments" or to "patches".
+        candidates: negatives that each caption and each clip meets in training: those that look nearest without a
+            partner; 0: the whole global batch.
     """
 
     name: str = "co-attention"
@@ -59,6 +62,7 @@ class Settings:
     self_attention: bool = False
     feed_forward: bool = True
     audio: Literal["segments", "patches"] = "segments"
+    candidates: int = 0
 
 
 class CoAttentionModule(nn.Module):
@@ -87,11 +91,11 @@ class CoAttentionModule(nn.Module):
         return tuple(parameter.clone() for parameter in self.parameters())
 
 
-class CoAttention(Head):
+class CoAttention(ListedHead):
     def __init__(self, settings: Settings, audio_dim: int, text_dim: int) -> None:
         super().__init__()
         _check(settings)
-        self.settings = settings
+        self.settings, self.candidates = settings, settings.candidates
         self.uses_patches = settings.audio == "patches"
         kinds = [("self", ATTENTION)] * settings.self_attention + [("cross", ATTENTION)]
         kinds += [("forward", FEED_FORWARD)] * settings.feed_forward
@@ -103,7 +107,8 @@ class CoAttention(Head):
 
     def text_side(self, text: EncodedText) -> Side:
         """Projected tokens ``[b, N, d]`` and their mask ``[b, N]``."""
-        return self.text_projection(text.tokens), text.token_mask
+        tokens, mask = self.words(text)
+        return self.text_projection(tokens), mask
 
     def audio_side(self, audio: EncodedAudio) -> Side:
         """Projected segments or patches ``[b, M, d]`` and their mask ``[b, M]``."""
@@ -121,9 +126,35 @@ class CoAttention(Head):
 
     def pair_scores(self, text: Side, audio: Side, shared: Side) -> Tensor:
         """Sequences are ``[r, 1, N, d]`` and ``[1, c, M, d]`` until they meet, then ``[r, c, ...]``."""
+        return self._cascaded((text[0][:, None], text[1][:, None]), (audio[0][None], audio[1][None]), shared)
+
+    def listed_scores(self, text: Side, audio: Side, shared: Side) -> Tensor:
+        """Sequences are ``[p, 1, N, d]`` and ``[p, 1, M, d]``."""
+        text, audio = ((side[0][:, None], side[1][:, None]) for side in (text, audio))
+        return self._cascaded(text, audio, shared)[:, 0]
+
+    def first_stage(self, text: Side, audio: Side, shared: Side) -> tuple[Tensor, Tensor]:
+        """What each side becomes where its partner adds nothing, averaged: a guess, for nothing here factors."""
         weights = self._unpack(shared)
-        tokens, vectors = text[0][:, None], audio[0][None]
-        token_mask, vector_mask = text[1][:, None], audio[1][None]
+        found = []
+        for name, (vectors, mask) in (("text", text), ("audio", audio)):
+            vectors, mask = vectors[:, None], mask[:, None]
+            results = []
+            for number in range(self.settings.modules):
+                module = weights[0 if self.settings.shared_weights else number]
+                after = self._alone(module, name, vectors, mask)
+                if self.settings.wiring == "sequential":
+                    vectors = after
+                results.append(after)
+            last = vectors if self.settings.wiring == "sequential" else torch.stack(results).mean(0)
+            found.append(F.normalize(_mean(last, mask)[:, 0], dim=-1))
+        return found[0], found[1]
+
+    def _cascaded(self, text: Side, audio: Side, shared: Side) -> Tensor:
+        """Scores of sequences that broadcast against each other: ``[r, c]``."""
+        weights = self._unpack(shared)
+        tokens, token_mask = text
+        vectors, vector_mask = audio
         results = []
         for number in range(self.settings.modules):
             module = weights[0 if self.settings.shared_weights else number]
@@ -162,6 +193,15 @@ class CoAttention(Head):
             text, audio = (_feed(weights[f"{s}_forward"], x) for s, x in (("text", text), ("audio", audio)))
         return text, audio
 
+    def _alone(self, weights: dict[str, dict[str, Tensor]], side: str, vectors: Tensor, mask: Tensor) -> Tensor:
+        """A module without the partner's part: ``[r, 1, N, d]`` to the same."""
+        if self.settings.self_attention:
+            vectors = _attend(weights[f"{side}_self"], vectors, vectors, mask, self.settings.heads)
+        cross = weights[f"{side}_cross"]
+        vectors = vectors + cross["out_bias"]
+        vectors = F.layer_norm(vectors, vectors.shape[-1:], cross["norm_weight"], cross["norm_bias"])
+        return _feed(weights[f"{side}_forward"], vectors) if self.settings.feed_forward else vectors
+
 
 def _attend(weights: dict[str, Tensor], queries: Tensor, source: Tensor, mask: Tensor, heads: int) -> Tensor:
     """``LN(X + MHA(X, Y, Y))``: ``[r, c, N, d]`` and ``[r, c, M, d]`` (r or c may be 1) to ``[r, c, N, d]``."""
@@ -194,6 +234,8 @@ def _mean(vectors: Tensor, mask: Tensor) -> Tensor:
 def _check(settings: Settings) -> None:
     if settings.modules < 1:
         raise InputError("co-attention has at least one module", value=settings.modules)
+    if settings.candidates < 0:
+        raise InputError("candidates counts from 0, which means all", value=settings.candidates)
     if settings.dim % settings.heads:
         raise InputError(
             "dim must be a multiple of heads", value=settings.dim, remedy=f"there are {settings.heads} heads"

@@ -21,14 +21,15 @@ class Settings:
         name: the key of the registry.
         dim: width of the shared space (papers/000 section 3.3: 1024).
         audio_pooling: over segments: "mean", or "attention" as in papers/001 eq. 3.
-        text_pooling: "first" token, or "mean" over real tokens as in papers/001 section 4.
+        text_pooling: the "encoder"'s own (RoBERTa: its first token), the "first" token, or the "mean" over real
+            tokens as in papers/001 section 4.
         dropout: on the pooled vectors, in training.
     """
 
     name: str = "dual"
     dim: int = 1024
     audio_pooling: AudioPooling = "mean"
-    text_pooling: TextPooling = "first"
+    text_pooling: TextPooling = "encoder"
     dropout: float = 0.0
 
 
@@ -46,11 +47,15 @@ class DualEncoder(Head):
         return (_unit(self.audio_projection(self.dropout(pooled))),)
 
     def text_side(self, text: EncodedText) -> Side:
-        pooled = text_pool(self.text_pooling, text.tokens, text.token_mask)
+        pooled = text_pool(self.text_pooling, text)
         return (_unit(self.text_projection(self.dropout(pooled))),)
 
     def pair_scores(self, text: Side, audio: Side, shared: Side) -> Tensor:
         return text[0] @ audio[0].t()
+
+    def first_stage(self, text: Side, audio: Side, shared: Side) -> tuple[Tensor, Tensor]:
+        """The embeddings: the first stage is exact."""
+        return text[0], audio[0]
 
     def embedding(self, side: Side) -> Tensor | None:
         return side[0]

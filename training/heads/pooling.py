@@ -7,14 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from training.encoders import EncodedText
+from training.encoders.pooling import masked_mean, pool
+
 AudioPooling = Literal["mean", "attention"]
-TextPooling = Literal["first", "mean"]
-
-
-def masked_mean(vectors: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the valid rows: ``[b, n, d]`` and mask ``[b, n]`` to ``[b, d]``; zero where none is valid."""
-    weights = mask.to(vectors.dtype) / mask.sum(1, keepdim=True).clamp(min=1)
-    return torch.einsum("bn,bnd->bd", weights, vectors.masked_fill(~mask[..., None], 0))
+TextPooling = Literal["encoder", "first", "mean"]
 
 
 class MeanPool(nn.Module):
@@ -39,9 +36,10 @@ class AttentionPool(nn.Module):
 
     def forward(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """``[b, S, d]`` and mask ``[b, S]`` to ``[b, d]``."""
+        vectors = vectors.masked_fill(~mask[..., None], 0)
         scores = self.score(vectors).squeeze(-1)
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-        return torch.einsum("bn,bnd->bd", scores.softmax(1), vectors.masked_fill(~mask[..., None], 0))
+        return torch.einsum("bn,bnd->bd", scores.softmax(1), vectors)
 
 
 def audio_pool(name: AudioPooling, dim: int) -> nn.Module:
@@ -49,6 +47,12 @@ def audio_pool(name: AudioPooling, dim: int) -> nn.Module:
     return AttentionPool(dim) if name == "attention" else MeanPool()
 
 
-def text_pool(name: TextPooling, tokens: Tensor, mask: Tensor) -> Tensor:
-    """``[b, N, d]`` to ``[b, d]``: the first token, or the mean over real tokens (papers/001 section 4)."""
-    return tokens[:, 0] if name == "first" else masked_mean(tokens, mask)
+def text_pool(name: TextPooling, text: EncodedText) -> Tensor:
+    """A caption's vector ``[b, d]``: the encoder's own, the first token's, or the mean over real tokens.
+
+    What is the encoder's own depends on how it was trained: the first token for RoBERTa, the mean for MPNet and
+    GTR-T5, the last token for CLIP. papers/001 section 4 takes RoBERTa's mean instead.
+    """
+    if name == "encoder" and text.pooled is not None:
+        return text.pooled
+    return pool("mean" if name == "mean" else "first", text.tokens, text.token_mask)

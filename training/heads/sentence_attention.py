@@ -22,7 +22,8 @@ class Settings:
     """Settings of sentence-level attention; see `token_attention.Settings` for those not named here.
 
     Attributes:
-        text_pooling: the sentence embedding: the "first" token, as published, or the "mean" over real tokens.
+        text_pooling: the sentence embedding: the "encoder"'s own (RoBERTa: its first token, as published), the
+            "first" token, or the "mean" over real tokens.
     """
 
     name: str = "sentence-attention"
@@ -31,7 +32,7 @@ class Settings:
     audio: Literal["segments", "patches"] = "segments"
     compare: Literal["auto", "text", "query"] = "auto"
     bias: bool = True
-    text_pooling: TextPooling = "first"
+    text_pooling: TextPooling = "encoder"
 
 
 class SentenceAttention(TokenAttention):
@@ -49,7 +50,7 @@ class SentenceAttention(TokenAttention):
         self.text_pooling = settings.text_pooling
 
     def queries(self, text: EncodedText) -> tuple[Tensor, Tensor]:
-        pooled = text_pool(self.text_pooling, text.tokens, text.token_mask)
+        pooled = text_pool(self.text_pooling, text)
         return pooled[:, None], text.token_mask.new_ones(len(pooled), 1)
 
 

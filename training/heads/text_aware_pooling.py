@@ -41,14 +41,14 @@ class Settings:
         name: the key of the registry.
         dim: width D of the shared space.
         audio: pool over "segments" or over "patches".
-        text_pooling: the caption's vector: its "first" token, or the "mean" over real tokens.
+        text_pooling: the caption's vector: the "encoder"'s own, the "first" token, or the "mean" over real tokens.
         dropout: on encoder outputs before the projections, in training.
     """
 
     name: str = "text-aware-pooling"
     dim: int = 2048
     audio: Literal["segments", "patches"] = "segments"
-    text_pooling: TextPooling = "first"
+    text_pooling: TextPooling = "encoder"
     dropout: float = 0.1
 
 
@@ -80,7 +80,7 @@ class TextAwarePooling(Head):
 
     def text_side(self, text: EncodedText) -> Side:
         """Query ``[b, D]``, ``g c_t / |c_t| [b, D]`` and ``c_t . s / |c_t| [b, 1]``."""
-        pooled = text_pool(self.text_pooling, text.tokens, text.token_mask)
+        pooled = text_pool(self.text_pooling, text)
         vector = self.text_projection(self.dropout(pooled))
         query = self.query(self.input_norm(vector)) / math.sqrt(vector.shape[-1])
         unit = F.normalize(vector.to(accumulation_dtype(vector.dtype)), dim=-1)
@@ -130,6 +130,19 @@ class TextAwarePooling(Head):
         scale = (variance.clamp(min=0) + OutputNorm.eps).rsqrt()
         length = (squared * scale + 2 * linear) * scale + constant
         return ((dot * scale + offset.t()) * length.clamp(min=SHORTEST_SQUARED).rsqrt()).t()
+
+    def first_stage(self, text: Side, audio: Side, shared: Side) -> tuple[Tensor, Tensor]:
+        """Scores with the clip's vectors weighed evenly; exact where it has one."""
+        _, compared, offset = text
+        values, mask = audio[1:3]
+        gain, shift = shared if self.uses_patches else self.output_norm()
+        weights = mask.to(values.dtype) / mask.sum(1, keepdim=True).clamp(min=1)
+        pooled = torch.einsum("cm,cmd->cd", weights, values)
+        scaled = pooled * gain.to(pooled)
+        scale = (pooled.square().mean(-1, keepdim=True) + OutputNorm.eps).rsqrt()
+        length = (scaled * scale + shift.to(pooled)).square().sum(-1, keepdim=True)
+        sounds = torch.cat((pooled * scale, torch.ones_like(scale)), 1)
+        return torch.cat((compared, offset), 1), sounds * length.clamp(min=SHORTEST_SQUARED).rsqrt()
 
 
 def build(settings: Settings, audio_dim: int, text_dim: int) -> TextAwarePooling:

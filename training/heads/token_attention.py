@@ -97,7 +97,7 @@ class TokenAttention(Head):
 
     def queries(self, text: EncodedText) -> tuple[Tensor, Tensor]:
         """The embeddings T that attend, ``[b, N, d_t]``, and their mask."""
-        return text.tokens, text.token_mask
+        return self.words(text)
 
     def text_side(self, text: EncodedText) -> Side:
         """Queries ``[b, N, d]``, weighted ``U^T T_i / |T_i| [b, N, d]`` and ``T_i . c / |T_i| [b, N]``.
@@ -155,6 +155,27 @@ class TokenAttention(Head):
             squared = _quadratic(flat, gram.flatten(3).flatten(1, 2), linear.flatten(1)[:, None], constant)
         cosines = (dot + offset.flatten()) * squared.clamp(min=SHORTEST_SQUARED).rsqrt()
         return cosines.unflatten(1, query.shape[:2]).sum(2).t()
+
+    def first_stage(self, text: Side, audio: Side, shared: Side) -> tuple[Tensor, Tensor]:
+        """Scores with attention spread evenly over the clip; exact where it has one vector.
+
+        Then ``H_i`` is ``H = U v + c`` with v the mean of the clip's values for every token i, and eq. 7 is the dot
+        product of ``mean over i of T_i / |T_i|`` with ``H / |H|``.
+        """
+        _, compared, offset = text
+        values, mask = audio[1:3]
+        weights = mask.to(values.dtype) / mask.sum(1, keepdim=True).clamp(min=1)
+        mean = torch.einsum("cm,cmd->cd", weights, values)
+        if self.uses_patches:
+            squared = _quadratic(mean[:, None], *shared)[:, 0]
+        else:
+            gram, linear, constant = audio[3:]
+            flat = weights[..., None].expand(-1, -1, self.heads).flatten(1)[:, None]
+            squared = _quadratic(flat, gram.flatten(3).flatten(1, 2), linear.flatten(1)[:, None], constant)[:, 0]
+        sounds = (
+            torch.cat((mean, torch.ones_like(mean[:, :1])), 1) * squared.clamp(min=SHORTEST_SQUARED).rsqrt()[:, None]
+        )
+        return torch.cat((compared.sum(1), offset.sum(1, keepdim=True)), 1), sounds
 
     def _products(self, left: Tensor, right: Tensor) -> Tensor:
         """Dot products per head: ``[r, N, d]`` and ``[c, M, d]`` to ``[heads, r * N, M, c]``."""

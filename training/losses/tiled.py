@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from training.distributed import Group, accumulation_dtype, with_gradient
-from training.heads.base import Head, Side
+from training.heads.base import Head, ListedHead, Scorer, Side
 from training.losses.base import PairLoss, Statistics, Tile
+from training.losses.candidates import Scored, choose, limited, listed_scores
 from training.losses.relations import Related, SortedIds, related
 
 # Elements that one tile may hold at once: on a CPU about what its caches hold, on a GPU enough to fill it.
@@ -68,9 +69,17 @@ def global_loss(
     text, audio = _wide(text), _wide(audio)
     shared = _wide(head.shared())
     numbers = tuple(number.to(text[0]) for number in loss())
+    scorer: Scorer = head
+    chosen = None
+    if isinstance(head, ListedHead) and head.candidates:
+        relation = related(text_ids, SortedIds(audio_ids), loss.positives)
+        chosen = choose(head, text, audio, shared, relation, gathers_audio, group)
+        scores = listed_scores(head, text, audio, shared, chosen, tile_elements or _budget(text))
+        scorer, text, shared = Scored(), (scores,), ()
+        audio = (torch.arange(scores.shape[1], device=scores.device),)
     inputs = (text, audio, shared, numbers)
     block = _Block(
-        head,
+        scorer,
         loss,
         group,
         gathers_audio,
@@ -78,7 +87,8 @@ def global_loss(
         audio_ids,
         len(all_ids),
         tuple(len(part) for part in inputs),
-        _tiling(head, text, audio, tile_elements),
+        _tiling(scorer, text, audio, tile_elements),
+        chosen,
     )
     value: Tensor = _TiledLoss.apply(block, *(tensor for part in inputs for tensor in part))
     return value
@@ -113,9 +123,13 @@ class _Tiling:
         return ((texts, audios) for texts in self.text_slices() for audios in self.audio_slices())
 
 
-def _tiling(head: Head, text: Side, audio: Side, tile_elements: int | None) -> _Tiling:
+def _budget(side: Side) -> int:
+    return TILE_ELEMENTS.get(side[0].device.type, TILE_ELEMENTS["cpu"])
+
+
+def _tiling(head: Scorer, text: Side, audio: Side, tile_elements: int | None) -> _Tiling:
     """Tiles as square as the block allows, of as many pairs as fit into the budget."""
-    budget = tile_elements or TILE_ELEMENTS.get(text[0].device.type, TILE_ELEMENTS["cpu"])
+    budget = tile_elements or _budget(text)
     pairs = max(1, budget // head.pair_elements(text, audio))
     texts, audios = len(text[0]), len(audio[0])
     tile_texts = max(1, min(texts, math.isqrt(pairs)))
@@ -140,7 +154,7 @@ _NOTHING = {"sum": 0.0, "logsumexp": -math.inf}
 class _Block:
     """A rank's block of the matrix of all pairs."""
 
-    head: Head
+    head: Scorer
     loss: PairLoss
     group: Group
     gathers_audio: bool
@@ -149,6 +163,7 @@ class _Block:
     samples: int
     sizes: tuple[int, ...]
     tiling: _Tiling
+    chosen: Tensor | None  # pairs ``[texts, audios]`` that take part; None: all
 
     def __post_init__(self) -> None:
         self.sorted_audios = [SortedIds(self.audio_ids[audios]) for audios in self.tiling.audio_slices()]
@@ -162,7 +177,8 @@ class _Block:
         for texts in self.tiling.text_slices():
             ids = self.text_ids[texts]
             for audios, sorted_ids in zip(self.tiling.audio_slices(), self.sorted_audios, strict=True):
-                yield texts, audios, related(ids, sorted_ids, self.loss.positives)
+                found = related(ids, sorted_ids, self.loss.positives)
+                yield texts, audios, found if self.chosen is None else limited(found, self.chosen[texts, audios])
 
     def observe(self, tensors: Sequence[Tensor]) -> tuple[Statistics, Statistics]:
         """The combined statistics of this block's texts and audios."""

@@ -187,6 +187,25 @@ def test_changed_bytes_are_found_by_checksum(build: Build, tmp_path: Path) -> No
         list(loader(copy, replace(SETTINGS, checksum=True)).epoch(0))
 
 
+def test_a_changed_sample_of_a_format_without_checksums_is_found(build: Build, tmp_path: Path) -> None:
+    import io
+
+    import soundfile
+
+    copy = write_build(tmp_path, build.table.to_pylist()[:12])
+    rows = copy.table.to_pylist()
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(3200), 32000, format="WAV", subtype="PCM_16")
+    rows[5] |= {"duration_s": 0.1, "audio_bytes": len(file.getvalue())}
+    with (tmp_path / "shards" / rows[5]["shard"]).open("r+b") as shard:
+        shard.seek(rows[5]["audio_offset"])
+        shard.write(file.getvalue())
+    copy.table = type(copy.table).from_pylist(rows, schema=copy.table.schema)
+    one = DataSettings(train=(MixtureItem("clotho"),), batch_size=12)
+    with pytest.raises(InputError, match="SHA-256"):
+        list(loader(copy, one).epoch(0))
+
+
 def test_a_cut_shard_is_named(build: Build, tmp_path: Path) -> None:
     copy = write_build(tmp_path, build.table.to_pylist())
     shard = tmp_path / "shards" / "clotho-development-000000.tar"
@@ -212,6 +231,46 @@ def test_a_failing_store_is_asked_again(build: Build, whole: list[list[tuple]], 
     monkeypatch.setattr("training.data.samples.PAUSES_S", (0.001, 0.001))
     again = loader(Build(build.table, Flaky(build.storage)))
     assert samples([next(again.epoch(1))]) == whole[0]
+
+
+class Counting:
+    """A store that notes what is read."""
+
+    def __init__(self, storage: Any) -> None:
+        self.storage, self.sizes = storage, []
+
+    def read(self, *args: Any) -> bytes:
+        data = self.storage.read(*args)
+        self.sizes.append(len(data))
+        return data
+
+
+def test_reads_are_what_is_used_and_neighbours_are_one_read(build: Build) -> None:
+    from dataclasses import replace
+
+    counted, plain = Counting(build.storage), replace(SETTINGS, augment=AugmentSettings())
+    used = sum(build.table["audio_bytes"].to_pylist()[:30])
+    orders = (SequentialOrder(build.table, "clotho", plain, 15), Order(build.table, replace(plain, batch_size=3), 0))
+    for order, reads in zip(orders, (2, 30), strict=True):
+        counted.sizes.clear()
+        steps = order.steps_per_epoch
+        list(Loader(Build(build.table, counted), order, plain, AUDIO, Letters(), workers=0).epoch(0))
+        needed = used if reads == 2 else sum(int(order.batch(0, step).size.sum()) for step in range(steps))
+        assert needed <= sum(counted.sizes) < 1.1 * needed
+        assert len(counted.sizes) == 2 if reads == 2 else len(counted.sizes) >= reads
+
+
+def test_a_cut_between_neighbours_is_no_other_sample(tmp_path: Path) -> None:
+    """Samples of equal size that are read at once: what is left after a cut must not pass for the second."""
+    clips = write_build(tmp_path, [row(n, duration_s=1.0) for n in range(2)])
+    rows = clips.table.to_pylist()
+    rows[1]["audio_bytes"] = rows[0]["audio_bytes"]
+    clips.table = type(clips.table).from_pylist(rows, schema=clips.table.schema)
+    shard = tmp_path / "shards" / rows[0]["shard"]
+    os.truncate(shard, rows[0]["audio_offset"] + rows[0]["audio_bytes"])
+    with pytest.raises(InputError, match=r"clip\+1.*too early"):
+        order = SequentialOrder(clips.table, "clotho", SETTINGS, 2)
+        list(Loader(clips, order, SETTINGS, AUDIO, Letters(), workers=0, train=False).epoch(0))
 
 
 class Deadly:
@@ -241,3 +300,17 @@ def test_streaming_gives_the_same_samples(build: Build) -> None:
     streamed = samples(list(stream(urls, plain, AUDIO, Letters(), epoch=0, seed=11)))
     exact = samples(list(loader(build, plain).epoch(0)))
     assert len(streamed) == 30 and sorted(streamed) == sorted(exact)
+
+
+def test_streaming_is_split_over_workers_and_leaves_out_other_captions(build: Build) -> None:
+    from dataclasses import replace
+
+    from torch.utils.data import DataLoader
+
+    items = (MixtureItem("clotho/development", captions=("label",)), MixtureItem("wavcaps", captions=("human",)))
+    plain = replace(SETTINGS, train=items, batch_size=3, last="keep", augment=AugmentSettings())
+    urls = [str(path) for path in sorted((build.storage.root / "shards").glob("*.tar"))]
+    for workers in (0, 2):
+        batches = DataLoader(stream(urls, plain, AUDIO, Letters()), batch_size=None, num_workers=workers)
+        keys = [key for batch in batches for key in batch.keys]
+        assert sorted(keys) == sorted(key for key in build.table["key"].to_pylist() if key.startswith("wavcaps"))

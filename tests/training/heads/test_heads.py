@@ -44,13 +44,15 @@ def vectors(head: Any, audio: EncodedAudio) -> tuple[Tensor, Tensor]:
 def plain_attention(head: Any, text: EncodedText, audio: EncodedAudio, sentence: bool) -> Tensor:
     """papers/000 eqs. 1-7 pair by pair with torch.nn.MultiheadAttention, whose weights are the head's."""
     dim = head.query.out_features
-    attention = nn.MultiheadAttention(dim, head.heads, bias=True, batch_first=True).double()
+    bias = head.query.bias is not None
+    attention = nn.MultiheadAttention(dim, head.heads, bias=bias, batch_first=True).double()
     pack = {
         "in_proj_weight": torch.cat([m.weight for m in (head.query_in, head.key_in, head.value_in)]),
-        "in_proj_bias": torch.cat([m.bias for m in (head.query_in, head.key_in, head.value_in)]),
         "out_proj.weight": head.output.inner_weight,
-        "out_proj.bias": head.output.inner_bias,
     }
+    if bias:
+        pack["in_proj_bias"] = torch.cat([m.bias for m in (head.query_in, head.key_in, head.value_in)])
+        pack["out_proj.bias"] = head.output.inner_bias
     sounds, mask = vectors(head, audio)
     rows = []
     for tokens, real in zip(text.tokens, text.token_mask, strict=True):
@@ -107,9 +109,11 @@ def randomised(head: Any) -> Any:
 
 
 @pytest.mark.parametrize("audio_form", ["segments", "patches"])
-@pytest.mark.parametrize(("compare", "dim"), [("auto", TEXT), ("query", TEXT), ("auto", 12)])
-def test_token_attention_is_the_plain_definition(audio_form: str, compare: str, dim: int) -> None:
-    settings = token_attention.Settings(dim=dim, heads=4, audio=audio_form, compare=compare)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("compare", "dim", "bias"), [("auto", TEXT, True), ("query", TEXT, True), ("auto", 12, True), ("auto", TEXT, False)]
+)
+def test_token_attention_is_the_plain_definition(audio_form: str, compare: str, dim: int, bias: bool) -> None:
+    settings = token_attention.Settings(dim=dim, heads=4, audio=audio_form, compare=compare, bias=bias)  # type: ignore[arg-type]
     head = randomised(build_head(settings, AUDIO, TEXT))
     text, audio = encoded(torch.float64)
     agree(head, plain_attention(head, text, audio, sentence=False), text, audio)
@@ -131,41 +135,54 @@ def test_text_aware_pooling_is_the_plain_definition(audio_form: str) -> None:
     agree(head, plain_pooling(head, text, audio), text, audio)
 
 
+def plain_module(head: coattention.CoAttention, number: int, text: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+    """One module on one pair, ``[1, N, d]`` and ``[1, M, d]``, with torch's own layers."""
+    settings, dim = head.settings, text.shape[-1]
+    weights: Any = dict(head.cascade[0 if settings.shared_weights else number].named_parameters())
+
+    def attend(name: str, queries: Tensor, source: Tensor) -> Tensor:
+        attention = nn.MultiheadAttention(dim, settings.heads, batch_first=True).double()
+        pack = {
+            "in_proj_weight": weights[f"{name}_in_weight"],
+            "in_proj_bias": weights[f"{name}_in_bias"],
+            "out_proj.weight": weights[f"{name}_out_weight"],
+            "out_proj.bias": weights[f"{name}_out_bias"],
+        }
+        out, _ = torch.func.functional_call(attention, pack, (queries, source, source))
+        return F.layer_norm(queries + out, (dim,), weights[f"{name}_norm_weight"], weights[f"{name}_norm_bias"])
+
+    def feed(name: str, x: Tensor) -> Tensor:
+        hidden = F.linear(x, weights[f"{name}_up_weight"], weights[f"{name}_up_bias"]).relu()
+        x = x + F.linear(hidden, weights[f"{name}_down_weight"], weights[f"{name}_down_bias"])
+        return F.layer_norm(x, (dim,), weights[f"{name}_norm_weight"], weights[f"{name}_norm_bias"])
+
+    if settings.self_attention:
+        text, audio = attend("text_self", text, text), attend("audio_self", audio, audio)
+    text, audio = attend("text_cross", text, audio), attend("audio_cross", audio, text)
+    if settings.feed_forward:
+        text, audio = feed("text_forward", text), feed("audio_forward", audio)
+    return text, audio
+
+
 def plain_coattention(head: coattention.CoAttention, tokens: Tensor, sound: Tensor) -> Tensor:
-    """One pair through sequential modules, with torch.nn.MultiheadAttention."""
-    text, audio = head.text_projection(tokens)[None], head.audio_projection(sound)[None]
-    dim = text.shape[-1]
-    for number in range(head.settings.modules):
-        module = head.cascade[0 if head.settings.shared_weights else number]
-        weights = dict(module.named_parameters())
-
-        def attend(name: str, queries: Tensor, source: Tensor, weights: Any = weights) -> Tensor:
-            attention = nn.MultiheadAttention(dim, head.settings.heads, batch_first=True).double()
-            pack = {
-                "in_proj_weight": weights[f"{name}_in_weight"],
-                "in_proj_bias": weights[f"{name}_in_bias"],
-                "out_proj.weight": weights[f"{name}_out_weight"],
-                "out_proj.bias": weights[f"{name}_out_bias"],
-            }
-            out, _ = torch.func.functional_call(attention, pack, (queries, source, source))
-            norm = weights[f"{name}_norm_weight"], weights[f"{name}_norm_bias"]
-            return F.layer_norm(queries + out, (dim,), *norm)
-
-        text, audio = attend("text_cross", text, audio), attend("audio_cross", audio, text)
-        for name in ("text", "audio") if head.settings.feed_forward else ():
-            up = weights[f"{name}_forward_up_weight"], weights[f"{name}_forward_up_bias"]
-            down = weights[f"{name}_forward_down_weight"], weights[f"{name}_forward_down_bias"]
-            norm = weights[f"{name}_forward_norm_weight"], weights[f"{name}_forward_norm_bias"]
-            x = text if name == "text" else audio
-            x = F.layer_norm(x + F.linear(F.linear(x, *up).relu(), *down), (dim,), *norm)
-            text, audio = (x, audio) if name == "text" else (text, x)
+    """One pair through all modules."""
+    start = head.text_projection(tokens)[None], head.audio_projection(sound)[None]
+    if head.settings.wiring == "parallel":
+        results = [plain_module(head, number, *start) for number in range(head.settings.modules)]
+        text, audio = (torch.stack(parts).mean(0) for parts in zip(*results, strict=True))
+    else:
+        text, audio = start
+        for number in range(head.settings.modules):
+            text, audio = plain_module(head, number, text, audio)
     return F.cosine_similarity(text.mean(1), audio.mean(1))[0]
 
 
-@pytest.mark.parametrize("shared_weights", [False, True])
-@pytest.mark.parametrize("audio_form", ["segments", "patches"])
-def test_coattention_is_the_plain_definition(shared_weights: bool, audio_form: str) -> None:
-    settings = coattention.Settings(dim=8, heads=2, shared_weights=shared_weights, audio=audio_form)  # type: ignore[arg-type]
+COATTENTION = [coattention.Settings(dim=8, heads=2), coattention.Settings(dim=8, heads=2, modules=1)]
+COATTENTION += variants(HEADS["co-attention"])[1:]
+
+
+@pytest.mark.parametrize("settings", COATTENTION, ids=str)
+def test_coattention_is_the_plain_definition(settings: coattention.Settings) -> None:
     head = randomised(build_head(settings, AUDIO, TEXT))
     text, audio = encoded(torch.float64)
     sounds, mask = vectors(head, audio)
@@ -181,13 +198,14 @@ def test_coattention_is_the_plain_definition(shared_weights: bool, audio_form: s
 ALL = [settings for module in HEADS.values() for settings in variants(module)]
 
 
+@pytest.mark.parametrize("rubbish", [100.0, math.nan])
 @pytest.mark.parametrize("settings", ALL, ids=str)
-def test_padding_changes_nothing(settings: Any) -> None:
+def test_padding_changes_nothing(settings: Any, rubbish: float) -> None:
+    """Neither scores nor gradients, whatever stands there."""
     head = build_head(settings, AUDIO, TEXT).eval()
     text, audio = encoded(torch.float32)
     assert audio.tokens is not None and audio.token_mask is not None
     before = head.score(head(text), head(audio))
-    rubbish = 100.0
     tokens = torch.cat((text.tokens, torch.full((5, 4, TEXT), rubbish)), 1)
     tokens = torch.where(F.pad(text.token_mask, (0, 4))[..., None], tokens, rubbish)
     segments = F.pad(audio.segments, (0, 0, 0, 2))
@@ -202,6 +220,10 @@ def test_padding_changes_nothing(settings: Any) -> None:
     )
     after = head.score(head(padded_text), head(padded_audio))
     torch.testing.assert_close(after, before, rtol=0, atol=1e-5)
+    parameters = list(head.parameters())
+    gradients = [torch.autograd.grad(scores.square().sum(), parameters) for scores in (after, before)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("settings", ALL, ids=str)

@@ -7,17 +7,30 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from sharding.errors import InputError
 from training.encoders import AudioEncoder
-from training.encoders.audio.hub import HubAudioSettings, heard, load
+from training.encoders.audio.hub import HubAudioSettings, heard, load, require_bins
+from training.encoders.published import Architecture
+
+FRAMES_A_SECOND = 100
+ARCHITECTURE = Architecture("ASTModel", "ASTConfig")
 
 
 @dataclass(frozen=True)
 class Settings(HubAudioSettings):
-    """AST; the defaults are the AudioSet model with 10 s segments."""
+    """AST; the defaults are the AudioSet model with 10 s segments.
+
+    Attributes:
+        interpolate_s: seconds of a segment, where it is to be another than the model was made for: the positions
+            over time are interpolated. None: as the model was made.
+        segment_s, stride: of ``random``: seconds of a segment, and frames from patch to patch.
+    """
 
     encoder: str = "ast"
     source: str = "MIT/ast-finetuned-audioset-10-10-0.4593"
+    interpolate_s: float | None = None
     segment_s: float = 10.24
     stride: int = 10
 
@@ -30,7 +43,7 @@ class AstEncoder(AudioEncoder):
     def __init__(self, net: Any, settings: Settings) -> None:
         super().__init__()
         self.net = net
-        self.segment_s = net.config.max_length / 100
+        self.segment_s = net.config.max_length / FRAMES_A_SECOND
         self.hop_s = settings.hop_s or self.segment_s
         self.max_s = settings.max_s
         self.dim = net.config.hidden_size
@@ -44,8 +57,7 @@ class AstEncoder(AudioEncoder):
     def forward(self, features: Tensor, frames: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         config = self.net.config
         out = self.net(input_values=features.transpose(1, 2))
-        rows = (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1
-        columns = (config.max_length - config.patch_size) // config.time_stride + 1
+        rows, columns = self.net.embeddings.get_shape(config)
         starts = torch.arange(columns, device=frames.device) * config.time_stride
         return out.pooler_output, out.last_hidden_state[:, 2:], heard(frames, starts).repeat(1, rows)
 
@@ -57,9 +69,28 @@ def build(settings: Settings) -> AstEncoder:
         "num_hidden_layers": settings.depth,
         "num_attention_heads": settings.heads,
         "intermediate_size": 4 * settings.width,
-        "max_length": round(settings.segment_s * 100),
+        "max_length": round(settings.segment_s * FRAMES_A_SECOND),
         "frequency_stride": settings.stride,
         "time_stride": settings.stride,
     }
     rates = {"hidden_dropout_prob": settings.dropout, "attention_probs_dropout_prob": settings.dropout}
-    return AstEncoder(load("ASTModel", "ASTConfig", settings.source, sizes, rates), settings)
+    net = load(ARCHITECTURE, settings.source, sizes, rates)
+    require_bins(net, 128, settings.source)
+    if settings.interpolate_s is not None:
+        _interpolate(net, round(settings.interpolate_s * FRAMES_A_SECOND))
+    return AstEncoder(net, settings)
+
+
+def _interpolate(net: Any, frames: int) -> None:
+    """Positions ``[1, 2 + rows * columns, d]`` for segments of so many frames."""
+    embeddings, config = net.embeddings, net.config
+    rows, columns = embeddings.get_shape(config)
+    config.max_length = embeddings.config.max_length = frames
+    _, wanted = embeddings.get_shape(config)
+    if wanted < 1:
+        raise InputError("a segment is shorter than a patch", value=frames / FRAMES_A_SECOND)
+    with torch.no_grad():
+        special, grid = embeddings.position_embeddings.split((2, rows * columns), 1)
+        grid = grid.unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
+        grid = F.interpolate(grid, (rows, wanted), mode="bilinear").permute(0, 2, 3, 1).flatten(1, 2)
+        embeddings.position_embeddings = nn.Parameter(torch.cat((special, grid), 1))

@@ -8,8 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sharding.errors import InputError
 from training.encoders import AudioEncoder
-from training.encoders.audio.hub import HubAudioSettings, heard, load
+from training.encoders.audio.hub import HubAudioSettings, heard, load, require_bins
+from training.encoders.published import Architecture
+
+FRAMES = 1001  # of 10 s
+# published files hold both towers; the audio tower's names begin with audio_model there
+ARCHITECTURE = Architecture("ClapAudioModel", "ClapAudioConfig", ((r"^audio_model\.", ""),))
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,11 @@ class Settings(HubAudioSettings):
 
 
 class ClapEncoder(AudioEncoder):
-    """transformers' ``ClapAudioModel`` (unfused): 10 s at 48 kHz, 64 mels, 1001 frames."""
+    """transformers' ``ClapAudioModel``: 10 s at 48 kHz, 64 mels, 1001 frames.
+
+    Models with feature fusion get clips in segments of 10 s too, as if none were longer; what would fuse a longer
+    clip's parts stays as it is.
+    """
 
     front_end = "clap"
     segment_s = 10.0
@@ -31,6 +41,9 @@ class ClapEncoder(AudioEncoder):
     def __init__(self, net: Any, settings: Settings) -> None:
         super().__init__()
         self.net = net
+        embedding = net.audio_encoder.patch_embed
+        for part in ("fusion_model", "mel_conv2d") if embedding.enable_fusion else ():
+            getattr(embedding, part).requires_grad_(False)
         self.hop_s = settings.hop_s or self.segment_s
         self.max_s = settings.max_s
         self.dim = net.config.hidden_size
@@ -74,4 +87,9 @@ def build(settings: Settings) -> ClapEncoder:
         "attention_probs_dropout_prob": settings.dropout,
         "drop_path_rate": 0.0,
     }
-    return ClapEncoder(load("ClapAudioModel", "ClapAudioConfig", settings.source, sizes, rates), settings)
+    net = load(ARCHITECTURE, settings.source, sizes, rates)
+    require_bins(net, 64, settings.source)
+    config = net.config
+    if config.spec_size * (config.spec_size // config.num_mel_bins) < FRAMES:
+        raise InputError("the model takes no 10 s of sound: its spec_size is too small", value=config.spec_size)
+    return ClapEncoder(net, settings)

@@ -9,7 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from training.encoders import AudioEncoder
-from training.encoders.audio.hub import HubAudioSettings, load, masked_mean
+from training.encoders.audio.hub import HubAudioSettings, load
+from training.encoders.pooling import masked_mean
+from training.encoders.published import Architecture
+
+ARCHITECTURE = Architecture("Data2VecAudioModel", "Data2VecAudioConfig")
 
 
 @dataclass(frozen=True)
@@ -65,5 +69,5 @@ def build(settings: Settings) -> Data2VecEncoder:
         "apply_spec_augment": False,
         "mask_time_prob": 0.0,
     }
-    net = load("Data2VecAudioModel", "Data2VecAudioConfig", settings.source, sizes, rates)
+    net = load(ARCHITECTURE, settings.source, sizes, rates)
     return Data2VecEncoder(net, settings)

@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sharding.errors import InputError
+from training.encoders.published import Architecture, load_model, random_model
+
 
 @dataclass(frozen=True)
 class HubAudioSettings:
@@ -31,20 +34,22 @@ class HubAudioSettings:
     heads: int = 12
 
 
-def load(model: str, config: str, source: str, sizes: dict[str, Any], rates: dict[str, Any]) -> Any:
-    """A transformers model: random of ``sizes``, or from ``source``; ``rates`` override either's config."""
-    import transformers
-
-    model_class = getattr(transformers, model)
+def load(architecture: Architecture, source: str, sizes: dict[str, Any], rates: dict[str, Any]) -> Any:
+    """A transformers model: random of ``sizes``, or from ``source``; ``rates`` override either's configuration."""
     if source == "random":
-        return model_class(getattr(transformers, config)(**sizes, **rates))
-    return model_class.from_pretrained(source, **rates)
+        return random_model(architecture, sizes | rates)
+    return load_model(architecture, source, rates)
 
 
-def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Mean of ``tokens [n, P, d]`` where ``mask [n, P]``: ``[n, d]``."""
-    weight = mask[..., None].to(tokens.dtype)
-    return (tokens * weight).sum(1) / weight.sum(1).clamp(min=1)
+def require_bins(net: Any, bins: int, source: str) -> None:
+    """``InputError`` where a model was made for another number of mel bins than its front end gives."""
+    found = net.config.num_mel_bins
+    if found != bins:
+        raise InputError(
+            f"the model was made for {found} mel bins, the encoder's front end gives {bins}",
+            file=source,
+            remedy="name a model of this family with the published front end",
+        )
 
 
 def heard(frames: Tensor, starts: Tensor) -> Tensor:

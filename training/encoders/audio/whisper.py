@@ -8,8 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sharding.errors import InputError
 from training.encoders import AudioEncoder
-from training.encoders.audio.hub import HubAudioSettings, heard, load, masked_mean
+from training.encoders.audio.hub import HubAudioSettings, heard, load
+from training.encoders.pooling import masked_mean
+from training.encoders.published import Architecture
+
+FRONT_ENDS = {80: "whisper", 128: "whisper-128"}  # by mel bins; large-v3 has 128
+# published files hold the decoder too
+ARCHITECTURE = Architecture("WhisperEncoder", "WhisperConfig", ((r"^(model\.)?encoder\.", ""),))
 
 
 @dataclass(frozen=True)
@@ -24,11 +31,10 @@ class Settings(HubAudioSettings):
 class WhisperEncoder(AudioEncoder):
     """The encoder half of transformers' ``WhisperModel``: a mel frame every 10 ms, a token every 20 ms."""
 
-    front_end = "whisper"
-
     def __init__(self, net: Any, settings: Settings) -> None:
         super().__init__()
         self.net = net
+        self.front_end = FRONT_ENDS[net.config.num_mel_bins]
         self.segment_s = net.config.max_source_positions / 50
         self.hop_s = settings.hop_s or self.segment_s
         self.max_s = settings.max_s
@@ -51,11 +57,8 @@ def build(settings: Settings) -> WhisperEncoder:
     sizes = {
         "d_model": settings.width,
         "encoder_layers": settings.depth,
-        "decoder_layers": 1,
         "encoder_attention_heads": settings.heads,
-        "decoder_attention_heads": settings.heads,
         "encoder_ffn_dim": 4 * settings.width,
-        "decoder_ffn_dim": settings.width,
         "max_source_positions": round(settings.segment_s * 50),
     }
     # layer drop draws from the process's generator, so ranks and repeated chunks would disagree
@@ -65,5 +68,7 @@ def build(settings: Settings) -> WhisperEncoder:
         "encoder_layerdrop": 0.0,
         "apply_spec_augment": False,
     }
-    model = load("WhisperModel", "WhisperConfig", settings.source, sizes, rates)
-    return WhisperEncoder(model.encoder, settings)
+    net = load(ARCHITECTURE, settings.source, sizes, rates)
+    if net.config.num_mel_bins not in FRONT_ENDS:
+        raise InputError("no front end gives so many mel bins", file=settings.source, value=net.config.num_mel_bins)
+    return WhisperEncoder(net, settings)

@@ -27,7 +27,7 @@ def _sizes(settings: HubTextSettings, tokenizer: Any) -> dict[str, Any]:
         "num_hidden_layers": settings.depth,
         "num_attention_heads": settings.heads,
         "intermediate_size": 4 * settings.width,
-        "max_position_embeddings": max(settings.max_tokens, 77),
+        "max_position_embeddings": 77,
         "bos_token_id": tokenizer.bos_token_id,
     }
 
@@ -39,6 +39,7 @@ FAMILY = Family(
     dropout=("attention_dropout",),
     blocks="encoder.layers",
     top="final_layer_norm",
+    pooling="last",  # attention is causal: only the end token has read the whole caption
 )
 
 

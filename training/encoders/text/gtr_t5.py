@@ -39,6 +39,7 @@ FAMILY = Family(
     dropout=("dropout_rate",),
     blocks="encoder.block",
     top="encoder.final_layer_norm",
+    pooling="mean",
 )
 
 

@@ -8,7 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from sharding.errors import InputError
 from training.encoders import TextEncoder
+from training.encoders.pooling import Pooling
+from training.encoders.published import Architecture, load_model, load_tokenizer, random_model
 from training.encoders.text.tokenizer import train_tokenizer
 
 
@@ -20,7 +23,6 @@ class HubTextSettings:
         source: a hub name, a local folder, or ``random`` for a model of the sizes given here.
         tokenizer: a hub name or local folder; None: the source's own, and for ``random`` one that is
             trained on the training captions.
-        max_tokens: captions are cut to this many tokens, special ones included.
         dropout: of hidden states and of attention.
         width, depth, heads, vocabulary: sizes of ``random``.
     """
@@ -28,7 +30,6 @@ class HubTextSettings:
     encoder: str
     source: str
     tokenizer: str | None = None
-    max_tokens: int = 32
     dropout: float = 0.1
     width: int = 768
     depth: int = 12
@@ -47,6 +48,9 @@ class Family:
         dropout: names of the configuration's dropout rates.
         blocks: path from the model to its list of blocks.
         top: path to the norm above the blocks, or "".
+        shifted: whether positions count from behind the padding token's number.
+        pooling: how published models of the family make one vector of a caption.
+        renames: see `Architecture`.
         arguments: further arguments of the model's constructor.
     """
 
@@ -56,18 +60,24 @@ class Family:
     dropout: tuple[str, ...]
     blocks: str
     top: str = ""
+    shifted: bool = False
+    pooling: Pooling = "first"
+    renames: tuple[tuple[str, str], ...] = ()
     arguments: tuple[tuple[str, Any], ...] = ()
 
 
 class HubTextEncoder(TextEncoder):
     """One vector a token from any transformers model that returns ``last_hidden_state``."""
 
-    def __init__(self, net: Any, family: Family, tokenizer: Any, max_tokens: int) -> None:
+    def __init__(self, net: Any, family: Family, tokenizer: Any) -> None:
         super().__init__()
         self.net = net
         self.family = family
         self.tokenizer = tokenizer
-        self.max_tokens = max_tokens
+        self.pooling = family.pooling
+        self.max_tokens = getattr(net.config, "max_position_embeddings", None)
+        if family.shifted and self.max_tokens is not None:
+            self.max_tokens -= net.config.pad_token_id + 1
         self.dim = net.config.hidden_size
 
     def blocks(self) -> list[nn.Module]:
@@ -88,27 +98,34 @@ def _follow(module: Any, path: str) -> Any:
 
 def build_hub_text(settings: HubTextSettings, captions: Iterable[str], family: Family) -> HubTextEncoder:
     """The encoder that ``settings`` describes, published or random."""
-    import transformers
-
-    model_class = getattr(transformers, family.model)
+    architecture = Architecture(family.model, family.config, family.renames, family.arguments)
     dropout = dict.fromkeys(family.dropout, settings.dropout)
-    arguments = dict(family.arguments)
     if settings.source != "random":
-        net = model_class.from_pretrained(settings.source, **arguments, **dropout)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(settings.tokenizer or settings.source)
-        return HubTextEncoder(net, family, tokenizer, settings.max_tokens)
+        net = load_model(architecture, settings.source, dropout)
+        tokenizer = load_tokenizer(settings.tokenizer or settings.source)
+        _check_vocabulary(net, tokenizer, settings)
+        return HubTextEncoder(net, family, tokenizer)
     if settings.tokenizer is None:
         tokenizer = train_tokenizer(captions, settings.vocabulary)
     else:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(settings.tokenizer)
-    config = getattr(transformers, family.config)(
-        vocab_size=len(tokenizer),
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        tokenizer = load_tokenizer(settings.tokenizer)
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
         **family.sizes(settings, tokenizer),
-        **dropout,
-    )
-    return HubTextEncoder(model_class(config, **arguments), family, tokenizer, settings.max_tokens)
+    }
+    return HubTextEncoder(random_model(architecture, sizes | dropout), family, tokenizer)
+
+
+def _check_vocabulary(net: Any, tokenizer: Any, settings: HubTextSettings) -> None:
+    rows = net.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise InputError(
+            f"the tokenizer knows {len(tokenizer)} tokens, the model {rows}",
+            file=settings.tokenizer or settings.source,
+            remedy="name the model's own tokenizer",
+        )
 
 
 def bert_sizes(settings: HubTextSettings, tokenizer: Any) -> dict[str, Any]:
@@ -119,6 +136,6 @@ def bert_sizes(settings: HubTextSettings, tokenizer: Any) -> dict[str, Any]:
         "num_attention_heads": settings.heads,
         "intermediate_size": 4 * settings.width,
         # RoBERTa and MPNet count positions from padding_idx + 1
-        "max_position_embeddings": max(settings.max_tokens, 512) + 2,
+        "max_position_embeddings": 512 + 2,
         "bos_token_id": tokenizer.bos_token_id,
     }

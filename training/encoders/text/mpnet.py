@@ -22,6 +22,8 @@ FAMILY = Family(
     sizes=bert_sizes,
     dropout=("hidden_dropout_prob", "attention_probs_dropout_prob"),
     blocks="encoder.layer",
+    shifted=True,
+    pooling="mean",
     arguments=(("add_pooling_layer", False),),
 )
 

@@ -32,6 +32,7 @@ FAMILY = Family(
     sizes=_sizes,
     dropout=("hidden_dropout_prob", "attention_probs_dropout_prob"),
     blocks="encoder.layer",
+    shifted=True,
     arguments=(("add_pooling_layer", False),),
 )
 

@@ -1,0 +1,1 @@
+"""Parts of the loader's benches: the clips, the other loaders, growth and shuffling."""

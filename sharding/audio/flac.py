@@ -1,0 +1,100 @@
+"""FLAC's own arithmetic (RFC 9639): how many samples there are, told by the last frame and not by the header."""
+
+from __future__ import annotations
+
+from sharding.audio.errors import AudioError
+from sharding.audio.extent import WHOLE, Extent
+from sharding.audio.source import Source
+
+_TAIL = 1 << 16  # bytes in which the last frame is sought, or as many as the header says that a frame can have
+
+
+def flac(source: Source, offset: int) -> Extent:
+    """The last frame must end where the header says (sections 8.2 and 9.1).
+
+    Encoders that write into a pipe declare no length; libsndfile cannot read such files.
+    """
+    info = source.read(offset, 42)
+    if len(info) < 42:
+        raise AudioError("truncated", "the file ends within its header")
+    total = int.from_bytes(info[21:26], "big") & ((1 << 36) - 1)
+    if total and _samples(source, offset, proven=False) == total:
+        return WHOLE
+    found = _samples(source, offset, proven=True)
+    if total == 0:
+        if found is None:
+            raise AudioError("truncated", "the file does not end with a whole frame")
+        return Extent("its length is not declared", frames=found, libsndfile=False)
+    if found is None or found == total:
+        return WHOLE  # tags after the sound, or damage: decoding will tell
+    # one of the two lies: all that is there is decoded, and must be what the header announces or more
+    return Extent(f"its last frame ends at sample {found}", frames=total, libsndfile=False)
+
+
+def ends_whole(source: Source, offset: int) -> bool:
+    """Whether the file ends with a whole frame."""
+    return _samples(source, offset, proven=True) is not None
+
+
+def _samples(source: Source, offset: int, *, proven: bool) -> int | None:
+    """The number of the sample after the last frame that has a valid header; ``proven``: and that is whole."""
+    info = source.read(offset, 18)
+    size = max(_TAIL, int.from_bytes(info[15:18], "big"))
+    tail = source.read(max(offset, source.size - size), size)
+    at = tail.rfind(b"\xff")
+    while at >= 0:
+        end = _frame_end(tail[at : at + 17], int.from_bytes(info[8:10], "big"))
+        if end is not None and not (proven and _crc16(tail[at:])):
+            return end
+        at = tail.rfind(b"\xff", 0, at)
+    return None
+
+
+def _frame_end(head: bytes, block: int) -> int | None:
+    """The number of the sample after the frame that begins with these bytes, or None (section 9.1)."""
+    if len(head) < 6 or head[1] not in (0xF8, 0xF9) or head[3] >> 4 > 10 or head[3] & 1:
+        return None
+    size_code, rate_code = head[2] >> 4, head[2] & 15
+    ones = 8 - (head[4] ^ 0xFF).bit_length()  # the number is coded like a character of UTF-8
+    length = max(1, ones)
+    at = 4 + length
+    size_bytes, rate_bytes = {6: 1, 7: 2}.get(size_code, 0), {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
+    end = at + size_bytes + rate_bytes
+    if size_code == 0 or rate_code == 15 or ones in (1, 8) or len(head) <= end or _crc8(head[:end]) != head[end]:
+        return None
+    number = head[4] & (0x7F >> ones)
+    for byte in head[5:at]:
+        number = (number << 6) | (byte & 0x3F)
+    if size_bytes:
+        samples = int.from_bytes(head[at : at + size_bytes], "big") + 1
+    else:
+        samples = 192 if size_code == 1 else 576 << (size_code - 2) if size_code < 6 else 256 << (size_code - 8)
+    return (number if head[1] & 1 else number * block) + samples
+
+
+def _table(polynomial: int, bits: int) -> list[int]:
+    table = []
+    for byte in range(256):
+        value = byte << (bits - 8)
+        for _ in range(8):
+            value = (value << 1) ^ (polynomial if value >> (bits - 1) else 0)
+            value &= (1 << bits) - 1
+        table.append(value)
+    return table
+
+
+_CRC8, _CRC16 = _table(0x07, 8), _table(0x8005, 16)
+
+
+def _crc8(data: bytes) -> int:
+    value = 0
+    for byte in data:
+        value = _CRC8[value ^ byte]
+    return value
+
+
+def _crc16(data: bytes) -> int:
+    value = 0
+    for byte in data:
+        value = ((value << 8) & 0xFFFF) ^ _CRC16[(value >> 8) ^ byte]
+    return value

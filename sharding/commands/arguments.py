@@ -1,0 +1,73 @@
+"""Arguments that several commands have in common."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from sharding.errors import InputError
+from sharding.runners import LocalRunner, Runner
+from sharding.sources import SOURCES
+
+_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?([eE]\d+)?)\s*(?P<prefix>[kMGT]?)(?P<binary>i?)B?")
+
+
+def size(text: str) -> int:
+    """Bytes: ``1e9``, ``500MB``, ``2GiB``."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise argparse.ArgumentTypeError(f"not a size: {text!r}; write 1e9, 500MB or 2GiB")
+    base = 1024 if found["binary"] else 1000
+    return int(float(found["number"]) * base ** " kMGT".index(found["prefix"] or " "))
+
+
+def absolute(path: str) -> str:
+    """A folder as other processes and machines find it; addresses of object stores stay."""
+    return path if "://" in path else str(Path(path).resolve())
+
+
+def add_datasets(parser: argparse.ArgumentParser, title: str) -> None:
+    """``--clotho DIR`` and so on, and ``--source NAME=DIR``."""
+    inputs = parser.add_argument_group(title)
+    for name in SOURCES:
+        inputs.add_argument(f"--{name}", metavar="DIR", help=f"{name} as it is published")
+    inputs.add_argument(
+        "--source",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="your own sounds: a folder with clips.csv or clips.jsonl (path, captions, ...); may be repeated",
+    )
+
+
+def datasets_of(args: argparse.Namespace) -> tuple[dict[str, str], dict[str, str]]:
+    """(published datasets, generic sources): name to folder; relative folders count from here."""
+    roots = {name: absolute(getattr(args, name)) for name in SOURCES if getattr(args, name)}
+    sources: dict[str, str] = {}
+    for text in args.source:
+        name, equals, folder = text.partition("=")
+        if not equals or not name or not folder:
+            raise InputError("--source takes NAME=DIR", value=text, remedy="write --source mine=/path/to/folder")
+        if name in sources:
+            raise InputError("two sources of one name", value=name, remedy="give each source its own name")
+        sources[name] = absolute(folder)
+    return roots, sources
+
+
+def add_runner(parser: argparse.ArgumentParser, ray: bool = True) -> None:
+    """``--workers`` and ``--ray``."""
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (default 1)")
+    if ray:
+        parser.add_argument(
+            "--ray", metavar="ADDRESS", help="run on this Ray cluster instead, with as many workers as it has CPUs"
+        )
+
+
+def runner_of(args: argparse.Namespace) -> Runner:
+    """Where the work runs."""
+    if getattr(args, "ray", None):
+        from ray_jobs.runner import RayRunner
+
+        return RayRunner(args.ray)
+    return LocalRunner(args.workers)

@@ -1,0 +1,260 @@
+"""Going on with what a folder holds: nothing, a build of these settings, or one that is turned into another.
+
+A build is *reopened* where some of its clips are tried again (``build --retry``) or where it is planned anew
+(``build --new-plan``).  Sound that is known is not decoded again: where the former build was finished, its shards
+become packs, and what reached no shard was kept in a pack of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sharding.catalogue import Catalogue
+from sharding.errors import InputError
+from sharding.schema import CATALOGUE, FACTS
+from sharding.storage import Storage
+
+KEPT = "facts/kept.parquet"  # below OUT/.build: facts that are not asked for again
+SETTLED = "settled.parquet"  # facts of all clips as they stand once the build is finished
+KNOWN = "known.parquet"  # matches between the clips of KEPT
+FORMER = "former"  # below OUT/.build/packs: shards of a reopened build, as packs
+_INTENT = "reopen.json"
+_NEXT = "reopened"  # below OUT/.build: what a reopening puts in place
+
+
+def read_facts(work: Storage) -> pa.Table:
+    """All facts of a build, batch after batch; ``work`` is the storage of ``OUT/.build``."""
+    names = work.list("facts")
+    return pa.concat_tables([work.read_table(name) for name in names]) if names else FACTS.empty_table()
+
+
+def settle(out: Storage, settings: dict[str, Any], new_plan: bool, sources: Callable[[], Catalogue]) -> None:
+    """Make sure that OUT is empty, or holds a build of these settings, finished or not.
+
+    Args:
+        out: the storage of OUT.
+        settings: ``BuildSettings.as_dict()``.
+        new_plan: a build of other settings, or of inputs that have changed since, makes way; what its probe found
+            stays where that still holds.
+        sources: reads the catalogue as it is today.
+
+    Raises:
+        InputError: other settings, unless ``new_plan`` allows them; or no build's files.
+    """
+    work = out.child(".build")
+    work.sweep()
+    if not work.exists("settings.json"):
+        if any(not name.startswith(".build/") for name in out.sizes("")):
+            what = "holds files that no build wrote"
+            if out.exists("dataset.json"):
+                what = "is a finished build without its .build folder: it can be read, but not gone on with"
+            raise InputError(what, file=out.url, remedy="choose an empty --out")
+        _clear(out)
+        work.write("settings.json", settings_bytes(settings))
+        return
+    out.sweep()
+    finish_reopening(out)
+    former = json.loads(work.read("settings.json"))
+    found = sorted(differences(former, settings))
+    if not found:
+        if new_plan and out.exists("dataset.json") and _inputs_changed(out, settings, now := sources()):
+            replan(out, former, settings, now)
+        return
+    if not new_plan:
+        raise InputError(
+            "there is a build with other settings here:\n    " + "\n    ".join(found),
+            file=out.url,
+            remedy="use those settings, another --out, or --new-plan to decide anew (known sound is kept)",
+        )
+    if former["probe"] == settings["probe"] and work.exists("catalogue.json"):
+        replan(out, former, settings, sources())
+    else:
+        _clear(out)
+        work.write("settings.json", settings_bytes(settings))
+
+
+def settings_bytes(settings: dict[str, Any]) -> bytes:
+    """``OUT/.build/settings.json`` as it is written."""
+    return json.dumps(settings, indent=1, sort_keys=True).encode()
+
+
+def differences(former: Any, now: Any, place: str = "") -> Iterator[str]:
+    """One line for every setting that is not the same, e.g. ``plan.shard_bytes: 1000 there, 2000 now``."""
+    if isinstance(former, dict) and isinstance(now, dict):
+        for name in sorted(set(former) | set(now)):
+            yield from differences(former.get(name), now.get(name), f"{place}.{name}" if place else name)
+    elif former != now:
+        yield f"{place}: {former!r} there, {now!r} now"
+
+
+def _clear(out: Storage) -> None:
+    """Remove a build; what tells that a stage is through goes before what the stage wrote."""
+    for name in ("dataset.json", ".build/catalogue.json", ".build/plan.json", "matches.parquet"):
+        out.remove(name)
+    for folder in ("records", "tasks", "facts", "fingerprints", "packs", _NEXT, "append"):
+        out.remove_tree(f".build/{folder}")
+    for name in ("fates.parquet", "orphans.parquet", "overview.json", "differences.parquet"):
+        out.remove(name)
+    for name in (SETTLED, KNOWN):
+        out.remove(f".build/{name}")
+    for folder in ("catalogue", "plan", "shards", "manifest", "report"):
+        out.remove_tree(folder)
+
+
+def _inputs_changed(out: Storage, settings: dict[str, Any], now: Catalogue) -> bool:
+    """Whether tables or recordings are not those any more of which the finished build at ``out`` was made."""
+    for dataset in now.notes:
+        former = out.read_table(f"catalogue/{dataset}.parquet").cast(CATALOGUE)
+        if not now.of(dataset).cast(CATALOGUE).equals(former):
+            return True
+    facts = finished_facts(out)
+    return _unchanged(facts, out, settings, settings, now.table).num_rows < facts["error"].null_count
+
+
+def replan(out: Storage, former: dict[str, Any], settings: dict[str, Any], now: Catalogue) -> None:
+    """Turn a build, finished or not, into an unfinished one of other settings that keeps what the probe found.
+
+    Facts are kept of clips that lie where they lay, by dataset, path and size, and decoded well.
+    """
+    kept = _unchanged(finished_facts(out), out, former, settings, now.table)
+    # hubs of common sounds are chosen by what is protected: evidence of other settings may be other evidence
+    same_rules = former["fates"]["protect"] == settings["fates"]["protect"]
+    known = out.read_table("matches.parquet") if same_rules and out.exists("matches.parquet") else None
+    reopen(out, kept, known, now, settings)
+
+
+def _unchanged(
+    facts: pa.Table, out: Storage, former: dict[str, Any], settings: dict[str, Any], now: pa.Table
+) -> pa.Table:
+    roots = {**settings["roots"], **settings["sources"]}
+    stayed = {name for name, root in {**former["roots"], **former["sources"]}.items() if roots.get(name) == root}
+    marker = json.loads(out.child(".build").read("catalogue.json"))
+    paths: dict[str, str | None] = {}
+    for dataset in stayed & set(marker["datasets"]):
+        table = out.read_table(f"catalogue/{dataset}.parquet", ["clip_id", "path"])
+        paths.update(zip(table["clip_id"].to_pylist(), table["path"].to_pylist(), strict=True))
+    sizes = {dataset: Storage(roots[dataset]).sizes() for dataset in stayed}
+    unchanged = set()
+    known = dict(zip(facts["clip_id"].to_pylist(), facts["source_bytes"].to_pylist(), strict=True))
+    for clip_id, dataset, path in zip(*(now[name].to_pylist() for name in ("clip_id", "dataset", "path")), strict=True):
+        if path is None or clip_id not in known or paths.get(clip_id) != path:
+            continue
+        if known[clip_id] == _size(Storage(roots[dataset]), sizes[dataset], path):
+            unchanged.add(clip_id)
+    well = facts.filter(pc.is_null(facts["error"]))
+    return well.filter(pc.is_in(well["clip_id"], pa.array(sorted(unchanged), pa.string())))
+
+
+def _size(root: Storage, sizes: dict[str, int], path: str) -> int | None:
+    if path in sizes:
+        return sizes[path]
+    try:
+        return root.size(path)  # inside an archive
+    except OSError:
+        return None
+
+
+def finished_facts(out: Storage) -> pa.Table:
+    """All facts; those of a finished build as its ending would have left them, wherever it was killed."""
+    work = out.child(".build")
+    if out.exists("dataset.json") and work.exists(SETTLED):
+        return work.read_table(SETTLED)
+    return read_facts(work)
+
+
+def reopen(
+    out: Storage,
+    kept: pa.Table,
+    known: pa.Table | None,
+    now: Catalogue,
+    settings: dict[str, Any],
+    retry: str | None = None,
+) -> None:
+    """Turn a build into one whose stages have only to do what ``kept`` lacks; killed anywhere, it can be repeated.
+
+    Args:
+        out: the storage of OUT.
+        kept: facts that stay.
+        known: matches between their clips that stay; None: they are compared again.
+        now: the catalogue that the build goes on with.
+        settings: the settings that it goes on with.
+        retry: the error class for whose sake this is done.
+    """
+    work = out.child(".build")
+    work.remove_tree(_NEXT)
+    work.write_table(f"{_NEXT}/facts.parquet", kept)
+    for dataset in now.notes:
+        work.write_table(f"{_NEXT}/catalogue/{dataset}.parquet", now.of(dataset))
+    work.write_table(f"{_NEXT}/orphans.parquet", now.orphans)
+    if known is not None:
+        work.write_table(f"{_NEXT}/{KNOWN}", known)
+    shards: list[str] = []
+    if out.exists("dataset.json"):
+        shards = [shard["name"] for shard in json.loads(out.read("dataset.json"))["shards"]]
+    generation = json.loads(work.read("catalogue.json"))["generation"] + 1
+    intent = {
+        "shards": shards,
+        "known": known is not None,
+        "marker": catalogue_marker(now, generation, retry),
+        "settings": settings,
+    }
+    work.write(_INTENT, json.dumps(intent).encode())
+    finish_reopening(out)
+
+
+def catalogue_marker(catalogue: Catalogue, generation: int, retry: str | None = None) -> dict[str, Any]:
+    """What ``OUT/.build/catalogue.json`` says.
+
+    ``generation`` counts the reopenings and names what they add; ``retry`` is the error class that is tried again.
+    """
+    notes = {dataset: list(notes) for dataset, notes in catalogue.notes.items()}
+    return {"datasets": sorted(notes), "generation": generation, "notes": notes, "retry": retry}
+
+
+def finish_reopening(out: Storage) -> None:
+    """Go on with a reopening that was interrupted after it was decided; where there is none, nothing happens."""
+    work = out.child(".build")
+    if not work.exists(_INTENT):
+        return
+    intent = json.loads(work.read(_INTENT))
+    out.remove("dataset.json")
+    for shard in intent["shards"]:
+        out.move(f"shards/{shard}", f".build/packs/{FORMER}/{shard}")
+    for name in ("plan.json", "catalogue.json", SETTLED, KNOWN):
+        work.remove(name)
+    for name in ("matches.parquet", "fates.parquet", "orphans.parquet", "overview.json", "differences.parquet"):
+        out.remove(name)
+    for folder in ("shards", "plan", "manifest", "catalogue", "report"):
+        out.remove_tree(folder)
+    for folder in ("records", "tasks", "facts", "append"):
+        work.remove_tree(folder)
+    kept = work.read_table(f"{_NEXT}/facts.parquet")
+    work.write_table(KEPT, kept)
+    if intent["known"]:
+        work.write(KNOWN, work.read(f"{_NEXT}/{KNOWN}"))
+    _forget_fingerprints(work, kept["clip_id"])
+    for dataset in intent["marker"]["datasets"]:
+        out.write(f"catalogue/{dataset}.parquet", work.read(f"{_NEXT}/catalogue/{dataset}.parquet"))
+    out.write("orphans.parquet", work.read(f"{_NEXT}/orphans.parquet"))
+    work.write("settings.json", settings_bytes(intent["settings"]))
+    work.write("catalogue.json", json.dumps(intent["marker"]).encode())
+    work.remove(_INTENT)
+    work.remove_tree(_NEXT)
+
+
+def _forget_fingerprints(work: Storage, kept: pa.ChunkedArray) -> None:
+    """Fingerprints of clips that are probed again, or are gone, must not stand beside new ones."""
+    for name in work.list("fingerprints"):
+        ids = work.read_table(name, ["clip_id"])["clip_id"]
+        stays = pc.is_in(ids, pa.array(kept.to_pylist(), pa.string()))
+        if pc.all(stays, min_count=0).as_py():
+            continue
+        if pc.any(stays, min_count=0).as_py():
+            work.write_table(name, work.read_table(name).filter(stays))
+        else:
+            work.remove(name)

@@ -1,0 +1,146 @@
+"""The same samples in shards of another size: members are copied, nothing is decoded.
+
+What comes out is what a build with that size would have been, down to the byte, and can be gone on with like it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sharding.claim import claim
+from sharding.errors import InputError
+from sharding.manifest import Manifest, dataset_bytes
+from sharding.plan import PLAN, PlanSettings, lay_out, plan_hash, shard_hash
+from sharding.progress import Progress
+from sharding.reopening import KEPT, finished_facts, settings_bytes
+from sharding.runners import Runner
+from sharding.schema import MANIFEST
+from sharding.stages import plan_name, shard_places, table_entry, with_places
+from sharding.storage import Storage
+from sharding.writing import record_name, task_name, write_shard
+
+_MARKER = ".build/reshard.json"
+_CHUNK = 8192  # samples that are Python objects at once
+
+
+def reshard(source_url: str, out_url: str, shard_bytes: int, runner: Runner) -> dict[str, Any]:
+    """Copy the finished build at ``source_url`` into shards of ``shard_bytes`` at ``out_url``, or go on with that.
+
+    Returns:
+        ``out, plan, shards, samples, bytes``, and ``from`` (the shards that there were).
+
+    Raises:
+        InputError: no finished build, or one that is damaged; OUT holds something else.
+    """
+    PlanSettings(shard_bytes)
+    source, out = Manifest.open(source_url), Storage(out_url)
+    if out.url == source.storage.url:
+        raise InputError("shards cannot be written over those that are read", file=out.url, remedy="another --out")
+    with claim(out):
+        _settle(out, {"plan": source.dataset["plan"], "shard_bytes": shard_bytes})
+        if not out.exists("dataset.json"):
+            _write(source, out, shard_bytes, runner)
+        out.sweep()
+        for folder in ("tasks", "records"):
+            out.remove_tree(f".build/{folder}")
+    written = Manifest.open(out_url).dataset
+    return {
+        "out": out.url,
+        "plan": written["plan"],
+        "from": len(source.dataset["shards"]),
+        "shards": len(written["shards"]),
+        "samples": sum(shard["samples"] for shard in written["shards"]),
+        "bytes": sum(shard["bytes"] for shard in written["shards"]),
+    }
+
+
+def _settle(out: Storage, wanted: dict[str, Any]) -> None:
+    contents = json.dumps(wanted, sort_keys=True).encode()
+    if out.exists(_MARKER):
+        out.sweep()
+        if out.read(_MARKER) != contents:
+            raise InputError(
+                "another build was resharded here, or to another size", file=out.url, remedy="choose an empty --out"
+            )
+        return
+    if any(name != ".build/lock" for name in out.sizes("")):
+        raise InputError("holds other files", file=out.url, remedy="choose an empty --out")
+    out.write(_MARKER, contents)
+
+
+def _write(source: Manifest, out: Storage, shard_bytes: int, runner: Runner) -> None:
+    work = out.child(".build")
+    if not work.exists("plan.json"):
+        digests = {}
+        for shard, rows in _plan(source, shard_bytes):
+            work.write_table(task_name(shard), rows)
+            out.write_table(plan_name(shard), rows.select(PLAN))
+            digests[shard] = shard_hash(rows)
+        work.write("plan.json", json.dumps({"shards": sorted(digests), "hash": plan_hash(digests)}).encode())
+    plan = json.loads(work.read("plan.json"))
+    have = set(work.list("records"))
+    todo = [shard for shard in plan["shards"] if record_name(shard) not in have]
+    progress = Progress("write", len(todo), "shards", runner.watch)
+    one = functools.partial(write_shard, out=out, packs=source.storage.child("shards"))
+    for _ in runner.map(one, todo):
+        progress.add(1)
+    progress.finish()
+    records = [json.loads(work.read(record_name(shard))) for shard in plan["shards"]]
+    _copy_rest(source, out, plan["shards"], shard_bytes)
+    copied = [name for name in source.dataset["tables"] if not name.startswith("plan/")]
+    tables = {name: table_entry(out, name) for name in [*copied, *map(plan_name, plan["shards"])]}
+    settings = source.dataset["settings"]
+    settings = settings | {"plan": settings["plan"] | {"shard_bytes": shard_bytes}}
+    dataset = source.dataset | {"plan": plan["hash"], "settings": settings, "tables": tables, "shards": records}
+    out.write("dataset.json", dataset_bytes(dataset))
+
+
+def _plan(source: Manifest, shard_bytes: int) -> Iterator[tuple[str, pa.Table]]:
+    """(shard name, TASK rows): the samples of each family in the order in which they stand."""
+    stems = pc.replace_substring_regex(source.table["shard"], r"-\d+\.tar$", "")
+    for family in sorted(pc.unique(stems).to_pylist()):
+        rows = source.table.filter(pc.equal(stems, family)).sort_by([("shard", "ascending"), ("index", "ascending")])
+        yield from lay_out(family, _samples(rows), shard_bytes)
+
+
+def _samples(rows: pa.Table) -> Iterator[dict[str, Any]]:
+    for batch in rows.select(MANIFEST.names).to_batches(max_chunksize=_CHUNK):
+        for row in batch.to_pylist():
+            places = {"pack": row["shard"], "pack_offset": row["audio_offset"], "pack_json_offset": row["json_offset"]}
+            yield row | places | {"json": None}
+
+
+def _copy_rest(source: Manifest, out: Storage, shards: list[str], shard_bytes: int) -> None:
+    """The tables; and what a later retry, append or plan goes on with, where the source has that."""
+    storage = source.storage
+    for name in source.dataset["tables"]:
+        if not name.startswith("plan/"):
+            out.write(name, storage.read(name))
+    if not storage.exists(".build/settings.json"):
+        return
+    facts = finished_facts(storage)
+    windows = pc.list_flatten(facts["windows"])
+    places = shard_places(out, shards)
+    old = storage.child(".build/packs")
+    packs = [name for name in pc.unique(pc.struct_field(windows, "pack")).to_pylist() if old.exists(name)]
+    for pack in packs:
+        with out.writer(f".build/packs/{pack}") as file, old.open(pack) as contents:
+            while data := contents.read(8 << 20):
+                file.write(data)
+    kept = zip(*(pc.struct_field(windows, name).to_pylist() for name in ("pack", "offset", "window")), strict=True)
+    owners = facts["clip_id"].take(pc.list_parent_indices(facts["windows"])).to_pylist()
+    for clip_id, (pack, offset, window) in zip(owners, kept, strict=True):
+        places.setdefault((clip_id, window), (pack, offset))
+    out.write_table(f".build/{KEPT}", with_places(facts, places))
+    for name in storage.list(".build/fingerprints"):
+        out.write(name, storage.read(name))
+    out.write(".build/catalogue.json", storage.read(".build/catalogue.json"))
+    settings = json.loads(storage.read(".build/settings.json"))
+    settings["plan"]["shard_bytes"] = shard_bytes
+    out.write(".build/settings.json", settings_bytes(settings))

@@ -1,0 +1,96 @@
+"""All that decides the bytes of a build: settings, versions, the kind of CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sharding.audio import AudioForm
+from sharding.errors import InputError
+from sharding.fates import FateSettings
+from sharding.plan import PlanSettings
+from sharding.probe import ProbeSettings
+from sharding.storage import Storage
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """All that decides the bytes of a build.
+
+    Attributes:
+        roots: published dataset to folder.
+        sources: name of a generic source to folder.
+        exclude: files of excluded ids.
+        probe, fates, plan: settings of the stages.
+    """
+
+    roots: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    exclude: Sequence[str] = ()
+    probe: ProbeSettings = field(default_factory=ProbeSettings)
+    fates: FateSettings = field(default_factory=FateSettings)
+    plan: PlanSettings = field(default_factory=PlanSettings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON; ``exclude`` holds the lists' checksums as well, for their contents decide."""
+        settings = dataclasses.asdict(self)
+        settings["exclude"] = {str(path): _checksum(str(path)) for path in self.exclude}
+        return dict(json.loads(json.dumps(settings, default=sorted)))
+
+    @staticmethod
+    def from_dict(plain: Mapping[str, Any]) -> BuildSettings:
+        """The inverse of ``as_dict``; the lists are read from where they lay."""
+        probe, fates = dict(plain["probe"]), dict(plain["fates"])
+        probe["form"] = AudioForm(**probe["form"])
+        for name in ("protect", "keep"):
+            fates[name] = frozenset((dataset, split) for dataset, split in fates[name])
+        return BuildSettings(
+            dict(plain["roots"]),
+            dict(plain["sources"]),
+            tuple(plain["exclude"]),
+            ProbeSettings(**probe),
+            FateSettings(**fates),
+            PlanSettings(**plain["plan"]),
+        )
+
+
+def _checksum(path: str) -> str:
+    folder, _, name = path.rpartition("/")
+    try:
+        return hashlib.sha256(Storage(folder or ".").read(name)).hexdigest()
+    except FileNotFoundError:
+        raise InputError("no such exclusion list", file=path) from None
+
+
+def versions() -> dict[str, str]:
+    """Of everything that has a say in the bytes."""
+    import av
+    import numpy
+    import pyarrow
+    import soundfile
+    import soxr
+
+    return {
+        "av": av.__version__,
+        "libsndfile": soundfile.__libsndfile_version__,
+        "numpy": numpy.__version__,
+        "pyarrow": pyarrow.__version__,
+        "soundfile": soundfile.__version__,
+        "soxr": soxr.__version__,
+    }
+
+
+def cpu() -> str:
+    """The kind of CPU: resamplers may round differently on another."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{platform.machine()} {line.partition(':')[2].strip()}"
+    return platform.machine()

@@ -1,0 +1,53 @@
+"""Training and evaluation as submitted jobs, and the errors that a submitted job shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ray_jobs.local_cluster import local_cluster, submit
+from sharding.errors import InputError
+from tests.training.small_runs import REPOSITORY, TREE, write_sounds
+
+
+def by_command(run: Path, build: Path) -> dict[str, object]:
+    command = [sys.executable, "-m", "training", "evaluate", str(run), "--shards", str(build)]
+    done = subprocess.run(
+        [*command, "--split", "clotho/evaluation", "--json"],
+        cwd=REPOSITORY,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_job_trains_and_another_evaluates_as_the_command_does(tmp_path: Path) -> None:
+    build, run, recipe = tmp_path / "build", tmp_path / "run", tmp_path / "recipe.yaml"
+    write_sounds(build)
+    recipe.write_text(yaml.safe_dump(TREE | {"validation": {"split": "clotho/evaluation", "batch": 2}}))
+    split = ["--split", "clotho/evaluation", "--json"]
+    with local_cluster(2, tmp_path / "ray.log") as address:
+        train = ["python", "ray_jobs/train.py", str(recipe), "--shards", str(build), "--run", str(run)]
+        submit(address, REPOSITORY, [*train, "--workers", "2"], tmp_path / "train.log")
+        evaluate = ["python", "ray_jobs/evaluate.py", str(run / "export"), "--shards", str(build), *split]
+        submit(address, REPOSITORY, evaluate, tmp_path / "evaluate.log")
+        with pytest.raises(InputError, match="failed"):
+            wrong = ["python", "ray_jobs/evaluate.py", str(run), "--shards", str(build), "--split", "clotho/evalution"]
+            submit(address, REPOSITORY, wrong, tmp_path / "wrong.log")
+    shown = next(line for line in (tmp_path / "evaluate.log").read_text().splitlines() if line.startswith("{"))
+    result = json.loads(shown)
+    assert result == by_command(run, build)
+    validation = json.loads((run / "export/config.json").read_text())["validation"]
+    assert result["text_to_audio"]["mAP@10"] == pytest.approx(validation["text_to_audio/mAP@10"], abs=1e-6)
+    told = (tmp_path / "wrong.log").read_text()
+    assert "the shards have no such split" in told and "clotho/evaluation" in told

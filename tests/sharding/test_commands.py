@@ -1,0 +1,123 @@
+"""Every command speaks to people (``--help``, clear errors) and to machines (``--json``)."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sharding.cli import VERBS, main
+from sharding.commands.arguments import size
+from sharding.manifest import Manifest, dataset_bytes
+from sharding.stats import split_stats
+from tests.conftest import REPOSITORY
+
+READERS = [["verify"], ["verify", "--quick"], ["inspect"], ["stats"], ["report"], ["export", "--csv", "CSV"],
+           ["reshard", "--out", "NEW", "--shard-size", "1MB"], ["append", "--source", "x=SOURCE"]]  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_command_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([verb, "--help"])
+    text = capsys.readouterr().out
+    assert left.value.code == 0 and "--json" in text and len(text) > 200
+
+
+def arguments(words: list[str], out: Path, folder: Path) -> list[str]:
+    verb, *rest = [
+        str(folder / word.lower()) if word in ("CSV", "NEW") else word.replace("SOURCE", str(folder)) for word in words
+    ]
+    return [verb, str(out), *rest]
+
+
+def half(out: Path) -> None:
+    (out / "dataset.json").unlink()
+
+
+def other_version(out: Path) -> None:
+    dataset = json.loads((out / "dataset.json").read_text())
+    (out / "dataset.json").write_bytes(dataset_bytes(dataset | {"format": 99}))
+
+
+def empty(out: Path) -> None:
+    shutil.rmtree(out)
+    out.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (half, "no finished build"),
+        (other_version, "format 99"),
+        (empty, "no finished build"),
+        (shutil.rmtree, "no finished build"),
+    ],
+)
+def test_what_is_no_finished_build_is_refused_with_a_remedy(
+    spoil: Callable[[Path], None], message: str, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(built, out)
+    spoil(out)
+    for words in READERS:
+        status = main(arguments(words, out, tmp_path))
+        shown = capsys.readouterr()
+        if words[0] == "verify" and spoil is other_version:
+            assert status == 1 and message in shown.out
+            continue
+        assert status == 2, words
+        assert message in shown.err and "remedy:" in shown.err and "Traceback" not in shown.err
+
+
+def test_every_command_gives_one_json_object(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in READERS[:-1]:
+        assert main([*arguments(words, built, tmp_path), "--json"]) == 0, words
+        assert isinstance(json.loads(capsys.readouterr().out), dict)
+
+
+def test_tables_for_people_hold_every_row(built: Path, tmp_path: Path) -> None:
+    assert main(["export", str(built), "--csv", str(tmp_path / "csv")]) == 0
+    tables = {}
+    for path in (tmp_path / "csv").iterdir():
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            tables[path.stem] = list(csv.DictReader(file))
+    assert {name: len(rows) for name, rows in tables.items() if name != "matches"} == {
+        "clips": 14, "captions": 14, "fates": 14, "samples": Manifest.open(built).table.num_rows,
+    }  # fmt: skip
+    leak = next(row for row in tables["clips"] if row["clip_id"] == "mine/train/leak")
+    assert (leak["fate"], leak["other"], leak["captions"]) == ("withheld", "mine/test/held", "1")
+    long = next(row for row in tables["fates"] if row["clip_id"] == "mine/train/long")
+    assert long["keys"].count(" | ") == 2
+
+
+def test_figures_count_clips_whole_and_their_picture_is_drawn(built: Path, tmp_path: Path) -> None:
+    found = split_stats(Manifest.open(built))
+    train = found["mine/train"]
+    assert (train["clips"], train["samples"], train["longest_s"]) == (9, 11, 25.0)
+    assert train["source_rates"] == {"32000": 9} and train["captions"] == {"human": 10}
+    bare = tmp_path / "bare"
+    shutil.copytree(built, bare, ignore=shutil.ignore_patterns(".build"))
+    assert split_stats(Manifest.open(bare)) == found
+    assert main(["stats", str(built), "--plot", str(tmp_path / "deep/plot.png")]) == 0
+    assert (tmp_path / "deep/plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("1e9", 10**9), ("500MB", 5 * 10**8), ("2GiB", 2**31), ("64k", 64000), ("1", 1), ("1.5M", 1500000)],
+)
+def test_sizes_are_read_as_people_write_them(text: str, count: int) -> None:
+    assert size(text) == count
+
+
+def test_the_program_ends_with_its_status(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sharding", "stats", str(tmp_path)]
+    found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert found.returncode == 2 and "no finished build" in found.stderr and found.stdout == ""
