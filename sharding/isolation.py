@@ -93,7 +93,7 @@ class _Child:
     """A process that runs ``sharding.probe_worker``, and the end of the pipe to it."""
 
     def __init__(self, memory_mb: int) -> None:
-        self.memory_mb, self.environment = memory_mb, dict(os.environ)
+        self.memory_mb, self.credentials = memory_mb, _credentials()
         self._pipe, theirs = Pipe()
         environment = os.environ | _ENVIRONMENT
         environment["PYTHONPATH"] = os.pathsep.join(
@@ -163,6 +163,13 @@ class _Child:
         self._process.wait()
 
 
+def _credentials() -> dict[str, str]:
+    """What object stores take from the environment: a child knows it as it was when the child was started."""
+    return {
+        name: value for name, value in os.environ.items() if name.startswith(("AWS_", "FSSPEC_", "GOOGLE_", "AZURE_"))
+    }
+
+
 class _Children(threading.local):
     """One child a thread: its death signal is tied to the thread that started it."""
 
@@ -177,8 +184,7 @@ def _child(settings: ProbeSettings) -> _Child:
     """The calling thread's child; a new one where there is none that is fit."""
     child = _children.child
     if child is not None and _children.owner == os.getpid():  # a fork must not talk to its parent's child
-        # storage takes its credentials from the environment
-        if child.alive and child.memory_mb == settings.memory_mb and child.environment == os.environ:
+        if child.alive and child.memory_mb == settings.memory_mb and child.credentials == _credentials():
             return child
         child.stop()
     _children.child, _children.owner = _Child(settings.memory_mb), os.getpid()

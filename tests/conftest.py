@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+Rule = Callable[[dict[str, Any]], str | None]  # from a request (WSGI) to the status that it is refused with
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -17,3 +22,52 @@ def shared_data() -> Path:
     if not (folder / "metadata").is_dir():
         pytest.skip(f"no shared data: {folder} is absent (EARSHOT_DATA names it)")
     return folder
+
+
+class Weather:
+    """What goes wrong on the way to the S3 server."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self.rule: Rule = lambda request: None
+
+    def __call__(self, request: dict[str, Any], start_response: Any) -> Any:
+        status = self.rule(request)
+        if status is None:
+            return self._app(request, start_response)
+        request["wsgi.input"].read(int(request.get("CONTENT_LENGTH") or 0))
+        start_response(status, [("Content-Length", "0")])
+        return [b""]
+
+
+@pytest.fixture(scope="session")
+def weather() -> Weather:
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+    return Weather(DomainDispatcherApplication(create_backend_app))
+
+
+@pytest.fixture(scope="session")
+def s3(weather: Weather) -> Iterator[str]:
+    """A real S3 server on loopback."""
+    import boto3
+    from werkzeug.serving import make_server
+
+    server = make_server("127.0.0.1", 0, weather, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    former = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    boto3.client("s3").create_bucket(Bucket="earshot")
+    yield "s3://earshot"
+    server.shutdown()
+    for name, value in former.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value

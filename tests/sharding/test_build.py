@@ -29,8 +29,6 @@ from tests.conftest import REPOSITORY
 from tests.sharding.conftest import settings_for
 from tests.sharding.corpora import tree
 
-pytest_plugins = ["tests.sharding.test_storage"]
-
 
 def fates(out: Path) -> dict[str, dict[str, Any]]:
     return {row["clip_id"]: row for row in Storage(out).read_table("fates.parquet").to_pylist()}

@@ -33,8 +33,6 @@ from tests.conftest import REPOSITORY
 from tests.sharding.conftest import settings_for
 from tests.sharding.corpora import tree, write_corpus, write_extra
 
-pytest_plugins = ["tests.sharding.test_storage"]
-
 
 class Killed(BaseException):
     """Stands for SIGKILL: nothing in Earshot may catch it and go on."""

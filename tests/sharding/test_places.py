@@ -17,8 +17,6 @@ from sharding.demo_waves import RATE
 from sharding.runners import LocalRunner
 from sharding.storage import Storage
 
-pytest_plugins = ["tests.sharding.test_storage"]
-
 
 def write_tacos(root: Path) -> None:
     layout = Tacos(root)

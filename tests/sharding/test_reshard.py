@@ -20,8 +20,6 @@ from sharding.verify import verify
 from tests.sharding.conftest import settings_for
 from tests.sharding.corpora import tree, write_extra
 
-pytest_plugins = ["tests.sharding.test_storage"]
-
 
 def visible(out: Path) -> dict[str, bytes]:
     return {name: data for name, data in tree(out).items() if not name.startswith(".build/")}

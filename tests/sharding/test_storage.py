@@ -1,11 +1,8 @@
 from __future__ import annotations
 
 import io
-import os
 import pickle
-import threading
 import zipfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,57 +11,7 @@ import pytest
 
 from sharding.errors import InputError
 from sharding.storage import Storage
-
-Rule = Callable[[dict[str, Any]], str | None]  # from a request (WSGI) to the status that it is refused with
-
-
-class Weather:
-    """What goes wrong on the way to the S3 server."""
-
-    def __init__(self, app: Any) -> None:
-        self._app = app
-        self.rule: Rule = lambda request: None
-
-    def __call__(self, request: dict[str, Any], start_response: Any) -> Any:
-        status = self.rule(request)
-        if status is None:
-            return self._app(request, start_response)
-        request["wsgi.input"].read(int(request.get("CONTENT_LENGTH") or 0))
-        start_response(status, [("Content-Length", "0")])
-        return [b""]
-
-
-@pytest.fixture(scope="session")
-def weather() -> Weather:
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-
-    return Weather(DomainDispatcherApplication(create_backend_app))
-
-
-@pytest.fixture(scope="session")
-def s3(weather: Weather) -> Iterator[str]:
-    """A real S3 server on loopback."""
-    import boto3
-    from werkzeug.serving import make_server
-
-    server = make_server("127.0.0.1", 0, weather, threaded=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    former = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
-    boto3.client("s3").create_bucket(Bucket="earshot")
-    yield "s3://earshot"
-    server.shutdown()
-    for name, value in former.items():
-        if value is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = value
+from tests.conftest import Weather
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -82,6 +29,8 @@ def test_what_is_written_is_read_whole_and_in_parts(storage: Storage) -> None:
     assert storage.read("a/b.bin") == b"0123456789"
     assert storage.read("a/b.bin", 3, 4) == b"3456"
     assert storage.read("a/b.bin", 8, 100) == b"89"
+    storage.write("..empty", b"")  # the name begins with dots, and does not climb
+    assert storage.read("..empty") == b""
     with storage.open("a/b.bin") as file:
         file.seek(7)
         assert file.read() == b"789"

@@ -25,8 +25,6 @@ from tests.training.data.test_loader import AUDIO, Letters, samples
 from training.cli import main
 from training.data import DataSettings, Loader, MaskingSettings, MixtureItem, Order
 
-pytest_plugins = ["tests.sharding.test_storage"]
-
 SETTINGS = DataSettings(
     train=(MixtureItem("mine/train"),), batch_size=4, crop_s=3.0, masking=MaskingSettings(1, 30, 1, 20)
 )
