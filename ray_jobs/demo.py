@@ -20,6 +20,7 @@ from sharding.errors import InputError
 
 HERE = Path(__file__).resolve().parent.parent
 HELD_OUT = "clotho/evaluation"
+MARK = ".earshot-demo"  # a folder without it is somebody's, and is not removed
 
 
 def main() -> int:
@@ -39,9 +40,11 @@ def main() -> int:
 def run(out: Path, seed: int, clips: int) -> None:
     """The whole path; every file lands below ``out``, whose former content is removed."""
     started = time.monotonic()
-    if out.exists() and any(out.iterdir()) and not (out / "corpus").is_dir():
+    if out.exists() and any(out.iterdir()) and not (out / MARK).is_file():
         raise InputError("holds something else than a demo", file=out, remedy="choose another --out")
     shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    (out / MARK).touch()
     corpus, shards, training = out / "corpus", out / "shards", out / "run"
 
     def stage(number: int, text: str) -> None:
@@ -53,7 +56,7 @@ def run(out: Path, seed: int, clips: int) -> None:
         address = closing.enter_context(local_cluster(2, out / "logs/ray.log"))
         made.result()
         stage(2, "building deduplicated shards: ray job submit ... ray_jobs/build_shards.py")
-        build = ["python", "ray_jobs/build_shards.py", f"--out={shards}", "--shard-bytes=8000000"]
+        build = ["python", "ray_jobs/build_shards.py", f"--out={shards}", "--shard-size=8MB"]
         build += [f"--{name}={corpus / name}" for name in ("clotho", "audiocaps", "wavcaps", "tacos")]
         build += [f"--exclude-freesound-ids={corpus / 'excluded_freesound_ids.csv'}"]
         submit(address, HERE, build, out / "logs/build.log")

@@ -117,7 +117,7 @@ def train_rank(job: dict[str, Any]) -> None:
         return
 
     def report(state: dict[str, Any]) -> None:
-        ray.train.report({"step": state["step"], "loss": state.get("loss")})
+        ray.train.report({"step": state["step"]})
 
     with ranks() as group:
         try:

@@ -12,19 +12,20 @@ import itertools
 import json
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sharding.catalogue import check_families
 from sharding.claim import Claim, claim
 from sharding.errors import InputError
-from sharding.fates import decide
+from sharding.fates import decide, stretches
 from sharding.leaks import identity_matches
 from sharding.manifest import Manifest, dataset_bytes
-from sharding.matching import MatchSettings, find_matches
+from sharding.matching import find_matches
 from sharding.overview import overview, overview_bytes
 from sharding.packs import PackReader
 from sharding.plan import plan_hash, shard_hash
@@ -114,6 +115,7 @@ class Addition(Stages):
     def matches(self, catalogue: pa.Table, facts: pa.Table) -> pa.Table:
         if not self.out.exists("matches.parquet"):
             both = pa.concat_tables([self.old_catalogue, catalogue])
+            check_families(both)
             wave = functools.partial(_wave, base=self.base.url, work=self.work.url, run=uuid.uuid4().hex)
             found = find_matches(
                 both,
@@ -121,22 +123,29 @@ class Addition(Stages):
                 itertools.chain(fingerprints(self.base.child(".build")), fingerprints(self.work)),
                 wave,
                 identity_matches(both),
-                MatchSettings(protect=self.settings.fates.protect),
+                self.match_settings(),
                 self.spread,
                 self.base.read_table("matches.parquet"),
                 set(self.old_catalogue["clip_id"].to_pylist()),
+                self.progress,
             )
             self.claim.check()
             self.out.write_table("matches.parquet", found)
         return self.out.read_table("matches.parquet")
 
+    def evidence(self, catalogue: pa.Table, facts: pa.Table) -> tuple[pa.Table, pa.Table]:
+        return pa.concat_tables([self.old_catalogue, catalogue]), pa.concat_tables([self.old_facts, facts])
+
     def fates(self, catalogue: pa.Table, facts: pa.Table, matches: pa.Table) -> pa.Table:
         """Fates of the added clips; all fates, and what would be decided otherwise, stand in files beside."""
-        both = pa.concat_tables([self.old_catalogue, catalogue])
-        evidence = (both, pa.concat_tables([self.old_facts, facts]), matches, self.listed(both), self.settings.fates)
+        both, all_facts = self.evidence(catalogue, facts)
+        evidence = (both, all_facts, matches, self.listed(both), self.settings.fates)
         standing = self.base.read_table("fates.parquet")
         found = decide(*evidence, standing=standing)
-        self.out.write_table(f"{_MERGED}/differences.parquet", differing(standing, decide(*evidence)))
+        former = (self.old_catalogue, self.old_facts, self.base.read_table("matches.parquet"))
+        was, now = (stretches(*tables, self.settings.fates) for tables in (former, evidence[:3]))
+        cut = {clip_id for clip_id in was if was[clip_id] != now.get(clip_id)}
+        self.out.write_table(f"{_MERGED}/differences.parquet", differing(standing, decide(*evidence), cut))
         self.out.write_table(f"{_MERGED}/fates.parquet", found)
         return found.filter(pc.is_in(found["clip_id"], catalogue["clip_id"].combine_chunks()))
 
@@ -229,14 +238,17 @@ class Addition(Stages):
         )
 
 
-def differing(standing: pa.Table, anew: pa.Table) -> pa.Table:
-    """DIFFERENCES: old clips whose fate, reason or keeper would be another one were all decided anew."""
+def differing(standing: pa.Table, anew: pa.Table, cut: Collection[str] = ()) -> pa.Table:
+    """DIFFERENCES: old clips whose fate, reason or keeper would be another one were all decided anew.
+
+    ``cut``: clips of which another stretch would be left, should they be trimmed.
+    """
     names = ("clip_id", "fate", "reason", "other")
     fresh = {row[0]: row[1:] for row in zip(*(anew[name].to_pylist() for name in names), strict=True)}
     rows = [
         (*row, *fresh[row[0]])
         for row in zip(*(standing[name].to_pylist() for name in names), strict=True)
-        if row[1:] != fresh[row[0]]
+        if row[1:] != fresh[row[0]] or (row[2] == "trimmed" and row[0] in cut)
     ]
     columns = list(zip(*rows, strict=True)) or [()] * len(DIFFERENCES)
     arrays = [pa.array(list(column), field.type) for column, field in zip(columns, DIFFERENCES, strict=True)]
@@ -290,11 +302,13 @@ def append(out_url: str, roots: Mapping[str, str], sources: Mapping[str, str], r
         former = former_settings(out)
         Stages(former, out, runner, held).tidy()
         there = {**former.roots, **former.sources}
-        if any(there.get(name) != root for name, root in {**roots, **sources}.items()):
+        asked = {**roots, **sources}
+        # what an earlier append added is there: then its outcome is told once more
+        if not out.exists("differences.parquet") or any(there.get(name) != root for name, root in asked.items()):
             settings = added_settings(former, roots, sources)
             _settle(out, settings)
             Addition(settings, out, runner, held).run()
-        return _outcome(out, sorted({**roots, **sources}))
+        return _outcome(out, sorted(asked))
 
 
 def _settle(out: Storage, settings: BuildSettings) -> None:
@@ -328,8 +342,8 @@ def _outcome(out: Storage, datasets: list[str]) -> dict[str, Any]:
         "shards": len(new["shard"].unique()),
         "differences": differing.num_rows,
         "leaks": sum(
-            fate == "written" and anew == "withheld"
-            for fate, anew in zip(differing["fate"].to_pylist(), differing["anew_fate"].to_pylist(), strict=True)
+            row["fate"] == "written" and (row["anew_fate"] == "withheld" or row["anew_reason"] == "trimmed")
+            for row in differing.to_pylist()
         ),
         "examples": differing.slice(0, 20).to_pylist(),
     }

@@ -59,11 +59,26 @@ def build_catalogue(roots: Mapping[str, str], generic_roots: Mapping[str, str] |
                 found[dataset] = source.read(Storage(roots[dataset]))
         for name in sorted(generic_roots):
             found[name] = generic.read(Storage(generic_roots[name]), name)
+    table = pa.concat_tables([tables.catalogue for tables in found.values()] or [CATALOGUE.empty_table()])
+    check_families(table)
     return Catalogue(
-        pa.concat_tables([tables.catalogue for tables in found.values()] or [CATALOGUE.empty_table()]),
+        table,
         pa.concat_tables([tables.orphans for tables in found.values()] or [ORPHANS.empty_table()]),
         {dataset: tables.notes for dataset, tables in found.items()},
     )
+
+
+def check_families(table: pa.Table) -> None:
+    """Refuse datasets and splits whose shards would have one name: ``a-b`` with ``c``, and ``a`` with ``b-c``."""
+    owners: dict[str, str] = {}
+    for row in table.select(["dataset", "split"]).group_by(["dataset", "split"]).aggregate([]).to_pylist():
+        name = f"{row['dataset']}/{row['split']}"
+        other = owners.setdefault(f"{row['dataset']}-{row['split']}", name)
+        if other != name:
+            raise InputError(
+                f"shards of {min(name, other)} and {max(name, other)} would have one name",
+                remedy="give one of the datasets or splits another name",
+            )
 
 
 def part_counts(table: pa.Table) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,12 +56,16 @@ class ProbeSettings:
     memory_mb: int = 1024
 
     def __post_init__(self) -> None:
-        if not (self.window_s > 0 and self.hop_s > 0 and 0 <= self.tail_s <= self.window_s):
+        lengths = (self.window_s, self.hop_s, self.tail_s, self.min_s)
+        finite = all(math.isfinite(length) for length in lengths)
+        if not (finite and self.window_s > 0 and self.hop_s > 0 and 0 <= self.tail_s <= self.window_s):
             raise InputError(
                 "windows cannot be cut like this",
                 value=(self.window_s, self.hop_s, self.tail_s),
-                remedy="window_s and hop_s are above 0, tail_s is 0 to window_s",
+                remedy="window_s and hop_s are above 0 and finite, tail_s is 0 to window_s",
             )
+        if self.max_s is not None and not self.max_s >= self.min_s:
+            raise InputError("no clip could be kept", value=self.max_s, remedy=f"max_s is at least {self.min_s} s")
 
     @property
     def rule(self) -> WindowRule:
@@ -75,7 +80,7 @@ EmitBytes = Callable[[bytes], None]
 EmitWindow = Callable[[dict[str, Any]], None]
 
 
-class _Resampler:
+class Resampler:
     """float32 blocks ``[n, channels]`` from one rate to another (soxr HQ), or untouched."""
 
     def __init__(self, rate: int, target: int, channels: int) -> None:
@@ -108,9 +113,9 @@ class _ClipProbe:
         to_canonical = to_form = None
         for block in decode(self._source, self.decoded):
             if to_canonical is None:
-                to_canonical = _Resampler(self.decoded.rate, CANONICAL_RATE, 1)
+                to_canonical = Resampler(self.decoded.rate, CANONICAL_RATE, 1)
                 if not self._canonical_form:
-                    to_form = _Resampler(self.decoded.rate, self._form.rate, self._form.channels)
+                    to_form = Resampler(self.decoded.rate, self._form.rate, self._form.channels)
             self._check_length(final=False)
             self._hear(block)
             self._take(

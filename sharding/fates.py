@@ -5,6 +5,7 @@ The rules are applied in the order in which they are listed; the first that hold
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sharding.audio import ERROR_CLASSES
+from sharding.errors import InputError
 from sharding.grouping import Relation, covers, groups_and_kin, relations
 from sharding.leaks import parse_protect
 from sharding.schema import FATES
+from sharding.trimming import Part, Span, extent, longest, outside, parts, shared_places, told_in
 
 _RULES = {
     "not_probed": "Its audio was never looked at, so nothing is known about it.",
@@ -27,8 +30,10 @@ _RULES = {
     "no_caption": "It has no caption.",
     "same_interval": "It covers the same sound as the clip that it yields to, which takes over its captions.",
     "contains_captioned_excerpt": "A clip with human captions is an excerpt of it; its own speak of more than that.",
+    "trimmed": "It holds sound that a protected clip holds too, and is written without: its longest stretch outside.",
     "kept": "Nothing speaks against it.",
 }
+LEAKS = ("withhold", "trim")
 REASONS = ERROR_CLASSES | _RULES  # a failed clip's reason is its error class
 
 
@@ -42,6 +47,11 @@ class FateSettings:
     keep_containers: bool = False  # long files that contain a human-captioned excerpt
     same_interval: float = 0.95  # share of both clips that the overlap must cover
     common: int = 50  # partners with which a clip may share a part before that part is a common element
+    leaks: str = "withhold"  # training clips that share sound with protected ones; or "trim" them (see trimming)
+
+    def __post_init__(self) -> None:
+        if self.leaks not in LEAKS:
+            raise InputError("unknown way with leaks", value=self.leaks, remedy=f"choose one of {LEAKS}")
 
 
 def decide(
@@ -77,6 +87,14 @@ def decide(
     return pa.Table.from_pylist(rows, FATES)
 
 
+def stretches(catalogue: pa.Table, facts: pa.Table, matches: pa.Table, settings: FateSettings) -> dict[str, list[Part]]:
+    """What is written of each clip that ``decide`` may call ``trimmed``: parts of its windows, in order.
+
+    The same clips whatever else is decided of them.  Arguments as of ``decide``.
+    """
+    return _Court(catalogue, facts, matches, (), settings).stretches if settings.leaks == "trim" else {}
+
+
 class MergedCaptions:
     """The captions of written clips: their own, then those of clips that yielded to them as the same interval."""
 
@@ -102,6 +120,7 @@ class MergedCaptions:
 
 
 _Verdict = tuple[str, str, str | None]
+_KEPT = (("written", "kept"), ("written", "trimmed"))
 
 
 def _verdicts_of(fates: pa.Table) -> dict[str, _Verdict]:
@@ -132,6 +151,7 @@ class _Court:
             self.of[relation.a].append(relation)
             self.of[relation.b].append(relation)
         self.protected = {c for c, row in self.clips.items() if self._split(row) in settings.protect}
+        self.stretches = self._stretches(facts, matches) if settings.leaks == "trim" else {}
 
     @staticmethod
     def _split(row: dict) -> tuple[str, str]:
@@ -145,7 +165,7 @@ class _Court:
                 verdict = self._alone(clip_id)
                 if verdict is not None:
                     decided[clip_id] = verdict
-        kept = {clip_id for clip_id, verdict in standing.items() if verdict[:2] == ("written", "kept")}
+        kept = {clip_id for clip_id, verdict in standing.items() if verdict[:2] in _KEPT}
         open_clips = sorted((c for c in self.clips if c not in decided), key=self._preference)
         for clip_id in open_clips:
             keeper = None if self._never_yields(clip_id) else self._keeper(clip_id, kept)
@@ -156,7 +176,7 @@ class _Court:
         for clip_id in sorted(kept - set(standing)):
             excerpt = self._captioned_excerpt(clip_id, kept)
             if excerpt is None or self.settings.keep_containers or self._never_yields(clip_id):
-                decided[clip_id] = ("written", "kept", None)
+                decided[clip_id] = self._written(clip_id)
             else:
                 decided[clip_id] = ("duplicate", "contains_captioned_excerpt", excerpt)
         return decided
@@ -173,17 +193,44 @@ class _Court:
         if clip_id in self.listed:
             return "withheld", "listed", None
         leak = self._leak(clip_id)
-        if leak is not None:
+        if leak is not None and clip_id not in self.stretches:
             return "withheld", *leak
         if not row["captions"]:
             return "filtered", "no_caption", None
         return None
 
+    def _written(self, clip_id: str) -> _Verdict:
+        leak = self._leak(clip_id)
+        return ("written", "kept", None) if leak is None else ("written", "trimmed", leak[1])
+
+    def _stretches(self, facts: pa.Table, matches: pa.Table) -> dict[str, list[Part]]:
+        """Of clips that leak, at known places only: the longest stretch outside, where it has a caption."""
+        unknown = self.settings.withhold_unknown_part
+        places = shared_places(matches, self.protected, self.durations, self._intervals(), unknown)
+        chosen = facts.filter(pc.is_in(facts["clip_id"], pa.array(sorted(places), pa.string())))
+        found = {}
+        for row in chosen.select(["clip_id", "error", "windows"]).to_pylist():
+            clip_id = row["clip_id"]
+            if row["error"] or self._leak(clip_id) is None:
+                continue
+            spans = [span for of_one in places[clip_id].values() for span in of_one]
+            stretch = longest(outside(self.durations[clip_id], spans))
+            left = [] if stretch is None else parts(row["windows"], stretch)
+            if not left or (len(left) == len(row["windows"]) and all(part.whole for part in left)):
+                continue  # nothing is left, or all: then what ids tell is not where they tell it
+            if told_in(self.clips[clip_id]["captions"] or [], *extent([part[1:3] for part in left])):
+                found[clip_id] = left
+        return found
+
+    def _intervals(self) -> dict[str, Span]:
+        known = ((clip_id, row["interval"]) for clip_id, row in self.clips.items() if row["interval"])
+        return {c: (i["start"], math.inf if i["end"] is None else i["end"]) for c, i in known if i["start"] is not None}
+
     def _leak(self, clip_id: str) -> tuple[str, str] | None:
         heard = self._first(clip_id, lambda r: r.heard == "same")
         if heard:
             return "shares_sound_with_protected", heard
-        told = self._first(clip_id, lambda r: r.told == "same")
+        told = self._first(clip_id, lambda r: r.told == "same" or (r.told == "undecided" and r.told_overlap_s > 0))
         if told:
             return "shares_interval_with_protected", told
         unknown = self._first(clip_id, lambda r: r.told == "undecided")

@@ -19,6 +19,7 @@ class Relation:
     b: str
     heard: str = "different"  # same | different | undecided, by the sound
     told: str | None = None  # the same, by ids; None: ids say nothing
+    told_overlap_s: float = 0.0  # longest overlap that ids tell
     offset_s: float = 0.0  # b's time 0 in a, of the longest verified overlap
     overlap_s: float = 0.0  # longest verified overlap
 
@@ -38,6 +39,7 @@ def relations(matches: pa.Table) -> list[Relation]:
         if row["method"] == "identity":
             if relation.told is None or rank[row["outcome"]] > rank[relation.told]:
                 relation.told = row["outcome"]
+            relation.told_overlap_s = max(relation.told_overlap_s, row["overlap_s"] or 0.0)
         elif row["method"] in HEARD:
             if rank[row["outcome"]] > rank[relation.heard]:
                 relation.heard = row["outcome"]

@@ -12,22 +12,23 @@ number of codes and of real coincidences, not with the square of the number of c
    Partitions are independent: any runner may spread them.
 3. ``vote`` counts the coincidences of each pair at each offset.
 
-Postings and coincidences beyond ``memory_bytes`` go to files in ``scratch``.
+Postings and coincidences beyond ``memory_bytes`` go to files in ``scratch``, from which workers read them.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from sharding.fingerprint import INFORMATIVE, WEAKEST_SHIFT
+from sharding.storage import Storage
 
 POSTING = np.dtype([("code", "<u4"), ("side", "<u4"), ("place", "<u8")])  # place: clip << 24 | hop
 COINCIDENCE = np.dtype([("pair", "<u8"), ("offset", "<i4"), ("hop", "<i4")])  # pair: a << 32 | b
@@ -59,17 +60,35 @@ class JoinSettings:
     dense_hops: int = 600_000_000  # above it, codes are sampled: about 2,000 hours
     partitions: int = 64
     memory_bytes: int = 1 << 30  # of postings or coincidences held before they go to disk
-    scratch: str | None = None  # folder for them; None: the system's
+    scratch: str | None = None  # folder for them that every worker sees, local or s3://; None: this machine's own
+
+
+class Spilled(NamedTuple):
+    """A partition whose rows lie in files: what travels to a worker, wherever that runs."""
+
+    scratch: Storage
+    folder: str
+
+    def read(self, dtype: np.dtype) -> np.ndarray:
+        sizes = self.scratch.sizes(self.folder)
+        rows = np.empty(sum(sizes.values()) // dtype.itemsize, dtype)
+        at = 0
+        for name in sorted(sizes):
+            some = np.frombuffer(self.scratch.read(name), dtype)
+            rows[at : at + len(some)] = some
+            at += len(some)
+        return rows
 
 
 class Spill:
-    """Arrays of one dtype by partition: in memory up to a limit, then appended to files."""
+    """Arrays of one dtype by partition: in memory up to a limit, then in files below ``scratch``."""
 
-    def __init__(self, dtype: np.dtype, partitions: int, limit: int, folder: Path) -> None:
-        self._dtype, self._limit, self._folder = dtype, limit, folder
+    def __init__(self, dtype: np.dtype, partitions: int, limit: int, scratch: Storage) -> None:
+        self._dtype, self._limit, self._scratch = dtype, limit, scratch
         self._held: list[list[np.ndarray]] = [[] for _ in range(partitions)]
         self._bytes = 0
-        self.spilled = False
+        self._flushes = 0
+        self._spilled: set[int] = set()  # partitions that have files
 
     def add(self, rows: np.ndarray, partition: np.ndarray) -> None:
         """Append each row to its partition, in order."""
@@ -83,30 +102,41 @@ class Spill:
         if self._bytes > self._limit:
             self._flush()
 
-    def parts(self) -> Iterator[np.ndarray | Path]:
-        """Each partition that holds rows: the array, or the file that holds it."""
-        if self.spilled:
+    def parts(self) -> Iterator[np.ndarray | Spilled]:
+        """Each partition that holds rows: the array, or where it lies."""
+        if self._spilled:
             self._flush()
         for number, held in enumerate(self._held):
-            path = self._path(number)
-            if self.spilled and path.exists():
-                yield path
+            if number in self._spilled:
+                yield Spilled(self._scratch, f"{number:05d}")
             elif held:
                 yield np.concatenate(held)
 
-    def _path(self, number: int) -> Path:
-        return self._folder / f"{number:05d}.bin"
-
     def _flush(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self.spilled = True
         for number, held in enumerate(self._held):
             if held:
-                with self._path(number).open("ab") as file:
+                with self._scratch.writer(f"{number:05d}/{self._flushes:06d}.bin") as file:
                     for rows in held:
-                        rows.tofile(file)
+                        file.write(rows.tobytes())
                 held.clear()
+                self._spilled.add(number)
         self._bytes = 0
+        self._flushes += 1
+
+
+@contextmanager
+def _scratch(url: str | None) -> Iterator[Storage]:
+    """A folder that is empty before, whatever a killed build left there, and gone afterwards."""
+    if url is None:
+        with tempfile.TemporaryDirectory(prefix="earshot-join-") as folder:
+            yield Storage(folder)
+        return
+    storage = Storage(url).child("earshot-join")
+    storage.remove_tree("")
+    try:
+        yield storage
+    finally:
+        storage.remove_tree("")
 
 
 def join(
@@ -132,12 +162,12 @@ def join(
     sample = 1
     while hops > sample * settings.dense_hops:
         sample *= 2
-    with tempfile.TemporaryDirectory(prefix="earshot-join-", dir=settings.scratch) as folder:
-        postings = Spill(POSTING, settings.partitions, settings.memory_bytes, Path(folder, "postings"))
+    with _scratch(settings.scratch) as scratch:
+        postings = Spill(POSTING, settings.partitions, settings.memory_bytes, scratch.child("postings"))
         for table in fingerprints:
             for rows in _postings(table, order, sample):
                 postings.add(rows, ((rows["code"] * _MIX) >> np.uint32(8)) % np.uint32(settings.partitions))
-        found = Spill(COINCIDENCE, settings.partitions, settings.memory_bytes, Path(folder, "coincidences"))
+        found = Spill(COINCIDENCE, settings.partitions, settings.memory_bytes, scratch.child("coincidences"))
         work = partial(coincidences, protected=protected, fresh=fresh, settings=settings)
         for rows in spread(work, postings.parts()):
             mixed = (rows["pair"] * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)
@@ -147,7 +177,7 @@ def join(
 
 
 def _bounded(found: np.ndarray, protected: np.ndarray, settings: JoinSettings) -> np.ndarray:
-    """The candidates among the best ``partners`` of either clip: at most so many a clip, however common a sound."""
+    """The candidates among the best ``partners`` of either clip: at most so many times the clips in all."""
     found = found[np.lexsort((found["offset"], -found["votes"].astype(np.int64), found["b"], found["a"]))]
     first = _starts(found["a"], found["b"])
     best = found[first]
@@ -208,10 +238,10 @@ def clip_postings(codes: np.ndarray, flags: np.ndarray, clip: int, sample: int) 
 
 
 def coincidences(
-    part: np.ndarray | Path, protected: np.ndarray, fresh: np.ndarray, settings: JoinSettings
+    part: np.ndarray | Spilled, protected: np.ndarray, fresh: np.ndarray, settings: JoinSettings
 ) -> np.ndarray:
     """COINCIDENCE rows of one partition of postings."""
-    rows = part if isinstance(part, np.ndarray) else np.fromfile(part, POSTING)
+    rows = part.read(POSTING) if isinstance(part, Spilled) else part
     key = rows["code"].astype(np.uint64) << np.uint64(32) | np.arange(len(rows), dtype=np.uint64)
     rows = rows[np.sort(key) & np.uint64(0xFFFFFFFF)]  # by code; a clip's rows stay together, in order
     clips = rows["place"] >> np.uint64(_HOP_BITS)
@@ -282,9 +312,9 @@ def _agreeing(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return found
 
 
-def vote(part: np.ndarray | Path, settings: JoinSettings) -> np.ndarray:
+def vote(part: np.ndarray | Spilled, settings: JoinSettings) -> np.ndarray:
     """CANDIDATE rows of one partition of coincidences: distinct hops that agree at an offset, give or take one."""
-    rows = part if isinstance(part, np.ndarray) else np.fromfile(part, COINCIDENCE)
+    rows = part.read(COINCIDENCE) if isinstance(part, Spilled) else part
     rows = rows[np.lexsort((rows["hop"], rows["offset"], rows["pair"]))]
     rows = rows[_starts(rows["pair"], rows["offset"], rows["hop"])]
     starts = np.flatnonzero(_starts(rows["pair"], rows["offset"]))

@@ -14,7 +14,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -24,11 +24,13 @@ import pyarrow.compute as pc
 
 from sharding.errors import InputError
 from sharding.schema import MATCHES
+from sharding.sources import SOURCES
 from sharding.sources.base import freesound, youtube
 from sharding.sources.tables import FETCH_AGAIN, check_columns, decode
 from sharding.storage import Storage
 
 MINIMUM_OVERLAP_S = 1.0
+MANY = 64  # clips of one source
 DEFAULT_PROTECT = "clotho/validation,clotho/evaluation,audiocaps/val,audiocaps/test,tacos/test"
 # Lists keep other collections away from these datasets, and name the datasets' own training clips too.
 NEVER_LISTED = frozenset({"clotho", "audiocaps"})
@@ -48,7 +50,7 @@ def parse_protect(text: str = DEFAULT_PROTECT) -> frozenset[tuple[str, str]]:
     """``DATASET/SPLIT,...`` as a set of (dataset, split); an empty text protects nothing.
 
     Raises:
-        InputError: an entry is not DATASET/SPLIT.
+        InputError: an entry is not DATASET/SPLIT, or a published dataset has no such split.
     """
     found = set()
     for entry in filter(None, (part.strip() for part in text.split(","))):
@@ -56,6 +58,10 @@ def parse_protect(text: str = DEFAULT_PROTECT) -> frozenset[tuple[str, str]]:
         if not slash or not dataset or not split or "/" in split:
             raise InputError(
                 "not a protected split", value=entry, remedy="write DATASET/SPLIT,... such as clotho/evaluation"
+            )
+        if dataset in SOURCES and split not in SOURCES[dataset].splits:
+            raise InputError(
+                f"{dataset} has no such split", value=entry, remedy=f"one of {', '.join(SOURCES[dataset].splits)}"
             )
         found.add((dataset, split))
     return frozenset(found)
@@ -75,6 +81,9 @@ class _Part:
 def identity_matches(catalogue: pa.Table) -> pa.Table:
     """MATCHES rows, method ``identity``, for every two clips of one source, sorted by (a, b).
 
+    Of a source with more than ``MANY`` clips, those whose intervals do not meet have no row: they are kin through
+    their source, and a recording of days in a thousand excerpts would have a million such pairs.
+
     ``offset_s`` and ``overlap_s`` are null where an interval is unknown; ``score`` is the share of the shorter
     interval that the overlap covers.
     """
@@ -86,16 +95,29 @@ def identity_matches(catalogue: pa.Table) -> pa.Table:
         interval = None if start is None else (start, math.inf if end is None else end)
         sources[source_of(identity)].append(_Part(clip_id, interval))
     found = [
-        _match(a, b)
-        for parts in sources.values()
-        if len(parts) > 1
-        for a, b in combinations(sorted(parts, key=lambda part: part.clip_id), 2)
+        _match(*sorted(pair, key=lambda part: part.clip_id)) for parts in sources.values() for pair in _pairs(parts)
     ]
     found.sort()
     columns = list(zip(*found, strict=True)) or [()] * len(MATCHES)
     return pa.table(
         [pa.array(list(column), f.type) for column, f in zip(columns, MATCHES, strict=True)], schema=MATCHES
     )
+
+
+def _pairs(parts: list[_Part]) -> Iterator[tuple[_Part, _Part]]:
+    """Every two parts of a source; of many, only those that may meet."""
+    if len(parts) <= MANY:
+        yield from combinations(parts, 2)
+        return
+    unknown = [part for part in parts if part.interval is None]
+    yield from combinations(unknown, 2)
+    begun: list[tuple[float, _Part]] = []  # (end, part) of those that may reach to where the next begins
+    known = [(part.interval, part) for part in parts if part.interval is not None]
+    for (start, end), part in sorted(known, key=lambda item: (*item[0], item[1].clip_id)):
+        begun = [(last, other) for last, other in begun if last > start]
+        yield from ((other, part) for _, other in begun)
+        yield from ((other, part) for other in unknown)
+        begun.append((end, part))
 
 
 def _match(a: _Part, b: _Part) -> tuple[str, str, str, float | None, float | None, float | None, str]:
@@ -298,11 +320,3 @@ def _texts(rows: pa.Table) -> Iterator[tuple[str, str]]:
         parents = pc.list_parent_indices(captions)
         texts = pc.struct_field(captions.flatten(), "text")
         yield from zip(texts.to_pylist(), batch["clip_id"].take(parents).to_pylist(), strict=True)
-
-
-def caption_groups(catalogue: pa.Table) -> Mapping[str, list[str]]:
-    """Plain captions that several clips have in common: caption to sorted clip_ids."""
-    found: dict[str, set[str]] = defaultdict(set)
-    for text, clip_id in _texts(catalogue.select(["clip_id", "captions"])):
-        found[plain_caption(text)].add(clip_id)
-    return {text: sorted(clips) for text, clips in sorted(found.items()) if len(clips) > 1 and text}

@@ -8,8 +8,9 @@ A cascade; every step leaves rows of the MATCHES table:
 ``fingerprint``   codes coincide at this offset: a candidate, never more than ``undecided``
 ``waveform``      the verdict of ``sharding.verification`` at its offset
 
-One row per (pair, method, offset).  A pair's outcome is that of its strongest row of ``source_bytes``,
-``pcm`` or ``waveform``: ``same`` where any says same, else ``undecided`` where any says so, else ``different``.
+One row per (pair, method, offset); of a pair's offsets, the best, or all (``MatchSettings.every_place``).  A
+pair's outcome is that of its strongest row of ``source_bytes``, ``pcm`` or ``waveform``: ``same`` where any says
+same, else ``undecided`` where any says so, else ``different``.
 """
 
 from __future__ import annotations
@@ -20,22 +21,29 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sharding.fingerprint import HOP_S, RATE, fingerprint
+from sharding.grouping import HEARD
 from sharding.join import JoinSettings, Spread, join
 from sharding.leaks import parse_protect
+from sharding.progress import Progress
 from sharding.schema import FINGERPRINTS, MATCHES
+from sharding.trimming import Span, outside
 from sharding.verification import Verdict, VerificationSettings, is_silent, verify
 
 _CHUNK = 64  # pairs of one work item
 _MARGIN_S = 0.1  # about an offset that codes tell, to a hop or two
 _HELD = 64  # clips of which a worker keeps the sound: at most 64 MB
 _RANK = {"different": 0, "undecided": 1, "same": 2}
+_SEARCH_S, _SEARCH_OVERLAP_S = 300.0, 10.0  # of a clip that are searched at once for more places of a leak
 Wave = Callable[[str, float, float], np.ndarray]
+Begin = Callable[[str, int | None, str], Progress]  # what, total, unit
+_QUIETLY: Begin = partial(Progress, quiet=True)
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,7 @@ class MatchSettings:
     stretch_s: float = 30.0  # longest stretch that one waveform comparison reads
     stretches: int = 12  # of one overlap that are compared, evenly spread where there are more
     search_s: float = 120.0  # of each clip, where only an id says that two clips belong together
+    every_place: bool = False  # of a protected clip in another one has its row, not only the best
 
 
 def find_matches(
@@ -60,6 +69,7 @@ def find_matches(
     spread: Spread = map,
     known: pa.Table | None = None,
     old: Collection[str] = (),
+    begin: Begin = _QUIETLY,
 ) -> pa.Table:
     """All evidence about pairs of clips: MATCHES, sorted; independent of the order of rows in its inputs.
 
@@ -74,8 +84,10 @@ def find_matches(
         known: MATCHES of an earlier run over the clips of ``old``; taken over, so that only pairs with a
             clip that is not in ``old`` are sought.
         old: clip_ids that the earlier run compared with each other.
+        begin: ``begin(what, total, unit)`` begins to show progress.
     """
     settings = settings or MatchSettings()
+    watch = _Watch(spread, begin)
     parts = [fingerprints] if isinstance(fingerprints, pa.Table) else fingerprints
     good = facts.filter(pc.is_null(facts["error"])) if facts.num_rows else facts
     durations = dict(zip(good["clip_id"].to_pylist(), good["duration_s"].to_pylist(), strict=True))
@@ -92,15 +104,54 @@ def find_matches(
     settled = {(row["a"], row["b"]) for row in rows if row["method"] != "identity"}
     hops = int(sum(durations.values()) / HOP_S)
     preferred = np.array([clip_id in protected for clip_id in ids], bool)
-    candidates = join(parts, order, preferred, fresh, settings.join, spread, hops)
+    tables = watch.tables("match (posting)", parts, len(ids))
+    pairing = partial(watch.parts, iter(("match (pairing)", "match (voting)")), settings.join.partitions)
+    candidates = join(tables, order, preferred, fresh, settings.join, pairing, hops)
     work = [(a, b, offsets) for a, b, offsets in _by_pair(candidates, ids) if (a, b) not in settled]
     heard = settled | {(a, b) for a, b, _ in work}
     work += [(a, b, []) for a, b in sorted(told - heard) if a in durations and b in durations]
-    for found in spread(
-        partial(_compare_all, compare=compare), [work[i : i + _CHUNK] for i in range(0, len(work), _CHUNK)]
-    ):
-        rows += found
+    rows += watch.pairs("match (comparing)", partial(_compare_all, compare=compare), work)
+    if settings.every_place:
+        leaks = _leaks(rows, protected, old)
+        rows += watch.pairs("match (every place)", partial(_every_place, compare=compare), leaks)
     return _table(rows)
+
+
+class _Watch:
+    """Work spread over a runner, and shown while it goes on."""
+
+    def __init__(self, spread: Spread, begin: Begin) -> None:
+        self._spread, self._begin = spread, begin
+
+    def tables(self, what: str, tables: Iterable[pa.Table], clips: int) -> Iterator[pa.Table]:
+        """The tables; each is through when the next is asked for."""
+        progress = self._begin(what, clips, "clips")
+        for table in tables:
+            yield table
+            progress.add(table.num_rows)
+        progress.finish()
+
+    def parts(
+        self, names: Iterator[str], most: int, function: Callable[[Any], Any], items: Iterable[Any]
+    ) -> Iterator[Any]:
+        """Results of ``function`` over at most ``most`` items; empty partitions are none."""
+        progress = self._begin(next(names), most, "parts")
+        for result in self._spread(function, items):
+            yield result
+            progress.add(1)
+        progress.total = progress.done
+        progress.finish()
+
+    def pairs(self, what: str, function: Callable[[Any], tuple[int, list[dict]]], work: list) -> list[dict]:
+        """The rows that ``function`` finds in ``work``, chunk after chunk."""
+        rows: list[dict] = []
+        progress = self._begin(what, len(work), "pairs")
+        chunks = [work[i : i + _CHUNK] for i in range(0, len(work), _CHUNK)]
+        for pairs, found in self._spread(function, chunks):
+            rows += found
+            progress.add(pairs)
+        progress.finish()
+        return rows
 
 
 def _both_old(row: dict, old: Collection[str]) -> bool:
@@ -112,12 +163,47 @@ def _by_pair(candidates: np.ndarray, ids: list[str]) -> Iterator[tuple[str, str,
         yield ids[a], ids[b], [(offset * HOP_S, votes) for _, _, offset, votes in group]
 
 
-def _compare_all(work: list[tuple[str, str, list]], compare: _Comparison) -> list[dict]:
-    rows = []
+def _compare_all(work: list[tuple[str, str, list]], compare: _Comparison) -> tuple[int, list[dict]]:
+    """How many pairs, and their rows."""
+    rows: list[dict] = []
     compare = replace(compare, wave=_Held(compare))
     for a, b, offsets in work:
         rows += compare.at_offsets(a, b, offsets) if offsets else compare.anywhere(a, b)
-    return rows
+    return len(work), rows
+
+
+def _leaks(rows: list[dict], protected: Collection[str], old: Collection[str]) -> list[tuple[str, str, list[float]]]:
+    """(clip, protected clip, where it begins) of pairs whose sound is the same, sorted; no pair of two old clips."""
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for row in rows:
+        if row["method"] in HEARD and row["outcome"] == "same" and (row["a"] in protected) != (row["b"] in protected):
+            if row["b"] in protected:
+                found[row["a"], row["b"]].append(row["offset_s"])
+            else:
+                found[row["b"], row["a"]].append(-row["offset_s"])
+    return [(*pair, offsets) for pair, offsets in sorted(found.items()) if not all(clip in old for clip in pair)]
+
+
+def _every_place(work: list[tuple[str, str, list[float]]], compare: _Comparison) -> tuple[int, list[dict]]:
+    """How many pairs, and rows of the places where a clip holds a protected one besides those that are known.
+
+    What may be written of the clip is searched until nothing is found there.
+    """
+    rows: list[dict] = []
+    compare = replace(compare, wave=_Held(compare))
+    for clip, other, offsets in work:
+        length, places, clean = compare.durations[other], list(offsets), set[Span]()
+        while todo := set(outside(compare.durations[clip], [(at, at + length) for at in places])) - clean:
+            stretch = min(todo)
+            found = compare.searched(clip, stretch, other)
+            fresh = [row for row in found if all(abs(row["offset_s"] - at) >= _MARGIN_S for at in places)]
+            if not fresh:
+                clean.add(stretch)
+            places += [row["offset_s"] for row in fresh]
+            rows += [
+                _row(clip, other, "waveform", row["offset_s"], row["overlap_s"], row["score"], "same") for row in fresh
+            ]
+    return len(work), rows
 
 
 def compare_waves(a: np.ndarray, b: np.ndarray, settings: MatchSettings | None = None) -> pa.Table:
@@ -140,7 +226,8 @@ def compare_waves(a: np.ndarray, b: np.ndarray, settings: MatchSettings | None =
         ],
         FINGERPRINTS,
     )
-    candidates = join([table], {"a": 0, "b": 1}, np.zeros(2, bool), np.ones(2, bool), settings.join)
+    apart = replace(settings.join, scratch=None)  # two clips fit into memory; the folder is the whole join's
+    candidates = join([table], {"a": 0, "b": 1}, np.zeros(2, bool), np.ones(2, bool), apart)
     compare = _Comparison(wave, {name: len(w) / RATE for name, w in waves.items()}, settings)
     offsets = [(int(c["offset"]) * HOP_S, int(c["votes"])) for c in candidates]
     return _table(compare.at_offsets("a", "b", offsets) if offsets else compare.anywhere("a", "b"))
@@ -226,6 +313,25 @@ class _Comparison:
         second = self.wave(b, 0.0, self.settings.search_s)
         verdict = verify(first, second, -len(second) / RATE, len(first) / RATE, self.settings.verification)
         return [self._verdict_row(a, b, verdict)]
+
+    def searched(self, clip: str, stretch: Span, other: str) -> list[dict]:
+        """Rows, seen from the clip, of places in a stretch of it that hold sound of the other one; not of all."""
+        found = []
+        for start, first in self._pieces(clip, *stretch):
+            for begin, second in self._pieces(other, 0.0, self.durations[other]):
+                rows = compare_waves(first, second, self.settings).to_pylist()
+                found += [
+                    row | {"offset_s": start + row["offset_s"] - begin} for row in rows if row["outcome"] == "same"
+                ]
+        return found
+
+    def _pieces(self, clip: str, start: float, end: float) -> Iterator[tuple[float, np.ndarray]]:
+        """(begin, sound) of pieces of a stretch that overlap, so that a place between two lies in one of them."""
+        while True:
+            yield start, self.wave(clip, start, min(_SEARCH_S, end - start))
+            if end - start <= _SEARCH_S:
+                return
+            start += _SEARCH_S - _SEARCH_OVERLAP_S
 
     def _end(self, a: str, b: str, offset: float) -> float:
         return min(self.durations[a], offset + self.durations[b])

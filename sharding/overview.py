@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sharding.catalogue import part_counts
-from sharding.leaks import list_report, listed, read_exclusion_list, shared_captions
+from sharding.leaks import NEVER_LISTED, list_report, listed, read_exclusion_list, shared_captions
 from sharding.settings import BuildSettings
 
 EXAMPLES = 40  # of anything that is listed
@@ -51,7 +51,7 @@ def overview(catalogue: pa.Table, notes: Mapping[str, Sequence[str]], settings: 
 
 def _worth_telling(row: dict[str, Any], settings: BuildSettings) -> bool:
     """A list is judged by the splits that must not leak, and by the datasets that such lists are made for."""
-    return row["dataset"] in ("clotho", "audiocaps") or (row["dataset"], row["part"]) in settings.fates.protect
+    return row["dataset"] in NEVER_LISTED or (row["dataset"], row["part"]) in settings.fates.protect
 
 
 def _examples(shared: pa.Table) -> list[dict[str, Any]]:

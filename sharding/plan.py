@@ -19,6 +19,7 @@ from sharding.errors import InputError
 from sharding.fates import MergedCaptions
 from sharding.schema import FATES, MANIFEST, sample_key, stable_id
 from sharding.tar import BLOCK, END, header_size
+from sharding.trimming import extent, told_in
 
 # What makes a plan this plan, and is its hash
 PLAN = ("key", "clip_id", "window", "shard", "index", "audio_sha256", "json_sha256")
@@ -38,6 +39,7 @@ _OF_CLIP = ["clip_id", "dataset", "split", "path", "captions", "identity", "inte
             "keywords"]  # fmt: skip
 _OF_FACT = ["clip_id", "ext", "copied", "windows", "source_sha256", "codec", "source_rate", "source_channels",
             "duration_s"]  # fmt: skip
+_OF_FATE = ["clip_id", "reason", "other", "group", "kin"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class PlanSettings:
 
     def __post_init__(self) -> None:
         if self.shard_bytes < 1:
-            raise InputError("shards need some room", value=self.shard_bytes, remedy="e.g. --shard-bytes 1e9")
+            raise InputError("shards need some room", value=self.shard_bytes, remedy="e.g. --shard-size 1GB")
 
 
 def make_plan(
@@ -62,14 +64,14 @@ def make_plan(
 ) -> Iterator[tuple[str, pa.Table]]:
     """(shard name, TASK rows in their order) of every shard, family after family.
 
-    A family is a dataset and split.  Inside it clips stand in the order of a hash of their clip_id, so that any
-    run of neighbours is a fair sample; a clip's windows stay together.
+    The windows of ``facts`` are what is written.  A family is a dataset and split.  Inside it clips stand in the
+    order of a hash of their clip_id, so that any run of neighbours is a fair sample; a clip's windows stay together.
     """
     catalogue, facts = catalogue.select(_OF_CLIP).combine_chunks(), facts.select(_OF_FACT).combine_chunks()
     row_of = {clip_id: row for row, clip_id in enumerate(catalogue["clip_id"].to_pylist())}
     fact_of = {clip_id: row for row, clip_id in enumerate(facts["clip_id"].to_pylist())}
     captions = MergedCaptions(catalogue, fates)
-    written = fates.filter(pc.equal(fates["fate"], "written")).select(["clip_id", "group", "kin"]).combine_chunks()
+    written = fates.filter(pc.equal(fates["fate"], "written")).select(_OF_FATE).combine_chunks()
     datasets, splits = catalogue["dataset"].to_pylist(), catalogue["split"].to_pylist()
     families: dict[str, list[tuple[int, str, int]]] = {}
     for row, clip_id in enumerate(written["clip_id"].to_pylist()):
@@ -96,7 +98,17 @@ def sample_json(
     window: Mapping[str, Any],
     captions: list[dict[str, Any]],
 ) -> bytes:
-    """The JSON beside a sample's sound: all that the tables know about it, sorted, UTF-8."""
+    """The JSON beside a sample's sound: all that the tables know about it, sorted, UTF-8.
+
+    Of a clip of which only a stretch is written, ``trimmed`` says which, and for the sake of whom: captions without
+    times then speak of more than the stretch.
+    """
+    interval, trimmed = clip["interval"], {}
+    if fate["reason"] == "trimmed":
+        start, end = _extent(fact)
+        trimmed = {"trimmed": {"start_s": start, "end_s": end, "for": fate["other"]}}
+        if interval and interval["start"] is not None:
+            interval = {"start": interval["start"] + start, "end": interval["start"] + end}
     about = {
         "clip_id": clip["clip_id"],
         "window": window["window"],
@@ -105,13 +117,14 @@ def sample_json(
         "duration_s": window["duration_s"],
         "captions": captions,
         "identity": clip["identity"],
-        "interval": clip["interval"],
+        "interval": interval,
         "licence": clip["licence"],
         "uploader": clip["uploader"],
         "title": clip["title"],
         "keywords": clip["keywords"],
         "group": fate["group"],
         "kin": fate["kin"],
+        **trimmed,
         "source": {
             "path": clip["path"],
             "sha256": fact["source_sha256"],
@@ -122,6 +135,10 @@ def sample_json(
         },
     }
     return _JSON.encode(about).encode()
+
+
+def _extent(fact: Mapping[str, Any]) -> tuple[float, float]:
+    return extent([(window["start_s"], window["duration_s"]) for window in fact["windows"]])
 
 
 def shard_hash(rows: pa.Table) -> str:
@@ -162,6 +179,8 @@ def _samples(
     captions: list[dict[str, Any]],
     rate: int,
 ) -> Iterator[dict[str, Any]]:
+    if fate["reason"] == "trimmed":
+        captions = told_in(captions, *_extent(fact))
     for window in fact["windows"]:
         text = sample_json(clip, fact, fate, window, captions)
         key = sample_key(clip["clip_id"], window["window"], len(fact["windows"]))

@@ -16,6 +16,7 @@ class Progress:
         unit: their name, e.g. ``clips``.
         watch: is told of every change, e.g. ``Runner.watch``.
         every_s: seconds between lines.
+        quiet: no lines; only ``watch`` is told.
     """
 
     def __init__(
@@ -25,8 +26,9 @@ class Progress:
         unit: str,
         watch: Callable[[Progress], None] | None = None,
         every_s: float = 2.0,
+        quiet: bool = False,
     ) -> None:
-        self.what, self.total, self.unit, self.every_s = what, total, unit, every_s
+        self.what, self.total, self.unit, self.every_s, self.quiet = what, total, unit, every_s, quiet
         self.done = self.failed = 0
         self._watch = watch
         self._begun = self._last = time.monotonic()
@@ -53,6 +55,8 @@ class Progress:
             self._print(time.monotonic(), ended=True)
 
     def _print(self, now: float, ended: bool = False) -> None:
+        if self.quiet:
+            return
         elapsed = max(now - self._begun, 1e-9)
         rate = self.done / elapsed
         if ended:

@@ -122,8 +122,9 @@ def replan(out: Storage, former: dict[str, Any], settings: dict[str, Any], now: 
     Facts are kept of clips that lie where they lay, by dataset, path and size, and decoded well.
     """
     kept = _unchanged(finished_facts(out), out, former, settings, now.table)
-    # hubs of common sounds are chosen by what is protected: evidence of other settings may be other evidence
-    same_rules = former["fates"]["protect"] == settings["fates"]["protect"]
+    # hubs of common sounds are chosen by what is protected, and all places of a leak are sought where it is trimmed:
+    # evidence of other settings may be other evidence
+    same_rules = all(former["fates"].get(name) == settings["fates"].get(name) for name in ("protect", "leaks"))
     known = out.read_table("matches.parquet") if same_rules and out.exists("matches.parquet") else None
     reopen(out, kept, known, now, settings)
 

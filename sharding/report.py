@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-import io
 import json
+import zipfile
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import soundfile as sf
 
-from sharding.audio import ERROR_CLASSES
+from sharding.audio import ERROR_CLASSES, AudioError, decode_segment
 from sharding.excerpts import excerpt, player, spectrogram
 from sharding.fates import REASONS
 from sharding.grouping import Relation, relations
@@ -33,8 +34,8 @@ PAIRS = 8  # shown of a kind
 SAMPLES = 6
 EXCERPT_S = 6.0  # of each sound: a page stays below about 5 MB
 _OF_CLIP = ["clip_id", "dataset", "split", "path", "captions", "notes"]
-_OF_SAMPLE = ["key", "clip_id", "dataset", "split", "shard", "audio_offset", "audio_bytes", "duration_s", "captions",
-              "licence"]  # fmt: skip
+_OF_SAMPLE = ["key", "clip_id", "dataset", "split", "shard", "audio_offset", "audio_bytes", "start_s", "duration_s",
+              "captions", "licence"]  # fmt: skip
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -93,16 +94,17 @@ class Build:
         """A part of a clip as mono float32 [n] and its rate; None where no sound can be had."""
         try:
             row = self.first.get(clip_id)
-            if row is not None and start_s < row["duration_s"]:
+            inside = -1.0 if row is None else start_s - row["start_s"]
+            if row is not None and 0 <= inside < row["duration_s"]:
                 shard = f"shards/{row['shard']}"
                 contents = self.storage.read(shard, row["audio_offset"], row["audio_bytes"])
-                return excerpt(io.BytesIO(contents), seconds, start_s)
+                return decode_segment(contents, inside, seconds)
             clip = self.catalogue[clip_id]
             if clip["path"] is None or clip["dataset"] not in self.roots:
                 return None
             with Storage(self.roots[clip["dataset"]]).open(clip["path"]) as source:
                 return excerpt(source, seconds, start_s)
-        except (OSError, sf.LibsndfileError):
+        except (OSError, AudioError, sf.LibsndfileError, zipfile.BadZipFile, zlib.error):
             return None
 
     def side(self, clip_id: str, start_s: float = 0.0) -> dict[str, Any]:
@@ -133,6 +135,7 @@ def describe(build: Build) -> dict[str, Any]:
         "withheld": len(withheld),
         "leaks": _leak_methods(build, withheld),
         "leak_pairs": _pairs(build, "withheld"),
+        "trimmed": _trimmed(build),
         "duplicate_pairs": _pairs(build, "duplicate"),
         "undecided": len(undecided),
         "undecided_pairs": [_pair(build, one.a, one.b, "undecided") for one in undecided[:PAIRS]],
@@ -281,6 +284,20 @@ def _leak_methods(build: Build, withheld: Sequence[dict[str, Any]]) -> list[tupl
     )
 
 
+def _trimmed(build: Build) -> list[dict[str, Any]]:
+    """Clips of which a stretch alone was written, for the sake of a protected one."""
+    chosen = {row["clip_id"]: row["other"] for row in build.fates if row["reason"] == "trimmed"}
+    names = ("clip_id", "start_s", "duration_s")
+    ends: dict[str, list[float]] = defaultdict(list)
+    for clip_id, start, duration in zip(*(build.table[name].to_pylist() for name in names), strict=True):
+        if clip_id in chosen:
+            ends[clip_id] += [start, start + duration]
+    return [
+        {"clip_id": clip_id, "other": chosen[clip_id], "times": f"{min(times):.2f} to {max(times):.2f} s"}
+        for clip_id, times in sorted(ends.items())
+    ]
+
+
 def _key(a: str, b: str | None) -> tuple[str, str]:
     """The pair as tables have it: the smaller clip_id first."""
     return (a, b or "") if a < (b or "") else (b or "", a)
@@ -316,7 +333,7 @@ def _samples(build: Build) -> list[dict[str, Any]]:
     turns = [rows[turn] for turn in range(SAMPLES) for _, rows in sorted(families.items()) if turn < len(rows)]
     samples = []
     for row in turns[:SAMPLES]:
-        sound = build.wave(row["clip_id"], seconds=12.0)
+        sound = build.wave(row["clip_id"], seconds=12.0, start_s=row["start_s"])
         if sound is not None:
             samples.append(
                 {

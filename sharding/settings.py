@@ -41,6 +41,8 @@ class BuildSettings:
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON; ``exclude`` holds the lists' checksums as well, for their contents decide."""
         settings = dataclasses.asdict(self)
+        if self.fates.leaks == FateSettings().leaks:
+            del settings["fates"]["leaks"]  # builds that do not trim are what they were before that could be asked for
         settings["exclude"] = {str(path): _checksum(str(path)) for path in self.exclude}
         return dict(json.loads(json.dumps(settings, default=sorted)))
 
@@ -64,7 +66,7 @@ class BuildSettings:
 def _checksum(path: str) -> str:
     folder, _, name = path.rpartition("/")
     try:
-        return hashlib.sha256(Storage(folder or ".").read(name)).hexdigest()
+        return hashlib.sha256(Storage(folder or ("/" if path.startswith("/") else ".")).read(name)).hexdigest()
     except FileNotFoundError:
         raise InputError("no such exclusion list", file=path) from None
 

@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import sys
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -21,10 +20,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sharding.audio import AudioForm
 from sharding.catalogue import Catalogue, build_catalogue
 from sharding.claim import Claim
+from sharding.cutting import trim_batch, trimmed_name
 from sharding.errors import InputError
-from sharding.fates import decide
+from sharding.fates import decide, stretches
+from sharding.join import JoinSettings
 from sharding.leaks import identity_matches, listed, read_exclusion_list
 from sharding.manifest import dataset_bytes
 from sharding.matching import MatchSettings, find_matches
@@ -37,6 +39,7 @@ from sharding.runners import Runner
 from sharding.schema import FORMAT_VERSION
 from sharding.settings import BuildSettings, cpu, versions
 from sharding.storage import Storage
+from sharding.trimming import Part
 from sharding.writing import manifest_name, record_name, task_name, write_shard
 
 BATCH_CLIPS = 64
@@ -64,7 +67,7 @@ class Stages:
         facts = self.probe(catalogue)
         matches = self.matches(catalogue, facts)
         fates = self.fates(catalogue, facts, matches)
-        shards, digest = self.plan(catalogue, facts, fates)
+        shards, digest = self.plan(catalogue, facts, matches, fates)
         records = self.write(shards)
         self.settle_facts(facts, shards)
         self.claim.check()
@@ -114,18 +117,20 @@ class Stages:
         return Progress(what, total, unit, self.runner.watch)
 
     def spread(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-        """The runner's ``map``, for the matcher, with progress."""
-        progress = self.progress("match", len(items) if isinstance(items, list) else None, "parts")
+        """The runner's ``map``, for the matcher."""
         for result in self.runner.map(function, items):
             self.claim.check()
             yield result
-            progress.add(1)
-        progress.finish()
+
+    def match_settings(self) -> MatchSettings:
+        """How sound is compared: where leaks are trimmed, every place of a leak is sought."""
+        fates = self.settings.fates
+        scratch = JoinSettings(scratch=self.work.url)  # a place that the workers of other nodes see as well
+        return MatchSettings(protect=fates.protect, every_place=fates.leaks == "trim", join=scratch)
 
     def matches(self, catalogue: pa.Table, facts: pa.Table) -> pa.Table:
         """The evidence: ids and sound; what an earlier build knows is not sought again."""
         if not self.out.exists("matches.parquet"):
-            print(f"  match: comparing {catalogue.num_rows} clips", file=sys.stderr, flush=True)
             known, old = None, set[str]()
             if self.work.exists(KNOWN):
                 known = self.work.read_table(KNOWN)
@@ -136,10 +141,11 @@ class Stages:
                 fingerprints(self.work),
                 functools.partial(_wave, url=self.work.url, run=uuid.uuid4().hex),
                 identity_matches(catalogue),
-                MatchSettings(protect=self.settings.fates.protect),
+                self.match_settings(),
                 self.spread,
                 known,
                 old,
+                self.progress,
             )
             self.claim.check()
             self.out.write_table("matches.parquet", found)
@@ -154,9 +160,37 @@ class Stages:
         lists = [read_exclusion_list(str(path)) for path in self.settings.exclude]
         return set(listed(catalogue, lists))
 
-    def plan(self, catalogue: pa.Table, facts: pa.Table, fates: pa.Table) -> tuple[list[str], str]:
+    def evidence(self, catalogue: pa.Table, facts: pa.Table) -> tuple[pa.Table, pa.Table]:
+        """The catalogue and facts of all clips of which the matches speak."""
+        return catalogue, facts
+
+    def trim(self, catalogue: pa.Table, facts: pa.Table, matches: pa.Table, fates: pa.Table) -> pa.Table:
+        """Facts of what is written: the windows of trimmed clips are what is left of them, cut and encoded anew."""
+        chosen = pc.equal(fates["reason"], "trimmed")
+        if not pc.any(chosen, min_count=0).as_py():
+            return facts
+        wanted = pc.is_in(facts["clip_id"], fates.filter(chosen)["clip_id"].combine_chunks())
+        rows, left = facts.filter(wanted), stretches(*self.evidence(catalogue, facts), matches, self.settings.fates)
+        todo = []
+        for number, start in enumerate(range(0, rows.num_rows, BATCH_CLIPS)):
+            some = rows.take(list(range(start, min(start + BATCH_CLIPS, rows.num_rows))))
+            name = f"trimmed-{self.marker()['generation']}-{number:06d}"
+            todo.append((name, some, {clip_id: left[clip_id] for clip_id in some["clip_id"].to_pylist()}))
+        progress = self.progress("trim", rows.num_rows, "clips")
+        lacking = [batch for batch in todo if not self.work.exists(trimmed_name(batch[0]))]
+        one = functools.partial(_trim, url=self.work.url, form=self.settings.probe.form)
+        progress.add(rows.num_rows - sum(some.num_rows for _, some, _ in lacking))
+        for clips in self.runner.map(one, lacking):
+            self.claim.check()
+            progress.add(clips)
+        progress.finish()
+        cut = [self.work.read_table(trimmed_name(name)).cast(facts.schema) for name, _, _ in todo]
+        return pa.concat_tables([facts.filter(pc.invert(wanted)), *cut])
+
+    def plan(self, catalogue: pa.Table, facts: pa.Table, matches: pa.Table, fates: pa.Table) -> tuple[list[str], str]:
         """Names of the shards, and the plan's hash; ``fates.parquet`` learns each clip's samples."""
         if not self.work.exists("plan.json"):
+            facts = self.trim(catalogue, facts, matches, fates)
             settings = dataclasses.replace(self.settings.plan, rate=self.settings.probe.form.rate)
             digests: dict[str, str] = {}
             samples = []
@@ -273,12 +307,18 @@ def _decoded(facts: pa.Table) -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 
 def shard_places(out: Storage, shards: Iterable[str]) -> dict[tuple[str, int], tuple[str, int]]:
-    """(clip_id, window): (pack, offset) of all sound in shards, which are packs once their build is reopened."""
+    """(clip_id, window): (pack, offset) of all sound in shards, which are packs once their build is reopened.
+
+    Of trimmed clips the shards do not hold all.
+    """
+    fates = out.read_table("fates.parquet", ["clip_id", "reason"])
+    trimmed = set(fates.filter(pc.equal(fates["reason"], "trimmed"))["clip_id"].to_pylist())
     places: dict[tuple[str, int], tuple[str, int]] = {}
     for shard in shards:
         rows = out.read_table(manifest_name(shard), ["clip_id", "window", "audio_offset"])
         for clip_id, window, offset in zip(*(column.to_pylist() for column in rows.columns), strict=True):
-            places[clip_id, window] = f"{FORMER}/{shard}", offset
+            if clip_id not in trimmed:
+                places[clip_id, window] = f"{FORMER}/{shard}", offset
     return places
 
 
@@ -337,6 +377,11 @@ def describe(settings: BuildSettings, datasets: pa.ChunkedArray, fates: pa.Table
 def _probe(batch: tuple[str, pa.Table], roots: dict[str, str], url: str, settings: ProbeSettings) -> dict[str, Any]:
     name, rows = batch
     return probe_batch(name, rows, roots, Storage(url), settings)
+
+
+def _trim(batch: tuple[str, pa.Table, dict[str, list[Part]]], url: str, form: AudioForm) -> int:
+    name, rows, left = batch
+    return trim_batch(name, rows, left, Storage(url), form)
 
 
 @functools.lru_cache(maxsize=1)

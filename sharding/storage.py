@@ -88,7 +88,7 @@ class Storage:
     @staticmethod
     def _checked(path: str) -> str:
         plain = posixpath.normpath(path.replace("\\", "/")) if path else ""
-        if plain.startswith(("/", "..")) or "\0" in plain:
+        if plain == ".." or plain.startswith(("/", "../")) or "\0" in plain:
             raise InputError("a name that climbs out of its folder", value=path)
         return "" if plain == "." else path
 
@@ -123,11 +123,11 @@ class Storage:
             found = _persist(lambda: self._remote.find(self._key(folder), detail=True))
         except FileNotFoundError:
             return {}
-        # an address of a single file is listed as itself
+        # an address of a single file is listed as itself, and consoles make folders by empty objects named "folder/"
         return {
             name[len(root) + 1 :]: int(info["size"])
             for name, info in sorted(found.items())
-            if name.startswith(f"{root}/") and info["type"] == "file"
+            if name.startswith(f"{root}/") and not name.endswith("/") and info["type"] == "file"
         }
 
     def list(self, folder: str = "") -> list[str]:
@@ -150,7 +150,8 @@ class Storage:
         end = None if size is None else offset + size
         if size == 0:
             return b""
-        return bytes(_persist(lambda: self._remote.cat_file(self._key(path), start=offset, end=end)))
+        start = offset or None  # no range where all is wanted: an empty file has none that could be met
+        return bytes(_persist(lambda: self._remote.cat_file(self._key(path), start=start, end=end)))
 
     def open(self, path: str) -> BinaryIO:
         """A seekable file for reading; ``ARCHIVE.zip!/MEMBER`` is read in place."""
@@ -283,10 +284,19 @@ class Storage:
                 path.unlink(missing_ok=True)
 
     def read_table(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """A Parquet file."""
-        if self.local is not None:
-            return pq.read_table(self._path(path), columns=columns, partitioning=None)
-        return pq.read_table(pa.BufferReader(self.read(path)), columns=columns)
+        """A Parquet file.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        try:
+            if self.local is not None:
+                return pq.read_table(self._path(path), columns=columns, partitioning=None)
+            return pq.read_table(pa.BufferReader(self.read(path)), columns=columns)
+        except pa.ArrowInvalid as error:
+            raise InputError(
+                f"damaged: {error}", file=self.name(path), remedy="run `python -m sharding verify`, and build it again"
+            ) from error
 
     def write_table(self, path: str, table: pa.Table) -> None:
         """A Parquet file whose bytes depend on the table and on pyarrow's version alone."""

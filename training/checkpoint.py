@@ -4,7 +4,8 @@ A checkpoint is the folder ``step-000000123`` with
 
 - ``model.safetensors``: every parameter (float32) and buffer by its name in the model,
 - ``optimizer.safetensors``: ``<moment>/<parameter name>``, e.g. ``exp_avg/head.audio.weight``,
-- ``state.json``: step, epoch, figures, the size and SHA-256 of the other two, and its own; written last.
+- ``state.json``: step, epoch, the name of the next batch, figures, the size and SHA-256 of the other two, and its own;
+  written last.
 
 It is written into a hidden folder, flushed to disk and renamed, so it is there whole or not at all.  Nothing
 in it depends on the number of ranks, the ZeRO stage, or how parameters are grouped.  Randomness needs no

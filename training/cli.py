@@ -11,6 +11,7 @@ VERBS = {
     "fit": ("training.commands.fit", "train the model that a recipe describes"),
     "evaluate": ("training.commands.evaluate", "measure retrieval on a split"),
     "search": ("training.commands.search", "find sounds by describing them"),
+    "embed": ("training.commands.embed", "write the vectors of clips"),
     "order": ("training.commands.order", "show any global batch of a recipe, without training"),
 }
 

@@ -32,7 +32,7 @@ from deepspeed.utils import (
 )
 from torch import Tensor, nn
 
-from training.chunks import rows, silence
+from training.chunks import Sides, detached, joined, rows, silence, weighted_sum
 from training.data.batch import Batch
 from training.distributed import Group, LocalGroup
 from training.distributed import connect as connect_ranks
@@ -48,7 +48,6 @@ from training.schedule import Schedule
 from training.system import System, recompute_blocks
 
 HELD = -1  # stands for a module that never ends, among the modules that DeepSpeed counts for a parameter
-Sides = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]  # audio, text
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ class Engine:
         loss = self.deepspeed(self._objective(audio, text, batch))
         self.deepspeed.set_gradient_accumulation_boundary(True)
         self.deepspeed.backward(_all_or_nothing(loss))
-        return float(loss.detach()), (_detached(audio), _detached(text))
+        return float(loss.detach()), (detached(audio), detached(text))
 
     def _cached(self, batch: Batch) -> tuple[float, Sides]:
         size = self.recipe.engine.chunk
@@ -183,31 +182,28 @@ class Engine:
             for number, chunk in enumerate(chunks):
                 self._seed(number)
                 encoded.append(self._encode(chunk))
-        audio, text = (_leaves([sides[part] for sides in encoded]) for part in (0, 1))
+        audio, text = joined(encoded)
         # Not through DeepSpeed's forward: this gradient is taken by hand, and reduced with the last chunk's.
         loss = self.system(self._objective(audio, text, batch))
         trained = self.trained()
         leaves = [tensor for tensor in (*audio, *text) if tensor.requires_grad]
         gradients = torch.autograd.grad(_all_or_nothing(loss), [*leaves, *trained], allow_unused=True)
         cotangent = {id(leaf): gradient for leaf, gradient in zip(leaves, gradients, strict=False)}
+        shares = [cotangent.get(id(whole)) for whole in (*audio, *text)]
         own = [(p, g) for p, g in zip(trained, gradients[len(leaves) :], strict=True) if g is not None]
         start = 0
         for number, chunk in enumerate(chunks):
             last = number == len(chunks) - 1
             self._seed(number)
             again = self._encode(chunk)
-            surrogate = torch.zeros((), device=self.device)
-            for whole, part in zip((*audio, *text), (*again[0], *again[1]), strict=True):
-                share = cotangent.get(id(whole))
-                if part.requires_grad and share is not None:
-                    surrogate = surrogate + (part * share[start : start + len(part)]).sum()
+            surrogate = weighted_sum((*again[0], *again[1]), shares, start, self.device)
             if number == 0:  # the first chunk must touch every parameter: ZeRO-3 clears only what it touches
                 for parameter, gradient in own:
                     surrogate = surrogate + (parameter * gradient).sum()
             start += len(chunk)
             self.deepspeed.set_gradient_accumulation_boundary(last)
             self.deepspeed.backward(surrogate)
-        return float(loss.detach()), (_detached(audio), _detached(text))
+        return float(loss.detach()), (detached(audio), detached(text))
 
     def _encode(self, batch: Batch) -> Sides:
         """The rank's sides; one without samples encodes one of silence and keeps nothing of it."""
@@ -390,13 +386,3 @@ def _configuration(recipe: Recipe, world: int) -> dict[str, Any]:
 def _all_or_nothing(loss: Tensor) -> Tensor:
     """The loss; where it is not finite NaN, whose gradient is NaN as well, so that the step is left out."""
     return loss if math.isfinite(float(loss.detach())) else loss * math.nan
-
-
-def _leaves(parts: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
-    """Chunks' sides put together, as leaves that collect gradient."""
-    joined = [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
-    return tuple(t.detach().requires_grad_(t.is_floating_point()) for t in joined)
-
-
-def _detached(side: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    return tuple(tensor.detach() for tensor in side)

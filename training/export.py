@@ -57,24 +57,31 @@ class Retriever:
         """Rate, segments and longest input of the audio encoder."""
         return AudioInput.of(self.model.audio)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is; sides come on it."""
+        return next(self.model.parameters()).device
+
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> tuple[Tensor, ...]:
         """The text side of captions in any spelling; for a dual encoder one tensor ``[texts, dim]``."""
         data = self.recipe.data
         spelled = [normalise(text, data) for text in texts]
         tokens = self.tokenizer(spelled, padding=True, truncation=True, max_length=data.max_tokens, return_tensors="pt")
+        tokens = tokens.to(self.device)
         return self.model.text_side(tokens["input_ids"], tokens["attention_mask"].bool())
 
     @torch.inference_mode()
     def encode_wave(self, wave: Tensor) -> tuple[Tensor, ...]:
         """The audio side (a batch of 1) of a mono recording ``[samples]``: float32, ``audio_input.rate`` Hz."""
         audio = self.audio_input
-        heard = wave[: round(audio.max_s * audio.rate)]
+        heard = wave[: round(audio.max_s * audio.rate)].cpu()
         segments = torch.from_numpy(audio.cut(heard.numpy()))
         lengths = torch.from_numpy(audio.segment_lengths(len(heard)))
         features = Features(audio, self.recipe.data.masking, train=False)
         values = features(segments, lengths, torch.from_numpy(segment_seeds(0, len(segments))))
-        return self.model.audio_side(values[None], features.frames(lengths)[None], torch.zeros(1, dtype=torch.int64))
+        batch = values[None], features.frames(lengths)[None], torch.zeros(1, dtype=torch.int64)
+        return self.model.audio_side(*(tensor.to(self.device) for tensor in batch))
 
     def score(self, text: tuple[Tensor, ...], audio: tuple[Tensor, ...]) -> Tensor:
         """Similarity of every text to every recording, ``[texts, recordings]``."""
@@ -185,9 +192,11 @@ def _self_contained(retriever: Retriever, folder: Path) -> Retriever:
 def _card(retriever: Retriever, config: dict[str, Any]) -> str:
     recipe, audio = retriever.recipe, retriever.audio_input
     count = sum(parameter.numel() for parameter in retriever.model.parameters())
+    averaged = ", before they were averaged" if recipe.engine.ema else ""
     measured = {name: value for name, value in config["validation"].items() if not _bound(name)}
     figures = "\n".join(f"| {name} | {value:.4f} |" for name, value in measured.items())
-    table = f"## Validation on {recipe.validation.split}\n\n| metric | value |\n|---|---|\n{figures}\n"
+    title = f"## Validation on {recipe.validation.split}\n\nOf the weights of that step{averaged}."
+    table = f"{title}\n\n| metric | value |\n|---|---|\n{figures}\n"
     spelling = "in lower case, " if recipe.data.lower else ""
     spelling += "without punctuation, " if recipe.data.strip_punctuation else ""
     data = "\n".join(f"- {item.split}, captions: {', '.join(item.captions)}" for item in recipe.data.train)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 
 from sharding.errors import InputError
+from sharding.storage import Storage
 from training import checkpoint
 from training import recipe as recipes
 from training.assembly import TOKENIZER, assemble, training_captions, with_tokenizer
@@ -74,7 +76,7 @@ def fit(recipe: Recipe, manifest: Any, folder: Path, group: Group, report: Repor
         report: called on every rank with each checkpoint's state.
 
     Returns:
-        steps, the last loss and validation, and the export's folder.
+        steps, the last loss (None: no step, or not finite) and validation, and the export's folder.
     """
     run = start(recipe, manifest, folder, group)
     begun = run.engine.steps_taken
@@ -90,16 +92,17 @@ def fit(recipe: Recipe, manifest: Any, folder: Path, group: Group, report: Repor
             if log is not None:
                 log.write(last)
                 progress.update(run.engine.steps_taken, f"loss {record['loss']:.4f}")
-            if _due(run, run.recipe.checkpoint.every):
+            best = validation is not None and run.recipe.checkpoint.keep_best > 0  # else it could not be kept
+            if best or _due(run, run.recipe.checkpoint.every):
                 state = _save(run, validation)
                 if report is not None:
                     report(state)
-        exported = _export(run)
+        exported, loss = _export(run), last.get("loss")
         return {
             "run": str(folder),
             "steps": run.engine.steps_taken,
             "resumed_from": begun,
-            "loss": last.get("loss"),
+            "loss": loss if loss is not None and math.isfinite(loss) else None,
             "validation": last.get("validation", {}),
             "export": str(exported),
         }
@@ -120,12 +123,14 @@ def start(recipe: Recipe, manifest: Any, folder: Path, group: Group) -> Run:
     found = _newest(folder, group)
     recipe = with_tokenizer(recipe, folder)
     model, loss = assemble(recipe, training_captions(manifest.table, recipe.data))
+    group.barrier("model")  # every rank has looked for a tokenizer before the first one leaves one
     if group.rank == 0 and not (folder / TOKENIZER).is_dir():
-        model.text.tokenizer.save_pretrained(folder / TOKENIZER)
+        _keep_tokenizer(model.text.tokenizer, folder)
     order = Order(manifest.table, recipe.data, recipe.seed)
     schedule = make_schedule(recipe.optimizer, order.steps_per_epoch)
     state = {} if found is None else found.state
     if found is not None:
+        _check_data(found, order)
         checkpoint.restore(model, loss, found.model())
     engine = Engine(
         model,
@@ -155,7 +160,9 @@ def _claim(recipe: Recipe, folder: Path) -> None:
     """Write the run's recipe, or make sure that the one there is the same run."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "recipe.yaml"
-    if path.is_file() and checkpoint.steps(folder / "checkpoints"):
+    if not checkpoint.steps(folder / "checkpoints"):  # a tokenizer of a start that came to nothing is not this run's
+        shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
+    elif path.is_file():
         changed = recipes.differences(recipes.load(path), recipe)
         if changed:
             raise InputError(
@@ -163,7 +170,30 @@ def _claim(recipe: Recipe, folder: Path) -> None:
                 file=path,
                 remedy="use the same recipe to go on, or another --run to start afresh",
             )
-    path.write_text(recipes.dump(recipe), encoding="utf-8")
+    Storage(folder).write(path.name, recipes.dump(recipe).encode())
+
+
+def _keep_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Save the tokenizer in the run's folder, whole or not at all."""
+    draft = folder / f".{TOKENIZER}.writing"
+    shutil.rmtree(draft, ignore_errors=True)
+    tokenizer.save_pretrained(draft)
+    draft.rename(folder / TOKENIZER)
+
+
+def _next_batch(order: Order, taken: int) -> str:
+    """The name of the global batch that comes after so many steps."""
+    return batch_hash(order.batch(*divmod(taken, order.steps_per_epoch)).keys)
+
+
+def _check_data(found: checkpoint.Checkpoint, order: Order) -> None:
+    """``InputError`` where the build would go on with other samples than the run was about to meet."""
+    if found.state.get("next") not in (None, _next_batch(order, found.step)):
+        raise InputError(
+            "the run was started on other data: its next batch is not in this build's order",
+            file=found.folder,
+            remedy="name the build that it was started on, or another --run to start afresh",
+        )
 
 
 def _newest(folder: Path, group: Group) -> checkpoint.Checkpoint | None:
@@ -220,12 +250,19 @@ def _step(run: Run, epoch: int, batch: Batch, waited: float) -> dict[str, Any]:
         "clips_per_s": len(keys) / seconds,
         "data_wait": waited / seconds,
         "bytes_received": run.group.bytes_received - received,
-        "damaged": len(run.loader.failures),
+        "damaged": _damaged(run),
         "kin_met": run.order.kin_met(epoch, place),
     }
     if run.recipe.log.health and step % run.recipe.log.health == 0:
         record |= health(run.engine.model.head, run.engine.system.loss, *result.sides, run.group)
     return record
+
+
+def _damaged(run: Run) -> int:
+    """Samples that all ranks left out so far; without leave to do so the first one ends the run."""
+    if not run.recipe.data.max_failures:
+        return 0
+    return int(run.group.sum(torch.tensor([len(run.loader.failures)]), "damaged samples"))
 
 
 def _not_finite(run: Run, step: int, keys: list[str], result: StepResult) -> None:
@@ -274,6 +311,7 @@ def _save(run: Run, validation: dict[str, float] | None) -> dict[str, Any]:
     taken = run.engine.steps_taken
     state: dict[str, Any] = {
         "epoch": taken // run.order.steps_per_epoch,
+        "next": _next_batch(run.order, taken),
         "updates": run.engine.updates,
         "recipe": recipes.digest(run.recipe),
         "plan": run.manifest.dataset.get("plan"),

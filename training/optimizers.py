@@ -104,7 +104,7 @@ def _below_top(model: RetrievalModel) -> dict[int, int]:
     distance: dict[int, int] = {}
     for encoder in (model.audio, model.text):
         blocks = len(encoder.blocks())
-        for _, parameter, depth in encoder.depths():
+        for parameter, depth in encoder.depths():
             distance[id(parameter)] = max(0, blocks - depth)
     return distance
 

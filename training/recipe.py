@@ -66,17 +66,20 @@ class OptimizerSettings:
             self.freeze_below,
         )
         _require(0 < self.layer_decay <= 1, "layer_decay must be in (0, 1]", self.layer_decay)
+        _require(all(rate >= 0 for rate in self.rates.values()), "rates must not be negative", self.rates)
+        _require(all(0 <= beta < 1 for beta in self.betas), "betas must be in [0, 1)", self.betas)
+        _require(self.eps >= 0 and self.weight_decay >= 0, "eps and weight_decay must not be negative", self.eps)
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """How a step is computed; none of this changes what is computed (to rounding)."""
+    """How a step is computed; it changes nothing but rounding, except that ``ema`` decides what is exported."""
 
     zero: Literal[0, 1, 2, 3] = 1  # DeepSpeed ZeRO stage: what is sharded over ranks
     dtype: Literal["fp32", "bf16"] = "fp32"
     chunk: int = 0  # samples a rank encodes at once in the cached step; 0: the plain step
     activation_checkpointing: bool = False
-    ema: float = 0.0  # decay a step of the averaged weights; 0: none are kept
+    ema: float = 0.0  # decay a step of the averaged weights, which are then exported; 0: none are kept
     nonfinite: Literal["stop", "skip"] = "stop"  # when the loss or the gradient is NaN or infinite
     compile: bool = False  # torch.compile on the encoders' blocks: helps on GPUs, costs minutes at the start
 
@@ -89,9 +92,9 @@ class EngineSettings:
 class CheckpointSettings:
     """When a run is saved, and which checkpoints stay."""
 
-    every: int = 0  # steps between checkpoints; 0: at the end of every epoch
+    every: int = 0  # steps between checkpoints; 0: at the end of every epoch. A validation makes one too
     keep_last: int = 2
-    keep_best: int = 1  # by the validation metric
+    keep_best: int = 1  # by the validation metric; 0: a validation makes no checkpoint
 
     def __post_init__(self) -> None:
         _require(self.every >= 0, "every must be 0 (each epoch) or a number of steps", self.every)
@@ -163,7 +166,7 @@ REFUSED = {
     "gather_with_grad": "negatives always carry gradient across ranks; there is no other setting",
     "local_loss": "every pair is scored by exactly one rank, always; there is no other setting",
     "fp16": "float16 overflows in the attention of these encoders; set engine.dtype to bf16",
-    "hostfile": "the launcher takes the hostfile: deepspeed --hostfile FILE -m training fit ...",
+    "hostfile": "the launcher takes the hostfile: deepspeed --hostfile FILE --module training fit ...",
 }
 REFUSED |= dict.fromkeys(
     ("accum_freq", "grad_accum", "accumulate_grad_batches", "gas"), REFUSED["gradient_accumulation_steps"]
@@ -228,6 +231,7 @@ def digest(recipe: Recipe) -> str:
 
 # What may change between a checkpoint and its continuation: how, not what, is computed.
 _FREE_ON_RESUME = ("engine", "checkpoint", "validation", "log", "data.workers", "data.readahead")
+_FIXED_ON_RESUME = ("engine.ema",)
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
@@ -237,7 +241,7 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
     return [
         f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
         for key in changed
-        if not any(key == free or key.startswith(free + ".") for free in _FREE_ON_RESUME)
+        if key in _FIXED_ON_RESUME or not any(key == free or key.startswith(free + ".") for free in _FREE_ON_RESUME)
     ]
 
 
@@ -287,14 +291,15 @@ def apply_override(tree: Any, override: str) -> None:
     path = key.strip().split(".")
     if not equals or not all(path):
         raise InputError("an override must read key.path=value", value=override)
+    if not isinstance(tree, dict):
+        raise InputError("the recipe must be a mapping of keys to values", value=tree)
     node = tree
     for part in path[:-1]:
-        child = node.get(part) if isinstance(node, dict) else None
-        if child is None and isinstance(node, dict):
-            child = node[part] = {}
-        if not isinstance(child, dict):
+        if node.get(part) is None:
+            node[part] = {}
+        node = node[part]
+        if not isinstance(node, dict):
             raise InputError(f"--set {override}: {part!r} has no keys below it", value=key)
-        node = child
     try:
         node[path[-1]] = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -13,8 +13,9 @@ from sharding.errors import InputError
 from training.data.captions import normalise
 from training.data.order import SequentialOrder
 from training.distributed import LocalGroup
-from training.evaluation.run import Side, encode_clips, encode_texts, encoders_of, join
+from training.evaluation.run import encode_clips, encode_texts, encoders_of, join
 from training.export import Retriever
+from training.heads.base import Side
 from training.heads.two_stage import two_stage_scores
 from training.progress import StatusLine
 
@@ -74,18 +75,17 @@ def search(
     Equal scores are ordered by clip_id.  Pass an ``index`` to search the same clips again.  Heads with attention take
     the ``first`` clips by vectors and score those exactly (0: every clip); those that are shown are among them.
     """
-    if top < 1:
-        raise InputError("--top counts from 1", value=top)
+    if top < 1 or first < 0:
+        raise InputError("--top counts from 1 and --first from 0, which means all", value=(top, first))
     index = index or build_index(retriever, manifest, split)
     encoders = encoders_of(retriever.model, _device())
     data = retriever.recipe.data
     texts = [normalise(query, data) for query in queries]
     asked = encode_texts(encoders, texts, retriever.tokenizer, data, LocalGroup(), BATCH)
-    device = next(retriever.model.parameters()).device
     scores = two_stage_scores(
         retriever.model.head,
-        tuple(tensor.to(device) for tensor in asked),
-        tuple(tensor.to(device) for tensor in index.sides),
+        tuple(tensor.to(retriever.device) for tensor in asked),
+        tuple(tensor.to(retriever.device) for tensor in index.sides),
         max(first, top) if first else 0,
     )
     rows = {clip: row for row, clip in reversed(list(enumerate(manifest.table["clip_id"].to_pylist())))}

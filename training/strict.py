@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -66,6 +67,29 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}? " if close else ""
 
 
+def check_positive(settings: Any, *names: str) -> None:
+    """``InputError`` where one of these numbers of a dataclass is given and not above 0."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value <= 0:
+            raise InputError(f"{name} must be positive", value=value)
+
+
+def check_dropout(settings: Any, *names: str) -> None:
+    """``InputError`` where one of these rates of a dataclass is not in [0, 1)."""
+    for name in names:
+        if not 0 <= getattr(settings, name) < 1:
+            raise InputError(f"{name} must be in [0, 1)", value=getattr(settings, name))
+
+
+def check_multiple(settings: Any, width: str, heads: str = "heads") -> None:
+    """``InputError`` where a dataclass's width cannot be shared out to its attention heads."""
+    check_positive(settings, width, heads)
+    if getattr(settings, width) % getattr(settings, heads):
+        remedy = f"there are {getattr(settings, heads)} heads"
+        raise InputError(f"{width} must be a multiple of heads", value=getattr(settings, width), remedy=remedy)
+
+
 def read_yaml(file: Path) -> tuple[Any, dict[tuple[str, ...], int]]:
     """A YAML file's tree, and the row of every key path; a key given twice is an error."""
     try:
@@ -79,7 +103,10 @@ def read_yaml(file: Path) -> tuple[Any, dict[tuple[str, ...], int]]:
     except (UnicodeDecodeError, OSError) as error:
         raise InputError(f"cannot be read as text: {error}", file=file) from error
     rows: dict[tuple[str, ...], int] = {}
-    _note_rows(node, (), rows, file)
+    try:
+        _note_rows(node, (), rows, file)
+    except RecursionError as error:
+        raise InputError("an anchor stands inside itself", file=file) from error
     return ({} if tree is None else tree), rows
 
 
@@ -104,7 +131,8 @@ def build(kind: Any, tree: Any, place: Place) -> Any:
     """``tree`` as a value of type ``kind``, or an ``InputError`` that names the key.
 
     Understands dataclasses, bool, int, float, str, Literal, Optional and unions, tuple, list, dict and Any.
-    Text such as ``2e-5`` counts as a float where one is wanted (YAML 1.1 reads it as text).
+    Text such as ``2e-5`` counts as a float where one is wanted (YAML 1.1 reads it as text).  Numbers are finite, and
+    whole ones fit into 64 bits.
     """
     if is_dataclass(kind) and isinstance(kind, type):
         return _dataclass(kind, tree, place)
@@ -169,10 +197,11 @@ def _sequence(origin: Any, arguments: tuple[Any, ...], tree: Any, place: Place) 
 def _scalar(kind: Any, tree: Any, place: Place) -> Any:
     if kind is float and isinstance(tree, int | float | str) and not isinstance(tree, bool):
         try:
-            return float(tree)
-        except ValueError:
+            if math.isfinite(float(tree)):
+                return float(tree)
+        except (ValueError, OverflowError):
             pass
-    elif type(tree) is kind:
+    elif type(tree) is kind and not (kind is int and tree.bit_length() > 63):
         return tree
     raise place.error(f"{place.key} must be {_name((kind,))}", value=tree)
 

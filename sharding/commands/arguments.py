@@ -19,7 +19,10 @@ def size(text: str) -> int:
     if found is None:
         raise argparse.ArgumentTypeError(f"not a size: {text!r}; write 1e9, 500MB or 2GiB")
     base = 1024 if found["binary"] else 1000
-    return int(float(found["number"]) * base ** " kMGT".index(found["prefix"] or " "))
+    number = float(found["number"]) * base ** " kMGT".index(found["prefix"] or " ")
+    if not 1 <= number < 1 << 63:
+        raise argparse.ArgumentTypeError(f"not a size of a file: {text!r}")
+    return int(number)
 
 
 def absolute(path: str) -> str:
@@ -55,18 +58,17 @@ def datasets_of(args: argparse.Namespace) -> tuple[dict[str, str], dict[str, str
     return roots, sources
 
 
-def add_runner(parser: argparse.ArgumentParser, ray: bool = True) -> None:
+def add_runner(parser: argparse.ArgumentParser) -> None:
     """``--workers`` and ``--ray``."""
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (default 1)")
-    if ray:
-        parser.add_argument(
-            "--ray", metavar="ADDRESS", help="run on this Ray cluster instead, with as many workers as it has CPUs"
-        )
+    parser.add_argument(
+        "--ray", metavar="ADDRESS", help="run on this Ray cluster instead, with as many workers as it has CPUs"
+    )
 
 
 def runner_of(args: argparse.Namespace) -> Runner:
     """Where the work runs."""
-    if getattr(args, "ray", None):
+    if args.ray:
         from ray_jobs.runner import RayRunner
 
         return RayRunner(args.ray)

@@ -9,10 +9,12 @@ from sharding.audio import ERROR_CLASSES
 from sharding.audio.form import CODECS, AudioForm
 from sharding.build import BuildSettings, build
 from sharding.commands.arguments import absolute, add_datasets, add_runner, datasets_of, runner_of, size
-from sharding.fates import FateSettings
+from sharding.commands.catalogue import list_line
+from sharding.fates import LEAKS, FateSettings
 from sharding.leaks import DEFAULT_PROTECT, parse_protect
 from sharding.plan import PlanSettings
 from sharding.probe import ProbeSettings
+from sharding.trimming import LEAST_S, MARGIN_S
 
 _ABOUT = """Build deduplicated WebDataset shards from published datasets and your own sounds.
 
@@ -77,6 +79,13 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         "--max-s", type=float, metavar="S", help="longer recordings fail as too_long (default: no limit)"
     )
     settings.add_argument(
+        "--leaks",
+        choices=LEAKS,
+        default="withhold",
+        help="training clips that share sound with protected ones: withhold them (default), or trim them to the "
+        f"longest stretch outside, where that lasts {LEAST_S:g} s and keeps {MARGIN_S:g} s away",
+    )
+    settings.add_argument(
         "--keep-unknown-part",
         action="store_true",
         help="keep clips that come from an unknown part of a protected clip's source",
@@ -105,7 +114,7 @@ def settings_of(args: argparse.Namespace) -> BuildSettings:
         probe=ProbeSettings(
             form=AudioForm(args.codec, args.rate, args.channels),
             window_s=window,
-            hop_s=args.hop_s or window,
+            hop_s=window if args.hop_s is None else args.hop_s,
             tail_s=min(10.0, window),
             max_s=args.max_s,
         ),
@@ -113,6 +122,7 @@ def settings_of(args: argparse.Namespace) -> BuildSettings:
             protect=parse_protect(args.protect),
             withhold_unknown_part=not args.keep_unknown_part,
             keep_containers=args.keep_containers,
+            leaks=args.leaks,
         ),
         plan=PlanSettings(shard_bytes=args.shard_bytes),
     )
@@ -128,7 +138,7 @@ def show(result: dict[str, Any]) -> str:
         f"{result['clips']} clips in: " + ", ".join(f"{n} {fate}" for fate, n in result["fates"].items()),
     ]
     for name, count in result["reasons"].items():
-        if name.partition("/")[0] != "written":
+        if name.partition("/")[0] != "written" or name == "written/trimmed":
             lines.append(f"  {count:7} {name.replace('/', ': ')}")
     return "\n".join(lines + remarks(result["overview"]))
 
@@ -145,11 +155,7 @@ def remarks(about: dict[str, Any]) -> list[str]:
             lines.append(f"{name}: {part['clips']} clips of {part['published_clips']} that were published")
     for dataset, notes in about["notes"].items():
         lines += [f"{dataset}: {note}" for note in notes]
-    for row in about["lists"]:
-        lines.append(
-            f"{row['list']}: lacks {row['missed']} of the {row['values']} ids of {row['dataset']}/{row['part']}"
-            + (f" ({row['no_id']} clips have no id that a list could name)" if row["no_id"] else "")
-        )
+    lines += [list_line(row) for row in about["lists"]]
     lines += [f"{name}: names {count} clips" for name, count in about["listed"].items()]
     shared = about["shared_captions"]
     if shared["captions"]:

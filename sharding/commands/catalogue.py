@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from sharding.catalogue import Catalogue, build_catalogue, part_counts
+from sharding.commands.arguments import add_datasets, datasets_of
 from sharding.errors import InputError
 from sharding.leaks import (
     DEFAULT_PROTECT,
@@ -24,34 +25,8 @@ from sharding.sources import SOURCES
 from sharding.storage import Storage
 
 
-def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where the datasets lie; ``dataset_roots`` reads the answers."""
-    for dataset in SOURCES:
-        parser.add_argument(f"--{dataset}", metavar="DIR", help=f"folder of {dataset}, local or remote")
-    parser.add_argument(
-        "--source", metavar="NAME=DIR", action="append", default=[], help="your own sounds; may be repeated"
-    )
-
-
-def dataset_roots(args: argparse.Namespace) -> tuple[dict[str, str], dict[str, str]]:
-    """(published datasets, generic sources) of a command line: name to folder."""
-    roots = {name: getattr(args, name) for name in SOURCES if getattr(args, name)}
-    own: dict[str, str] = {}
-    for entry in args.source:
-        name, equals, folder = entry.partition("=")
-        if not equals or not name or not folder:
-            raise InputError("not NAME=DIR", value=entry, remedy="write --source mine=/path/to/folder")
-        if name in own:
-            raise InputError("two sources of one name", value=name, remedy="give each source its own name")
-        own[name] = folder
-    if not roots and not own:
-        flags = ", ".join(f"--{name}" for name in SOURCES)
-        raise InputError("no dataset given", remedy=f"give at least one of {flags}, --source")
-    return roots, own
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_dataset_arguments(parser)
+    add_datasets(parser, "what to catalogue (folders, local or s3://); audio may be missing")
     parser.add_argument(
         "--exclude-freesound-ids", metavar="FILE", action="append", default=[],
         help="an exclusion list (the challenge's CSV, WavCaps' JSON, aac-datasets' CSV); may be repeated",
@@ -64,9 +39,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Write ``OUT/catalogue/<dataset>.parquet`` and ``OUT/orphans.parquet``, and count."""
     protect = parse_protect(args.protect)
     lists = [read_exclusion_list(path) for path in args.exclude_freesound_ids]
-    roots, own = dataset_roots(args)
-    catalogue = build_catalogue(roots, own)
+    roots, own = datasets_of(args)
+    if not roots and not own:
+        raise InputError("no dataset given", remedy="name at least one, e.g. --clotho DIR")
     out = Storage(args.out)
+    if out.exists("dataset.json") or out.exists(".build/settings.json"):
+        raise InputError("holds a build, which has a catalogue", file=args.out, remedy="choose another --out")
+    catalogue = build_catalogue(roots, own)
     for dataset in catalogue.notes:
         out.write_table(f"catalogue/{dataset}.parquet", catalogue.of(dataset))
     out.write_table("orphans.parquet", catalogue.orphans)
@@ -133,10 +112,14 @@ def show(result: dict[str, Any]) -> str:
     lines.append(f"sources that several clips of one dataset share: {result['shared_inside']}")
     shared = result["captions_shared_with_protected"]
     lines.append(f"captions that protected and other clips have in common: {shared}")
-    for row in result["lists"]:
-        lines.append(
-            f"{row['list']}: lacks {row['missed']} of the {row['values']} ids of {row['dataset']}/{row['part']}"
-            + (f" ({row['no_id']} clips have no id that a list could name)" if row["no_id"] else "")
-        )
+    lines += [list_line(row) for row in result["lists"]]
     lines += [f"{name}: names {count} clips of the catalogue" for name, count in result["listed"].items()]
     return "\n".join(lines)
+
+
+def list_line(row: dict[str, Any]) -> str:
+    """What an exclusion list lacks of one part of a dataset (a row of ``sharding.leaks.list_report``)."""
+    nameless = f" ({row['no_id']} clips have no id that a list could name)" if row["no_id"] else ""
+    return (
+        f"{row['list']}: lacks {row['missed']} of the {row['values']} ids of {row['dataset']}/{row['part']}{nameless}"
+    )

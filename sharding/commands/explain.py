@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import difflib
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from sharding.errors import InputError
 from sharding.fates import REASONS
+from sharding.manifest import Manifest
 from sharding.storage import Storage
 
 
@@ -43,6 +45,7 @@ def run(args: argparse.Namespace) -> dict:
         "entry": entry[0] if entry else None,
         "fate": fate,
         "rule": REASONS.get(fate["reason"], fate["reason"]),
+        "samples": _times(build, fate["keys"] or []),
         "matches": [_seen_from(args.clip, row) for row in mine],
         "group": members["group"],
         "kin": members["kin"],
@@ -59,7 +62,9 @@ def show(result: dict) -> str:
         lines.append(f"  caption ({caption['kind']}): {caption['text']}")
     other = f" -> {fate['other']}" if fate["other"] else ""
     lines += ["", f"fate: {fate['fate']} ({fate['reason']}){other}", f"  {result['rule']}"]
-    lines += [f"  sample: {key}" for key in fate["keys"] or []]
+    for key in fate["keys"] or []:
+        start, end = result["samples"].get(key, (None, None))
+        lines.append(f"  sample: {key}" + ("" if start is None else f", {start:.2f} to {end:.2f} s of the clip"))
     lines += ["", f"matches: {len(result['matches'])} rows"]
     for row in result["matches"]:
         where = "place unknown" if row["offset_s"] is None else f"starts at {row['offset_s']:.3f} s of this clip"
@@ -72,6 +77,15 @@ def show(result: dict) -> str:
         if len(result[name]) > 20:
             lines.append(f"  ... and {len(result[name]) - 20} more")
     return "\n".join(lines)
+
+
+def _times(build: Storage, keys: list[str]) -> dict[str, tuple[float, float]]:
+    """Where the samples of a finished build begin and end in their clip."""
+    if not keys or not build.exists("dataset.json"):
+        return {}
+    table = Manifest.open(build.url).table.select(["key", "start_s", "duration_s"])
+    rows = table.filter(pc.is_in(table["key"], pa.array(keys))).to_pylist()
+    return {row["key"]: (row["start_s"], row["start_s"] + row["duration_s"]) for row in rows}
 
 
 def _seen_from(clip: str, row: dict) -> dict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import hashlib
 import json
 from typing import Any
 
@@ -32,6 +33,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise InputError("no such sample", file=args.out, value=args.key, remedy=remedy)
     row = rows.slice(0, 1).to_pylist()[0]
     text = manifest.storage.read(f"shards/{row['shard']}", row["json_offset"], row["json_bytes"])
+    if hashlib.sha256(text).hexdigest() != row["json_sha256"]:
+        raise InputError(
+            f"damaged: the JSON of {row['key']}",
+            file=manifest.storage.name(f"shards/{row['shard']}"),
+            remedy="run `python -m sharding verify`, and build it again",
+        )
     return {"manifest": row, "json": json.loads(text), "windows": rows["key"].to_pylist()}
 
 

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from typing import Any
 
-from sharding.runners import LocalRunner
+from sharding.commands.arguments import absolute, add_runner, runner_of
 from sharding.verify import verify
 
 
@@ -15,12 +15,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     level = parser.add_mutually_exclusive_group()
     level.add_argument("--quick", action="store_true", help="sizes and tables only")
     level.add_argument("--decode", action="store_true", help="every byte, and decode every sample")
-    parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    add_runner(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     level = "quick" if args.quick else "decode" if args.decode else "full"
-    damage = verify(args.out, level, LocalRunner(args.workers))
+    damage = verify(absolute(args.out), level, runner_of(args))
     return {
         "out": args.out,
         "level": level,

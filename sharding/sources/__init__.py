@@ -20,15 +20,17 @@ class Source:
     Attributes:
         read: catalogues the dataset below a folder.
         published: part to (clips, captions) as the released tables count them; ``*``: all parts together.
+        splits: what its clips can be called.
     """
 
     read: Callable[[Storage], SourceTables]
     published: Mapping[str, tuple[int, int]]
+    splits: tuple[str, ...]
 
 
 SOURCES: dict[str, Source] = {
-    "clotho": Source(clotho.read, clotho.PUBLISHED),
-    "audiocaps": Source(audiocaps.read, audiocaps.PUBLISHED),
-    "wavcaps": Source(wavcaps.read, wavcaps.PUBLISHED),
-    "tacos": Source(tacos.read, tacos.PUBLISHED),
+    "clotho": Source(clotho.read, clotho.PUBLISHED, tuple(clotho.FOLDERS)),
+    "audiocaps": Source(audiocaps.read, audiocaps.PUBLISHED, audiocaps.SPLITS),
+    "wavcaps": Source(wavcaps.read, wavcaps.PUBLISHED, ("train",)),
+    "tacos": Source(tacos.read, tacos.PUBLISHED, tuple(tacos.SPLITS)),
 }

@@ -13,7 +13,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from sharding.errors import InputError
-from sharding.sources.base import Caption, Rows, SourceTables, finite, orphans_table, youtube
+from sharding.sources.base import Caption, Rows, SourceTables, finite, youtube
 from sharding.sources.tables import FETCH_AGAIN, csv_rows
 from sharding.sources.tree import AudioIndex, Tree, climbs, folders, stem_of
 from sharding.storage import Storage
@@ -65,7 +65,7 @@ def read(root: Storage) -> SourceTables:
     notes += [f"no table of the {split} split" for split in SPLITS if not clips[split]]
     if orphans:
         notes.append(f"{len(orphans)} numbered recordings with a .json beside them carry no id")
-    return SourceTables(rows.table(), orphans_table(DATASET, set(tree.audio) - claimed), tuple(notes))
+    return SourceTables(rows.table(), tree.orphans(DATASET, claimed), tuple(notes))
 
 
 def _tables(tree: Tree) -> list[tuple[str, str]]:

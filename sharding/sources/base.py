@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ast
 import functools
+import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import pyarrow as pa
 
+from sharding.errors import InputError
 from sharding.schema import CAPTION, CATALOGUE, INTERVAL
 
 ORPHANS = pa.schema(
@@ -21,8 +23,6 @@ ORPHANS = pa.schema(
         ("why", pa.string()),  # in words
     ]
 )
-NO_ROW = "no row of the tables names it"
-
 _FREESOUND = re.compile(r"(?:freesound\.org/(?:people/[^/]+/sounds|s)/)(\d+)")
 _YOUTUBE = re.compile(r"(?:youtu\.be/|[?&]v=)([\w-]{11})(?:.*[?&](?:t|start)=(\d+(?:\.\d+)?))?")
 
@@ -92,8 +92,16 @@ class Rows:
         out_of_root: bool = False,
         notes: Sequence[str] = (),
     ) -> None:
-        """One clip that is not there yet; a clip without a path is ``missing``."""
+        """One clip; without a path it is ``missing``.
+
+        Raises:
+            InputError: there is a clip of this name already.
+        """
         clip_id = self.clip_id(part, stem)
+        if clip_id in self:
+            raise InputError(
+                "two recordings would have one name", value=clip_id, remedy="give one of them another file name"
+            )
         self._place[clip_id] = len(self._place)
         problem = "out_of_root" if out_of_root else "missing" if path is None else None
         values = {
@@ -127,7 +135,29 @@ class Rows:
         return {path for path in self._columns["path"] if path is not None}
 
     def table(self) -> pa.Table:
-        """CATALOGUE."""
+        """CATALOGUE.
+
+        Raises:
+            InputError: a text holds what no encoding can hold (JSON can spell halves of a character).
+        """
+        try:
+            return self._table()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                "its row holds half a character (a surrogate)", value=self._broken_text(), remedy="mend the table"
+            ) from error
+
+    def _broken_text(self) -> str | None:
+        """The first clip with a text that cannot be encoded."""
+        for place, clip_id in enumerate(self._columns["clip_id"]):
+            row = [column[place] for column in self._columns.values()]
+            try:
+                json.dumps(row, ensure_ascii=False).encode()
+            except UnicodeEncodeError:
+                return clip_id
+        return None
+
+    def _table(self) -> pa.Table:
         columns = self._columns
         arrays = []
         for field in CATALOGUE:
@@ -162,10 +192,10 @@ def _intervals(rows: list[tuple[float, float | None] | None]) -> pa.Array:
     return pa.StructArray.from_arrays([starts, ends], fields=list(INTERVAL), mask=unknown)
 
 
-def orphans_table(dataset: str, paths: Iterable[str], why: str = NO_ROW) -> pa.Table:
-    """ORPHANS of one dataset, sorted by path."""
-    names = sorted(paths)
-    columns = [[dataset] * len(names), names, [why] * len(names)]
+def orphans_table(dataset: str, why: Mapping[str, str]) -> pa.Table:
+    """ORPHANS of one dataset, sorted by path; ``why`` is said of each."""
+    names = sorted(why)
+    columns = [[dataset] * len(names), names, [why[name] for name in names]]
     return pa.table([pa.array(column, pa.string()) for column in columns], schema=ORPHANS)
 
 
@@ -173,6 +203,12 @@ def freesound(sound_id: str) -> str | None:
     """``freesound:<id>``, or None: ``Not found`` and blanks name no sound and never match anything."""
     digits = sound_id.strip()
     return f"freesound:{int(digits)}" if digits.isascii() and digits.isdigit() else None
+
+
+def id_remark(sound_id: str) -> str | None:
+    """A remark on an id that ought to be Freesound's and is none: a leak that ids could have shown stays hidden."""
+    told = sound_id.strip().lower()
+    return None if told in ("", "not found") or freesound(told) else f"not a Freesound id: {sound_id.strip()}"
 
 
 def youtube(video_id: str, start_s: float | None = None) -> str:

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from sharding.errors import InputError
-from sharding.sources.base import Caption, Rows, SourceTables, freesound, keywords, orphans_table
+from sharding.sources.base import Caption, Rows, SourceTables, freesound, id_remark, keywords
 from sharding.sources.tables import csv_rows
 from sharding.sources.tree import AudioIndex, Tree, climbs, folders, stem_of
 from sharding.storage import Storage
@@ -73,7 +73,7 @@ def read(root: Storage) -> SourceTables:
         claimed.add(path)
     missing = len(rows) - len(rows.used_paths())
     notes += tree.sealed if missing else []
-    return SourceTables(rows.table(), orphans_table(DATASET, set(tree.audio) - claimed), tuple(notes))
+    return SourceTables(rows.table(), tree.orphans(DATASET, claimed), tuple(notes))
 
 
 def _add(rows: Rows, split: str, file_name: str, entry: _Entry, finder: _AudioFinder) -> set[str]:
@@ -81,7 +81,8 @@ def _add(rows: Rows, split: str, file_name: str, entry: _Entry, finder: _AudioFi
     row = entry.metadata
     outside = climbs(file_name)
     paths, remark = ([], None) if outside else finder.find(split, file_name)
-    identity = freesound(row.get("sound_id", ""))
+    sound_id = row.get("sound_id", "")
+    identity = freesound(sound_id)
     interval, odd = _interval(row, identity)
     rows.add(
         split,
@@ -95,7 +96,7 @@ def _add(rows: Rows, split: str, file_name: str, entry: _Entry, finder: _AudioFi
         uploader=row.get("manufacturer"),
         title=file_name,
         keywords=keywords(row.get("keywords") or ""),
-        notes=[note for note in (*entry.notes, remark, odd) if note],
+        notes=[note for note in (*entry.notes, remark, odd, id_remark(sound_id)) if note],
     )
     return set(paths)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sharding.errors import InputError
-from sharding.sources.base import Caption, Rows, SourceTables, finite, keywords, normalised_identity, orphans_table
+from sharding.sources.base import Caption, Rows, SourceTables, finite, keywords, normalised_identity
 from sharding.sources.tables import csv_rows
 from sharding.sources.tree import Tree, climbs
 from sharding.storage import Storage
@@ -71,7 +71,7 @@ def read(root: Storage, name: str) -> SourceTables:
             continue
         _add(rows, row, stem, tree)
     notes = list(tree.sealed) if len(rows.used_paths()) < len(rows) else []
-    orphans = orphans_table(name, set(tree.audio) - rows.used_paths())
+    orphans = tree.orphans(name, rows.used_paths())
     return SourceTables(rows.table(), orphans, tuple(notes))
 
 
@@ -116,12 +116,15 @@ def _json_lines(text: str, file: str) -> list[_Row]:
 def _stems(rows: list[_Row]) -> dict[tuple[str, str], str]:
     """A stem for each (split, path): the file's name without suffix; where two share it, as much as tells."""
     paths = list(dict.fromkeys((row.split, posixpath.normpath(row.path)) for row in rows))
-    stems = {}
+    stems: dict[tuple[str, str], str] = {}
+    whole = set(paths)
     for shorten in (_name, lambda path: posixpath.splitext(path)[0], lambda path: path):
         counts = Counter((split, shorten(path)) for split, path in paths)
-        for key in paths:
-            if key not in stems and counts[key[0], shorten(key[1])] == 1:
-                stems[key] = shorten(key[1])
+        for split, path in paths:
+            stem = shorten(path)
+            free = stem == path or (split, stem) not in whole  # x.wav.flac is not x.wav where that is there too
+            if (split, path) not in stems and free and counts[split, stem] == 1:
+                stems[split, path] = stem
     return stems
 
 
@@ -173,6 +176,6 @@ def _add(rows: Rows, row: _Row, stem: str, tree: Tree) -> None:
         licence=row.text("licence") or row.text("license"),
         uploader=row.text("uploader"),
         title=row.text("title"),
-        keywords=words if isinstance(words, list) else keywords(str(words or "")),
+        keywords=[str(word) for word in words] if isinstance(words, list) else keywords(str(words or "")),
         notes=[] if captions else ["no captions in the table"],
     )

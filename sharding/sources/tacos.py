@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from sharding.errors import InputError
-from sharding.sources.base import Caption, Rows, SourceTables, finite, freesound, keywords, orphans_table
+from sharding.sources.base import Caption, Rows, SourceTables, finite, freesound, id_remark, keywords
 from sharding.sources.tables import FETCH_AGAIN, csv_rows
 from sharding.sources.tree import AudioIndex, Tree, climbs, stem_of
 from sharding.storage import Storage
@@ -69,7 +69,7 @@ def read(root: Storage) -> SourceTables:
         claimed |= _add(rows, filename, clip, splits, index)
     if len(rows.used_paths()) < len(rows):
         notes += tree.sealed
-    return SourceTables(rows.table(), orphans_table(DATASET, set(tree.audio) - claimed), tuple(notes))
+    return SourceTables(rows.table(), tree.orphans(DATASET, claimed), tuple(notes))
 
 
 def _metadata(tree: Tree, path: str) -> dict[str, _Clip]:
@@ -165,12 +165,14 @@ def _add(rows: Rows, filename: str, clip: _Clip, splits: dict[str, list[str]], i
     named = splits.get(filename, [])
     split = "test" if "test" in named else "development"
     notes = clip.notes
+    if remark := id_remark(row.get("freesound_id") or ""):
+        notes.append(remark)
     if not named:
         notes.append("no split table names it: counts as development")
     elif len(set(named)) > 1:
         notes.append("both splits name it: counts as test")
     if rows.clip_id(split, sound_id) in rows:
-        sound_id = stem if stem != sound_id else filename
+        sound_id = filename if rows.clip_id(split, stem) in rows else stem
         notes.append("its freesound_id stands twice in the metadata")
     paths = [] if climbs(filename) else index.all(stem)
     if len(paths) > 1:

@@ -6,10 +6,13 @@ import posixpath
 import re
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cached_property
 
+import pyarrow as pa
+
 from sharding.errors import InputError
+from sharding.sources.base import orphans_table
 from sharding.sources.tables import decode
 from sharding.storage import Storage
 
@@ -36,11 +39,17 @@ class Tree:
     def __init__(self, root: Storage) -> None:
         self.root = root
         listed = sorted(root.list(""))
+        if not listed and root.local is not None and not root.local.is_dir():
+            raise InputError("no such folder", file=root.url, remedy="give the folder that the dataset lies in")
         self.files: list[str] = []
+        self.misnamed: list[str] = []  # files whose names are no text, as far as they can be spelled
         self.sealed: list[str] = []  # what to run for each archive that cannot be read in place
         names = set(listed)
         for path in listed:
             if _is_junk(path):
+                continue
+            if not _is_text(path):
+                self.misnamed.append(path.encode("utf-8", "backslashreplace").decode())
                 continue
             self.files.append(path)
             if path.lower().endswith(".zip"):
@@ -113,6 +122,11 @@ class Tree:
         """Every audio file, sorted by path."""
         return [path for path in self.files if suffix_of(path) in _RANK]
 
+    def orphans(self, dataset: str, claimed: Collection[str]) -> pa.Table:
+        """ORPHANS: audio that no row claimed, and files that no row can name."""
+        why = dict.fromkeys(set(self.audio).difference(claimed), "no row of the tables names it")
+        return orphans_table(dataset, why | dict.fromkeys(self.misnamed, "its name is not UTF-8: rename it"))
+
 
 class AudioIndex:
     """Audio by the name of its file without the suffix."""
@@ -158,6 +172,15 @@ def climbs(name: str) -> bool:
     if plain.startswith("/") or _DRIVE.match(name) or "\0" in name:
         return True
     return posixpath.normpath(plain).split("/")[0] == ".."
+
+
+def _is_text(path: str) -> bool:
+    """False for names in an encoding of old: Linux allows any bytes, and Python spells them as surrogates."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_junk(path: str) -> bool:

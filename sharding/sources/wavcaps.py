@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sharding.errors import InputError
-from sharding.sources.base import Caption, Rows, SourceTables, finite, freesound, keywords, orphans_table, youtube
+from sharding.sources.base import Caption, Rows, SourceTables, finite, freesound, keywords, youtube
 from sharding.sources.tables import FETCH_AGAIN, json_items
 from sharding.sources.tree import AudioIndex, Tree, climbs, folders
 from sharding.storage import Storage
@@ -87,7 +87,7 @@ def read(root: Storage) -> SourceTables:
         )
     if len(rows.used_paths()) < len(rows):
         report.notes += tree.sealed
-    orphans = orphans_table(DATASET, set(tree.audio) - report.claimed)
+    orphans = tree.orphans(DATASET, report.claimed)
     return SourceTables(rows.table(), orphans, tuple(report.notes))
 
 

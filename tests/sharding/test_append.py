@@ -146,6 +146,8 @@ def test_what_cannot_grow_is_refused(
     out, extra, _ = grown
     with pytest.raises(InputError, match="name is in the build already"):
         append(str(out), {}, {"extra": str(corpus)}, LocalRunner(1))
+    with pytest.raises(InputError, match="name is in the build already"):
+        append(str(built), {}, {"mine": str(corpus)}, LocalRunner(1))
     with pytest.raises(InputError, match="no finished build"):
         append(str(tmp_path / "nothing"), {}, {"extra": str(extra)}, LocalRunner(1))
     with pytest.raises(InputError, match="nothing to append"):

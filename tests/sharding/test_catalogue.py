@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -16,13 +17,7 @@ from sharding.catalogue import Catalogue, build_catalogue
 from sharding.cli import main
 from sharding.commands.catalogue import part_counts
 from sharding.errors import InputError
-from sharding.leaks import (
-    caption_groups,
-    identity_matches,
-    list_report,
-    read_exclusion_list,
-    shared_sources,
-)
+from sharding.leaks import identity_matches, list_report, plain_caption, read_exclusion_list, shared_sources
 from sharding.schema import CATALOGUE, sample_key
 from sharding.sources.base import ORPHANS
 from tests.sharding.sources.trees import AUDIOCAPS, CLOTHO_METADATA, by_id, clotho_split, table, touch
@@ -126,7 +121,11 @@ def test_ids_show_the_leaks_inside_clotho(whole: Catalogue) -> None:
         "freesound:130597": ["development", "development"],
     }
     assert identity_matches(whole.table).num_rows == 6
-    assert len(caption_groups(whole.of("clotho"))) == pytest.approx(33, abs=2)
+    said: dict[str, set[str]] = defaultdict(set)
+    for row in whole.of("clotho").select(["clip_id", "captions"]).to_pylist():
+        for caption in row["captions"]:
+            said[plain_caption(caption["text"])].add(row["clip_id"])
+    assert sum(len(clips) > 1 for clips in said.values()) == pytest.approx(33, abs=2)
 
 
 def test_what_each_list_would_have_missed(whole: Catalogue, shared_data: Path) -> None:
@@ -229,6 +228,13 @@ def test_names_of_own_sources_are_checked(tmp_path: Path) -> None:
     for name in ("clotho", "a/b", "../x"):
         with pytest.raises(InputError):
             build_catalogue({}, {name: str(tmp_path)})
+
+
+def test_datasets_whose_shards_would_have_one_name_are_refused(tmp_path: Path) -> None:
+    table(tmp_path / "one/clips.csv", "path,captions,split", [["x.wav", "rain", "b-c"]])
+    table(tmp_path / "two/clips.csv", "path,captions,split", [["y.wav", "wind", "c"]])
+    with pytest.raises(InputError, match="shards of a-b/c and a/b-c would have one name"):
+        build_catalogue({}, {"a": str(tmp_path / "one"), "a-b": str(tmp_path / "two")})
 
 
 def test_the_folders_may_be_in_an_object_store() -> None:

@@ -15,6 +15,7 @@ import pytest
 from sharding.cli import VERBS, main
 from sharding.commands.arguments import size
 from sharding.manifest import Manifest, dataset_bytes
+from sharding.plots import write_plots
 from sharding.stats import split_stats
 from tests.conftest import REPOSITORY
 
@@ -107,6 +108,8 @@ def test_figures_count_clips_whole_and_their_picture_is_drawn(built: Path, tmp_p
     assert split_stats(Manifest.open(bare)) == found
     assert main(["stats", str(built), "--plot", str(tmp_path / "deep/plot.png")]) == 0
     assert (tmp_path / "deep/plot.png").read_bytes().startswith(b"\x89PNG")
+    write_plots({}, tmp_path / "nothing.png")  # of a build that wrote nothing
+    assert (tmp_path / "nothing.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -121,3 +124,31 @@ def test_the_program_ends_with_its_status(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sharding", "stats", str(tmp_path)]
     found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert found.returncode == 2 and "no finished build" in found.stderr and found.stdout == ""
+
+
+def test_a_catalogue_is_not_written_over_a_build(built: Path, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (built / "catalogue/mine.parquet").read_bytes()
+    assert main(["catalogue", "--source", f"mine={corpus}", "--out", str(built)]) == 2
+    assert "choose another --out" in capsys.readouterr().err
+    assert (built / "catalogue/mine.parquet").read_bytes() == before
+
+
+def test_a_damaged_table_is_named(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(built, out)
+    (out / "fates.parquet").write_bytes(b"PAR1 not a table PAR1")
+    assert main(["explain", str(out), "mine/train/x"]) == 2
+    shown = capsys.readouterr().err
+    assert "fates.parquet: damaged" in shown and "verify" in shown
+
+
+def test_a_damaged_sample_is_named(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(built, out)
+    row = Manifest.open(out).table.slice(0, 1).to_pylist()[0]
+    with (out / "shards" / row["shard"]).open("r+b") as file:
+        file.seek(row["json_offset"])
+        file.write(b"\xff")
+    assert main(["inspect", str(out), row["key"]]) == 2
+    shown = capsys.readouterr().err
+    assert row["key"] in shown and row["shard"] in shown and "verify" in shown

@@ -2,7 +2,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from sharding.errors import InputError
@@ -48,6 +50,18 @@ def test_excerpts_of_one_sound_are_the_same_where_they_overlap() -> None:
     assert outcome(part, clip("tacos/test/7", "freesound:7", 44.0, 60.0)) == [("same", 24.0, 1.0)]
     assert outcome(part, clip("tacos/test/7", "freesound:7", 45.0, 60.0)) == [("different", 25.0, 0.0)]
     assert outcome(part, clip("tacos/test/7", "freesound:7", 30.0, 30.5)) == [("same", 10.0, 0.5)]
+
+
+def test_many_excerpts_of_one_source_are_not_all_paired(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    starts = rng.uniform(0, 4000, 300)
+    rows = [clip(f"mine/all/{i:03d}", "freesound:7", at, at + rng.uniform(1, 30)) for i, at in enumerate(starts)]
+    rows += [clip("mine/all/whole", "freesound:7", 100.0, None), clip("mine/all/unknown", "freesound:7")]
+    few = identity_matches(catalogue(*rows))
+    monkeypatch.setattr("sharding.leaks.MANY", 1000)
+    every = identity_matches(catalogue(*rows))
+    assert few.equals(every.filter(pc.not_equal(every["outcome"], "different")))
+    assert few.num_rows < 3000 < every.num_rows
 
 
 def test_an_interval_without_an_end_reaches_to_the_end_of_its_source() -> None:
@@ -129,6 +143,8 @@ def test_protected_splits() -> None:
     for bad in ("clotho", "clotho/", "/test", "a/b/c"):
         with pytest.raises(InputError, match="not a protected split"):
             parse_protect(bad)
+    with pytest.raises(InputError, match=r"clotho has no such split.*evalution"):
+        parse_protect("clotho/evalution")
 
 
 def test_captions_that_protected_and_training_clips_share() -> None:

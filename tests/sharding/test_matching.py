@@ -1,5 +1,6 @@
 import csv
 import io
+import pickle
 from itertools import combinations
 
 import numpy as np
@@ -12,6 +13,7 @@ from sharding.fingerprint import RATE, fingerprint
 from sharding.grouping import relations
 from sharding.join import JoinSettings
 from sharding.matching import MatchSettings, compare_waves, find_matches
+from sharding.progress import Progress
 from sharding.schema import CATALOGUE, FACTS, FINGERPRINTS, MATCHES
 from sharding.verification import verify
 from tests.sharding import hard_cases
@@ -108,13 +110,28 @@ def test_the_order_of_rows_does_not_matter(planted):
 
 
 def test_spilling_to_disk_and_spreading_change_nothing(planted, tmp_path):
-    small = MatchSettings(join=JoinSettings(memory_bytes=10_000, partitions=7, scratch=str(tmp_path)))
+    small = MatchSettings(join=JoinSettings(memory_bytes=100_000, partitions=7, scratch=str(tmp_path)))
+    (tmp_path / "earshot-join/postings/00000").mkdir(parents=True)
+    (tmp_path / "earshot-join/postings/00000/000000.bin").write_bytes(b"left by a killed build")
 
     def backwards(function, items):
-        return [function(item) for item in reversed(list(items))]
+        items = [pickle.loads(pickle.dumps(item)) for item in items]  # as they travel to a worker
+        return [function(item) for item in reversed(items)]
 
     assert planted.matches(settings=small, spread=backwards).equals(planted.matches())
     assert not list(tmp_path.iterdir())
+
+
+def test_comparing_is_counted_in_pairs_to_the_end(planted):
+    begun = []
+
+    def begin(what, total, unit):
+        begun.append(Progress(what, total, unit, quiet=True))
+        return begun[-1]
+
+    assert planted.matches(begin=begin).equals(planted.matches())
+    assert [one.unit for one in begun] == ["clips", "parts", "parts", "pairs"]
+    assert all(one.done == one.total > 0 for one in begun)
 
 
 def test_adding_clips_to_a_known_collection_finds_what_a_whole_run_finds(planted):

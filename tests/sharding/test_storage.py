@@ -46,6 +46,14 @@ def test_listing_is_recursive_sorted_and_relative(storage: Storage) -> None:
     assert storage.child("a").list() == ["b/one.txt", "two.txt"]
 
 
+def test_folders_that_a_console_made_are_no_files(s3: str, tmp_path: Path) -> None:
+    import boto3
+
+    for name in ("", "sub/"):
+        boto3.client("s3").put_object(Bucket="earshot", Key=f"{tmp_path.name}/{name}", Body=b"")
+    assert Storage(f"{s3}/{tmp_path.name}").list() == []
+
+
 def test_a_file_appears_whole_or_not_at_all(storage: Storage) -> None:
     storage.write("kept.bin", b"old")
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,8 @@ import yaml
 from sharding.errors import InputError
 from sharding.manifest import Manifest
 from tests.training.small_runs import REPOSITORY, SOUNDS, TREE, lines, run_ranks, small_recipe, sound, write_sounds
-from training import checkpoint, export
+from training import checkpoint, cli, export
+from training.data import DataSettings, MixtureItem, Order, ShuffleSettings
 from training.distributed import Group
 from training.engine import _all_or_nothing, ranks
 from training.evaluation.run import encoders_of, evaluate
@@ -99,6 +101,34 @@ def test_an_export_is_the_best_checkpoint(learned: Path) -> None:
         assert torch.equal(value, best.model.state_dict()[name]), name
 
 
+def test_what_was_validated_is_kept_whenever_checkpoints_are_made(build: Path, group: Group, tmp_path: Path) -> None:
+    overrides = ["optimizer.steps=5", "checkpoint.every=4", "checkpoint.keep_last=9", "checkpoint.keep_best=9"]
+    overrides += ["validation.split=clotho/evaluation", "validation.every=3"]
+    fit(small_recipe(overrides), Manifest.open(build), tmp_path, group)
+    found = {one.step: bool(one.state["validation"]) for one in map(checkpoint.load, _checkpoints(tmp_path))}
+    assert found == {3: True, 4: False, 5: True}
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    return checkpoint.steps(run / "checkpoints")
+
+
+def test_a_start_that_was_killed_while_it_wrote_its_tokenizer_is_no_obstacle(
+    build: Path, group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_short(tokenizer: Any, folder: Path, *rest: Any, **more: Any) -> None:
+        Path(folder).mkdir(parents=True)
+        (Path(folder) / "tokenizer.json").write_text("{")
+        raise KeyboardInterrupt
+
+    recipe = small_recipe(["optimizer.steps=1"])
+    with monkeypatch.context() as patch:
+        patch.setattr("transformers.PreTrainedTokenizerFast.save_pretrained", cut_short)
+        with pytest.raises(KeyboardInterrupt):
+            fit(recipe, Manifest.open(build), tmp_path, group)
+    assert fit(recipe, Manifest.open(build), tmp_path, group)["steps"] == 1
+
+
 def test_evaluation_repeats_the_validation_in_training(learned: Path, build: Path, group: Group) -> None:
     retriever = export.open_model(learned)
     result = evaluate(
@@ -131,6 +161,19 @@ def test_search_shows_what_it_found(learned: Path, build: Path) -> None:
     assert len(only) == 9
     with pytest.raises(InputError):
         search(retriever, Manifest.open(build), ["hiss"], top=0)
+
+
+def test_vectors_of_clips_make_batches_of_neighbours(learned: Path, build: Path, tmp_path: Path) -> None:
+    file = tmp_path / "clips.parquet"
+    assert cli.main(["embed", str(learned / "export"), "--shards", str(build), "--out", str(file), "--json"]) == 0
+    table = Manifest.open(build).table
+    shuffle = ShuffleSettings(batches="neighbours", neighbours=str(file))
+    settings = DataSettings(train=(MixtureItem("clotho/development"),), batch_size=6, shuffle=shuffle)
+    order = Order(table, settings, 0)
+    assert len({key for step in range(4) for key in order.batch(0, step).keys}) == 24
+    file.write_text("no Parquet")
+    with pytest.raises(InputError, match="training embed"):
+        Order(table, settings, 0)
 
 
 def test_a_killed_run_goes_on_bit_for_bit(build: Path, group: Group, tmp_path: Path) -> None:
@@ -171,6 +214,21 @@ def test_another_recipe_does_not_go_on(build: Path, group: Group, tmp_path: Path
     fit(small_recipe(["optimizer.steps=1"]), Manifest.open(build), tmp_path / "run", group)
     with pytest.raises(InputError, match=r"optimizer\.lr: 0\.001 -> 0\.01"):
         fit(small_recipe(["optimizer.steps=1", "optimizer.lr=0.01"]), Manifest.open(build), tmp_path / "run", group)
+
+
+def test_another_build_does_not_go_on(build: Path, group: Group, tmp_path: Path) -> None:
+    write_sounds(tmp_path / "build", clips=30)
+    recipe = small_recipe(["optimizer.steps=2"])
+    fit(recipe, Manifest.open(build), tmp_path / "run", group)
+    with pytest.raises(InputError, match="started on other data"):
+        fit(recipe, Manifest.open(tmp_path / "build"), tmp_path / "run", group)
+
+
+def test_a_start_that_came_to_nothing_leaves_no_tokenizer(build: Path, group: Group, tmp_path: Path) -> None:
+    for vocabulary in (280, 270):
+        fit(small_recipe(["optimizer.steps=1", f"text.vocabulary={vocabulary}"]), Manifest.open(build), tmp_path, group)
+        assert len(export.open_model(tmp_path).tokenizer) == vocabulary
+        shutil.rmtree(tmp_path / "checkpoints")  # as if killed before its first checkpoint
 
 
 def test_what_is_not_finite_stops_or_is_left_out(build: Path, group: Group, tmp_path: Path) -> None:
@@ -322,6 +380,20 @@ def test_every_launcher_gives_the_same_numbers(build: Path, tmp_path: Path) -> N
     for one, other in zip(figures(tmp_path / "one process"), figures(tmp_path / "torchrun"), strict=True):
         assert other["batch"] == one["batch"]
         assert other["loss"] == pytest.approx(one["loss"], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_damaged_samples_of_every_rank_are_counted(build: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "build"
+    shutil.copytree(build, broken)
+    table = Manifest.open(build).table.slice(0, 1).to_pylist()[0]
+    with (broken / "shards" / table["shard"]).open("r+b") as file:
+        file.seek(table["audio_offset"])
+        file.write(bytes(table["audio_bytes"]))
+    # 24 draws an epoch, of which each rank has one half: the clip is drawn once in each of two epochs
+    done = run_ranks(2, broken, {"run": ["data.max_failures=2"]}, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [line["damaged"] for line in lines(tmp_path / "run")][-1] == 2
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sharding.errors import InputError
 from tests.training.small_runs import TREE, small_recipe
+from training import cli
 from training import recipe as recipes
 
 PACKAGED = sorted(path.stem for path in recipes.RECIPES.glob("*.yaml"))
@@ -62,6 +63,22 @@ def test_an_unknown_key_names_file_row_path_and_nearest_key(tmp_path: Path) -> N
         ("validation.metric=text_to_audio/mAP10", "did you mean 'text_to_audio/mAP@10'"),
         ("optimizer.warmup_epochs=2", "before its warm-up does"),
         ("engine.local_loss=true", "exactly one rank"),
+        ("optimizer.betas=[0.9, 1.5]", "betas must be in [0, 1)"),
+        ("optimizer.rates={'head.*': -1}", "rates must not be negative"),
+        ("optimizer.epochs=.inf", "optimizer.epochs must be a number"),
+        ("data.crop_s=.nan", "data.crop_s must be a number"),
+        ("seed=99999999999999999999", "seed must be a whole number"),
+        ("head.dim=0", "head: dim must be positive"),
+        ("head={name: token-attention, dim: 16, heads: 0}", "heads must be positive"),
+        ("head={name: co-attention, dim: 16, heads: 3}", "dim must be a multiple of heads"),
+        ("head={name: text-aware-pooling, dropout: 1.5}", "dropout must be in [0, 1)"),
+        ("audio.stride=0", "audio: stride must be positive"),
+        ("audio.max_s=0", "audio: max_s must be positive"),
+        ("audio.patchout_time=-1", "patchout must not be negative"),
+        ("audio={encoder: ast, source: random, heads: 5}", "width must be a multiple of heads"),
+        ("audio={encoder: clap, source: random, width: 4, heads: 2}", "multiple of 8"),
+        ("text.depth=0", "text: depth must be positive"),
+        ("text.dropout=2", "dropout must be in [0, 1)"),
     ],
 )
 def test_wrong_values_are_refused_with_the_remedy(override: str, told: str) -> None:
@@ -72,6 +89,11 @@ def test_wrong_values_are_refused_with_the_remedy(override: str, told: str) -> N
 
 def test_clipping_has_no_default() -> None:
     assert "optimizer.clip is missing" in refusal(TREE, optimizer={"lr": 1e-3})
+
+
+def test_a_recipe_inside_itself_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="inside itself"):
+        recipes.load(write(tmp_path, "seed: &x {seed: *x}\n"))
 
 
 def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
@@ -127,3 +149,15 @@ def test_differences_name_what_makes_it_another_run() -> None:
     first = small_recipe()
     assert recipes.differences(first, small_recipe(["engine.zero=3", "data.workers=3", "log.health=5"])) == []
     assert recipes.differences(first, small_recipe(["optimizer.lr=1e-4"])) == ["optimizer.lr: 0.001 -> 0.0001"]
+    assert recipes.differences(first, small_recipe(["engine.ema=0.9"])) == ["engine.ema: 0.0 -> 0.9"]
+
+
+def test_an_override_needs_a_recipe_of_keys(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="must be a mapping"):
+        recipes.load(write(tmp_path, "- a list\n"), ["seed=1"])
+
+
+def test_a_run_lies_in_a_file_system(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["fit", "demo", "--shards", "s3://bucket/shards", "--run", "s3://bucket/run"])
+    assert "s3://bucket/run is no folder of a file system" in capsys.readouterr().err

@@ -34,6 +34,13 @@ def test_published_settings() -> None:
     token, sentence = recipe.load("token_attention"), recipe.load("sentence_attention")
     assert (token.data.batch_size, sentence.data.batch_size) == (96, 128)
     assert (token.head.dim, token.head.heads, token.loss.tau) == (1024, 8, 0.05)
+    for name in (
+        "dual_encoder",
+        "sentence_attention",
+        "token_attention",
+    ):  # of TACOS the paper reads weak captions alone
+        (tacos,) = (item for item in recipe.load(name).data.train if item.split.startswith("tacos"))
+        assert tacos.captions == ("machine",)
     partial = recipe.load("partial_finetuning")
     assert partial.optimizer.freeze_below == {"audio": 8}
     assert (partial.optimizer.name, partial.optimizer.weight_decay, partial.audio.hop_s) == ("adamw", 1e-4, 5.0)

@@ -126,6 +126,8 @@ def test_relevance_tables(tmp_path: Path) -> None:
         read_relevance("query,audio_filenames\nRain,nothing at all\n", "f.csv")
     with pytest.raises(InputError, match="columns"):
         read_relevance("a,b\n1,2\n")
+    with pytest.raises(InputError, match="has no query"):
+        read_relevance("query,audio_filenames\n")
 
 
 def test_the_published_table(shared_data: Path) -> None:

@@ -36,12 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
+    if args.batch < 1 or args.first < 0:
+        raise InputError("--batch counts from 1 and --first from 0, which means all", value=(args.batch, args.first))
     relevance = None
     if args.relevance is not None:
         try:
-            text = args.relevance.read_text(encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"cannot be read: {error.strerror}", file=args.relevance) from error
+            text = args.relevance.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise InputError(f"cannot be read: {reason}", file=args.relevance) from error
         relevance = read_relevance(text, args.relevance)
     retriever = open_model(args.checkpoint)
     manifest = Manifest.open(args.shards)

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("recipe", help=RECIPE_HELP)
     parser.add_argument("--shards", required=True, help="the build: a folder or a URL")
-    parser.add_argument("--run", required=True, type=Path, help="the run's folder, which every rank sees")
+    parser.add_argument("--run", required=True, type=run_folder, help="the run's folder, which every rank sees")
     parser.add_argument(
         "--set",
         action="append",
@@ -30,6 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="override a recipe's key, e.g. optimizer.lr=1e-4",
     )
+
+
+def run_folder(text: str) -> Path:
+    """The folder of ``--run``: in a file system, as checkpoints are renamed into their place."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text} is no folder of a file system: name one that every rank sees")
+    return Path(text)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -37,8 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    if args.world < 1 or args.epoch < 0:
-        raise InputError("--world counts from 1 and --epoch from 0", value=(args.world, args.epoch))
+    if args.world < 1 or min(args.epoch, args.workers or 0) < 0:
+        wrong = (args.world, args.epoch, args.workers)
+        raise InputError("--world counts from 1, --epoch and --workers from 0", value=wrong)
     recipe = load(args.recipe, args.set)
     manifest = Manifest.open(args.shards)
     order = Order(manifest.table, recipe.data, recipe.seed)

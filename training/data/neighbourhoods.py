@@ -21,6 +21,7 @@ Arrange = Callable[[Int64, int, tuple[int, ...]], Int64]
 
 SPLIT, SKETCH = 0x53504C49, 0x534B4554  # purposes of hashes: the planes that part neighbourhoods; the axes
 AXES = 64  # of the sketch that stands for an embedding
+MAKE = "`python -m training embed MODEL --shards OUT --out FILE` writes the vectors of every clip"
 PORTION = 1 << 14  # embeddings that are sketched at once
 
 
@@ -52,14 +53,25 @@ def _by(labels: Int64) -> Arrange:
 def _by_neighbourhood(table: pa.Table, used: Int64, file: Path) -> Arrange:
     """Draws halved by random planes through their median until a part fits a batch."""
     if not file.is_file():
-        raise InputError("the file of neighbours is missing", file=file, remedy="export a model's clip embeddings")
-    known = pq.read_table(file, columns=["clip_id", "embedding"])
+        raise InputError("the file of neighbours is missing", file=file, remedy=MAKE)
+    try:
+        known = pq.read_table(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"no Parquet file: {str(error).splitlines()[0]}", file=file, remedy=MAKE) from error
+    names = set(known.column_names)
+    if not {"clip_id", "embedding"} <= names or not pa.types.is_nested(known["embedding"].type):
+        raise InputError(
+            "neighbours have the columns clip_id and embedding, a list of numbers",
+            file=file,
+            value=known.schema.names,
+            remedy=MAKE,
+        )
     places = pc.index_in(table["clip_id"], value_set=known["clip_id"].combine_chunks())
     of = np.asarray(pc.fill_null(places, -1).to_numpy(), dtype=np.int64)
     missing = used[of[used] < 0]
     if len(missing):
         clip = table["clip_id"][int(missing[0])].as_py()
-        raise InputError("a clip has no embedding", file=file, value=clip, remedy="embed every clip of the mixture")
+        raise InputError("a clip has no embedding", file=file, value=clip, remedy=MAKE)
     sketches = _sketch(known["embedding"], file)
     return lambda rows, batch, name: _halve(sketches[of[rows]], np.arange(len(rows)), batch, name)
 

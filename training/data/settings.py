@@ -98,7 +98,7 @@ class ShuffleSettings:
     run: int = 32  # clips
     window: int = 2**20  # clips
     batches: Literal["mixed", "dataset", "length", "neighbours"] = "mixed"  # what a batch is drawn from
-    neighbours: str | None = None  # Parquet with clip_id and embedding (list of numbers), for `neighbours`
+    neighbours: str | None = None  # for `neighbours`: Parquet with clip_id and embedding, from `training embed`
 
     def __post_init__(self) -> None:
         _require(self.run >= 1, "run must be positive", self.run)

@@ -66,13 +66,13 @@ class Encoder(nn.Module, ABC):
         """Modules above the last block, e.g. the final norm: never frozen by depth."""
         return []
 
-    def depths(self) -> Iterator[tuple[str, nn.Parameter, int]]:
-        """Every parameter's name and depth: 0 below the blocks, 1 to L in them, L + 1 above."""
+    def depths(self) -> Iterator[tuple[nn.Parameter, int]]:
+        """Every parameter and its depth: 0 below the blocks, 1 to L in them, L + 1 above."""
         blocks = self.blocks()
         depth_of = {id(p): number for number, block in enumerate(blocks, 1) for p in block.parameters()}
         depth_of |= {id(p): len(blocks) + 1 for module in self.top() for p in module.parameters()}
-        for name, parameter in self.named_parameters():
-            yield name, parameter, depth_of.get(id(parameter), 0)
+        for parameter in self.parameters():
+            yield parameter, depth_of.get(id(parameter), 0)
 
     def freeze_below(self, block: int) -> None:
         """Freeze the embedding and blocks ``0 .. block - 1`` (papers/001 section 4 trains 8-11 of 12).
@@ -85,7 +85,7 @@ class Encoder(nn.Module, ABC):
                 value=block,
                 remedy=f"this encoder has {len(self.blocks())} blocks",
             )
-        for _, parameter, depth in self.depths():
+        for parameter, depth in self.depths():
             if block and depth <= block:
                 parameter.requires_grad_(False)
 

@@ -19,7 +19,6 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +26,6 @@ import numpy.typing as npt
 from sharding.errors import InputError
 
 Ints = npt.NDArray[np.int64]
-Ties = Literal["stable", "pessimistic", "optimistic"]
 
 DIRECTIONS = ("text_to_audio", "audio_to_text")
 RECALL_AT = (1, 5, 10)
@@ -194,6 +192,8 @@ def read_relevance(text: str, file: object = None) -> dict[str, list[str]]:
             raise InputError("audio_filenames must be a list of names", file=file, row=number, value=names)
         known = table.setdefault(row["query"], [])
         known.extend(name for name in names if name not in known)
+    if not table:
+        raise InputError("the relevance table has no query", file=file)
     return table
 
 

@@ -19,15 +19,15 @@ from sharding.errors import InputError
 from training.data.batch import Loader
 from training.data.captions import normalise
 from training.data.features import AudioInput
+from training.data.mixture import select_rows
 from training.data.order import Draws, SequentialOrder
 from training.data.settings import DataSettings
 from training.distributed import Group
 from training.evaluation.retrieval import Ranks, metrics, rank_relevant, relevance_matrix
-from training.heads.base import Head
+from training.heads.base import Head, Side
 from training.heads.two_stage import two_stage_scores
 from training.model import RetrievalModel
 
-Side = tuple[Tensor, ...]
 ROWS = 256  # queries that are ranked at once
 
 
@@ -89,7 +89,8 @@ def read_split(table: pa.Table, name: str, order: SequentialOrder, settings: Dat
     clips = [clip for step in range(order.steps_per_epoch) for clip in order.batch(0, step).clip_ids]
     wanted = set(clips)
     texts: dict[str, list[str]] = {}
-    for clip, captions in zip(table["clip_id"].to_pylist(), table["captions"].to_pylist(), strict=True):
+    rows = table.select(["clip_id", "captions"]).filter(pa.array(select_rows(table, name)))
+    for clip, captions in zip(rows["clip_id"].to_pylist(), rows["captions"].to_pylist(), strict=True):
         if clip in wanted and clip not in texts:
             own = [normalise(caption["text"], settings) for caption in captions if caption["source"] is None]
             texts[clip] = [text for text in own if text]

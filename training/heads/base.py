@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from training.encoders import EncodedAudio, EncodedText
 
 Side = tuple[Tensor, ...]
+SHORTEST_SQUARED = 1e-16  # of a vector's length squared, as in torch.nn.functional.cosine_similarity
 
 
 def full_precision(tensor: Tensor) -> AbstractContextManager[object]:

@@ -30,6 +30,7 @@ from torch.nn import functional as F
 from sharding.errors import InputError
 from training.encoders import EncodedAudio, EncodedText
 from training.heads.base import ListedHead, Side
+from training.strict import check_multiple, check_positive
 
 ATTENTION = ("in_weight", "in_bias", "out_weight", "out_bias", "norm_weight", "norm_bias")
 FEED_FORWARD = ("up_weight", "up_bias", "down_weight", "down_bias", "norm_weight", "norm_bias")
@@ -64,6 +65,18 @@ class Settings:
     audio: Literal["segments", "patches"] = "segments"
     candidates: int = 0
 
+    def __post_init__(self) -> None:
+        check_multiple(self, "dim")
+        check_positive(self, "modules")
+        if self.candidates < 0:
+            raise InputError("candidates counts from 0, which means all", value=self.candidates)
+        if self.wiring == "parallel" and self.shared_weights and self.modules > 1:
+            raise InputError(
+                "parallel modules with shared weights all compute the same",
+                value=self.modules,
+                remedy="use separate weights, or wire them sequentially",
+            )
+
 
 class CoAttentionModule(nn.Module):
     """The weights of one module; a module's layers are functions of them, so that tiles touch no parameter."""
@@ -94,7 +107,6 @@ class CoAttentionModule(nn.Module):
 class CoAttention(ListedHead):
     def __init__(self, settings: Settings, audio_dim: int, text_dim: int) -> None:
         super().__init__()
-        _check(settings)
         self.settings, self.candidates = settings, settings.candidates
         self.uses_patches = settings.audio == "patches"
         kinds = [("self", ATTENTION)] * settings.self_attention + [("cross", ATTENTION)]
@@ -229,23 +241,6 @@ def _mean(vectors: Tensor, mask: Tensor) -> Tensor:
     """Mean over valid rows: ``[r, c, N, d]`` and a mask that broadcasts to ``[r, c, N]``."""
     weights = mask.to(vectors.dtype) / mask.sum(-1, keepdim=True).clamp(min=1)
     return (vectors * weights[..., None]).sum(2)
-
-
-def _check(settings: Settings) -> None:
-    if settings.modules < 1:
-        raise InputError("co-attention has at least one module", value=settings.modules)
-    if settings.candidates < 0:
-        raise InputError("candidates counts from 0, which means all", value=settings.candidates)
-    if settings.dim % settings.heads:
-        raise InputError(
-            "dim must be a multiple of heads", value=settings.dim, remedy=f"there are {settings.heads} heads"
-        )
-    if settings.wiring == "parallel" and settings.shared_weights and settings.modules > 1:
-        raise InputError(
-            "parallel modules with shared weights all compute the same",
-            value=settings.modules,
-            remedy="use separate weights, or wire them sequentially",
-        )
 
 
 def build(settings: Settings, audio_dim: int, text_dim: int) -> CoAttention:

@@ -11,6 +11,7 @@ from training.distributed import accumulation_dtype
 from training.encoders import EncodedAudio, EncodedText
 from training.heads.base import Head, Side
 from training.heads.pooling import AudioPooling, TextPooling, audio_pool, text_pool
+from training.strict import check_dropout, check_positive
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ class Settings:
     audio_pooling: AudioPooling = "mean"
     text_pooling: TextPooling = "encoder"
     dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_positive(self, "dim")
+        check_dropout(self, "dropout")
 
 
 class DualEncoder(Head):

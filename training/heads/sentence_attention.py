@@ -15,6 +15,7 @@ from training.encoders import EncodedText
 from training.heads.pooling import TextPooling, text_pool
 from training.heads.token_attention import Settings as TokenSettings
 from training.heads.token_attention import TokenAttention
+from training.strict import check_multiple
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class Settings:
     compare: Literal["auto", "text", "query"] = "auto"
     bias: bool = True
     text_pooling: TextPooling = "encoder"
+
+    def __post_init__(self) -> None:
+        check_multiple(self, "dim")
 
 
 class SentenceAttention(TokenAttention):

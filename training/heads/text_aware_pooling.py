@@ -27,10 +27,9 @@ from torch.nn import functional as F
 
 from training.distributed import accumulation_dtype
 from training.encoders import EncodedAudio, EncodedText
-from training.heads.base import Head, Side, full_precision
+from training.heads.base import SHORTEST_SQUARED, Head, Side, full_precision
 from training.heads.pooling import TextPooling, text_pool
-
-SHORTEST_SQUARED = 1e-16
+from training.strict import check_dropout, check_positive
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,10 @@ class Settings:
     audio: Literal["segments", "patches"] = "segments"
     text_pooling: TextPooling = "encoder"
     dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_positive(self, "dim")
+        check_dropout(self, "dropout")
 
 
 class OutputNorm(nn.Module):

@@ -26,10 +26,8 @@ from torch.nn import functional as F
 from sharding.errors import InputError
 from training.distributed import accumulation_dtype
 from training.encoders import EncodedAudio, EncodedText
-from training.heads.base import Head, Side, full_precision
-
-# As torch.nn.functional.cosine_similarity, on squared lengths.
-SHORTEST_SQUARED = 1e-16
+from training.heads.base import SHORTEST_SQUARED, Head, Side, full_precision
+from training.strict import check_multiple
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,9 @@ class Settings:
     audio: Literal["segments", "patches"] = "segments"
     compare: Literal["auto", "text", "query"] = "auto"
     bias: bool = True
+
+    def __post_init__(self) -> None:
+        check_multiple(self, "dim")
 
 
 class OutputMap(nn.Module):
@@ -79,8 +80,6 @@ class TokenAttention(Head):
     def __init__(self, settings: Settings, audio_dim: int, text_dim: int) -> None:
         super().__init__()
         dim, bias = settings.dim, settings.bias
-        if dim % settings.heads:
-            raise InputError("dim must be a multiple of heads", value=dim, remedy=f"there are {settings.heads} heads")
         if settings.compare == "text" and text_dim != dim:
             raise InputError(
                 "eq. 7 can compare H with T only where they have the same width",

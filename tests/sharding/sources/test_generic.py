@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,30 @@ def test_json_lines_and_numbered_captions(tmp_path: Path) -> None:
 def test_files_of_one_name_get_ids_of_their_own(tmp_path: Path) -> None:
     table(tmp_path / "clips.csv", "path,captions", [["a/1.wav", "x"], ["b/1.wav", "y"], ["c.wav", "z"], ["c.mp3", "w"]])
     assert list(catalogue(tmp_path)) == ["mine/all/a/1", "mine/all/b/1", "mine/all/c.wav", "mine/all/c.mp3"]
+
+
+def test_a_name_with_two_suffixes_does_not_take_anothers_id(tmp_path: Path) -> None:
+    table(tmp_path / "clips.csv", "path,captions", [["x.wav", "x"], ["x.flac", "y"], ["x.wav.flac", "z"]])
+    assert list(catalogue(tmp_path)) == ["mine/all/x.wav", "mine/all/x.flac", "mine/all/x.wav.flac"]
+
+
+def test_names_that_are_no_text_are_orphans(tmp_path: Path) -> None:
+    table(tmp_path / "clips.csv", "path,captions", [["..a.wav", "x"]])
+    touch(tmp_path, "..a.wav")
+    Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.wav")).write_bytes(b"x")
+    found = read(Storage(tmp_path), "mine")
+    assert by_id(found.catalogue)["mine/all/..a"]["path"] == "..a.wav"
+    (orphan,) = found.orphans.to_pylist()
+    assert orphan["path"] == "caf\\udce9.wav" and "not UTF-8" in orphan["why"]
+
+
+def test_json_holds_what_no_text_can(tmp_path: Path) -> None:
+    lines = [{"path": "a.wav", "captions": "rain", "keywords": [1, "wet"]}, {"path": "b.wav", "captions": "\ud83d"}]
+    (tmp_path / "clips.jsonl").write_text(json.dumps(lines[0]))
+    assert catalogue(tmp_path)["mine/all/a"]["keywords"] == ["1", "wet"]
+    (tmp_path / "clips.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(InputError, match=r"surrogate.*mine/all/b"):
+        read(Storage(tmp_path), "mine")
 
 
 def test_several_rows_of_one_file_are_one_clip(tmp_path: Path) -> None:

@@ -78,3 +78,18 @@ def test_broken_tables(tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").unlink()
     with pytest.raises(InputError, match=r"metadata\.csv missing"):
         read(Storage(tmp_path))
+
+
+def test_recordings_of_one_freesound_id_keep_their_names_apart(tmp_path: Path) -> None:
+    tacos(tmp_path, [["11.mp3", "a", 0, 3]], splits=False)
+    rows = [[name, "rain", 7, "ann", "CC0", "Rain", 60, 5, 25] for name in ("x.mp3", "y.mp3", "y.flac")]
+    table(tmp_path / "metadata.csv", TACOS_METADATA, rows, BOM)
+    found = list(by_id(read(Storage(tmp_path)).catalogue))
+    assert found[:3] == ["tacos/development/7", "tacos/development/y", "tacos/development/y.flac"]
+
+
+def test_an_id_that_is_no_number_is_remarked(tmp_path: Path) -> None:
+    tacos(tmp_path, [["11.mp3", "a", 0, 3]])
+    table(tmp_path / "metadata.csv", TACOS_METADATA, [["11.mp3", "rain", "11.0", "ann", "CC0", "R", 60, 5, 25]], BOM)
+    (row, _) = by_id(read(Storage(tmp_path)).catalogue).values()
+    assert row["identity"] is None and "not a Freesound id: 11.0" in row["notes"]

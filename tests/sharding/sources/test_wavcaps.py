@@ -133,4 +133,6 @@ def test_an_item_without_an_id_is_an_error(tmp_path: Path) -> None:
 
 def test_no_table_at_all(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no WavCaps table"):
+        read(Storage(tmp_path))
+    with pytest.raises(InputError, match="no such folder"):
         read(Storage(tmp_path / "absent"))

@@ -13,6 +13,7 @@ from sharding.errors import InputError
 from training.encoders import AudioEncoder
 from training.encoders.audio.hub import HubAudioSettings, heard, load, require_bins
 from training.encoders.published import Architecture
+from training.strict import check_positive
 
 FRAMES_A_SECOND = 100
 ARCHITECTURE = Architecture("ASTModel", "ASTConfig")
@@ -33,6 +34,10 @@ class Settings(HubAudioSettings):
     interpolate_s: float | None = None
     segment_s: float = 10.24
     stride: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "interpolate_s", "segment_s", "stride")
 
 
 class AstEncoder(AudioEncoder):

@@ -27,6 +27,11 @@ class Settings(HubAudioSettings):
     depth: int = 2
     heads: int = 8
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width % 8:
+            raise InputError("width must be a multiple of 8: each stage has half of the next one's", value=self.width)
+
 
 class ClapEncoder(AudioEncoder):
     """transformers' ``ClapAudioModel``: 10 s at 48 kHz, 64 mels, 1001 frames.

@@ -12,6 +12,7 @@ from training.encoders import AudioEncoder
 from training.encoders.audio.hub import HubAudioSettings, load
 from training.encoders.pooling import masked_mean
 from training.encoders.published import Architecture
+from training.strict import check_positive
 
 ARCHITECTURE = Architecture("Data2VecAudioModel", "Data2VecAudioConfig")
 
@@ -23,6 +24,10 @@ class Settings(HubAudioSettings):
     encoder: str = "data2vec"
     source: str = "facebook/data2vec-audio-base"
     segment_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "segment_s")
 
 
 class Data2VecEncoder(AudioEncoder):

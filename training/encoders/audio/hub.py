@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sharding.errors import InputError
 from training.encoders.published import Architecture, load_model, random_model
+from training.strict import check_dropout, check_multiple, check_positive
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class HubAudioSettings:
     width: int = 768
     depth: int = 12
     heads: int = 12
+
+    def __post_init__(self) -> None:
+        check_positive(self, "hop_s", "max_s", "depth")
+        check_multiple(self, "width")
+        check_dropout(self, "dropout")
 
 
 def load(architecture: Architecture, source: str, sizes: dict[str, Any], rates: dict[str, Any]) -> Any:

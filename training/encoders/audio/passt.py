@@ -16,6 +16,7 @@ from training.encoders import AudioEncoder
 from training.encoders.pooling import masked_mean
 from training.encoders.randomness import mix, subset
 from training.quiet import quiet
+from training.strict import check_dropout, check_multiple, check_positive
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,13 @@ class Settings:
     depth: int = 12
     heads: int = 12
     stride: int = 16
+
+    def __post_init__(self) -> None:
+        check_positive(self, "segment_s", "interpolate_s", "hop_s", "max_s", "depth", "stride")
+        check_multiple(self, "width")
+        check_dropout(self, "dropout")
+        if min(self.patchout_time, self.patchout_freq, self.patchout_any) < 0:
+            raise InputError("patchout must not be negative", remedy="0 leaves nothing out")
 
 
 class PasstEncoder(AudioEncoder):
@@ -183,8 +191,6 @@ def _custom(settings: Settings, variant: Variant) -> Any:
     passt.first_RUN = False  # else the first forward prints every shape
     if settings.source == "published":
         raise InputError("no custom PaSST is published", value=settings.source, remedy="`random`, or a file of weights")
-    if settings.width % settings.heads:
-        raise InputError("width must be a multiple of heads", value=settings.width)
     with quiet():
         return passt.PaSST(
             img_size=(128, variant.frames),

@@ -13,6 +13,7 @@ from training.encoders import AudioEncoder
 from training.encoders.audio.hub import HubAudioSettings, heard, load
 from training.encoders.pooling import masked_mean
 from training.encoders.published import Architecture
+from training.strict import check_positive
 
 FRONT_ENDS = {80: "whisper", 128: "whisper-128"}  # by mel bins; large-v3 has 128
 # published files hold the decoder too
@@ -26,6 +27,10 @@ class Settings(HubAudioSettings):
     encoder: str = "whisper"
     source: str = "openai/whisper-small"
     segment_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "segment_s")
 
 
 class WhisperEncoder(AudioEncoder):

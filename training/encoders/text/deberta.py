@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from training.encoders.text.hub import Family, HubTextEncoder, HubTextSettings, bert_sizes, build_hub_text
 
 
@@ -44,5 +46,13 @@ FAMILY = Family(
 
 
 def build(settings: Settings, captions: Iterable[str]) -> HubTextEncoder:
-    """The encoder that ``settings`` describes."""
-    return build_hub_text(settings, captions, FAMILY)
+    """The encoder that ``settings`` describes.
+
+    Nothing is dropped of the table of relative positions: it belongs to all captions of a batch, so what is dropped of
+    it would depend on how the batch is cut over ranks and chunks.
+    """
+    encoder = build_hub_text(settings, captions, FAMILY)
+    for module in encoder.modules():
+        if hasattr(module, "pos_dropout"):
+            module.pos_dropout = nn.Identity()
+    return encoder

@@ -13,6 +13,7 @@ from training.encoders import TextEncoder
 from training.encoders.pooling import Pooling
 from training.encoders.published import Architecture, load_model, load_tokenizer, random_model
 from training.encoders.text.tokenizer import train_tokenizer
+from training.strict import check_dropout, check_multiple, check_positive
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class HubTextSettings:
     heads: int = 12
     vocabulary: int = 30522
 
+    def __post_init__(self) -> None:
+        check_positive(self, "depth", "vocabulary")
+        check_multiple(self, "width")
+        check_dropout(self, "dropout")
+
 
 @dataclass(frozen=True)
 class Family:
@@ -50,7 +56,6 @@ class Family:
         top: path to the norm above the blocks, or "".
         shifted: whether positions count from behind the padding token's number.
         pooling: how published models of the family make one vector of a caption.
-        renames: see `Architecture`.
         arguments: further arguments of the model's constructor.
     """
 
@@ -62,7 +67,6 @@ class Family:
     top: str = ""
     shifted: bool = False
     pooling: Pooling = "first"
-    renames: tuple[tuple[str, str], ...] = ()
     arguments: tuple[tuple[str, Any], ...] = ()
 
 
@@ -98,7 +102,7 @@ def _follow(module: Any, path: str) -> Any:
 
 def build_hub_text(settings: HubTextSettings, captions: Iterable[str], family: Family) -> HubTextEncoder:
     """The encoder that ``settings`` describes, published or random."""
-    architecture = Architecture(family.model, family.config, family.renames, family.arguments)
+    architecture = Architecture(family.model, family.config, arguments=family.arguments)
     dropout = dict.fromkeys(family.dropout, settings.dropout)
     if settings.source != "random":
         net = load_model(architecture, settings.source, dropout)

@@ -1,0 +1,43 @@
+"""``embed``: write the vectors of clips, for batches of neighbours or for other programs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from sharding.errors import InputError
+from sharding.manifest import Manifest
+from sharding.storage import Storage
+from training.export import open_model
+from training.search import build_index
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=Path, help="an export, a checkpoint, or a run's folder")
+    parser.add_argument("--shards", required=True, help="the build: a folder or a URL")
+    parser.add_argument("--split", help="dataset/split or dataset; default: every clip of the build")
+    parser.add_argument(
+        "--out", required=True, type=Path, help="Parquet with clip_id and embedding; data.shuffle.neighbours reads it"
+    )
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    retriever = open_model(args.checkpoint)
+    index = build_index(retriever, Manifest.open(args.shards), args.split)
+    vectors = retriever.model.head.embedding(index.sides)
+    if vectors is None:
+        raise InputError(
+            "a head with attention has no vectors of clips alone",
+            value=retriever.recipe.head.name,
+            remedy="name a model with the head dual",
+        )
+    columns = {"clip_id": index.clips, "embedding": pa.array(list(vectors.numpy()), pa.list_(pa.float32()))}
+    Storage(args.out.absolute().parent).write_table(args.out.name, pa.table(columns))
+    return {"clips": len(index.clips), "width": vectors.shape[1], "out": str(args.out)}
+
+
+def show(result: dict[str, Any]) -> str:
+    return f"{result['clips']} clips, {result['width']} numbers each: {result['out']}"
