@@ -55,6 +55,8 @@ METHODS: dict[str, tuple[str, ...]] = {
     "sentence-attention": ("head={name: sentence-attention}", *_SCORED, "head.text_pooling=mean"),
     "token-attention": ("head={name: token-attention}", *_SCORED),
     "co-attention": ("head={name: co-attention}", *_SCORED, "head.modules=1"),
+    "co-attention-stacked": ("head={name: co-attention}", *_SCORED, "head.modules=2"),
+    "co-attention-iterated": ("head={name: co-attention}", *_SCORED, "head.modules=2", "head.shared_weights=true"),
     "text-aware-pooling": (
         "head={name: text-aware-pooling, dim: 64, audio: segments, text_pooling: mean, dropout: 0.0}",
     ),

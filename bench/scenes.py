@@ -1,6 +1,6 @@
 """Scenes from real recordings: several events in turn or at once, described in several wordings.
 
-A scene takes two to five recordings of one fold.  Its captions name every event and their order.  Every scene
+A scene takes three to five recordings of one fold.  Its captions name every event and their order.  Every scene
 in turn has a twin of the same kinds of event in another order (from other recordings where there are any),
 so that naming what sounds is not enough to tell them apart.
 """

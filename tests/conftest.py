@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from sharding.storage import Storage
+
 Rule = Callable[[dict[str, Any]], str | None]  # from a request (WSGI) to the status that it is refused with
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -71,3 +73,10 @@ def s3(weather: Weather) -> Iterator[str]:
             del os.environ[name]
         else:
             os.environ[name] = value
+
+
+@pytest.fixture(params=["local", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    if request.param == "local":
+        return Storage(tmp_path / "folder")
+    return Storage(f"{request.getfixturevalue('s3')}/{tmp_path.name}")

@@ -14,13 +14,6 @@ from sharding.storage import Storage
 from tests.conftest import Weather
 
 
-@pytest.fixture(params=["local", "s3"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    if request.param == "local":
-        return Storage(tmp_path / "folder")
-    return Storage(f"{request.getfixturevalue('s3')}/{tmp_path.name}")
-
-
 def test_what_is_written_is_read_whole_and_in_parts(storage: Storage) -> None:
     storage.write("a/b.bin", b"0123456789")
     assert storage.exists("a/b.bin")
