@@ -37,14 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from training.recipe import load
+    from training.recipe import load, to_tree
 
     if not 1 <= (args.min_workers or args.workers) <= args.workers:
         raise InputError("--workers counts from 1, and --min-workers is not above it", value=args.workers)
-    load(args.recipe, args.set)  # a wrong recipe fails here, before any worker starts
     job = {
-        "recipe": str(Path(args.recipe).resolve()) if Path(args.recipe).is_file() else args.recipe,
-        "set": args.set,
+        # A wrong recipe fails here, before any worker starts; and its file need not lie on every node.
+        "recipe": to_tree(load(args.recipe, args.set)),
         "shards": args.shards if "://" in args.shards else str(Path(args.shards).resolve()),
         "run": str(args.run.resolve()),
     }
@@ -110,7 +109,7 @@ def train_rank(job: dict[str, Any]) -> None:
     from sharding.manifest import Manifest
     from training.engine import ranks
     from training.fit import fit
-    from training.recipe import load
+    from training.recipe import parse
 
     folder = Path(job["run"])
     if (folder / REFUSED).is_file():  # started again after an error that is the user's to mend: do not go on
@@ -121,7 +120,7 @@ def train_rank(job: dict[str, Any]) -> None:
 
     with ranks() as group:
         try:
-            result = fit(load(job["recipe"], job["set"]), Manifest.open(job["shards"]), folder, group, report)
+            result = fit(parse(job["recipe"]), Manifest.open(job["shards"]), folder, group, report)
         except InputError as error:
             details = {"what": error.what, "row": error.row, "remedy": error.remedy}
             texts = {"file": error.file, "value": error.value}
