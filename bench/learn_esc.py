@@ -61,7 +61,7 @@ METHODS: dict[str, tuple[str, ...]] = {
         "head={name: text-aware-pooling, dim: 64, audio: segments, text_pooling: mean, dropout: 0.0}",
     ),
     "no-masking": ("data.masking={time_masks: 0, freq_masks: 0}",),
-    "half-batch": (),
+    "half-batch": ("data.batch_size=16",),
 }
 
 
@@ -132,9 +132,8 @@ def learn(method: str, seed: int, sounds: dict[str, dict[str, list[Scene]]], out
     if (run / "figures.json").is_file():
         return dict(json.loads((run / "figures.json").read_text()))
     manifest = Manifest.open(out / "shards")
-    batch = size.batch // 2 if method == "half-batch" else size.batch
-    length = (f"data.batch_size={batch}", f"optimizer.steps={size.steps}", f"checkpoint.every={size.steps}")
-    recipe = load_recipe("demo", [*COMMON, *METHODS[method], *length, f"seed={seed}"])
+    length = (f"data.batch_size={size.batch}", f"optimizer.steps={size.steps}", f"checkpoint.every={size.steps}")
+    recipe = load_recipe("demo", [*COMMON, *length, *METHODS[method], f"seed={seed}"])
     began = time.process_time()
     with ranks() as group:
         fit(recipe, manifest, run, group)

@@ -12,7 +12,7 @@ import itertools
 import json
 import uuid
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,8 @@ from sharding.catalogue import check_families
 from sharding.claim import Claim, claim
 from sharding.errors import InputError
 from sharding.fates import decide, stretches
-from sharding.leaks import identity_matches
 from sharding.manifest import Manifest, dataset_bytes
-from sharding.matching import find_matches
+from sharding.matching import Wave
 from sharding.overview import overview, overview_bytes
 from sharding.packs import PackReader
 from sharding.plan import plan_hash, shard_hash
@@ -33,9 +32,9 @@ from sharding.reopening import FORMER, KEPT, SETTLED, differences, read_facts, s
 from sharding.runners import Runner
 from sharding.schema import FATES
 from sharding.settings import BuildSettings
-from sharding.stages import Stages, describe, fingerprints, plan_name, table_entry
+from sharding.stages import Stages, describe, fingerprints, table_entry
 from sharding.storage import Storage
-from sharding.writing import manifest_name
+from sharding.writing import manifest_name, plan_name
 
 FOLDER = ".build/append"
 _INTENT = ".build/merge.json"
@@ -112,26 +111,19 @@ class Addition(Stages):
     def old_facts(self) -> pa.Table:
         return self.base.child(".build").read_table(KEPT)
 
-    def matches(self, catalogue: pa.Table, facts: pa.Table) -> pa.Table:
-        if not self.out.exists("matches.parquet"):
-            both = pa.concat_tables([self.old_catalogue, catalogue])
-            check_families(both)
-            wave = functools.partial(_wave, base=self.base.url, work=self.work.url, run=uuid.uuid4().hex)
-            found = find_matches(
-                both,
-                pa.concat_tables([self.old_facts, facts]),
-                itertools.chain(fingerprints(self.base.child(".build")), fingerprints(self.work)),
-                wave,
-                identity_matches(both),
-                self.match_settings(),
-                self.spread,
-                self.base.read_table("matches.parquet"),
-                set(self.old_catalogue["clip_id"].to_pylist()),
-                self.progress,
-            )
-            self.claim.check()
-            self.out.write_table("matches.parquet", found)
-        return self.out.read_table("matches.parquet")
+    def catalogue(self) -> pa.Table:
+        added = super().catalogue()
+        check_families(pa.concat_tables([self.old_catalogue, added]))
+        return added
+
+    def known(self) -> tuple[pa.Table, set[str]]:
+        return self.base.read_table("matches.parquet"), set(self.old_catalogue["clip_id"].to_pylist())
+
+    def fingerprints(self) -> Iterator[pa.Table]:
+        return itertools.chain(fingerprints(self.base.child(".build")), super().fingerprints())
+
+    def wave(self) -> Wave:
+        return functools.partial(_wave, base=self.base.url, work=self.work.url, run=uuid.uuid4().hex)
 
     def evidence(self, catalogue: pa.Table, facts: pa.Table) -> tuple[pa.Table, pa.Table]:
         return pa.concat_tables([self.old_catalogue, catalogue]), pa.concat_tables([self.old_facts, facts])

@@ -11,12 +11,14 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sharding.errors import InputError
 from sharding.storage import Storage, is_full
+
+Result = TypeVar("Result")
 
 LOCK = ".build/lock"
 BEAT_S = 10.0  # between two signs of life of a builder in an object store
@@ -37,6 +39,12 @@ class Claim:
             raise InputError(
                 "another builder took over here", file=self._out.url, remedy="let it finish; nothing needs to be mended"
             )
+
+    def guarded(self, results: Iterable[Result]) -> Iterator[Result]:
+        """Results as they come, as long as nobody else took over."""
+        for result in results:
+            self.check()
+            yield result
 
 
 @contextlib.contextmanager

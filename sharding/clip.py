@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import soxr
@@ -75,9 +75,7 @@ class ProbeSettings:
         )
 
 
-# Where a clip's windows go: a piece of bytes, or the end of a window with its facts.
-EmitBytes = Callable[[bytes], None]
-EmitWindow = Callable[[dict[str, Any]], None]
+Write = Callable[[bytes], None]  # takes the bytes of a clip's windows, one after the other
 
 
 class Resampler:
@@ -99,14 +97,14 @@ class Resampler:
 class _ClipProbe:
     """The state of one clip on its way through."""
 
-    def __init__(self, source: Source, settings: ProbeSettings, emit_bytes: EmitBytes, emit_window: EmitWindow) -> None:
-        self._source, self._settings = source, settings
-        self._emit_bytes, self._emit_window = emit_bytes, emit_window
+    def __init__(self, source: Source, settings: ProbeSettings, write: Write) -> None:
+        self._source, self._settings, self._write = source, settings, write
         self._form = settings.form
         self._canonical_form = self._form.rate == CANONICAL_RATE and self._form.channels == 1
         self.decoded, self.measures = Decoded(), Measures()
         self._cutter = Cutter(settings.rule, self._form.channels)
-        self._windows = 0
+        self.windows: list[dict[str, Any]] = []
+        self.copied = False  # whether the source's bytes are what is stored
         self._source_level: float | None = None  # of every sample of every channel so far; None: they differ
 
     def run(self) -> None:
@@ -153,18 +151,17 @@ class _ClipProbe:
 
     def _finish(self) -> None:
         start, window = self._cutter.finish()
-        if start == 0 and self.copied:
+        if start == 0 and self._has_form:
+            self.copied = True
             for at in range(0, self._source.size, _COPY):
-                self._emit_bytes(self._source.read(at, _COPY))
+                self._write(self._source.read(at, _COPY))
             self._close_window(0, len(window), self._source.size, self._source.sha256())
         else:
             self._encode(start, window)
 
     @property
-    def copied(self) -> bool:
-        """Whether the source's bytes are what is stored, given that it is one window."""
-        if self._windows:
-            return False
+    def _has_form(self) -> bool:
+        """Whether the source has the form that is asked for, given that it is one window."""
         if self._form.codec == "original":
             return True
         return (
@@ -182,24 +179,33 @@ class _ClipProbe:
 
     def _encode(self, start: int, window: np.ndarray) -> None:
         data = encode(window, self._form)
-        self._emit_bytes(data)
+        self._write(data)
         self._close_window(start, len(window), len(data), hashlib.sha256(data).hexdigest())
-        self._windows += 1
 
     def _close_window(self, start: int, frames: int, size: int, sha256: str) -> None:
         rate = self._form.rate
-        self._emit_window({"start_s": start / rate, "duration_s": frames / rate, "bytes": size, "sha256": sha256})
+        self.windows.append({"start_s": start / rate, "duration_s": frames / rate, "bytes": size, "sha256": sha256})
 
 
-def probe_clip(
-    source: Source, settings: ProbeSettings, emit_bytes: EmitBytes, emit_window: EmitWindow
-) -> tuple[dict[str, Any], tuple[bytes, bytes] | None]:
-    """The clip's facts (all but ``clip_id`` and ``windows``) and its fingerprint (codes, flags); None: failed.
+class Finding(NamedTuple):
+    """What a probed clip is.
 
-    The bytes of each window are emitted as they come, then the window.  A clip that fails may have emitted windows:
-    they do not count.  Errors of storage pass through.
+    ``facts`` lack ``clip_id`` and ``windows``; ``windows`` have ``start_s, duration_s, bytes, sha256`` in the order of
+    their bytes, and ``fingerprint`` is (codes, flags).  A clip that failed has an ``error`` among its facts, and
+    neither windows nor a fingerprint.
     """
-    clip = _ClipProbe(source, settings, emit_bytes, emit_window)
+
+    facts: dict[str, Any]
+    windows: Sequence[dict[str, Any]] = ()
+    fingerprint: tuple[bytes, bytes] | None = None
+
+
+def probe_clip(source: Source, settings: ProbeSettings, write: Write) -> Finding:
+    """Decode a clip and ``write`` its windows; those of a clip that fails may have been written in part.
+
+    Errors of storage, and what ``write`` raises, pass through.
+    """
+    clip = _ClipProbe(source, settings, write)
     failure: AudioError | None = None
     try:
         clip.run()
@@ -209,9 +215,9 @@ def probe_clip(
         failure = AudioError("out_of_memory", f"more than {settings.memory_mb} MB")
     facts = _facts(clip, source, failure)
     if failure is not None:
-        return facts, None
+        return Finding(facts)
     codes, flags = clip.measures.fingerprint()
-    return facts, (codes.astype("<u4").tobytes(), flags.astype("u1").tobytes())
+    return Finding(facts, clip.windows, (codes.astype("<u4").tobytes(), flags.astype("u1").tobytes()))
 
 
 def _facts(clip: _ClipProbe, source: Source, failure: AudioError | None) -> dict[str, Any]:

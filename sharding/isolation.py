@@ -18,8 +18,9 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Pipe
+from multiprocessing.reduction import send_handle
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from sharding.audio import AudioError
 from sharding.clip import ProbeSettings
@@ -44,9 +45,8 @@ class Task(NamedTuple):
 class Message(NamedTuple):
     """What became known about the clip at ``index``.
 
-    ``kind`` and ``value``: ``begin`` (None: work on it begins, or begins again: what it sent before does not count),
-    ``size`` (bytes of source), ``bytes`` (a piece of a window), ``window`` (the pieces so far are a window; its facts),
-    ``end`` (facts, fingerprint or None), ``fail`` (an ``AudioError``).  Every clip ends with ``end`` or ``fail``.
+    ``kind`` and ``value``: ``begin`` (None: work on it begins, or begins again), ``size`` (bytes of source), ``end``
+    (a ``Finding``), ``fail`` (an ``AudioError``).  Every clip ends with ``end`` or ``fail``.
     """
 
     index: int  # type: ignore[assignment]  # shadows tuple.index, which nobody asks of a message
@@ -54,22 +54,28 @@ class Message(NamedTuple):
     value: Any = None
 
 
-def examine(tasks: Sequence[Task], roots: Mapping[str, str], settings: ProbeSettings) -> Iterator[Message]:
-    """Probe clips, in order, in the calling thread's child process.
+def examine(
+    tasks: Sequence[Task], roots: Mapping[str, str], settings: ProbeSettings, pack: BinaryIO
+) -> Iterator[Message]:
+    """Probe clips, in order, in the calling thread's child process, which writes their windows into ``pack``.
+
+    In the end that holds the windows of the clips that are well, one after the other.  The child writes there by
+    itself: through a pipe and this process every byte would be copied eight times.
 
     Raises:
         OSError: storage failed, not a clip: the batch can be tried again.
     """
-    done, attempts = 0, 0
+    done, attempts, size = 0, 0, 0
     while done < len(tasks):
         child, first = _child(settings), done
         try:
-            child.send((list(tasks[first:]), dict(roots), settings))
+            child.send((list(tasks[first:]), dict(roots), settings, size), pack.fileno())
             while done < len(tasks):
                 message = child.receive()
-                yield message._replace(index=first + message.index)
                 if message.kind == "end":
+                    size += sum(window["bytes"] for window in message.value.windows)
                     done, attempts = done + 1, 0
+                yield message._replace(index=first + message.index)
         except _Died as death:
             child.stop()
             attempts += 1
@@ -79,6 +85,7 @@ def examine(tasks: Sequence[Task], roots: Mapping[str, str], settings: ProbeSett
         except BaseException:  # also GeneratorExit: what the child still sends belongs to nobody
             child.stop()
             raise
+    os.ftruncate(pack.fileno(), size)  # a clip that failed last may have left something
 
 
 class _Died(Exception):
@@ -114,11 +121,13 @@ class _Child:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def send(self, batch: tuple[list[Task], dict[str, str], ProbeSettings]) -> None:
+    def send(self, batch: tuple[list[Task], dict[str, str], ProbeSettings, int], pack: int) -> None:
+        """Tasks, roots, settings, and where in the open file ``pack`` their windows go."""
         self._settings = batch[2]
         self._since = time.monotonic()
         try:
             self._pipe.send(batch)
+            send_handle(self._pipe, pack, self._process.pid)
         except OSError as error:
             raise self._death() from error
 

@@ -12,6 +12,7 @@ import csv
 import io
 import json
 import math
+import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
@@ -153,6 +154,15 @@ class ExclusionList:
     unusable: int
 
 
+def exclusion_bytes(path: str) -> bytes:
+    """The contents of a list, local or in an object store; InputError where there is none."""
+    folder, _, name = path.rstrip("/").rpartition("/")
+    storage = Storage(folder or ("/" if path.startswith("/") else "."))
+    if not storage.exists(name):
+        raise InputError("no such exclusion list", file=path, remedy="give the path of a CSV or JSON list")
+    return storage.read(name)
+
+
 def read_exclusion_list(path: str) -> ExclusionList:
     """A list in any of the published forms.
 
@@ -162,11 +172,7 @@ def read_exclusion_list(path: str) -> ExclusionList:
     Raises:
         InputError: the file is missing or broken, or has another form.
     """
-    folder, _, name = path.rstrip("/").rpartition("/")
-    storage = Storage(folder or ("/" if path.startswith("/") else "."))
-    if not storage.exists(name):
-        raise InputError("no such exclusion list", file=path, remedy="give the path of a CSV or JSON list")
-    text = decode(storage.read(name), path)
+    text = decode(exclusion_bytes(path), path)
     entries = list(_json_entries(text, path) if text.lstrip().startswith("{") else _csv_entries(text, path))
     identities = []
     for row, entry in entries:
@@ -177,7 +183,7 @@ def read_exclusion_list(path: str) -> ExclusionList:
                 remedy="give Freesound ids or Y<youtube id>.wav",
             )  # fmt: skip
         identities.append(identity)
-    known = [identity for identity in identities if identity]
+    known, name = [identity for identity in identities if identity], posixpath.basename(path.rstrip("/"))
     return ExclusionList(name, frozenset(known), len(entries), len(entries) - len(known))
 
 

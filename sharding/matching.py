@@ -19,7 +19,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import groupby
 from typing import Any
 
@@ -166,7 +166,7 @@ def _by_pair(candidates: np.ndarray, ids: list[str]) -> Iterator[tuple[str, str,
 def _compare_all(work: list[tuple[str, str, list]], compare: _Comparison) -> tuple[int, list[dict]]:
     """How many pairs, and their rows."""
     rows: list[dict] = []
-    compare = replace(compare, wave=_Held(compare))
+    compare = replace(compare, wave=_held(compare))
     for a, b, offsets in work:
         rows += compare.at_offsets(a, b, offsets) if offsets else compare.anywhere(a, b)
     return len(work), rows
@@ -190,7 +190,7 @@ def _every_place(work: list[tuple[str, str, list[float]]], compare: _Comparison)
     What may be written of the clip is searched until nothing is found there.
     """
     rows: list[dict] = []
-    compare = replace(compare, wave=_Held(compare))
+    compare = replace(compare, wave=_held(compare))
     for clip, other, offsets in work:
         length, places, clean = compare.durations[other], list(offsets), set[Span]()
         while todo := set(outside(compare.durations[clip], [(at, at + length) for at in places])) - clean:
@@ -367,25 +367,20 @@ class _Comparison:
         return _row(a, b, "waveform", verdict.lag_s, verdict.overlap_s, verdict.correlation, verdict.outcome)
 
 
-class _Held:
+def _held(compare: _Comparison) -> Wave:
     """Reads sound for many comparisons: a clip that is short enough is decoded once, not at every offset."""
 
-    def __init__(self, compare: _Comparison) -> None:
-        self._compare = compare
-        self._held: dict[str, np.ndarray] = {}
+    @lru_cache(_HELD)
+    def whole(clip_id: str) -> np.ndarray:
+        return compare.wave(clip_id, 0.0, compare.durations[clip_id])
 
-    def __call__(self, clip_id: str, start_s: float, duration_s: float) -> np.ndarray:
-        length_s = self._compare.durations[clip_id]
-        if length_s > self._compare.settings.stretch_s:
-            return self._compare.wave(clip_id, start_s, duration_s)
-        whole = self._held.pop(clip_id, None)
-        if whole is None:
-            whole = self._compare.wave(clip_id, 0.0, length_s)
-        self._held[clip_id] = whole  # the last read stands last
-        if len(self._held) > _HELD:
-            del self._held[next(iter(self._held))]
+    def wave(clip_id: str, start_s: float, duration_s: float) -> np.ndarray:
+        if compare.durations[clip_id] > compare.settings.stretch_s:
+            return compare.wave(clip_id, start_s, duration_s)
         start = round(start_s * RATE)
-        return whole[start : start + round(duration_s * RATE)]
+        return whole(clip_id)[start : start + round(duration_s * RATE)]
+
+    return wave
 
 
 def _table(rows: list[dict]) -> pa.Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
+import scipy.fft
 
 from sharding.audio import CANONICAL_RATE, quantise
 from sharding.fingerprint import Fingerprint, Fingerprinter
@@ -50,7 +51,7 @@ class Measures:
         if len(block) < _SPECTRUM:
             block = np.pad(block, (0, _SPECTRUM - len(block)))
         frames = np.lib.stride_tricks.sliding_window_view(block, _SPECTRUM)[::_STEP]
-        spectra = np.fft.rfft(frames * _WINDOW, axis=1)
+        spectra = scipy.fft.rfft(frames * _WINDOW, axis=1, overwrite_x=True)
         self._power += (spectra.real**2 + spectra.imag**2).sum(axis=0)
 
     @property

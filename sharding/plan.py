@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from sharding.errors import InputError
 from sharding.fates import MergedCaptions
 from sharding.schema import FATES, MANIFEST, sample_key, stable_id
-from sharding.tar import BLOCK, END, header_size
+from sharding.tar import END, header_size, padded
 from sharding.trimming import extent, told_in
 
 # What makes a plan this plan, and is its hash
@@ -226,8 +226,8 @@ def lay_out(family: str, samples: Iterator[dict[str, Any]], shard_bytes: int) ->
             header_size(row["audio"], row["audio_bytes"]),
             header_size(f"{row['key']}.json", row["json_bytes"]),
         )
-        after_sound = sound + row["audio_bytes"] + -row["audio_bytes"] % BLOCK
-        size = after_sound + text + row["json_bytes"] + -row["json_bytes"] % BLOCK
+        after_sound = sound + padded(row["audio_bytes"])
+        size = after_sound + text + padded(row["json_bytes"])
         if rows and position + size + len(END) > shard_bytes:
             yield rows[0]["shard"], pa.Table.from_pylist(rows, TASK)
             number, position, rows = number + 1, 0, []

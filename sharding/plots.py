@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sharding.errors import InputError
+from sharding.stats import ranked_counts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,10 +88,7 @@ def _words(axes: Axes, words: list[int]) -> None:
 
 def _bars(axes: Axes, title: str, counts: Mapping[str, int], colour: str) -> None:
     _plain(axes, title)
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    shown = ordered[:_MOST]
-    if rest := sum(count for _, count in ordered[_MOST:]):
-        shown.append((f"{len(ordered) - _MOST} others", rest))
+    shown = ranked_counts(counts, _MOST)
     plain = [name.split("://")[-1].removeprefix("creativecommons.org/").strip("/") for name, _ in shown]
     names = [name if len(name) <= _LABEL else f"{name[: _LABEL - 1]}…" for name in plain]
     bars = axes.barh(range(len(shown)), [count for _, count in shown], color=colour, height=0.62)

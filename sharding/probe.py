@@ -7,28 +7,23 @@ Their bytes depend on the clips and the settings alone.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sharding.audio import AudioError
-from sharding.clip import ProbeSettings
-from sharding.isolation import Message, Task, examine
+from sharding.clip import Finding, ProbeSettings
+from sharding.isolation import Task, examine
 from sharding.packs import PackReader
 from sharding.schema import FACTS, FINGERPRINTS
 from sharding.storage import Storage
 
 __all__ = ["PackReader", "ProbeSettings", "probe_batch"]
-
-_SPOOL = 16 << 20  # bytes of a clip's windows that are held in memory until the clip is known to be good
 
 
 def probe_batch(
@@ -59,10 +54,14 @@ def probe_batch(
         if path is None and row.facts["error"] is None:
             row.facts["error"] = "missing"
     tasks = [Task(*places[i]) for i in todo]
-    with build.writer(f"packs/{pack}") as out, tempfile.SpooledTemporaryFile(_SPOOL) as spool:
-        writer = _PackWriter(out, spool, pack)
-        for message in examine(tasks, roots, settings):
-            writer.take(rows[todo[message.index]], message)
+    size = 0
+    with build.writer(f"packs/{pack}") as out:
+        for message in examine(tasks, roots, settings, out):
+            row = rows[todo[message.index]]
+            if message.kind == "end":
+                size = row.take(message.value, pack, size)
+            elif message.kind == "fail":
+                row.facts |= {"error": message.value.error, "detail": message.value.detail}
     found = [row.fingerprint for row in rows if row.fingerprint is not None]
     _write_fingerprints(build, f"fingerprints/{batch}.parquet", found)
     build.write_table(f"facts/{batch}.parquet", pa.Table.from_pylist([row.facts for row in rows], schema=FACTS))
@@ -71,7 +70,7 @@ def probe_batch(
         "clips": len(rows),
         "seconds": sum(row.facts["duration_s"] or 0.0 for row in rows if row.facts["error"] is None),
         "source_bytes": sum(row.facts["source_bytes"] or 0 for row in rows),
-        "bytes": writer.position,
+        "bytes": size,
         "errors": dict(sorted(Counter(row.facts["error"] for row in rows if row.facts["error"]).items())),
         "elapsed_s": time.monotonic() - begun,
     }
@@ -103,50 +102,18 @@ class _Row:
 
     facts: dict[str, Any]
     fingerprint: dict[str, Any] | None = None
-    windows: list[dict[str, Any]] = field(default_factory=list)
 
     def __init__(self, clip_id: str, problem: str | None) -> None:
         self.facts = dict.fromkeys(FACTS.names) | {"clip_id": clip_id, "error": problem, "windows": []}
-        self.fingerprint, self.windows = None, []
+        self.fingerprint = None
 
-
-class _PackWriter:
-    """Appends the windows of clips that turn out well; those of a clip that fails never reach the pack."""
-
-    def __init__(self, out: BinaryIO, spool: Any, name: str) -> None:
-        self._out, self._spool, self._name = out, spool, name
-        self.position = 0
-
-    def take(self, row: _Row, message: Message) -> None:
-        if message.kind == "begin":
-            self._forget(row)
-        elif message.kind == "bytes":
-            self._spool.write(message.value)
-        elif message.kind == "window":
-            row.windows.append(message.value)
-        elif message.kind == "fail":
-            error: AudioError = message.value
-            self._forget(row)
-            row.facts |= {"error": error.error, "detail": error.detail}
-        elif message.kind == "end":
-            self._end(row, *message.value)
-
-    def _end(self, row: _Row, facts: dict[str, Any], fingerprint: Sequence[bytes] | None) -> None:
-        row.facts |= facts
-        if fingerprint is not None:
-            codes, flags = fingerprint
-            row.fingerprint = {"clip_id": row.facts["clip_id"], "codes": codes, "flags": flags}
-            self._keep(row)
-        self._forget(row)
-
-    def _keep(self, row: _Row) -> None:
-        for number, window in enumerate(row.windows):
-            row.facts["windows"].append({"window": number, "pack": self._name, "offset": self.position, **window})
-            self.position += window["bytes"]
-        self._spool.seek(0)
-        shutil.copyfileobj(self._spool, self._out, 1 << 20)
-
-    def _forget(self, row: _Row) -> None:
-        row.windows = []
-        self._spool.seek(0)
-        self._spool.truncate()
+    def take(self, found: Finding, pack: str, position: int) -> int:
+        """Note what the child found; its windows begin at ``position`` of ``pack``.  Returns where they end."""
+        self.facts |= found.facts
+        if found.fingerprint is not None:
+            codes, flags = found.fingerprint
+            self.fingerprint = {"clip_id": self.facts["clip_id"], "codes": codes, "flags": flags}
+        for number, window in enumerate(found.windows):
+            self.facts["windows"].append({"window": number, "pack": pack, "offset": position, **window})
+            position += window["bytes"]
+        return position

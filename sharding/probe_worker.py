@@ -17,16 +17,17 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle
 from pathlib import Path
 from typing import Any
 
 from av import FFmpegError
 
 from sharding.audio import AudioError, Source
-from sharding.clip import ProbeSettings, probe_clip
+from sharding.clip import Finding, ProbeSettings, probe_clip
 from sharding.errors import InputError
 from sharding.isolation import Message, Task
-from sharding.storage import Storage
+from sharding.storage import PIECE, Storage
 
 IN_MEMORY = 32 << 20  # sources up to this many bytes are read at once
 _PR_SET_PDEATHSIG = 1
@@ -46,35 +47,65 @@ def main(pipe_number: int, memory_mb: int) -> None:
     pipe = Connection(pipe_number)
     while True:
         try:
-            tasks, roots, settings = pipe.recv()
+            tasks, roots, settings, position = pipe.recv()
+            pack = _Pack(recv_handle(pipe), position)
         except EOFError:
             return
         storages = {dataset: Storage(root) for dataset, root in roots.items()}
         for index, task in enumerate(tasks):
-            if not _answer(pipe, index, task, storages, settings):
+            if not _answer(pipe, index, task, storages, settings, pack):
                 break
+        pack.close()
 
 
-def _answer(pipe: Connection, index: int, task: Task, storages: Mapping[str, Storage], settings: ProbeSettings) -> bool:
+class _Pack:
+    """The parent's file.  What was written of a clip that fails is written over by the next one."""
+
+    def __init__(self, handle: int, position: int) -> None:
+        self._handle, self._position, self._end = handle, position, position
+
+    def write(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            # at a place of our own: parent and child share the file's one position
+            written = os.pwrite(self._handle, left[:PIECE], self._end)
+            self._end, left = self._end + written, left[written:]
+
+    def settle(self, keep: bool) -> None:
+        """What was written since the last call stays, or not."""
+        self._position = self._end = self._end if keep else self._position
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+
+def _answer(
+    pipe: Connection, index: int, task: Task, storages: Mapping[str, Storage], settings: ProbeSettings, pack: _Pack
+) -> bool:
     """Probe one clip; False where storage failed, which ends the batch."""
 
     def say(kind: str, value: Any = None) -> None:
         pipe.send(tuple(Message(index, kind, value)))
 
+    def failed(error: str, detail: str) -> Finding:
+        return Finding({"error": error, "detail": detail})
+
     say("begin")
     source: Source | None = None
     try:
         source = _source(storages[task.dataset], task.path, lambda size: say("size", size))
-        say("end", probe_clip(source, settings, lambda data: say("bytes", data), lambda w: say("window", w)))
+        found = probe_clip(source, settings, pack.write)
     except AudioError as error:
-        say("end", ({"error": error.error, "detail": error.detail}, None))
+        found = failed(error.error, error.detail)
     except Exception as error:
         of_storage = source is None or source.error is not None
         if of_storage or (isinstance(error, OSError) and not isinstance(error, FFmpegError)):
             say("storage", _portable(error))
             return False
         # a decoder's binding that fails in an unforeseen way has met a file that is damaged in an unforeseen way
-        say("end", ({"error": "undecodable", "detail": f"{type(error).__name__}: {error}"}, None))
+        found = failed("undecodable", f"{type(error).__name__}: {error}")
+    pack.settle(found.fingerprint is not None)
+    say("end", found)
     return True
 
 
@@ -96,7 +127,7 @@ def _source(storage: Storage, path: str, announce: Callable[[int], None]) -> Sou
         raise AudioError("out_of_root", path) from None
     except (OSError, *_DAMAGED_ARCHIVE) as error:
         code = error.errno if isinstance(error, OSError) else None
-        if code not in _OF_THIS_FILE and (code is not None or "!/" not in path):
+        if code not in _OF_THIS_FILE and (code is not None or not storage.in_archive(path)):
             raise
         raise AudioError(
             "unreadable", getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
@@ -106,7 +137,7 @@ def _source(storage: Storage, path: str, announce: Callable[[int], None]) -> Sou
 
 def _refuse_devices(storage: Storage, path: str) -> None:
     """Opening a named pipe or a device can wait for ever."""
-    if storage.local is None or "!/" in path:
+    if storage.local is None or storage.in_archive(path):
         return
     mode = (storage.local / path).stat().st_mode
     if not stat.S_ISREG(mode):

@@ -24,7 +24,7 @@ SETTLED = "settled.parquet"  # facts of all clips as they stand once the build i
 KNOWN = "known.parquet"  # matches between the clips of KEPT
 FORMER = "former"  # below OUT/.build/packs: shards of a reopened build, as packs
 _INTENT = "reopen.json"
-_NEXT = "reopened"  # below OUT/.build: what a reopening puts in place
+NEXT = "reopened"  # below OUT/.build: what a reopening puts in place
 
 
 def read_facts(work: Storage) -> pa.Table:
@@ -93,17 +93,24 @@ def differences(former: Any, now: Any, place: str = "") -> Iterator[str]:
 
 
 def _clear(out: Storage) -> None:
-    """Remove a build; what tells that a stage is through goes before what the stage wrote."""
-    for name in ("dataset.json", ".build/catalogue.json", ".build/plan.json", "matches.parquet"):
-        out.remove(name)
-    for folder in ("records", "tasks", "facts", "fingerprints", "packs", _NEXT, "append"):
+    """Remove a build."""
+    _forget_stages(out)
+    for folder in ("fingerprints", "packs", NEXT):
         out.remove_tree(f".build/{folder}")
-    for name in ("fates.parquet", "orphans.parquet", "overview.json", "differences.parquet"):
+
+
+def _forget_stages(out: Storage) -> None:
+    """Remove what stages wrote, all but sound; what tells that a stage is through goes first."""
+    work = out.child(".build")
+    out.remove("dataset.json")
+    for name in ("plan.json", "catalogue.json", SETTLED, KNOWN):
+        work.remove(name)
+    for name in ("matches.parquet", "fates.parquet", "orphans.parquet", "overview.json", "differences.parquet"):
         out.remove(name)
-    for name in (SETTLED, KNOWN):
-        out.remove(f".build/{name}")
-    for folder in ("catalogue", "plan", "shards", "manifest", "report"):
+    for folder in ("shards", "plan", "manifest", "catalogue", "report"):
         out.remove_tree(folder)
+    for folder in ("records", "tasks", "facts", "append"):
+        work.remove_tree(folder)
 
 
 def _inputs_changed(out: Storage, settings: dict[str, Any], now: Catalogue) -> bool:
@@ -187,13 +194,13 @@ def reopen(
         retry: the error class for whose sake this is done.
     """
     work = out.child(".build")
-    work.remove_tree(_NEXT)
-    work.write_table(f"{_NEXT}/facts.parquet", kept)
+    work.remove_tree(NEXT)
+    work.write_table(f"{NEXT}/facts.parquet", kept)
     for dataset in now.notes:
-        work.write_table(f"{_NEXT}/catalogue/{dataset}.parquet", now.of(dataset))
-    work.write_table(f"{_NEXT}/orphans.parquet", now.orphans)
+        work.write_table(f"{NEXT}/catalogue/{dataset}.parquet", now.of(dataset))
+    work.write_table(f"{NEXT}/orphans.parquet", now.orphans)
     if known is not None:
-        work.write_table(f"{_NEXT}/{KNOWN}", known)
+        work.write_table(f"{NEXT}/{KNOWN}", known)
     shards: list[str] = []
     if out.exists("dataset.json"):
         shards = [shard["name"] for shard in json.loads(out.read("dataset.json"))["shards"]]
@@ -226,26 +233,19 @@ def finish_reopening(out: Storage) -> None:
     out.remove("dataset.json")
     for shard in intent["shards"]:
         out.move(f"shards/{shard}", f".build/packs/{FORMER}/{shard}")
-    for name in ("plan.json", "catalogue.json", SETTLED, KNOWN):
-        work.remove(name)
-    for name in ("matches.parquet", "fates.parquet", "orphans.parquet", "overview.json", "differences.parquet"):
-        out.remove(name)
-    for folder in ("shards", "plan", "manifest", "catalogue", "report"):
-        out.remove_tree(folder)
-    for folder in ("records", "tasks", "facts", "append"):
-        work.remove_tree(folder)
-    kept = work.read_table(f"{_NEXT}/facts.parquet")
+    _forget_stages(out)
+    kept = work.read_table(f"{NEXT}/facts.parquet")
     work.write_table(KEPT, kept)
     if intent["known"]:
-        work.write(KNOWN, work.read(f"{_NEXT}/{KNOWN}"))
+        work.write(KNOWN, work.read(f"{NEXT}/{KNOWN}"))
     _forget_fingerprints(work, kept["clip_id"])
     for dataset in intent["marker"]["datasets"]:
-        out.write(f"catalogue/{dataset}.parquet", work.read(f"{_NEXT}/catalogue/{dataset}.parquet"))
-    out.write("orphans.parquet", work.read(f"{_NEXT}/orphans.parquet"))
+        out.write(f"catalogue/{dataset}.parquet", work.read(f"{NEXT}/catalogue/{dataset}.parquet"))
+    out.write("orphans.parquet", work.read(f"{NEXT}/orphans.parquet"))
     work.write("settings.json", settings_bytes(intent["settings"]))
     work.write("catalogue.json", json.dumps(intent["marker"]).encode())
     work.remove(_INTENT)
-    work.remove_tree(_NEXT)
+    work.remove_tree(NEXT)
 
 
 def _forget_fingerprints(work: Storage, kept: pa.ChunkedArray) -> None:

@@ -9,7 +9,7 @@ import json
 import zipfile
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from sharding.fates import REASONS
 from sharding.grouping import Relation, relations
 from sharding.manifest import Manifest
 from sharding.schema import FACTS
-from sharding.stats import dataset_stats
+from sharding.stats import dataset_stats, ranked_counts, source_rates
 from sharding.storage import Storage
 
 FATE_NAMES = ("written", "duplicate", "withheld", "filtered", "failed")
@@ -166,13 +166,6 @@ def ranked(values: Iterable[str], most: int = 10) -> list[tuple[str, int]]:
     return sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))[:most] or [("none", 0)]
 
 
-def ranked_counts(counts: Mapping[str, int], most: int) -> list[tuple[str, int]]:
-    """The ``most`` largest counts, and the sum of the others."""
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    rest = sum(count for _, count in ordered[most:])
-    return ordered[:most] + ([(f"{len(ordered) - most} others", rest)] if rest else []) or [("none", 0)]
-
-
 def histogram(values: Sequence[float] | np.ndarray, top: float, bins: int = 24) -> dict[str, list[float]]:
     """Counts in equal bins from 0 to ``top``; what lies beyond stands in the last."""
     counts, edges = np.histogram(np.minimum(values, top), bins=bins, range=(0, top))
@@ -182,7 +175,7 @@ def histogram(values: Sequence[float] | np.ndarray, top: float, bins: int = 24) 
 def _datasets(build: Build) -> list[dict[str, Any]]:
     """What the shards hold of each dataset."""
     found = []
-    for name, about in dataset_stats(build.manifest).items():
+    for name, about in dataset_stats(build.manifest, source_rates(build.manifest)).items():
         durations = np.array(about["durations"])
         first = [row for row in build.first.values() if row["dataset"] == name]
         captions = [caption for row in first for caption in row["captions"]]

@@ -13,17 +13,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sharding.claim import claim
+from sharding.claim import Claim, claim
 from sharding.errors import InputError
 from sharding.manifest import Manifest, dataset_bytes
-from sharding.plan import PLAN, PlanSettings, lay_out, plan_hash, shard_hash
+from sharding.plan import PlanSettings, lay_out
 from sharding.progress import Progress
 from sharding.reopening import KEPT, finished_facts, settings_bytes
 from sharding.runners import Runner
 from sharding.schema import MANIFEST
-from sharding.stages import plan_name, shard_places, table_entry, with_places
+from sharding.stages import decoded_windows, shard_places, table_entry, with_places
 from sharding.storage import Storage
-from sharding.writing import record_name, task_name, write_shard
+from sharding.writing import plan_name, store_plan, write_shards
 
 _MARKER = ".build/reshard.json"
 _CHUNK = 8192  # samples that are Python objects at once
@@ -42,10 +42,10 @@ def reshard(source_url: str, out_url: str, shard_bytes: int, runner: Runner) -> 
     source, out = Manifest.open(source_url), Storage(out_url)
     if out.url == source.storage.url:
         raise InputError("shards cannot be written over those that are read", file=out.url, remedy="another --out")
-    with claim(out):
+    with claim(out) as held:
         _settle(out, {"plan": source.dataset["plan"], "shard_bytes": shard_bytes})
         if not out.exists("dataset.json"):
-            _write(source, out, shard_bytes, runner)
+            _write(source, out, shard_bytes, runner, held)
         out.sweep()
         for folder in ("tasks", "records"):
             out.remove_tree(f".build/{folder}")
@@ -74,24 +74,19 @@ def _settle(out: Storage, wanted: dict[str, Any]) -> None:
     out.write(_MARKER, contents)
 
 
-def _write(source: Manifest, out: Storage, shard_bytes: int, runner: Runner) -> None:
+def _write(source: Manifest, out: Storage, shard_bytes: int, runner: Runner, held: Claim) -> None:
     work = out.child(".build")
     if not work.exists("plan.json"):
-        digests = {}
-        for shard, rows in _plan(source, shard_bytes):
-            work.write_table(task_name(shard), rows)
-            out.write_table(plan_name(shard), rows.select(PLAN))
-            digests[shard] = shard_hash(rows)
-        work.write("plan.json", json.dumps({"shards": sorted(digests), "hash": plan_hash(digests)}).encode())
+        about, _ = store_plan(_plan(source, shard_bytes), out)
+        work.write("plan.json", json.dumps(about).encode())
     plan = json.loads(work.read("plan.json"))
-    have = set(work.list("records"))
-    todo = [shard for shard in plan["shards"] if record_name(shard) not in have]
-    progress = Progress("write", len(todo), "shards", runner.watch)
-    one = functools.partial(write_shard, out=out, packs=source.storage.child("shards"))
-    for _ in runner.map(one, todo):
-        progress.add(1)
-    progress.finish()
-    records = [json.loads(work.read(record_name(shard))) for shard in plan["shards"]]
+    records = write_shards(
+        plan["shards"],
+        out,
+        lambda function, items: held.guarded(runner.map(function, items)),
+        functools.partial(Progress, watch=runner.watch),
+        source.storage.child("shards"),
+    )
     _copy_rest(source, out, plan["shards"], shard_bytes)
     copied = [name for name in source.dataset["tables"] if not name.startswith("plan/")]
     tables = {name: table_entry(out, name) for name in [*copied, *map(plan_name, plan["shards"])]}
@@ -125,18 +120,17 @@ def _copy_rest(source: Manifest, out: Storage, shards: list[str], shard_bytes: i
     if not storage.exists(".build/settings.json"):
         return
     facts = finished_facts(storage)
-    windows = pc.list_flatten(facts["windows"])
     places = shard_places(out, shards)
+    packs: dict[str, None] = {}
+    for clip_id, windows in decoded_windows(facts):
+        for window in windows:
+            packs[window["pack"]] = None
+            places.setdefault((clip_id, window["window"]), (window["pack"], window["offset"]))
     old = storage.child(".build/packs")
-    packs = [name for name in pc.unique(pc.struct_field(windows, "pack")).to_pylist() if old.exists(name)]
-    for pack in packs:
+    for pack in filter(old.exists, packs):
         with out.writer(f".build/packs/{pack}") as file, old.open(pack) as contents:
             while data := contents.read(8 << 20):
                 file.write(data)
-    kept = zip(*(pc.struct_field(windows, name).to_pylist() for name in ("pack", "offset", "window")), strict=True)
-    owners = facts["clip_id"].take(pc.list_parent_indices(facts["windows"])).to_pylist()
-    for clip_id, (pack, offset, window) in zip(owners, kept, strict=True):
-        places.setdefault((clip_id, window), (pack, offset))
     out.write_table(f".build/{KEPT}", with_places(facts, places))
     for name in storage.list(".build/fingerprints"):
         out.write(name, storage.read(name))

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from sharding.audio import AudioForm
-from sharding.errors import InputError
 from sharding.fates import FateSettings
+from sharding.leaks import exclusion_bytes
 from sharding.plan import PlanSettings
 from sharding.probe import ProbeSettings
-from sharding.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,8 @@ class BuildSettings:
         settings = dataclasses.asdict(self)
         if self.fates.leaks == FateSettings().leaks:
             del settings["fates"]["leaks"]  # builds that do not trim are what they were before that could be asked for
-        settings["exclude"] = {str(path): _checksum(str(path)) for path in self.exclude}
+        lists = map(str, self.exclude)
+        settings["exclude"] = {path: hashlib.sha256(exclusion_bytes(path)).hexdigest() for path in lists}
         return dict(json.loads(json.dumps(settings, default=sorted)))
 
     @staticmethod
@@ -61,14 +61,6 @@ class BuildSettings:
             FateSettings(**fates),
             PlanSettings(**plain["plan"]),
         )
-
-
-def _checksum(path: str) -> str:
-    folder, _, name = path.rpartition("/")
-    try:
-        return hashlib.sha256(Storage(folder or ("/" if path.startswith("/") else ".")).read(name)).hexdigest()
-    except FileNotFoundError:
-        raise InputError("no such exclusion list", file=path) from None
 
 
 def versions() -> dict[str, str]:

@@ -13,7 +13,6 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -29,18 +28,18 @@ from sharding.fates import decide, stretches
 from sharding.join import JoinSettings
 from sharding.leaks import identity_matches, listed, read_exclusion_list
 from sharding.manifest import dataset_bytes
-from sharding.matching import MatchSettings, find_matches
+from sharding.matching import MatchSettings, Wave, find_matches
 from sharding.overview import overview, overview_bytes
-from sharding.plan import PLAN, make_plan, plan_hash, shard_hash, with_keys
+from sharding.plan import make_plan, with_keys
 from sharding.probe import PackReader, ProbeSettings, probe_batch
 from sharding.progress import Progress
-from sharding.reopening import FORMER, KEPT, KNOWN, SETTLED, catalogue_marker, read_facts
+from sharding.reopening import FORMER, KEPT, KNOWN, NEXT, SETTLED, catalogue_marker, read_facts
 from sharding.runners import Runner
 from sharding.schema import FORMAT_VERSION
 from sharding.settings import BuildSettings, cpu, versions
 from sharding.storage import Storage
 from sharding.trimming import Part
-from sharding.writing import manifest_name, record_name, task_name, write_shard
+from sharding.writing import manifest_name, plan_name, store_plan, write_shards
 
 BATCH_CLIPS = 64
 BATCH_SECONDS = 1200.0
@@ -107,8 +106,7 @@ class Stages:
         ]
         one = functools.partial(_probe, roots=self.roots, url=self.work.url, settings=self.settings.probe)
         progress = self.progress("probe", sum(rows.num_rows for _, rows in todo), "clips")
-        for record in self.runner.map(one, todo):
-            self.claim.check()
+        for record in self.spread(one, todo):
             progress.add(record["clips"], sum(record["errors"].values()))
         progress.finish()
         return read_facts(self.work)
@@ -117,10 +115,23 @@ class Stages:
         return Progress(what, total, unit, self.runner.watch)
 
     def spread(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-        """The runner's ``map``, for the matcher."""
-        for result in self.runner.map(function, items):
-            self.claim.check()
-            yield result
+        """The runner's ``map``, as long as nobody else took over."""
+        return self.claim.guarded(self.runner.map(function, items))
+
+    def known(self) -> tuple[pa.Table | None, set[str]]:
+        """Matches of an earlier build, and the clips that it compared."""
+        if not self.work.exists(KNOWN):
+            return None, set()
+        kept = self.work.read_table(KEPT, ["clip_id"])["clip_id"]
+        return self.work.read_table(KNOWN), set(kept.to_pylist())
+
+    def fingerprints(self) -> Iterator[pa.Table]:
+        """All fingerprints, table after table."""
+        return fingerprints(self.work)
+
+    def wave(self) -> Wave:
+        """Reads the sound of any clip, in any worker."""
+        return functools.partial(_wave, url=self.work.url, run=uuid.uuid4().hex)
 
     def match_settings(self) -> MatchSettings:
         """How sound is compared: where leaks are trimmed, every place of a leak is sought."""
@@ -131,16 +142,14 @@ class Stages:
     def matches(self, catalogue: pa.Table, facts: pa.Table) -> pa.Table:
         """The evidence: ids and sound; what an earlier build knows is not sought again."""
         if not self.out.exists("matches.parquet"):
-            known, old = None, set[str]()
-            if self.work.exists(KNOWN):
-                known = self.work.read_table(KNOWN)
-                old = set(self.work.read_table(KEPT, ["clip_id"])["clip_id"].to_pylist())
+            everything, all_facts = self.evidence(catalogue, facts)
+            known, old = self.known()
             found = find_matches(
-                catalogue,
-                facts,
-                fingerprints(self.work),
-                functools.partial(_wave, url=self.work.url, run=uuid.uuid4().hex),
-                identity_matches(catalogue),
+                everything,
+                all_facts,
+                self.fingerprints(),
+                self.wave(),
+                identity_matches(everything),
                 self.match_settings(),
                 self.spread,
                 known,
@@ -180,8 +189,7 @@ class Stages:
         lacking = [batch for batch in todo if not self.work.exists(trimmed_name(batch[0]))]
         one = functools.partial(_trim, url=self.work.url, form=self.settings.probe.form)
         progress.add(rows.num_rows - sum(some.num_rows for _, some, _ in lacking))
-        for clips in self.runner.map(one, lacking):
-            self.claim.check()
+        for clips in self.spread(one, lacking):
             progress.add(clips)
         progress.finish()
         cut = [self.work.read_table(trimmed_name(name)).cast(facts.schema) for name, _, _ in todo]
@@ -192,17 +200,10 @@ class Stages:
         if not self.work.exists("plan.json"):
             facts = self.trim(catalogue, facts, matches, fates)
             settings = dataclasses.replace(self.settings.plan, rate=self.settings.probe.form.rate)
-            digests: dict[str, str] = {}
-            samples = []
-            for shard, rows in make_plan(catalogue, facts, fates, settings):
-                self.work.write_table(task_name(shard), rows)
-                self.out.write_table(plan_name(shard), rows.select(PLAN))
-                digests[shard] = shard_hash(rows)
-                samples.append(rows.select(["clip_id", "key"]))
+            plan, samples = store_plan(make_plan(catalogue, facts, fates, settings), self.out)
             self.out.write_table("fates.parquet", with_keys(fates, samples))
             self.describe_inputs(catalogue)
             self.claim.check()
-            plan = {"shards": sorted(digests), "hash": plan_hash(digests)}
             self.work.write("plan.json", json.dumps(plan).encode())
         plan = json.loads(self.work.read("plan.json"))
         return plan["shards"], plan["hash"]
@@ -214,14 +215,7 @@ class Stages:
 
     def write(self, shards: list[str]) -> list[dict[str, Any]]:
         """Shards that have a record are done; the others are written."""
-        have = set(self.work.list("records"))
-        todo = [shard for shard in shards if record_name(shard) not in have]
-        progress = self.progress("write", len(todo), "shards")
-        for _ in self.runner.map(functools.partial(write_shard, out=self.out), todo):
-            self.claim.check()
-            progress.add(1)
-        progress.finish()
-        return [json.loads(self.work.read(record_name(shard))) for shard in shards]
+        return write_shards(shards, self.out, self.spread, self.progress)
 
     def settle_facts(self, facts: pa.Table, shards: list[str]) -> None:
         """The facts as they stand once the build is finished: sound lies in its shards, or in a pack of its own.
@@ -234,7 +228,7 @@ class Stages:
         pack = f"unwritten-{self.marker()['generation']}.pack"
         with self.work.writer(f"packs/{pack}") as file:
             at = 0
-            for clip_id, windows in _decoded(facts):
+            for clip_id, windows in decoded_windows(facts):
                 for window in windows:
                     if (clip_id, window["window"]) not in places:
                         file.write(self.work.read(f"packs/{window['pack']}", window["offset"], window["bytes"]))
@@ -267,14 +261,9 @@ class Stages:
         for name in self.work.list("packs"):
             if name.removeprefix("packs/") not in needed or name.startswith(f"packs/{FORMER}/"):
                 self.work.remove(name)
-        for folder in ("tasks", "records", "reopened"):
+        for folder in ("tasks", "records", NEXT):
             self.work.remove_tree(folder)
         self.work.remove(KNOWN)
-
-
-def plan_name(shard: str) -> str:
-    """A shard's part of the plan, below OUT."""
-    return f"plan/{PurePosixPath(shard).stem}.parquet"
 
 
 def batches(catalogue: pa.Table, generation: int) -> list[tuple[str, pa.Table]]:
@@ -299,7 +288,7 @@ def fingerprints(work: Storage) -> Iterator[pa.Table]:
     return (work.read_table(name) for name in work.list("fingerprints"))
 
 
-def _decoded(facts: pa.Table) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def decoded_windows(facts: pa.Table) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """(clip_id, windows) of every clip that decoded."""
     well = facts.filter(pc.is_null(facts["error"])).select(["clip_id", "windows"])
     for batch in well.to_batches(max_chunksize=8192):

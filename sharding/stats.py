@@ -15,9 +15,13 @@ from sharding.manifest import Manifest
 from sharding.reopening import finished_facts
 
 
-def split_stats(manifest: Manifest) -> dict[str, dict[str, Any]]:
-    """``dataset/split`` to its figures: lengths in seconds, ``source_rates`` (Hz: clips), ``rates`` (Hz: samples)."""
-    table, rates = manifest.table, source_rates(manifest)
+def split_stats(manifest: Manifest, rates: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+    """``dataset/split`` to its figures: lengths in seconds, ``source_rates`` (Hz: clips), ``rates`` (Hz: samples).
+
+    Args:
+        rates: from `source_rates`.
+    """
+    table = manifest.table
     families = pc.binary_join_element_wise(table["dataset"], table["split"], "/")
     return {
         name: _describe(table.filter(pc.equal(families, name)), rates)
@@ -25,9 +29,13 @@ def split_stats(manifest: Manifest) -> dict[str, dict[str, Any]]:
     }
 
 
-def dataset_stats(manifest: Manifest) -> dict[str, dict[str, Any]]:
-    """Dataset to what ``plots.write_plots`` draws of it."""
-    table, rates = manifest.table, source_rates(manifest)
+def dataset_stats(manifest: Manifest, rates: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+    """Dataset to what ``plots.write_plots`` draws of it.
+
+    Args:
+        rates: from `source_rates`.
+    """
+    table = manifest.table
     found = {}
     for name in sorted(pc.unique(table["dataset"]).to_pylist()):
         rows = table.filter(pc.equal(table["dataset"], name))
@@ -39,6 +47,13 @@ def dataset_stats(manifest: Manifest) -> dict[str, dict[str, Any]]:
             "licences": dict(Counter(licence or "not told" for licence in first["licence"].to_pylist())),
         }
     return found
+
+
+def ranked_counts(counts: Mapping[str, int], most: int) -> list[tuple[str, int]]:
+    """The ``most`` largest counts, and the sum of the others."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    rest = sum(count for _, count in ordered[most:])
+    return ordered[:most] + ([(f"{len(ordered) - most} others", rest)] if rest else [])
 
 
 def source_rates(manifest: Manifest) -> Mapping[str, int]:

@@ -34,6 +34,7 @@ _SPOOL = 32 << 20  # bytes of a zip member, or of an upload, that are held in me
 _TRIES = 5
 _PAUSE_S = 0.2  # before the second try; twice as long before each one after it
 _SUFFIX = ".tmp"  # of temporary names
+PIECE = 1 << 16  # bytes a write: where memory is fragmented, larger ones wait for large pages, five times as long
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 
@@ -114,6 +115,11 @@ class Storage:
             return self._path(path).stat().st_size
         return int(_persist(lambda: self._remote.size(self._key(path))))
 
+    @staticmethod
+    def in_archive(path: str) -> bool:
+        """Whether a name is that of a zip member: ``ARCHIVE.zip!/MEMBER``."""
+        return _MEMBER.fullmatch(path) is not None
+
     def sizes(self, folder: str = "") -> dict[str, int]:
         """Bytes of every file below a folder, from one listing; names are relative to this storage."""
         if self.local is not None:
@@ -139,7 +145,7 @@ class Storage:
 
     def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
         """``size`` bytes from ``offset``, or all that follow; fewer where the file ends."""
-        if _MEMBER.fullmatch(path):
+        if self.in_archive(path):
             with self.open(path) as member:
                 member.seek(offset)
                 return member.read() if size is None else member.read(size)
@@ -196,9 +202,8 @@ class Storage:
         ``If-None-Match: *``).  Elsewhere the last one is.
         """
         if self.local is not None:
-            target = self._path(path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileExistsError), target.open("xb") as file:
+            # a link appears with all its contents, or fails where the name is taken: others never see an empty file
+            with contextlib.suppress(FileExistsError), _appearing(self._path(path), os.link) as file:
                 file.write(data)
             return self.read(path)
         try:
@@ -219,20 +224,8 @@ class Storage:
                 yield cast(BinaryIO, spool)
                 self._upload(spool, path)
             return
-        target = self._path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:80]}.", suffix=_SUFFIX, dir=target.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        _sync_folder(target.parent)
+        with _appearing(self._path(path), os.replace) as file:
+            yield file
 
     def _upload(self, spool: Any, path: str) -> None:
         def send() -> None:
@@ -326,6 +319,28 @@ def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...] = ()) -> 
 def _archive(storage: Storage, name: str, version: tuple[object, ...]) -> zipfile.ZipFile:
     """An open archive, kept: the directory of one with 260,000 members takes seconds to read."""
     return zipfile.ZipFile(storage.open(name))
+
+
+class _InPieces(io.FileIO):
+    def write(self, data: Any) -> int:
+        return super().write(memoryview(data)[:PIECE])  # who buffers it comes again with the rest
+
+
+@contextlib.contextmanager
+def _appearing(target: Path, commit: Callable[[str, Path], None]) -> Iterator[BinaryIO]:
+    """A file under a temporary name, to which ``commit`` gives its own once all is on the disk."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:80]}.", suffix=_SUFFIX, dir=target.parent)
+    try:
+        with io.BufferedWriter(_InPieces(handle, "w")) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        commit(temporary, target)
+    finally:
+        Path(temporary).unlink(missing_ok=True)  # a rename took it along, a link or a failure did not
+    _sync_folder(target.parent)
 
 
 def _sync_folder(folder: Path) -> None:

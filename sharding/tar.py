@@ -22,6 +22,11 @@ def header_size(name: str, size: int) -> int:
     return len(header(name, size))
 
 
+def padded(size: int) -> int:
+    """Bytes of a member's content with the zeros that fill its last block."""
+    return size + -size % BLOCK
+
+
 def padding(size: int) -> bytes:
     """Zeros that fill a member's last block."""
     return bytes(-size % BLOCK)

@@ -1,13 +1,20 @@
-"""One shard from its plan: bytes are copied, nothing is decoded."""
+"""Shards from their plan: bytes are copied, nothing is decoded."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
+import pyarrow as pa
+
 from sharding.errors import InputError
+from sharding.join import Spread
+from sharding.plan import PLAN, plan_hash, shard_hash
+from sharding.progress import Progress
 from sharding.schema import MANIFEST
 from sharding.storage import Storage
 from sharding.tar import END, header, padding
@@ -34,6 +41,11 @@ def manifest_name(shard: str) -> str:
     return f"manifest/{PurePosixPath(shard).stem}.parquet"
 
 
+def plan_name(shard: str) -> str:
+    """A shard's part of the plan, below OUT."""
+    return f"plan/{PurePosixPath(shard).stem}.parquet"
+
+
 def task_name(shard: str) -> str:
     """The file below OUT/.build with the rows of a shard that is to be written."""
     return f"tasks/{PurePosixPath(shard).stem}.parquet"
@@ -42,6 +54,47 @@ def task_name(shard: str) -> str:
 def record_name(shard: str) -> str:
     """The file below OUT/.build that says that a shard is finished."""
     return f"records/{PurePosixPath(shard).stem}.json"
+
+
+def store_plan(plan: Iterable[tuple[str, pa.Table]], out: Storage) -> tuple[dict[str, Any], list[pa.Table]]:
+    """Write what each shard will be made of, and its part of the plan.
+
+    Args:
+        plan: (shard name, TASK rows) of every shard.
+        out: the storage of OUT.
+
+    Returns:
+        what ``OUT/.build/plan.json`` says: ``shards`` and ``hash``; and each shard's ``clip_id`` and ``key``.
+    """
+    digests: dict[str, str] = {}
+    samples = []
+    for shard, rows in plan:
+        out.write_table(f".build/{task_name(shard)}", rows)
+        out.write_table(plan_name(shard), rows.select(PLAN))
+        digests[shard] = shard_hash(rows)
+        samples.append(rows.select(["clip_id", "key"]))
+    return {"shards": sorted(digests), "hash": plan_hash(digests)}, samples
+
+
+def write_shards(
+    shards: Sequence[str], out: Storage, spread: Spread, begin: Callable[..., Progress], packs: Storage | None = None
+) -> list[dict[str, Any]]:
+    """The records of all shards: those that have one are done, the others are written.
+
+    Args:
+        shards: their file names.
+        out, packs: see ``write_shard``.
+        spread: ``spread(function, items)`` gives results in any order.
+        begin: ``begin(what, total, unit)`` begins to show progress.
+    """
+    work = out.child(".build")
+    have = set(work.list("records"))
+    todo = [shard for shard in shards if record_name(shard) not in have]
+    progress = begin("write", len(todo), "shards")
+    for _ in spread(functools.partial(write_shard, out=out, packs=packs), todo):
+        progress.add(1)
+    progress.finish()
+    return [json.loads(work.read(record_name(shard))) for shard in shards]
 
 
 def write_shard(shard: str, out: Storage, packs: Storage | None = None) -> dict[str, Any]:

@@ -15,21 +15,10 @@ import soundfile
 import torch
 
 from sharding.schema import MANIFEST
+from sharding.storage import Storage
 from training.data.melbank import kaldi_bank
 
 RATE, SHARD = 32000, 64  # Hz; clips a shard
-
-
-class Folder:
-    """The bench's shards as the loader reads them."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
-        with (self.root / path).open("rb") as file:
-            file.seek(offset)
-            return file.read(-1 if size is None else size)
 
 
 @dataclass(frozen=True)
@@ -43,7 +32,7 @@ class Clips:
     """
 
     table: pa.Table
-    storage: Folder
+    storage: Storage
     members: list[bytes]
     urls: list[str]
     files: list[str]
@@ -73,7 +62,7 @@ def synthesise(root: Path, count: int) -> Clips:
                     info = tarfile.TarInfo(f"{rows[-1]['key']}.{ending}")
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))
-    return Clips(pa.Table.from_pylist(rows, schema=MANIFEST), Folder(root), members, urls, files)
+    return Clips(pa.Table.from_pylist(rows, schema=MANIFEST), Storage(root), members, urls, files)
 
 
 def manifest_row(number: int, shard: str, offset: int, size: int) -> dict[str, Any]:

@@ -22,8 +22,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bench.loading.clips import RATE, Clips, Folder, manifest_row, no_tokens, synthesise
+from bench.loading.clips import RATE, Clips, manifest_row, no_tokens, synthesise
 from sharding.schema import MANIFEST
+from sharding.storage import Storage
 from training.data import AudioInput, DataSettings, Loader, MixtureItem, Order, ShuffleSettings
 from training.data.samples import runs
 
@@ -66,7 +67,7 @@ def measure(size: int) -> dict[str, float]:
         start = time.perf_counter()
         order = Order(table, SETTINGS, 0)
         ordered = time.perf_counter() - start
-        manifest = Clips(table, Folder(Path(folder)), [], [], [])
+        manifest = Clips(table, Storage(folder), [], [], [])
         audio = AudioInput("samples", RATE, 10.0, 10.0, 30.0)
         batches = Loader(manifest, order, SETTINGS, audio, no_tokens, workers=1).epoch(3, order.steps_per_epoch // 2)
         next(batches)

@@ -8,7 +8,7 @@ from typing import Any
 
 from sharding.manifest import Manifest
 from sharding.plots import write_plots
-from sharding.stats import dataset_stats, split_stats
+from sharding.stats import dataset_stats, ranked_counts, source_rates, split_stats
 
 _ABOUT = """Durations, sample rates, captions and licences of a build, by dataset and split; with --plot also as a
 picture with a row a dataset."""
@@ -22,9 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     manifest = Manifest.open(args.out)
-    result: dict[str, Any] = {"out": args.out, "splits": split_stats(manifest)}
+    rates = source_rates(manifest)
+    result: dict[str, Any] = {"out": args.out, "splits": split_stats(manifest, rates)}
     if args.plot:
-        write_plots(dataset_stats(manifest), args.plot)
+        write_plots(dataset_stats(manifest, rates), args.plot)
         result["plot"] = str(args.plot)
     return result
 
@@ -42,10 +43,7 @@ def show(result: dict[str, Any]) -> str:
     for title, field in (("sample rates of the sources, Hz", "source_rates"), ("licences", "licences")):
         lines += ["", f"{title}:"]
         for name, split in result["splits"].items():
-            ranked = sorted(split[field].items(), key=lambda item: -item[1])
-            named = [f"{value} {count}" for value, count in ranked[:6]]
-            if rest := sum(count for _, count in ranked[6:]):
-                named.append(f"others {rest}")
+            named = [f"{value} {count}" for value, count in ranked_counts(split[field], 6)]
             lines.append(f"  {name:26} " + ", ".join(named))
     if "plot" in result:
         lines += ["", f"picture: {result['plot']}"]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from sharding.cli import VERBS, main
 from sharding.commands.arguments import size
 from sharding.manifest import Manifest, dataset_bytes
 from sharding.plots import write_plots
-from sharding.stats import split_stats
+from sharding.stats import source_rates, split_stats
 from tests.conftest import REPOSITORY
 
 READERS = [["verify"], ["verify", "--quick"], ["inspect"], ["stats"], ["report"], ["export", "--csv", "CSV"],
@@ -98,14 +99,19 @@ def test_tables_for_people_hold_every_row(built: Path, tmp_path: Path) -> None:
     assert long["keys"].count(" | ") == 2
 
 
+def stats_of(out: Path) -> dict[str, dict[str, Any]]:
+    manifest = Manifest.open(out)
+    return split_stats(manifest, source_rates(manifest))
+
+
 def test_figures_count_clips_whole_and_their_picture_is_drawn(built: Path, tmp_path: Path) -> None:
-    found = split_stats(Manifest.open(built))
+    found = stats_of(built)
     train = found["mine/train"]
     assert (train["clips"], train["samples"], train["longest_s"]) == (9, 11, 25.0)
     assert train["source_rates"] == {"32000": 9} and train["captions"] == {"human": 10}
     bare = tmp_path / "bare"
     shutil.copytree(built, bare, ignore=shutil.ignore_patterns(".build"))
-    assert split_stats(Manifest.open(bare)) == found
+    assert stats_of(bare) == found
     assert main(["stats", str(built), "--plot", str(tmp_path / "deep/plot.png")]) == 0
     assert (tmp_path / "deep/plot.png").read_bytes().startswith(b"\x89PNG")
     write_plots({}, tmp_path / "nothing.png")  # of a build that wrote nothing

@@ -300,8 +300,10 @@ def test_of_many_that_claim_at_once_one_is_obeyed(storage: Storage) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda n: storage.setdefault("lock", str(n).encode()), range(8)))
-    assert len(set(found)) == 1 and storage.read("lock") == found[0]
+        for name in map(str, range(20)):
+            found = list(pool.map(lambda n, name=name: storage.setdefault(name, str(n).encode()), range(8)))
+            assert len(set(found)) == 1 and found[0] and storage.read(name) == found[0]
+    assert len(storage.list()) == 20
 
 
 def probed(out: Path) -> dict[str, tuple[int, int]]:
@@ -319,7 +321,7 @@ def test_a_new_plan_decodes_only_what_is_new(
     out, settings = tmp_path / "out", settings_for(small, 200_000)
     if not finished:
         with monkeypatch.context() as patched, pytest.raises(Killed):
-            patched.setattr("sharding.stages.write_shard", killed)
+            patched.setattr("sharding.writing.write_shard", killed)
             build(settings, str(out), LocalRunner(1))
         assert list((out / ".build/facts").glob("*")) and not (out / "dataset.json").exists()
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,18 +40,19 @@ def decoder() -> int:
 
 def watched(roots: dict[str, str], settings: ProbeSettings, action: signal.Signals, times: int) -> Iterator[Message]:
     """Messages about the three clips; the decoder gets a signal whenever it begins with the second one."""
-    for message in examine(TASKS, roots, settings):
-        yield message
-        if message.index == 1 and message.kind == "size" and times > 0:
-            times -= 1
-            os.kill(decoder(), action)
+    with tempfile.TemporaryFile() as pack:
+        for message in examine(TASKS, roots, settings, pack):
+            yield message
+            if message.index == 1 and message.kind == "size" and times > 0:
+                times -= 1
+                os.kill(decoder(), action)
 
 
 def fates(messages: Iterator[Message]) -> dict[int, str | None]:
     found: dict[int, str | None] = {}
     for message in messages:
         if message.kind == "end":
-            found[message.index] = message.value[0]["error"]
+            found[message.index] = message.value.facts["error"]
         elif message.kind == "fail":
             error: AudioError = message.value
             found[message.index] = error.error

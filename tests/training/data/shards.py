@@ -15,26 +15,15 @@ import pyarrow as pa
 import soundfile
 
 from sharding.schema import MANIFEST, sample_key
+from sharding.storage import Storage
 
 RATE = 32000
-
-
-class Folder:
-    """The one method of a storage that the loader calls."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
-        with (self.root / path).open("rb") as file:
-            file.seek(offset)
-            return file.read(-1 if size is None else size)
 
 
 @dataclass
 class Build:
     table: pa.Table
-    storage: Any
+    storage: Storage
 
 
 def row(
@@ -104,7 +93,7 @@ def write_build(root: Path, rows: list[dict[str, Any]], seed: int = 0, duration_
                 text = json.dumps({"clip_id": one["clip_id"], "captions": one["captions"]}).encode()
                 done.append(one | {"duration_s": seconds} | _add(tar, one["audio"], data, "audio"))
                 done[-1] |= _add(tar, one["key"] + ".json", text, "json")
-    return Build(table_of(done), Folder(root))
+    return Build(table_of(done), Storage(root))
 
 
 def flac(wave: np.ndarray) -> bytes:

@@ -296,7 +296,7 @@ def test_streaming_gives_the_same_samples(build: Build) -> None:
         batch_size=10,
         augment=AugmentSettings(gain_db=6.0, noise=0.5),
     )
-    urls = [str(build.storage.root / "shards" / name) for name in sorted(set(build.table["shard"].to_pylist()))]
+    urls = [str(build.storage.local / "shards" / name) for name in sorted(set(build.table["shard"].to_pylist()))]
     streamed = samples(list(stream(urls, plain, AUDIO, Letters(), epoch=0, seed=11)))
     exact = samples(list(loader(build, plain).epoch(0)))
     assert len(streamed) == 30 and sorted(streamed) == sorted(exact)
@@ -309,7 +309,7 @@ def test_streaming_is_split_over_workers_and_leaves_out_other_captions(build: Bu
 
     items = (MixtureItem("clotho/development", captions=("label",)), MixtureItem("wavcaps", captions=("human",)))
     plain = replace(SETTINGS, train=items, batch_size=3, last="keep", augment=AugmentSettings())
-    urls = [str(path) for path in sorted((build.storage.root / "shards").glob("*.tar"))]
+    urls = [str(path) for path in sorted((build.storage.local / "shards").glob("*.tar"))]
     for workers in (0, 2):
         batches = DataLoader(stream(urls, plain, AUDIO, Letters()), batch_size=None, num_workers=workers)
         keys = [key for batch in batches for key in batch.keys]
