@@ -5,7 +5,7 @@ another scene: the same kinds of event in another order.  Plain clips are the re
 Both go the way that a user's own sounds go: two generic sources, one build, a recipe, an evaluation.  One model
 learns from both, from scratch.
 
-    python -m bench.learn_esc [--quick] [--method NAME ...] [--seeds N ...] [--data FOLDER] [--out FOLDER]
+    python -m bench.learn_esc [--quick] [--method NAME ...] [--seeds N ...] [--steps N] [--data FOLDER] [--out FOLDER]
 
 With ``--out`` an interrupted bench goes on where it was.  Needs the recordings that EARSHOT_DATA names.
 """
@@ -13,12 +13,12 @@ With ``--out`` an interrupted bench goes on where it was.  Needs the recordings 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import tempfile
 import time
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +61,15 @@ METHODS: dict[str, tuple[str, ...]] = {
         "head={name: text-aware-pooling, dim: 64, audio: segments, text_pooling: mean, dropout: 0.0}",
     ),
     "no-masking": ("data.masking={time_masks: 0, freq_masks: 0}",),
-    "half-batch": ("data.batch_size=16",),
+    "batch-of-16": ("data.batch_size=16",),
+    "positives-by-clip": ("loss.positives=clip",),
+    "lower-block-frozen": ("optimizer.freeze_below={audio: 1}",),
+    "blocks-frozen": ("optimizer.freeze_below={audio: 2}",),
+    "half-hop": ("audio.hop_s=0.5",),
 }
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Size:
     """How much is made and trained."""
 
@@ -86,6 +90,7 @@ def main() -> None:
         "--method", nargs="+", choices=METHODS, default=["dual"], metavar="NAME", help=", ".join(METHODS)
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="of the model and the order")
+    parser.add_argument("--steps", type=int, metavar="N", help=f"instead of {FULL.steps}")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("EARSHOT_DATA", "../shared/data")))
     parser.add_argument("--out", type=Path, help="keep the build and the runs here (default: a temporary folder)")
     args = parser.parse_args()
@@ -94,6 +99,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         out, size = args.out or Path(temporary), QUICK if args.quick else FULL
+        size = dataclasses.replace(size, steps=args.steps or size.steps)
         try:
             sounds = prepare(args.data, out, size)
             results = {
@@ -128,7 +134,7 @@ def learn(method: str, seed: int, sounds: dict[str, dict[str, list[Scene]]], out
     from training.engine import ranks  # imports DeepSpeed
     from training.fit import fit
 
-    run = out / f"{method}-{seed}"
+    run = out / f"{method}-{size.steps}-{seed}"
     if (run / "figures.json").is_file():
         return dict(json.loads((run / "figures.json").read_text()))
     manifest = Manifest.open(out / "shards")

@@ -175,15 +175,10 @@ def open_clip() -> Way:
 
 
 def sentence_transformers() -> Way:
-    from sentence_transformers import sentence_transformer, util  # type: ignore[import-not-found, unused-ignore]
+    from sentence_transformers import losses, util  # type: ignore[import-not-found, unused-ignore]
 
-    loss = sentence_transformer.losses.CachedMultipleNegativesRankingLoss(
-        torch.nn.Sequential(torch.nn.Identity()),
-        scale=1 / TAU,
-        similarity_fct=util.dot_score,
-        mini_batch_size=CHUNK,
-        directions=("query_to_doc", "doc_to_query"),
-        partition_mode="per_direction",
+    loss = losses.CachedMultipleNegativesSymmetricRankingLoss(
+        torch.nn.Sequential(torch.nn.Identity()), scale=1 / TAU, similarity_fct=util.dot_score, mini_batch_size=CHUNK
     )
     return lambda text, audio: loss.calculate_loss([[text], [audio]], with_backward=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ Result = TypeVar("Result")
 TRIES = 4  # of a task whose worker or node dies, is killed for memory, or whose storage fails
 AHEAD = 2  # tasks a CPU that are handed out at once
 LOOK_S = 5.0  # between two looks at how many CPUs the cluster has
+PATIENCE_S = 30.0  # without a result, after which a cluster that has no CPU at all is spoken of
 
 
 class RayRunner:
@@ -69,7 +71,8 @@ class RayRunner:
         running: dict[Any, tuple[Item, int]] = {}
 
         def finish_one() -> Iterator[Result]:
-            done, _ = ray.wait(list(running), num_returns=1)
+            while not (done := ray.wait(list(running), num_returns=1, timeout=PATIENCE_S)[0]):
+                _mind_the_cpus()
             item, tries = running.pop(done[0])
             try:
                 result = ray.get(done[0])
@@ -123,6 +126,14 @@ class RayRunner:
 
 def _apply(function: Callable[[Item], Result], item: Item) -> Result:
     return function(item)
+
+
+def _mind_the_cpus() -> None:
+    """Say so where nothing can run; nodes may still be on their way."""
+    import ray
+
+    if not ray.cluster_resources().get("CPU"):
+        print("  waiting: no node of the cluster has a CPU (`ray status` lists them)", file=sys.stderr, flush=True)
 
 
 def _raise_lasting(error: Exception, tries: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -45,8 +46,9 @@ class Task(NamedTuple):
 class Message(NamedTuple):
     """What became known about the clip at ``index``.
 
-    ``kind`` and ``value``: ``begin`` (None: work on it begins, or begins again), ``size`` (bytes of source), ``end``
-    (a ``Finding``), ``fail`` (an ``AudioError``).  Every clip ends with ``end`` or ``fail``.
+    ``kind`` and ``value``: ``begin`` (work on it begins, or begins again), ``size`` (bytes of source), ``write`` and
+    ``written`` (before and after bytes go to the pack), ``end`` (a ``Finding``), ``fail`` (an ``AudioError``).  Every
+    clip ends with ``end`` or ``fail``.
     """
 
     index: int  # type: ignore[assignment]  # shadows tuple.index, which nobody asks of a message
@@ -145,6 +147,10 @@ class _Child:
             assert self._settings is not None
             self._since = time.monotonic()
             self._limit_s = self._settings.timeout_s + (message.value or 0) / BYTES_A_SECOND
+        elif message.kind == "write":  # what storage takes is not the clip's time
+            self._limit_s, self._since = self._limit_s - (time.monotonic() - self._since), math.inf
+        elif message.kind == "written":
+            self._since = time.monotonic()
         elif message.kind == "end":
             self._limit_s, self._since = START_S, time.monotonic()
         return message

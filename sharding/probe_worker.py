@@ -90,11 +90,16 @@ def _answer(
     def failed(error: str, detail: str) -> Finding:
         return Finding({"error": error, "detail": detail})
 
+    def write(data: bytes) -> None:
+        say("write")
+        pack.write(data)
+        say("written")
+
     say("begin")
     source: Source | None = None
     try:
         source = _source(storages[task.dataset], task.path, lambda size: say("size", size))
-        found = probe_clip(source, settings, pack.write)
+        found = probe_clip(source, settings, write)
     except AudioError as error:
         found = failed(error.error, error.detail)
     except Exception as error:

@@ -60,11 +60,11 @@ class Progress:
         elapsed = max(now - self._begun, 1e-9)
         rate = self.done / elapsed
         if ended:
-            ending = f"in {_clock(elapsed)}"
+            ending = f"in {clock(elapsed)}"
         elif self.total is None:
-            ending = f"{_clock(elapsed)} so far"
+            ending = f"{clock(elapsed)} so far"
         else:
-            ending = f"{_clock((self.total - self.done) / rate if rate else float('inf'))} left"
+            ending = f"{clock((self.total - self.done) / rate if rate else float('inf'))} left"
         of = "" if self.total is None else f"/{self.total}"
         failures = f", {self.failed} failed" if self.failed else ""
         print(
@@ -74,7 +74,8 @@ class Progress:
         )
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as ``1:02:03`` or ``2:03``; infinity as a question mark."""
     if seconds == float("inf"):
         return "?"
     minutes, rest = divmod(round(seconds), 60)

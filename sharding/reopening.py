@@ -100,17 +100,17 @@ def _clear(out: Storage) -> None:
 
 
 def _forget_stages(out: Storage) -> None:
-    """Remove what stages wrote, all but sound; what tells that a stage is through goes first."""
+    """Remove what stages wrote, all but sound; what tells that a stage or a shard is through goes first."""
     work = out.child(".build")
     out.remove("dataset.json")
     for name in ("plan.json", "catalogue.json", SETTLED, KNOWN):
         work.remove(name)
     for name in ("matches.parquet", "fates.parquet", "orphans.parquet", "overview.json", "differences.parquet"):
         out.remove(name)
-    for folder in ("shards", "plan", "manifest", "catalogue", "report"):
-        out.remove_tree(folder)
     for folder in ("records", "tasks", "facts", "append"):
         work.remove_tree(folder)
+    for folder in ("shards", "plan", "manifest", "catalogue", "report"):
+        out.remove_tree(folder)
 
 
 def _inputs_changed(out: Storage, settings: dict[str, Any], now: Catalogue) -> bool:

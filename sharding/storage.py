@@ -198,14 +198,10 @@ class Storage:
     def setdefault(self, path: str, data: bytes) -> bytes:
         """Put a whole file under its name unless there is one; the contents that are there afterwards.
 
-        Of several who try at once one is obeyed: locally, and where the object store knows conditional puts (S3's
-        ``If-None-Match: *``).  Elsewhere the last one is.
+        For object stores alone.  Of several who try at once one is obeyed where the store knows conditional puts (S3's
+        ``If-None-Match: *``); elsewhere the last one is.
         """
-        if self.local is not None:
-            # a link appears with all its contents, or fails where the name is taken: others never see an empty file
-            with contextlib.suppress(FileExistsError), _appearing(self._path(path), os.link) as file:
-                file.write(data)
-            return self.read(path)
+        assert self.local is None, "on one machine the kernel's locks do this"
         try:
             self._remote.pipe_file(self._key(path), data, mode="create")
         except FileExistsError:
@@ -224,7 +220,7 @@ class Storage:
                 yield cast(BinaryIO, spool)
                 self._upload(spool, path)
             return
-        with _appearing(self._path(path), os.replace) as file:
+        with _appearing(self._path(path)) as file:
             yield file
 
     def _upload(self, spool: Any, path: str) -> None:
@@ -327,8 +323,8 @@ class _InPieces(io.FileIO):
 
 
 @contextlib.contextmanager
-def _appearing(target: Path, commit: Callable[[str, Path], None]) -> Iterator[BinaryIO]:
-    """A file under a temporary name, to which ``commit`` gives its own once all is on the disk."""
+def _appearing(target: Path) -> Iterator[BinaryIO]:
+    """A file under a temporary name, which gets its own once all is on the disk."""
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:80]}.", suffix=_SUFFIX, dir=target.parent)
     try:
@@ -337,9 +333,10 @@ def _appearing(target: Path, commit: Callable[[str, Path], None]) -> Iterator[Bi
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
-        commit(temporary, target)
-    finally:
-        Path(temporary).unlink(missing_ok=True)  # a rename took it along, a link or a failure did not
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
     _sync_folder(target.parent)
 
 

@@ -50,12 +50,12 @@ class Checkpoint:
         return int(self.state["step"])
 
     def model(self) -> dict[str, Tensor]:
-        return _tensors(self.folder / MODEL)
+        return read_tensors(self.folder / MODEL)
 
     def moments(self) -> dict[str, dict[str, Tensor]]:
         """Moment name to parameter name to tensor; no moment where the optimizer has not moved yet."""
         moments: dict[str, dict[str, Tensor]] = {}
-        for key, tensor in _tensors(self.folder / OPTIMIZER).items():
+        for key, tensor in read_tensors(self.folder / OPTIMIZER).items():
             moment, _, parameter = key.partition("/")
             moments.setdefault(moment, {})[parameter] = tensor
         return moments
@@ -223,7 +223,8 @@ def find(path: Path) -> Path:
     )
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """A safetensors file; ``InputError`` where it cannot be read."""
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)

@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from sharding.errors import InputError
 
-DEFAULT_TIMEOUT_S = 1800.0
+TIMEOUT_S = 1800.0  # after which a collective that not every rank has joined fails
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -178,17 +178,14 @@ class LocalGroup(Group):
 
 
 class TorchGroup(Group):
-    """A process group of torch.distributed; the default one unless another is given.
+    """The default process group of torch.distributed.
 
     A CPU tensor under nccl travels over the current CUDA device and comes back to the CPU.
     """
 
-    def __init__(self, process_group: Any = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.process_group = process_group
-        self.rank = dist.get_rank(process_group)
-        self.size = dist.get_world_size(process_group)
-        self.backend = str(dist.get_backend(process_group))
+        self.rank, self.size, self.backend = dist.get_rank(), dist.get_world_size(), str(dist.get_backend())
 
     def _call(self, name: str, size: int, collective: Callable[[], Any]) -> Any:
         """Run a collective; if it fails, say which one, how large, and on which rank."""
@@ -209,7 +206,7 @@ class TorchGroup(Group):
     def _reduce(self, tensor: Tensor, operation: Any, name: str) -> Tensor:
         travelling = tensor.detach().to(self._device(tensor), copy=True).contiguous()
         size = travelling.numel() * travelling.element_size()
-        self._call(name, size, lambda: dist.all_reduce(travelling, operation, group=self.process_group))
+        self._call(name, size, lambda: dist.all_reduce(travelling, operation))
         return travelling.to(tensor.device)
 
     def sum(self, tensor: Tensor, name: str = "sum") -> Tensor:
@@ -220,7 +217,7 @@ class TorchGroup(Group):
 
     def gather_objects(self, value: Any, name: str = "objects") -> list[Any]:
         values: list[Any] = [None] * self.size
-        self._call(name, 0, lambda: dist.all_gather_object(values, value, group=self.process_group))
+        self._call(name, 0, lambda: dist.all_gather_object(values, value))
         return values
 
     def gather_many(
@@ -237,7 +234,7 @@ class TorchGroup(Group):
         padded = padded.to(self._device(tensor))
         everything = padded.new_empty((self.size * longest, *padded.shape[1:]))
         size = everything.numel() * everything.element_size()
-        self._call(name, size, lambda: dist.all_gather_into_tensor(everything, padded, group=self.process_group))
+        self._call(name, size, lambda: dist.all_gather_into_tensor(everything, padded))
         if min(layouts.rows) < longest:
             blocks = everything.split(longest)
             everything = torch.cat([b[:n] for b, n in zip(blocks, layouts.rows, strict=True)])
@@ -256,7 +253,7 @@ class TorchGroup(Group):
         tensor_by_rank = tensor_by_rank.to(self._device(tensor))
         own = tensor_by_rank.new_empty((longest, *tensor.shape[1:]))
         size = tensor_by_rank.numel() * tensor_by_rank.element_size()
-        self._call(name, size, lambda: dist.reduce_scatter_tensor(own, tensor_by_rank, group=self.process_group))
+        self._call(name, size, lambda: dist.reduce_scatter_tensor(own, tensor_by_rank))
         return own[: layouts.rows[self.rank]].to(tensor.device)
 
 
@@ -291,21 +288,17 @@ class _GatherRows(torch.autograd.Function):
         return (None, None, None, *gradients)
 
 
-def connect(backend: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S) -> Group:
+def connect(backend: str) -> Group:
     """The group this process belongs to, as its launcher describes it.
 
     torchrun, DeepSpeed's launcher and Ray Train set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, or have
     made the default process group already; without either, the process is alone.
 
     Args:
-        backend: "gloo" or "nccl"; by default nccl where CUDA is available.
-        timeout_s: after how many seconds a collective that not every rank has joined fails.
+        backend: "gloo" or "nccl".
     """
     if not dist.is_initialized():
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return LocalGroup()
-        dist.init_process_group(
-            backend or ("nccl" if torch.cuda.is_available() else "gloo"),
-            timeout=datetime.timedelta(seconds=timeout_s),
-        )
+        dist.init_process_group(backend, timeout=datetime.timedelta(seconds=TIMEOUT_S))
     return TorchGroup()

@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +48,6 @@ from training.schedule import Schedule
 from training.system import System, recompute_blocks
 
 HELD = -1  # stands for a module that never ends, among the modules that DeepSpeed counts for a parameter
-_LET_GO_S = 0.2  # for the threads of gloo to drop their last tensors: one that does so while Python ends aborts it
 
 
 @dataclass(frozen=True)
@@ -89,8 +87,6 @@ def ranks() -> Iterator[Group]:
     try:
         yield group
     finally:
-        if group.size > 1:
-            time.sleep(_LET_GO_S)
         if made:  # a process that ends with its group open aborts
             deepspeed.comm.destroy_process_group()
             with contextlib.suppress(Exception):

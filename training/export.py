@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from sharding.errors import InputError
 from training import recipe as recipes
 from training.assembly import TOKENIZER, assemble, with_tokenizer
-from training.checkpoint import MODEL, Checkpoint, find, restore
+from training.checkpoint import MODEL, Checkpoint, find, read_tensors, restore
 from training.checkpoint import load as open_verified
-from training.data.captions import normalise
+from training.data.captions import normalise, tokenise
 from training.data.features import AudioInput, Features, segment_seeds
 from training.encoders.lora import LoraSettings, merge
 from training.encoders.outside import file_of, is_outside
@@ -67,9 +67,8 @@ class Retriever:
         """The text side of captions in any spelling; for a dual encoder one tensor ``[texts, dim]``."""
         data = self.recipe.data
         spelled = [normalise(text, data) for text in texts]
-        tokens = self.tokenizer(spelled, padding=True, truncation=True, max_length=data.max_tokens, return_tensors="pt")
-        tokens = tokens.to(self.device)
-        return self.model.text_side(tokens["input_ids"], tokens["attention_mask"].bool())
+        tokens, mask = tokenise(self.tokenizer, spelled, data)
+        return self.model.text_side(tokens.to(self.device), mask.to(self.device))
 
     @torch.inference_mode()
     def encode_wave(self, wave: Tensor) -> tuple[Tensor, ...]:
@@ -100,7 +99,7 @@ def load(folder: str | Path) -> Retriever:
         raise InputError(f"an export of format {version}; this version reads {FORMAT}", file=path)
     recipe = recipes.parse(tree, path / CONFIG)
     model, loss = assemble(_here(recipe, path), ())
-    kept = load_file(path / MODEL)
+    kept = read_tensors(path / MODEL)
     for part in ("audio", "text"):
         if (path / part).is_dir():  # its weights came with the encoder
             kept |= {f"{part}.{name}": value for name, value in getattr(model, part).state_dict().items()}
@@ -122,7 +121,7 @@ def _here(recipe: Recipe, path: Path) -> Recipe:
 
 def open_checkpoint(checkpoint: Checkpoint) -> Retriever:
     """The model of a checkpoint inside its run's folder, its averaged weights where the recipe keeps them."""
-    run = checkpoint.folder.parent.parent
+    run = checkpoint.folder.resolve().parent.parent
     recipe = recipes.load(run / "recipe.yaml")
     if not (run / TOKENIZER).is_dir():
         raise InputError("the run's folder has no tokenizer", file=run, remedy="keep checkpoints inside their run")

@@ -76,7 +76,7 @@ def fit(recipe: Recipe, manifest: Any, folder: Path, group: Group, report: Repor
         report: called on every rank with each checkpoint's state.
 
     Returns:
-        steps, the last loss (None: no step, or not finite) and validation, and the export's folder.
+        steps, the last loss (None: no step, or not finite), the export's folder and its validation.
     """
     run = start(recipe, manifest, folder, group)
     begun = run.engine.steps_taken
@@ -87,23 +87,24 @@ def fit(recipe: Recipe, manifest: Any, folder: Path, group: Group, report: Repor
     try:
         for epoch, batch, waited in _batches(run):
             record = _step(run, epoch, batch, waited)
-            validation = _validate(run, progress) if _due(run, run.recipe.validation.every) else None
-            last = record | ({} if validation is None else {"validation": validation})
+            found = _validate(run, progress) if _due(run, run.recipe.validation.every) else None
+            last = record | ({} if found is None else {"validation": found})
             if log is not None:
                 log.write(last)
                 progress.update(run.engine.steps_taken, f"loss {record['loss']:.4f}")
-            best = validation is not None and run.recipe.checkpoint.keep_best > 0  # else it could not be kept
+            best = found is not None and run.recipe.checkpoint.keep_best > 0  # else it could not be kept
             if best or _due(run, run.recipe.checkpoint.every):
-                state = _save(run, validation)
+                state = _save(run, found)
                 if report is not None:
                     report(state)
-        exported, loss = _export(run), last.get("loss")
+        exported, validation = _export(run)
+        loss = last.get("loss")
         return {
             "run": str(folder),
             "steps": run.engine.steps_taken,
             "resumed_from": begun,
             "loss": loss if loss is not None and math.isfinite(loss) else None,
-            "validation": last.get("validation", {}),
+            "validation": validation,
             "export": str(exported),
         }
     finally:
@@ -326,14 +327,15 @@ def _save(run: Run, validation: dict[str, float] | None) -> dict[str, Any]:
     return {"step": taken, **state}
 
 
-def _export(run: Run) -> Path:
-    """The best checkpoint by validation, or else the last weights, as a plain folder."""
-    target = run.folder / "export"
+def _export(run: Run) -> tuple[Path, dict[str, float]]:
+    """The best checkpoint by validation, or else the last weights, as a plain folder; and its figures."""
+    target, figures = run.folder / "export", {}
     if run.first:
         chosen = checkpoint.best(run.checkpoints, run.recipe.validation.metric) or checkpoint.find(run.folder)
-        export(checkpoint.load(chosen), target)
-    run.group.barrier("export")
-    return target
+        exported = checkpoint.load(chosen)
+        export(exported, target)
+        figures = exported.state.get("validation", {})
+    return target, run.group.gather_objects(figures, "export")[0]
 
 
 def _headline(run: Run) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import math
@@ -110,4 +111,6 @@ def check(settings: LogSettings) -> None:
 def _wandb(run: Path, project: str) -> Any:
     import wandb  # type: ignore[import-not-found, unused-ignore]
 
-    return wandb.init(project=project, dir=str(run), name=run.name, resume="allow", id=run.name)
+    # a continued run is found again by its folder; many runs have the same name
+    number = hashlib.blake2b(str(run.resolve()).encode(), digest_size=8).hexdigest()
+    return wandb.init(project=project, dir=str(run), name=run.name, resume="allow", id=number)

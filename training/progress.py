@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
+from sharding.progress import clock
+
 
 class StatusLine:
     """Rate and remaining time of work that may have begun in an earlier process, with a note, on standard error.
@@ -40,10 +42,3 @@ class StatusLine:
         """A line of its own."""
         if not self.quiet:
             print(("\r" if self.terminal else "") + text, file=sys.stderr, flush=True)
-
-
-def clock(seconds: float) -> str:
-    """Seconds as ``1:02:03`` or ``2:03``."""
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole // 60 % 60
-    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"

@@ -23,7 +23,7 @@ from training.encoders import encoder_module
 from training.encoders.lora import LoraSettings
 from training.encoders.outside import is_outside, located
 from training.evaluation.retrieval import DIRECTIONS, MEASURED
-from training.strict import Place, build, nearest, read_yaml
+from training.strict import Place, build, nearest, read_yaml, require
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -54,21 +54,21 @@ class OptimizerSettings:
     freeze_below: dict[str, int] = field(default_factory=dict)  # audio or text: lowest block that is trained
 
     def __post_init__(self) -> None:
-        _require(self.clip >= 0, "clip must be 0 (never clip) or a positive norm", self.clip)
-        _require(self.lr > 0 and self.final_lr >= 0, "rates must be positive", (self.lr, self.final_lr))
-        _require(self.final_lr <= self.lr, "final_lr is above lr: the rate would rise to the end", self.final_lr)
-        _require(self.epochs > 0, "epochs must be positive", self.epochs)
-        _require(self.steps is None or self.steps > 0, "steps must be positive", self.steps)
-        _require(self.warmup_epochs >= 0, "warmup_epochs must not be negative", self.warmup_epochs)
-        _require(
+        require(self.clip >= 0, "clip must be 0 (never clip) or a positive norm", self.clip)
+        require(self.lr > 0 and self.final_lr >= 0, "rates must be positive", (self.lr, self.final_lr))
+        require(self.final_lr <= self.lr, "final_lr is above lr: the rate would rise to the end", self.final_lr)
+        require(self.epochs > 0, "epochs must be positive", self.epochs)
+        require(self.steps is None or self.steps > 0, "steps must be positive", self.steps)
+        require(self.warmup_epochs >= 0, "warmup_epochs must not be negative", self.warmup_epochs)
+        require(
             set(self.freeze_below) <= {"audio", "text"},
             "freeze_below knows audio and text",
             self.freeze_below,
         )
-        _require(0 < self.layer_decay <= 1, "layer_decay must be in (0, 1]", self.layer_decay)
-        _require(all(rate >= 0 for rate in self.rates.values()), "rates must not be negative", self.rates)
-        _require(all(0 <= beta < 1 for beta in self.betas), "betas must be in [0, 1)", self.betas)
-        _require(self.eps >= 0 and self.weight_decay >= 0, "eps and weight_decay must not be negative", self.eps)
+        require(0 < self.layer_decay <= 1, "layer_decay must be in (0, 1]", self.layer_decay)
+        require(all(rate >= 0 for rate in self.rates.values()), "rates must not be negative", self.rates)
+        require(all(0 <= beta < 1 for beta in self.betas), "betas must be in [0, 1)", self.betas)
+        require(self.eps >= 0 and self.weight_decay >= 0, "eps and weight_decay must not be negative", self.eps)
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class EngineSettings:
     compile: bool = False  # torch.compile on the encoders' blocks: helps on GPUs, costs minutes at the start
 
     def __post_init__(self) -> None:
-        _require(self.chunk >= 0, "chunk must be 0 (plain step) or a number of samples", self.chunk)
-        _require(0 <= self.ema < 1, "ema must be in [0, 1)", self.ema)
+        require(self.chunk >= 0, "chunk must be 0 (plain step) or a number of samples", self.chunk)
+        require(0 <= self.ema < 1, "ema must be in [0, 1)", self.ema)
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,9 @@ class CheckpointSettings:
     keep_best: int = 1  # by the validation metric; 0: a validation makes no checkpoint
 
     def __post_init__(self) -> None:
-        _require(self.every >= 0, "every must be 0 (each epoch) or a number of steps", self.every)
-        _require(self.keep_last >= 1, "keep_last must be at least 1, or nothing could resume", self.keep_last)
-        _require(self.keep_best >= 0, "keep_best must not be negative", self.keep_best)
+        require(self.every >= 0, "every must be 0 (each epoch) or a number of steps", self.every)
+        require(self.keep_last >= 1, "keep_last must be at least 1, or nothing could resume", self.keep_last)
+        require(self.keep_best >= 0, "keep_best must not be negative", self.keep_best)
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,9 @@ class ValidationSettings:
     first: int = 0  # candidates of each query that a head with attention scores exactly; 0: all
 
     def __post_init__(self) -> None:
-        _require(self.every >= 0, "every must be 0 (each epoch) or a number of steps", self.every)
-        _require(self.first >= 0, "first must be 0 (all) or a number of candidates", self.first)
-        _require(self.batch >= 1, "batch must be positive", self.batch)
+        require(self.every >= 0, "every must be 0 (each epoch) or a number of steps", self.every)
+        require(self.first >= 0, "first must be 0 (all) or a number of candidates", self.first)
+        require(self.batch >= 1, "batch must be positive", self.batch)
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ def digest(recipe: Recipe) -> str:
 
 # What may change between a checkpoint and its continuation: how, not what, is computed.
 _FREE_ON_RESUME = ("engine", "checkpoint", "validation", "log", "data.workers", "data.readahead")
-_FIXED_ON_RESUME = ("engine.ema",)
+_FIXED_ON_RESUME = ("engine.ema", "validation.split")  # what is exported, and figures that are compared
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
@@ -302,7 +302,7 @@ def apply_override(tree: Any, override: str) -> None:
             raise InputError(f"--set {override}: {part!r} has no keys below it", value=key)
     try:
         node[path[-1]] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: what looks like a date and is none
         raise InputError("the value of an override is not YAML", value=override) from error
 
 
@@ -348,8 +348,3 @@ def _refuse_dangerous(recipe: Recipe, place: Place) -> None:
     for wrong, key, reason, remedy in checks:
         if wrong:
             raise place.at(*key.split(".")).error(f"{key} is refused: {reason}", remedy=remedy)
-
-
-def _require(holds: bool, what: str, value: object) -> None:
-    if not holds:
-        raise InputError(what, value=value)

@@ -67,6 +67,12 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}? " if close else ""
 
 
+def require(holds: bool, what: str, value: object) -> None:
+    """``InputError`` where something does not hold."""
+    if not holds:
+        raise InputError(what, value=value)
+
+
 def check_positive(settings: Any, *names: str) -> None:
     """``InputError`` where one of these numbers of a dataclass is given and not above 0."""
     for name in names:
@@ -102,6 +108,8 @@ def read_yaml(file: Path) -> tuple[Any, dict[tuple[str, ...], int]]:
         raise InputError(f"not YAML: {getattr(error, 'problem', error)}", file=file, row=row) from error
     except (UnicodeDecodeError, OSError) as error:
         raise InputError(f"cannot be read as text: {error}", file=file) from error
+    except ValueError as error:  # what looks like a date and is none
+        raise InputError(f"not YAML: {error}", file=file, remedy="put texts into quotes") from error
     rows: dict[tuple[str, ...], int] = {}
     try:
         _note_rows(node, (), rows, file)
@@ -111,6 +119,9 @@ def read_yaml(file: Path) -> tuple[Any, dict[tuple[str, ...], int]]:
 
 
 def _note_rows(node: Any, path: tuple[str, ...], rows: dict[tuple[str, ...], int], file: Path) -> None:
+    if isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            _note_rows(item, (*path, str(number)), rows, file)
     if not isinstance(node, yaml.MappingNode):
         return
     for key, value in node.value:

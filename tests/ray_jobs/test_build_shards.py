@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -199,6 +200,25 @@ def test_few_tasks_wait_and_as_many_run_as_the_cluster_has_cpus(cluster: Any) ->
     assert len(taken) <= 3 + 2 * 2
     results.close()  # type: ignore[attr-defined]
     cluster.remove_node(node)
+
+
+@pytest.mark.slow
+def test_a_cluster_without_cpus_is_spoken_of_and_waited_for(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ray_jobs.runner.PATIENCE_S", 1.0)
+    joined = []
+
+    def join() -> None:
+        time.sleep(4)
+        joined.append(cluster.add_node(num_cpus=1, object_store_memory=STORE))
+
+    late = threading.Thread(target=join)
+    late.start()
+    assert list(RayRunner(cluster.address).map(_nap, [1])) == [1]
+    late.join()
+    assert "no node of the cluster has a CPU" in capsys.readouterr().err
+    cluster.remove_node(joined[0])
 
 
 def _nap(number: int) -> int:

@@ -128,7 +128,7 @@ def test_a_collective_that_a_rank_does_not_join_ends_and_says_which(tmp_path: Pa
 
 def test_one_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    group = connect()
+    group = connect("gloo")
     assert isinstance(group, LocalGroup) and (group.rank, group.size) == (0, 1)
     rows = torch.ones(2, 3, requires_grad=True)
     group.gather_rows(rows).sum().backward()

@@ -24,6 +24,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
+from sharding.commandline import leave
 from tests.training.small_runs import TREE, small_recipe
 from tests.training.test_equivalence import global_batch, splits, variants
 from training.assembly import assemble
@@ -245,6 +246,7 @@ def _run_rank(rank: int, world: int, folder: str, cases: list[Case]) -> None:
     if rank == 0:
         Path(folder, "results").write_text(json.dumps(results))
     dist.destroy_process_group()
+    leave(0)
 
 
 def prove(world: int, cases: list[Case], folder: Path) -> None:

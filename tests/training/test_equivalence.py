@@ -17,6 +17,7 @@ import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -24,11 +25,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
+from sharding.commandline import leave
 from training.distributed import Group, LocalGroup, TorchGroup
 from training.encoders import EncodedAudio, EncodedText
 from training.heads import HEADS, build_head
 from training.losses import LOSSES, build_loss
-from training.losses.tiled import global_loss
+from training.losses.tiled import TILE_ELEMENTS, global_loss
 
 SMALL = {"dim": 8, "heads": 2, "dropout": 0.0}
 AUDIO_DIM, TEXT_DIM = 6, 8
@@ -175,7 +177,7 @@ def loss_and_gradients(
             sides = [model.text_side(batch), model.audio_side(batch)]
         elements = tile_pairs * model.head.pair_elements(*sides)
         leaves = [tuple(t.clone().requires_grad_(t.is_floating_point()) for t in side) for side in sides]
-        loss = global_loss(model.head, model.loss, *leaves, batch["ids"], group, elements)
+        loss = _loss(model, leaves, batch["ids"], group, elements)
         loss.backward()
         for chunk in torch.arange(len(batch["ids"])).split(2):
             part = {key: value[chunk] for key, value in batch.items()}
@@ -186,13 +188,18 @@ def loss_and_gradients(
     else:
         sides = [model.text_side(batch), model.audio_side(batch)]
         elements = tile_pairs * model.head.pair_elements(*sides)
-        loss = global_loss(model.head, model.loss, *sides, batch["ids"], group, elements)
+        loss = _loss(model, sides, batch["ids"], group, elements)
         loss.backward()
     return loss.detach(), {
         name: group.sum(p.grad if p.grad is not None else torch.zeros_like(p), name) / group.size
         for name, p in model.named_parameters()
         if p.requires_grad
     }
+
+
+def _loss(model: TinyModel, sides: list[Any], ids: Tensor, group: Group, elements: int) -> Tensor:
+    with mock.patch.dict(TILE_ELEMENTS, cpu=elements):
+        return global_loss(model.head, model.loss, *sides, ids, group)
 
 
 @functools.cache
@@ -228,6 +235,7 @@ def _run_rank(rank: int, world: int, folder: str, cases: list[Case]) -> None:
     if rank == 0:
         torch.save(results, f"{folder}/results")
     dist.destroy_process_group()
+    leave(0)
 
 
 def prove(world: int, cases: list[Case], folder: Path) -> None:

@@ -100,6 +100,16 @@ def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "seed: 1\nseed: 2\n")
     with pytest.raises(InputError, match=r"row 2: the key seed is given twice"):
         recipes.load(path)
+    path = write(tmp_path, "data:\n  train:\n    - {split: a,\n       split: b}\n")
+    with pytest.raises(InputError, match=r"row 4: the key data.train.0.split is given twice"):
+        recipes.load(path)
+
+
+def test_what_looks_like_a_date_and_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not YAML"):
+        small_recipe(["seed=2026-13-01"])
+    with pytest.raises(InputError, match="not YAML"):
+        recipes.load(write(tmp_path, "seed: 2026-13-01\n"))
 
 
 def test_numbers_as_people_write_them(tmp_path: Path) -> None:
@@ -150,6 +160,8 @@ def test_differences_name_what_makes_it_another_run() -> None:
     assert recipes.differences(first, small_recipe(["engine.zero=3", "data.workers=3", "log.health=5"])) == []
     assert recipes.differences(first, small_recipe(["optimizer.lr=1e-4"])) == ["optimizer.lr: 0.001 -> 0.0001"]
     assert recipes.differences(first, small_recipe(["engine.ema=0.9"])) == ["engine.ema: 0.0 -> 0.9"]
+    other = small_recipe(["validation.split=clotho/other"])  # the best checkpoint is chosen by one split's figures
+    assert len(recipes.differences(first, other)) == 1
 
 
 def test_an_override_needs_a_recipe_of_keys(tmp_path: Path) -> None:

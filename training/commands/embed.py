@@ -20,23 +20,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shards", required=True, help="the build: a folder or a URL")
     parser.add_argument("--split", help="dataset/split or dataset; default: every clip of the build")
     parser.add_argument(
-        "--out", required=True, type=Path, help="Parquet with clip_id and embedding; data.shuffle.neighbours reads it"
+        "--out", required=True, help="Parquet with clip_id and embedding; data.shuffle.neighbours reads it"
     )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     retriever = open_model(args.checkpoint)
-    index = build_index(retriever, Manifest.open(args.shards), args.split)
-    vectors = retriever.model.head.embedding(index.sides)
-    if vectors is None:
+    if retriever.model.head.embedding(retriever.encode_texts(["a sound"])) is None:
         raise InputError(
             "a head with attention has no vectors of clips alone",
             value=retriever.recipe.head.name,
             remedy="name a model with the head dual",
         )
+    index = build_index(retriever, Manifest.open(args.shards), args.split)
+    vectors = retriever.model.head.embedding(index.sides)
+    assert vectors is not None
     columns = {"clip_id": index.clips, "embedding": pa.array(list(vectors.numpy()), pa.list_(pa.float32()))}
-    Storage(args.out.absolute().parent).write_table(args.out.name, pa.table(columns))
-    return {"clips": len(index.clips), "width": vectors.shape[1], "out": str(args.out)}
+    folder, slash, name = args.out.rpartition("/")
+    Storage(folder or slash or ".").write_table(name, pa.table(columns))
+    return {"clips": len(index.clips), "width": vectors.shape[1], "out": args.out}
 
 
 def show(result: dict[str, Any]) -> str:

@@ -89,7 +89,7 @@ def _samples(draws: Draws, settings: DataSettings, audio: AudioInput) -> list[di
     for place, key in enumerate(draws.keys):
         heard = min(float(draws.duration_s[place]), audio.max_s)
         lengths = audio.segment_lengths(max(1, round(heard * audio.rate)))
-        frames = features.frames(torch.from_numpy(lengths)).numpy()
+        frames = features.maskable(torch.from_numpy(lengths)).numpy()
         masks = masking.draw(segment_seeds(draws.seeds[place], len(lengths)), frames, bins)
         out.append(
             {
@@ -106,9 +106,11 @@ def _samples(draws: Draws, settings: DataSettings, audio: AudioInput) -> list[di
 
 
 def declared_input(recipe: Recipe) -> AudioInput:
-    """What the recipe's audio encoder wants to hear; its weights are not read."""
-    module = encoder_module(AUDIO_ENCODERS, recipe.audio.encoder)
-    return AudioInput.of(module.build(replace(recipe.audio, source="random")))
+    """What the recipe's audio encoder wants to hear."""
+    module, settings = encoder_module(AUDIO_ENCODERS, recipe.audio.encoder), recipe.audio
+    if getattr(settings, "source", None) == "published":  # PaSST's variants say it without their weights
+        settings = replace(settings, source="random")
+    return AudioInput.of(module.build(settings))
 
 
 def feature_digests(

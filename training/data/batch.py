@@ -73,7 +73,7 @@ class Loader:
         self.order, self.settings, self.audio = order, settings, audio
         self.rank, self.world, self.train = rank, world, train
         self.device = torch.device(device)
-        self.failures: list[str] = []
+        self.failures: dict[str, str] = {}
         self._features = Features(audio, settings.masking, train)
         storage = manifest.storage
         if isinstance(storage, Storage):  # afresh: connections that this process may have open survive no fork
@@ -156,11 +156,12 @@ class Loader:
         )
 
     def _count(self, batch: Batch) -> None:
-        self.failures += batch.failures
+        damaged = (key for key, valid in zip(batch.keys, batch.valid.tolist(), strict=True) if not valid)
+        self.failures |= zip(damaged, batch.failures, strict=True)
         if len(self.failures) > self.settings.max_failures:
             raise InputError(
                 f"{len(self.failures)} samples are damaged, more than max_failures allows; "
-                f"the last: {self.failures[-1]}",
+                f"the last: {batch.failures[-1]}",
                 value=self.settings.max_failures,
             )
 
@@ -203,7 +204,8 @@ class _Requests(Sampler[Request]):
         draws = self.order.batch(self.epoch, step, self.rank, self.world)
         if not self.mixed:
             return Request(draws, None)
-        whole = self.order.batch(self.epoch, step)
+        # from the next batch: of this one the partner's caption would count as wrong for the mix
+        whole = self.order.batch(self.epoch, (step + 1) % self.order.steps_per_epoch)
         return Request(draws, whole.take(below(mix(PARTNER, draws.seeds), len(whole))))
 
     def largest(self, prepare: Prepare) -> int:

@@ -6,6 +6,8 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from training.data.settings import DataSettings
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -18,6 +20,12 @@ def normalise(text: str, settings: DataSettings) -> str:
     if settings.strip_punctuation:
         text = text.translate(_NO_PUNCTUATION)
     return " ".join(text.split())
+
+
+def tokenise(tokenizer: Any, texts: list[str], settings: DataSettings) -> tuple[Tensor, Tensor]:
+    """Captions ``[b]`` as tokens ``[b, N]`` int64, cut at ``max_tokens`` and padded, and their mask ``[b, N]``."""
+    out = tokenizer(texts, padding=True, truncation=True, max_length=settings.max_tokens, return_tensors="pt")
+    return out["input_ids"], out["attention_mask"].bool()
 
 
 def choose_caption(

@@ -96,13 +96,18 @@ class Features:
         if not (self.train and masking.active):
             return features
         fill = front_end.floor if self.masking.fill == "floor" else front_end.published_fill
-        return masking(features, self.frames(lengths), seeds, fill)
+        return masking(features, self.maskable(lengths), seeds, fill)
 
     def frames(self, lengths: Tensor) -> Tensor:
         """Frames that hold sound, ``[n]``; 0 for a segment that is all padding."""
         front_end = find_front_end(self.audio.front_end)
         frames = torch.as_tensor(front_end.frames(lengths.cpu().numpy())).to(lengths.device)
         return torch.where(lengths > 0, frames.clamp(1, int(front_end.frames(self.audio.segment))), 0)
+
+    def maskable(self, lengths: Tensor) -> Tensor:
+        """Frames among which masks are drawn, ``[n]``: those of the sound, and of its repetitions."""
+        frames = self.frames(lengths)
+        return torch.full_like(frames, self.shape[1]) if find_front_end(self.audio.front_end).repeats else frames
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -36,7 +36,7 @@ class MelBank:
         return out
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=8)  # training draws other edges for each segment: what is kept is hardly met again
 def kaldi_bank(bins: int, n_fft: int, rate: int, low: float, high: float) -> MelBank:
     """Kaldi's triangles (torchaudio), with weight zero for the Nyquist frequency, which Kaldi omits."""
     weights, _ = kaldi.get_mel_banks(bins, n_fft, float(rate), low, high, 100.0, -500.0, 1.0)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +24,7 @@ from training.data.hashing import permutation
 from training.data.kinship import clashes, separate
 from training.data.mixture import Spans, build_pools, draws_per_item, encode, epoch_spans
 from training.data.neighbourhoods import arrange
-from training.data.settings import KINDS, DataSettings, MixtureItem
+from training.data.settings import DataSettings, MixtureItem
 
 Int64 = NDArray[np.int64]
 
@@ -156,19 +155,12 @@ class Order:
 class SequentialOrder:
     """A split from its first clip to its last, for evaluation: the same interface, nothing drawn.
 
-    Each clip once: its first window, from the start, up to ``crop_s``; its first caption of ``kinds``.
+    Each clip once: its first window, from the start, up to ``crop_s``; its first caption.
     The last batch may be short, and then some ranks may get none of it.
     """
 
-    def __init__(
-        self,
-        table: pa.Table,
-        split: str,
-        settings: DataSettings,
-        batch_size: int,
-        kinds: Sequence[Any] = KINDS,
-    ) -> None:
-        self.item = MixtureItem(split, captions=tuple(kinds))
+    def __init__(self, table: pa.Table, split: str, settings: DataSettings, batch_size: int) -> None:
+        self.item = MixtureItem(split)
         self.settings, self.batch_size = settings, batch_size
         self._records = Records(table)
         self._pool = build_pools(table, [self.item])[0]
@@ -183,10 +175,6 @@ class SequentialOrder:
         firsts = self._pool.rows[self._pool.starts[start:stop]]
         choices = [Choice(firsts[[place]], 0, self.item) for place in range(stop - start)]
         return make_draws(self._records, choices, self.settings, 0, 0, fixed=True)
-
-    def kin_met(self, epoch: int, step: int) -> int:
-        """Nothing is compared across an evaluation batch."""
-        return 0
 
 
 def _reorder(window: _Window, order: Int64) -> _Window:

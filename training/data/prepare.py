@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from sharding.errors import InputError
 from training.data.augment import augment, mixup, mixup_share
+from training.data.captions import tokenise
 from training.data.draws import Draws
 from training.data.features import Features, segment_seeds
 from training.data.samples import ReadWave, SampleReader, Wave
@@ -212,7 +213,4 @@ class Prepare(Dataset[Any]):
     def _tokens(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         if not texts:
             return torch.zeros(0, 1, dtype=torch.int64), torch.zeros(0, 1, dtype=torch.bool)
-        out = self.tokenizer(
-            texts, padding=True, truncation=True, max_length=self.settings.max_tokens, return_tensors="pt"
-        )
-        return out["input_ids"], out["attention_mask"].bool()
+        return tokenise(self.tokenizer, texts, self.settings)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from sharding.errors import InputError
+from training.strict import require
 
 Kind = Literal["human", "machine", "label"]
 KINDS: tuple[Kind, ...] = ("human", "machine", "label")
-
-
-def _require(holds: bool, what: str, value: Any) -> None:
-    if not holds:
-        raise InputError(f"data settings: {what}", value=value, remedy="change it in the recipe's data section")
 
 
 @dataclass(frozen=True)
@@ -33,12 +28,12 @@ class MixtureItem:
     choose: int | None = None  # exact number of draws in an epoch
 
     def __post_init__(self) -> None:
-        _require(bool(self.split), "an item of the mixture needs a split, such as clotho/development", None)
-        _require(bool(self.captions), f"an item of the mixture needs kinds of captions of {KINDS}", self.split)
-        _require(self.weight is None or self.weight > 0, "weight must be positive", self.weight)
-        _require(self.repeat > 0, "repeat must be positive", self.repeat)
-        _require(self.cap is None or self.cap > 0, "cap must be positive", self.cap)
-        _require(self.choose is None or self.choose > 0, "choose must be positive", self.choose)
+        require(bool(self.split), "an item of the mixture needs a split, such as clotho/development", None)
+        require(bool(self.captions), f"an item of the mixture needs kinds of captions of {KINDS}", self.split)
+        require(self.weight is None or self.weight > 0, "weight must be positive", self.weight)
+        require(self.repeat > 0, "repeat must be positive", self.repeat)
+        require(self.cap is None or self.cap > 0, "cap must be positive", self.cap)
+        require(self.choose is None or self.choose > 0, "choose must be positive", self.choose)
 
 
 @dataclass(frozen=True)
@@ -56,9 +51,9 @@ class MaskingSettings:
     fill: Literal["floor", "published"] = "floor"
 
     def __post_init__(self) -> None:
-        _require(self.time_masks >= 0 and self.freq_masks >= 0, "numbers of masks must not be negative", None)
-        _require(self.time_width >= 1, "time_width must be positive", self.time_width)
-        _require(self.freq_width >= 1, "freq_width must be positive", self.freq_width)
+        require(self.time_masks >= 0 and self.freq_masks >= 0, "numbers of masks must not be negative", None)
+        require(self.time_width >= 1, "time_width must be positive", self.time_width)
+        require(self.freq_width >= 1, "freq_width must be positive", self.freq_width)
 
 
 @dataclass(frozen=True)
@@ -76,11 +71,11 @@ class AugmentSettings:
     def __post_init__(self) -> None:
         for name in ("noise", "room", "mixup"):
             value = getattr(self, name)
-            _require(0 <= value <= 1, f"{name} is a probability, from 0 to 1", value)
-        _require(self.gain_db >= 0, "gain_db must not be negative", self.gain_db)
-        _require(self.mixup_alpha > 0, "mixup_alpha must be positive", self.mixup_alpha)
-        _require(0 < self.room_rt60_s[0] <= self.room_rt60_s[1], "room_rt60_s is (low, high)", self.room_rt60_s)
-        _require(self.noise_snr_db[0] <= self.noise_snr_db[1], "noise_snr_db is (low, high)", self.noise_snr_db)
+            require(0 <= value <= 1, f"{name} is a probability, from 0 to 1", value)
+        require(self.gain_db >= 0, "gain_db must not be negative", self.gain_db)
+        require(self.mixup_alpha > 0, "mixup_alpha must be positive", self.mixup_alpha)
+        require(0 < self.room_rt60_s[0] <= self.room_rt60_s[1], "room_rt60_s is (low, high)", self.room_rt60_s)
+        require(self.noise_snr_db[0] <= self.noise_snr_db[1], "noise_snr_db is (low, high)", self.noise_snr_db)
 
 
 @dataclass(frozen=True)
@@ -101,9 +96,9 @@ class ShuffleSettings:
     neighbours: str | None = None  # for `neighbours`: Parquet with clip_id and embedding, from `training embed`
 
     def __post_init__(self) -> None:
-        _require(self.run >= 1, "run must be positive", self.run)
-        _require(self.window >= 1, "window must be positive", self.window)
-        _require(
+        require(self.run >= 1, "run must be positive", self.run)
+        require(self.window >= 1, "window must be positive", self.window)
+        require(
             (self.batches == "neighbours") == (self.neighbours is not None),
             "batches: neighbours and the file neighbours: belong together",
             self.neighbours,
@@ -136,21 +131,21 @@ class DataSettings:
     max_failures: int = 0  # broken samples that a rank leaves out of the loss before it stops
 
     def __post_init__(self) -> None:
-        _require(bool(self.train), "the mixture (train) is empty", None)
-        _require(self.batch_size >= 1, "batch_size must be positive", self.batch_size)
-        _require(self.crop_s > 0, "crop_s must be positive", self.crop_s)
-        _require(self.max_tokens >= 2, "max_tokens must be at least 2", self.max_tokens)
-        _require(self.workers >= 0, "workers must not be negative", self.workers)
-        _require(self.readahead >= 1, "readahead must be positive", self.readahead)
-        _require(self.max_failures >= 0, "max_failures must not be negative", self.max_failures)
-        _require(self.temperature is None or self.temperature > 0, "temperature must be positive", self.temperature)
+        require(bool(self.train), "the mixture (train) is empty", None)
+        require(self.batch_size >= 1, "batch_size must be positive", self.batch_size)
+        require(self.crop_s > 0, "crop_s must be positive", self.crop_s)
+        require(self.max_tokens >= 2, "max_tokens must be at least 2", self.max_tokens)
+        require(self.workers >= 0, "workers must not be negative", self.workers)
+        require(self.readahead >= 1, "readahead must be positive", self.readahead)
+        require(self.max_failures >= 0, "max_failures must not be negative", self.max_failures)
+        require(self.temperature is None or self.temperature > 0, "temperature must be positive", self.temperature)
         weights = [item.weight is not None for item in self.train]
-        _require(
+        require(
             all(weights) or not any(weights),
             "either every item of the mixture has a weight or none has",
             [item.split for item in self.train if item.weight is None],
         )
-        _require(
+        require(
             not (any(weights) and self.temperature is not None),
             "weights and a temperature exclude each other",
             self.temperature,

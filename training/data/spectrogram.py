@@ -33,6 +33,7 @@ class FrontEnd(ABC):
         hop: samples from one frame to the next.
         floor: value of the features where there is silence.
         published_fill: value that the published training code gives to masked cells.
+        repeats: whether short sound is repeated to the segment's end, so that masks belong everywhere.
     """
 
     rate: int
@@ -40,6 +41,7 @@ class FrontEnd(ABC):
     hop: int
     floor: float
     published_fill: float
+    repeats: bool = False
 
     def frames(self, samples: int | Int64) -> int | Int64:
         """How many frames ``samples`` samples give (an array of lengths gives an array)."""
@@ -121,6 +123,7 @@ class Clap(FrontEnd):
     rate, bins, hop = 48000, 64, 480
     floor = -100.0
     published_fill = 0.0
+    repeats = True
 
     def frames(self, samples: int | Int64) -> int | Int64:
         return 1 + samples // self.hop

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from torch import nn
+
 from sharding.errors import InputError
 
 
@@ -83,11 +85,26 @@ class OutsideModule:
             encoder = self.encoder(settings, *captions)
         except TypeError as error:
             raise InputError(f"{self.name} cannot be made: {error}", file=self.file) from error
+        drawn = next((name for name, module in encoder.named_modules() if _draws_alone(module)), None)
+        if drawn is not None:
+            raise InputError(
+                f"what {self.name} drops would belong to no sample: ranks and chunks would drop other numbers",
+                file=self.file,
+                value=drawn,
+                remedy="use nn.Dropout and F.scaled_dot_product_attention, or a rate of 0",
+            )
         wanted = [key for parent in self.kind.__mro__ for key in vars(parent).get("__annotations__", {})]
         missing = sorted(key for key in wanted if not hasattr(encoder, key))
         if missing:
             raise InputError(f"{self.name} does not say its {', '.join(missing)}", file=self.file)
         return encoder
+
+
+def _draws_alone(module: nn.Module) -> bool:
+    """Whether a module drops numbers past ``training.dropout``, which knows two functions of torch."""
+    if isinstance(module, nn.modules.dropout._DropoutNd) and not isinstance(module, nn.Dropout):
+        return module.p > 0
+    return isinstance(module, nn.MultiheadAttention | nn.RNNBase) and module.dropout > 0
 
 
 def _import(file: Path) -> ModuleType:

@@ -198,7 +198,7 @@ def read_relevance(text: str, file: object = None) -> dict[str, list[str]]:
 
 
 def relevance_matrix(
-    queries: Sequence[str], table: Mapping[str, Sequence[str]], items: Mapping[str, int], file: object = None
+    queries: Sequence[str], table: Mapping[str, Sequence[str]], items: Mapping[str, int]
 ) -> npt.NDArray[np.bool_]:
     """``[q, n]`` relevance of ``queries`` under ``table``; names that are no item are an ``InputError``."""
     matrix = np.zeros((len(queries), len(items)), dtype=bool)
@@ -206,8 +206,7 @@ def relevance_matrix(
         for name in table[query]:
             if name not in items:
                 raise InputError(
-                    "a relevant clip is not in the split",
-                    file=file,
+                    "a clip of the relevance table is not in the split",
                     value=name,
                     remedy="evaluate the split it is from",
                 )

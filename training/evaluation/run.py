@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sharding.errors import InputError
 from training.data.batch import Loader
-from training.data.captions import normalise
+from training.data.captions import normalise, tokenise
 from training.data.features import AudioInput
 from training.data.mixture import select_rows
 from training.data.order import Draws, SequentialOrder
@@ -207,14 +207,7 @@ def encode_texts(
         start = (turn * group.size + group.rank) * batch_size
         block = list(texts[start : start + batch_size])
         # every rank encodes in every turn, since sharded weights are gathered by all
-        tokens = tokenizer(
-            block or ["nothing"],
-            padding=True,
-            truncation=True,
-            max_length=settings.max_tokens,
-            return_tensors="pt",
-        )
-        side = encoders.text(tokens["input_ids"], tokens["attention_mask"].bool())
+        side = encoders.text(*tokenise(tokenizer, block or ["nothing"], settings))
         sides.append(_on_cpu(tuple(tensor[: len(block)] for tensor in side)))
     return _undeal(sides, len(texts), batch_size, group, "text sides")
 

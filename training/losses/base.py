@@ -59,8 +59,8 @@ class PairLoss(nn.Module, ABC):
         """Each text's and each audio's term; the loss is the mean of the first plus the mean of the second."""
 
     @abstractmethod
-    def gradient(self, tile: Tile, of_texts: Statistics, of_audios: Statistics, texts: int, audios: int) -> Tensor:
-        """D loss / d logits ``[r, c]``, given the combined statistics and the sizes of the global batch."""
+    def gradient(self, tile: Tile, of_texts: Statistics, of_audios: Statistics, samples: int) -> Tensor:
+        """D loss / d logits ``[r, c]``, given the combined statistics and the size of the global batch."""
 
     def health(self) -> dict[str, float]:
         """Numbers for the log, such as the temperature."""

@@ -77,13 +77,12 @@ class NTXent(PairLoss):
         texts, audios = ((s["lse"] - s["pull"] / s["positives"]) / 2 for s in (of_texts, of_audios))
         return texts, audios
 
-    def gradient(self, tile: Tile, of_texts: Statistics, of_audios: Statistics, texts: int, audios: int) -> Tensor:
+    def gradient(self, tile: Tile, of_texts: Statistics, of_audios: Statistics, samples: int) -> Tensor:
         logits = tile.logits
-        weight = _softmax_both_ways(
-            logits, tile.related.left_out, of_texts["lse"], of_audios["lse"], 0.5 / texts, 0.5 / audios
-        )
+        half = 0.5 / samples
+        weight = _softmax_both_ways(logits, tile.related.left_out, of_texts["lse"], of_audios["lse"], half)
         text, audio = tile.related.positive_pairs()
-        pull = 0.5 / (texts * of_texts["positives"])[text] + 0.5 / (audios * of_audios["positives"])[audio]
+        pull = half / of_texts["positives"][text] + half / of_audios["positives"][audio]
         weight.view(-1)[tile.related.positive] -= pull
         return weight
 
@@ -106,13 +105,13 @@ def _lse_both_ways(logits: Tensor, left_out: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _softmax_both_ways(
-    logits: Tensor, left_out: Tensor, lse_texts: Tensor, lse_audios: Tensor, by_text: float, by_audio: float
+    logits: Tensor, left_out: Tensor, lse_texts: Tensor, lse_audios: Tensor, factor: float
 ) -> Tensor:
-    """``by_text * softmax over audios + by_audio * softmax over texts``; overwrites `logits`."""
+    """``factor * (softmax over audios + softmax over texts)``; overwrites `logits`."""
     high = logits.max()
     logits.view(-1)[left_out] = -torch.inf
     if float(high - torch.minimum(lse_texts.min(), lse_audios.min())) < SAFE_SPAN:
-        rows, columns = by_text * (high - lse_texts).exp(), by_audio * (high - lse_audios).exp()
+        rows, columns = factor * (high - lse_texts).exp(), factor * (high - lse_audios).exp()
         return logits.sub_(high).exp_().mul_(rows[:, None] + columns)
-    over_audios = (logits - lse_texts[:, None]).exp_().mul_(by_text)
-    return over_audios.add_(logits.sub_(lse_audios).exp_(), alpha=by_audio)
+    over_audios = (logits - lse_texts[:, None]).exp_()
+    return over_audios.add_(logits.sub_(lse_audios).exp_()).mul_(factor)

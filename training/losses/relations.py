@@ -46,13 +46,6 @@ class Related:
     positive: Tensor
     left_out: Tensor
 
-    def tile(self) -> Tensor:
-        """The same as an int8 tile ``[texts, audios]``: 1 positive, 0 negative, -1 left out."""
-        dense = torch.zeros(self.shape[0] * self.shape[1], dtype=torch.int8, device=self.positive.device)
-        dense[self.positive] = 1
-        dense[self.left_out] = -1
-        return dense.view(self.shape)
-
     def positive_pairs(self) -> tuple[Tensor, Tensor]:
         """Text and audio index of each positive pair."""
         return self.positive // self.shape[1], self.positive % self.shape[1]
@@ -93,8 +86,3 @@ def related(texts: Tensor, audios: SortedIds, positives: str = "clip or caption"
     positive = positive.unique()
     akin = torch.cat((audios.matches(texts, GROUP), audios.matches(texts, KIN))).unique()
     return Related((len(texts), audios.count), positive, akin[~torch.isin(akin, positive)])
-
-
-def relations(texts: Tensor, audios: Tensor, positives: str = "clip or caption") -> Tensor:
-    """Int8 ``[texts, audios]``: 1 positive, 0 negative, -1 left out; ids are ``[n, 4]`` int64."""
-    return related(texts, SortedIds(audios), positives).tile()

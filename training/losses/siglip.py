@@ -62,18 +62,17 @@ class SigLIP(PairLoss):
         positive = tile.logits.reshape(-1)[tile.related.positive]
         losses = F.softplus(tile.logits)
         losses.view(-1)[tile.related.left_out] = 0
-        # softplus(-l) = softplus(l) - l
-        losses.view(-1)[tile.related.positive] -= positive
+        losses.view(-1)[tile.related.positive] = F.softplus(-positive)
         return {"loss": losses.sum(1)}, {}
 
     def value(self, of_texts: Statistics, of_audios: Statistics) -> tuple[Tensor, Tensor]:
         return of_texts["loss"], of_texts["loss"].new_zeros(1)
 
-    def gradient(self, tile: Tile, of_texts: Statistics, of_audios: Statistics, texts: int, audios: int) -> Tensor:
+    def gradient(self, tile: Tile, of_texts: Statistics, of_audios: Statistics, samples: int) -> Tensor:
         weight = tile.logits.sigmoid_()
         weight.view(-1)[tile.related.left_out] = 0
         weight.view(-1)[tile.related.positive] -= 1
-        return weight.div_(texts)
+        return weight.div_(samples)
 
     def health(self) -> dict[str, float]:
         return {"tau": 1 / float(self.temperature()), "bias": float(self.bias)}

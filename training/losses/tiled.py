@@ -35,7 +35,6 @@ def global_loss(
     audio: Side,
     ids: Tensor,
     group: Group,
-    tile_elements: int | None = None,
 ) -> Tensor:
     """The loss of the global batch, with its gradient.
 
@@ -53,7 +52,6 @@ def global_loss(
         audio: this rank's audios, tensors ``[b, ...]``; audio i and text i are one sample.
         ids: ``[b, 4]`` int64, see `training.losses.relations.stack_ids`.
         group: the ranks that share the global batch.
-        tile_elements: floats that a tile may hold, for the device's default.
     """
     layouts = group.describe((*text, *audio), "sides")
     text_layouts, audio_layouts = layouts.split(len(text))
@@ -74,7 +72,7 @@ def global_loss(
     if isinstance(head, ListedHead) and head.candidates:
         relation = related(text_ids, SortedIds(audio_ids), loss.positives)
         chosen = choose(head, text, audio, shared, relation, gathers_audio, group)
-        scores = listed_scores(head, text, audio, shared, chosen, tile_elements or _budget(text))
+        scores = listed_scores(head, text, audio, shared, chosen, _budget(text))
         scorer, text, shared = Scored(), (scores,), ()
         audio = (torch.arange(scores.shape[1], device=scores.device),)
     inputs = (text, audio, shared, numbers)
@@ -87,19 +85,19 @@ def global_loss(
         audio_ids,
         len(all_ids),
         tuple(len(part) for part in inputs),
-        _tiling(scorer, text, audio, tile_elements),
+        _tiling(scorer, text, audio),
         chosen,
     )
     value: Tensor = _TiledLoss.apply(block, *(tensor for part in inputs for tensor in part))
     return value
 
 
-def score_all(head: Head, text: Side, audio: Side, tile_elements: int | None = None) -> Tensor:
+def score_all(head: Head, text: Side, audio: Side) -> Tensor:
     """Every text's similarity to every audio, ``[texts, audios]`` on the CPU, in tiles, without gradient."""
     with torch.no_grad():
         text, audio, shared = _wide(text), _wide(audio), _wide(head.shared())
         scores = torch.empty(len(text[0]), len(audio[0]), dtype=text[0].dtype)
-        for texts, audios in _tiling(head, text, audio, tile_elements).tiles():
+        for texts, audios in _tiling(head, text, audio).tiles():
             scores[texts, audios] = head.pair_scores(_rows(text, texts), _rows(audio, audios), shared).cpu()
     return scores
 
@@ -127,10 +125,9 @@ def _budget(side: Side) -> int:
     return TILE_ELEMENTS.get(side[0].device.type, TILE_ELEMENTS["cpu"])
 
 
-def _tiling(head: Scorer, text: Side, audio: Side, tile_elements: int | None) -> _Tiling:
+def _tiling(head: Scorer, text: Side, audio: Side) -> _Tiling:
     """Tiles as square as the block allows, of as many pairs as fit into the budget."""
-    budget = tile_elements or _budget(text)
-    pairs = max(1, budget // head.pair_elements(text, audio))
+    pairs = max(1, _budget(text) // head.pair_elements(text, audio))
     texts, audios = len(text[0]), len(audio[0])
     tile_texts = max(1, min(texts, math.isqrt(pairs)))
     tile_audios = max(1, min(audios, pairs // tile_texts))
@@ -264,7 +261,7 @@ def _tile_gradients(
         logits = block.loss.logits(scores, *own_numbers).contiguous()
     of_texts = {name: tensor[texts] for name, tensor in statistics[0].items()}
     of_audios = {name: tensor[audios] for name, tensor in statistics[1].items()}
-    weight = block.loss.gradient(Tile(logits.detach(), relation), of_texts, of_audios, block.samples, block.samples)
+    weight = block.loss.gradient(Tile(logits.detach(), relation), of_texts, of_audios, block.samples)
     asked = [leaf for leaf in leaves if leaf.requires_grad]
     answers = iter(torch.autograd.grad(logits, asked, weight, allow_unused=True))
     return [next(answers) if leaf.requires_grad else None for leaf in leaves]

@@ -149,10 +149,14 @@ def damaged(build: Build, root: Path, number: int) -> tuple[Build, str]:
     rows = build.table.to_pylist()
     copy = write_build(root, [{**one, "captions": one["captions"]} for one in rows])
     victim = copy.table.to_pylist()[number]
+    spoil(root, victim)
+    return copy, victim["key"]
+
+
+def spoil(root: Path, victim: dict[str, Any]) -> None:
     with (root / "shards" / victim["shard"]).open("r+b") as file:
         file.seek(victim["audio_offset"])
         file.write(bytes(victim["audio_bytes"]))
-    return copy, victim["key"]
 
 
 def test_a_damaged_sample_stops_the_run_and_is_named(build: Build, tmp_path: Path) -> None:
@@ -169,9 +173,23 @@ def test_a_damaged_sample_can_be_left_out_and_is_counted(build: Build, tmp_path:
     one = loader(broken, allowed)
     batches = list(one.epoch(0))
     assert [k for b in batches for k, ok in zip(b.keys, b.valid.tolist(), strict=True) if not ok] == [key]
-    assert len(one.failures) == 1 and key in one.failures[0]
-    with pytest.raises(InputError, match="max_failures"):
-        list(one.epoch(1))
+    assert list(one.failures) == [key] and key in one.failures[key]
+    list(one.epoch(1))  # the same sample again is no other damage
+    assert list(one.failures) == [key]
+    spoil(tmp_path, broken.table.slice(7, 1).to_pylist()[0])
+    with pytest.raises(InputError, match="2 samples are damaged"):
+        list(one.epoch(2))
+
+
+def test_what_is_mixed_in_comes_from_the_next_batch(build: Build) -> None:
+    """Of the same one, the caption of half of what is heard would count as wrong."""
+    mixed = loader(build)
+    mixed._requests.epoch = 0
+    for step in range(mixed.order.steps_per_epoch):
+        request = mixed._requests.request(step)
+        assert request.partners is not None
+        following = mixed.order.batch(0, (step + 1) % mixed.order.steps_per_epoch)
+        assert set(request.partners.keys) <= set(following.keys)
 
 
 def test_changed_bytes_are_found_by_checksum(build: Build, tmp_path: Path) -> None:

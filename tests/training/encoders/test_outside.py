@@ -81,12 +81,29 @@ def test_an_encoder_of_ones_own_trains_resumes_exports_and_searches(
     assert command(*fit, "--set", "optimizer.steps=3")["steps"] == 3
     monkeypatch.chdir(tmp_path)  # the file is found from anywhere once the run has started
     assert command("fit", str(tmp_path / "run/recipe.yaml"), "--run", str(tmp_path / "run"))["resumed_from"] == 3
+    assert command("order", str(tmp_path / "run/recipe.yaml"))["samples"]
     measured = command("evaluate", str(tmp_path / "run/export"), "--split", "clotho/evaluation")
     shutil.rmtree(tmp_path / "mine")  # the export has everything
     shutil.move(tmp_path / "run/export", tmp_path / "elsewhere")
     again = command("evaluate", str(tmp_path / "elsewhere"), "--split", "clotho/evaluation")
     assert again["text_to_audio"] == measured["text_to_audio"]
     assert len(command("search", str(tmp_path / "elsewhere"), "a hiss", "--top", "5")["results"]["a hiss"]) == 5
+
+
+@pytest.mark.parametrize(
+    "layer", ["nn.MultiheadAttention(8, 2, dropout=0.1)", "nn.Dropout1d(0.1)", "nn.GRU(8, 8, 2, dropout=0.1)"]
+)
+def test_what_drops_numbers_that_belong_to_no_sample_is_refused(layer: str, tmp_path: Path) -> None:
+    def built(text: str) -> Any:
+        (tmp_path / "mine.py").write_text(text)
+        made = encoder_module(AUDIO_ENCODERS, f"{tmp_path / 'mine.py'}:Convolutional")
+        return made.build(made.Settings("mine"))
+
+    start = "super().__init__()\n"
+    assert start in documented()
+    with pytest.raises(InputError, match="belong to no sample"):
+        built(documented().replace(start, f"{start}        self.more = {layer}\n"))
+    built(documented().replace(start, f"{start}        self.more = {layer.replace('0.1', '0.0')}\n"))
 
 
 def test_files_that_are_no_encoder_say_why(tmp_path: Path) -> None:

@@ -75,6 +75,15 @@ def test_any_stride_has_positions_for_its_patches() -> None:
     assert tokens.shape[1] == 15 * 24
 
 
+@pytest.mark.parametrize("segment_s", [1.27, 1.274, 1.276, 0.995])
+def test_a_segment_of_any_length_has_a_position_for_every_patch(segment_s: float) -> None:
+    encoder = audio_encoder("passt", segment_s=segment_s)
+    audio = AudioInput.of(encoder)
+    bins, frames = Features(audio, MaskingSettings(), train=False).shape
+    pooled, _, _ = encoder(torch.randn(1, bins, frames), torch.tensor([frames]), torch.zeros(1, dtype=torch.int64))
+    assert bool(pooled.isfinite().all())
+
+
 @pytest.mark.parametrize("name", ["passt", "ast"])
 def test_interpolated_positions_keep_the_ends_and_take_longer_segments(name: str) -> None:
     short = {"passt": {"segment_s": 2.0}, "ast": {}}[name]

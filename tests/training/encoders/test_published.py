@@ -14,9 +14,11 @@ from safetensors.torch import load_file, save_file
 from sharding.errors import InputError
 from sharding.manifest import Manifest
 from tests.training.small_runs import TREE, lines, small_recipe, write_sounds
-from tests.training.test_encoders import CAPTIONS
+from tests.training.test_encoders import CAPTIONS, audio_encoder
 from training import export
 from training.assembly import assemble
+from training.data.features import AudioInput, Features
+from training.data.settings import MaskingSettings
 from training.encoders import AUDIO_ENCODERS, TEXT_ENCODERS, encoder_module
 from training.encoders.pooling import pool
 from training.encoders.text.tokenizer import train_tokenizer
@@ -190,6 +192,23 @@ def test_clap_with_fusion_leaves_no_parameter_without_gradient(tmp_path: Path) -
     pooled, *_ = encoder(torch.randn(2, 64, 1001), torch.tensor([1001, 500]), torch.arange(2))
     pooled.square().sum().backward()
     assert all(p.grad is not None for p in encoder.parameters() if p.requires_grad)
+
+
+def test_what_joins_claps_stages_is_trained_with_the_block_below() -> None:
+    encoder = audio_encoder("clap")
+    encoder.freeze_below(1)
+    for stage in list(encoder.net.audio_encoder.layers)[1:-1]:
+        assert all(parameter.requires_grad for parameter in stage.downsample.parameters())
+
+
+def test_masks_of_claps_short_clips_lie_in_the_repetitions_too() -> None:
+    audio = AudioInput("clap", 48000, 10.0, 10.0, 10.0)
+    masking = MaskingSettings(time_masks=4, time_width=80, freq_masks=0)
+    waves = torch.zeros(8, 480000)
+    waves[:, :96000] = torch.randn(8, 96000)
+    masked = Features(audio, masking, train=True)(waves, torch.full((8,), 96000), torch.arange(8))
+    empty = (masked < -99).all(1)
+    assert bool(empty[:, 400:].any()) and bool(empty[:, :200].any())
 
 
 def test_what_is_no_such_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.training.heads.test_heads import ALL, AUDIO, TEXT, encoded, randomised
+from tests.training.losses.dense import relations
 from tests.training.test_equivalence import Case, prove, splits
 from training.distributed import LocalGroup
 from training.encoders import EncodedAudio, EncodedText
@@ -19,7 +20,6 @@ from training.heads import build_head, coattention, dual
 from training.heads.base import rough_scores
 from training.heads.two_stage import two_stage_scores
 from training.losses import build_loss, ntxent, siglip
-from training.losses.relations import relations
 from training.losses.tiled import global_loss, score_all
 
 
@@ -133,7 +133,7 @@ def test_training_on_candidates_leaves_the_others_out(loss_settings: Any, candid
         return total
 
     expected = reference()
-    got = global_loss(near, loss, near(text), near(audio), ids, LocalGroup(), tile_elements=3000)
+    got = global_loss(near, loss, near(text), near(audio), ids, LocalGroup())
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
     inputs = [text.tokens, audio.segments, *loss.parameters()]
     wanted = torch.autograd.grad(expected, [*inputs, *head.parameters()])

@@ -16,7 +16,7 @@ from training.encoders import EncodedAudio, EncodedText
 from training.heads import HEADS, build_head, coattention, dual, sentence_attention, token_attention
 from training.heads import text_aware_pooling as tap
 from training.heads.pooling import AttentionPool
-from training.losses.tiled import score_all
+from training.losses.tiled import TILE_ELEMENTS, score_all
 
 AUDIO, TEXT = 6, 8
 
@@ -227,11 +227,12 @@ def test_padding_changes_nothing(settings: Any, rubbish: float) -> None:
 
 
 @pytest.mark.parametrize("settings", ALL, ids=str)
-def test_scores_in_tiles_are_the_scores(settings: Any) -> None:
+def test_scores_in_tiles_are_the_scores(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TILE_ELEMENTS, "cpu", 1)
     head = build_head(settings, AUDIO, TEXT).eval()
     text, audio = encoded(torch.float32)
     whole = head.score(head(text), head(audio))
-    torch.testing.assert_close(score_all(head, head(text), head(audio), tile_elements=1), whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(score_all(head, head(text), head(audio)), whole, atol=1e-5, rtol=0)
     assert bool((whole.abs() <= 1 + 1e-5).all())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -13,12 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sharding.errors import InputError
+from tests.training.losses.dense import relations
 from training.distributed import LocalGroup
 from training.heads import build_head, dual
 from training.losses import LOSSES, build_loss, ntxent, siglip
 from training.losses.base import Temperature
-from training.losses.relations import relations
-from training.losses.tiled import global_loss
+from training.losses.tiled import TILE_ELEMENTS, global_loss
 
 
 def by_formula(kind: str, logits: Tensor, relation: Tensor) -> Tensor:
@@ -60,10 +61,12 @@ def test_tiles_of_any_size_give_the_formula(
     loss = build_loss(modules[kind].Settings(tau=tau, trainable_tau=True, positives=positives)).double()
     text, audio, ids = problem(seed, samples, clips, torch.float64)
     asked = [text, audio, *loss.parameters()]
-    got = global_loss(HEAD, loss, (text,), (audio,), ids, LocalGroup(), tile)
+    with mock.patch.dict(TILE_ELEMENTS, cpu=tile):
+        got = global_loss(HEAD, loss, (text,), (audio,), ids, LocalGroup())
+    found = torch.autograd.grad(got, asked)
     wanted = by_formula(kind, loss.logits(text @ audio.t(), *loss()), relations(ids, ids, positives))
     torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
-    for one, other in zip(torch.autograd.grad(got, asked), torch.autograd.grad(wanted, asked), strict=True):
+    for one, other in zip(found, torch.autograd.grad(wanted, asked), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
@@ -74,7 +77,8 @@ def test_lower_precision(kind: str, dtype: torch.dtype, tolerance: float) -> Non
     modules = {"ntxent": ntxent, "siglip": siglip}
     loss = build_loss(modules[kind].Settings())
     text, audio, ids = problem(4, 50, 30, dtype)
-    got = global_loss(HEAD, loss, (text,), (audio,), ids, LocalGroup(), 64)
+    with mock.patch.dict(TILE_ELEMENTS, cpu=64):
+        got = global_loss(HEAD, loss, (text,), (audio,), ids, LocalGroup())
     gradient = torch.autograd.grad(got, text)[0]
     exact = text.detach().double().requires_grad_()
     numbers = tuple(number.detach().double() for number in loss())
@@ -100,7 +104,8 @@ def test_logits_of_any_size_are_finite_and_right(scale: float) -> None:
     text, audio, ids = problem(2, 24, 60, torch.float32)
     loss = build_loss(ntxent.Settings())
     large = (text.detach() * scale).requires_grad_()
-    got = global_loss(HEAD, loss, (large,), (audio,), ids, LocalGroup(), 50)
+    with mock.patch.dict(TILE_ELEMENTS, cpu=50):
+        got = global_loss(HEAD, loss, (large,), (audio,), ids, LocalGroup())
     gradient = torch.autograd.grad(got, large)[0]
     exact = large.detach().double().requires_grad_()
     wanted = by_formula("ntxent", exact @ audio.detach().double().t() / 0.05, relations(ids, ids))

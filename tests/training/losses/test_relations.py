@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharding.errors import InputError
-from training.losses.relations import CAPTION, CLIP, GROUP, KIN, relations, stack_ids
+from tests.training.losses.dense import relations
+from training.losses.relations import CAPTION, CLIP, GROUP, KIN, stack_ids
 
 ids = st.lists(st.tuples(*(st.integers(-(2**63), -(2**63) + 3),) * 4), min_size=0, max_size=12)
 

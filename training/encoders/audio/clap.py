@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +64,16 @@ class ClapEncoder(AudioEncoder):
 
     def blocks(self) -> list[nn.Module]:
         return [block for stage in self.net.audio_encoder.layers for block in stage.blocks]
+
+    def depths(self) -> Iterator[tuple[nn.Parameter, int]]:
+        """What joins two stages is as deep as the block below it."""
+        joins: dict[int, int] = {}
+        below = 0
+        for stage in self.net.audio_encoder.layers:
+            below += len(stage.blocks)
+            if stage.downsample is not None:
+                joins |= {id(parameter): below for parameter in stage.downsample.parameters()}
+        return ((parameter, joins.get(id(parameter), depth)) for parameter, depth in super().depths())
 
     def top(self) -> list[nn.Module]:
         return [self.net.audio_encoder.norm]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -169,7 +170,7 @@ class PasstEncoder(AudioEncoder):
 def build(settings: Settings) -> PasstEncoder:
     """The encoder that ``settings`` describes; a published one downloads its weights on first use."""
     if settings.variant == CUSTOM:
-        variant = Variant(settings.stride, round(settings.segment_s * Variant.frame_rate), settings.segment_s)
+        variant = Variant(settings.stride, _frames(settings.segment_s, Variant.frame_rate), settings.segment_s)
         net = _custom(settings, variant)
     elif settings.variant in VARIANTS:
         variant = VARIANTS[settings.variant]
@@ -234,7 +235,8 @@ def _published(settings: Settings, variant: Variant) -> Any:
 
 def _interpolate(net: Any, variant: Variant, segment_s: float) -> None:
     """Positions over time ``[1, d, 1, columns]`` for segments of another length."""
-    before, after = (_columns(frames, variant) for frames in (variant.frames, segment_s * variant.frame_rate))
+    lengths = (variant.frames, _frames(segment_s, variant.frame_rate))
+    before, after = (_columns(frames, variant) for frames in lengths)
     if after < 1:
         raise InputError("a segment is shorter than a patch", value=segment_s)
     with torch.no_grad():
@@ -242,8 +244,13 @@ def _interpolate(net: Any, variant: Variant, segment_s: float) -> None:
         net.time_new_pos_embed = nn.Parameter(F.interpolate(positions, after, mode="linear")[:, :, None])
 
 
-def _columns(frames: float, variant: Variant) -> int:
-    return (round(frames) - PATCH) // variant.stride + 1
+def _frames(seconds: float, rate: float) -> int:
+    """As many as the front end makes, which rounds up."""
+    return math.ceil(round(seconds * rate, 6))
+
+
+def _columns(frames: int, variant: Variant) -> int:
+    return (frames - PATCH) // variant.stride + 1
 
 
 def _check_patchout(encoder: PasstEncoder) -> PasstEncoder:
