@@ -39,8 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.recipe import load, to_tree
 
-    if not 1 <= (args.min_workers or args.workers) <= args.workers:
-        raise InputError("--workers counts from 1, and --min-workers is not above it", value=args.workers)
+    fewest = args.workers if args.min_workers is None else args.min_workers
+    if not 1 <= fewest <= args.workers:
+        raise InputError("--workers and --min-workers count from 1", value=(fewest, args.workers))
+    if args.cpus <= 0:
+        raise InputError("a rank needs CPUs", value=args.cpus, remedy="--cpus above 0")
     job = {
         # A wrong recipe fails here, before any worker starts; and its file need not lie on every node.
         "recipe": to_tree(load(args.recipe, args.set)),
@@ -76,9 +79,11 @@ def _train(job: dict[str, Any], args: argparse.Namespace) -> None:
     )
     refused = Path(job["run"]) / REFUSED
     refused.unlink(missing_ok=True)
-    trainer.fit()
-    if refused.is_file():
-        raise InputError(**json.loads(refused.read_text(encoding="utf-8")))
+    try:
+        trainer.fit()
+    finally:
+        if refused.is_file():  # the user's to mend, whatever Ray made of it
+            raise InputError(**json.loads(refused.read_text(encoding="utf-8")))
 
 
 def connect(address: str, workers: int) -> None:

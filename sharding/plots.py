@@ -48,8 +48,9 @@ def write_plots(datasets: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=110, metadata={"Software": None})
-    except OSError as error:
-        raise InputError(error.strerror or str(error), file=path, remedy="another --plot") from error
+    except (OSError, ValueError) as error:  # ValueError: a suffix that matplotlib does not know
+        what = getattr(error, "strerror", None) or str(error)
+        raise InputError(what, file=path, remedy="another --plot, with a name in .png") from error
     finally:
         pyplot.close(figure)
 

@@ -70,10 +70,12 @@ def source_rates(manifest: Manifest) -> Mapping[str, int]:
 
 
 def _lengths(rows: pa.Table) -> dict[str, float]:
-    """Seconds of each clip: to the end of its last window."""
+    """Seconds of each clip: from the beginning of its first window (it may be trimmed) to the end of its last."""
     ends = pc.add(rows["start_s"], rows["duration_s"])
-    found = pa.table({"clip_id": rows["clip_id"], "end": ends}).group_by("clip_id").aggregate([("end", "max")])
-    return dict(sorted(zip(found["clip_id"].to_pylist(), found["end_max"].to_pylist(), strict=True)))
+    windows = pa.table({"clip_id": rows["clip_id"], "start": rows["start_s"], "end": ends})
+    found = windows.group_by("clip_id").aggregate([("start", "min"), ("end", "max")])
+    lengths = pc.subtract(found["end_max"], found["start_min"])
+    return dict(sorted(zip(found["clip_id"].to_pylist(), lengths.to_pylist(), strict=True)))
 
 
 def _words(first: pa.Table) -> np.ndarray:

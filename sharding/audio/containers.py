@@ -33,6 +33,8 @@ def mp4(source: Source, offset: int) -> Extent:
         position += size
     if b"moov" not in seen:
         raise AudioError("truncated", "the file ends before its index (no moov box)")
+    if b"moof" in seen and not seen & {b"mfra", b"sidx"}:  # a file that was cut between two looks the same
+        return Extent("fragments: its length is not declared")
     return WHOLE
 
 

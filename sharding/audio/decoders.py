@@ -19,6 +19,7 @@ The policy, where decoders or headers disagree:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -37,6 +38,7 @@ from sharding.audio.structure import check_complete
 BLOCK_VALUES = 1 << 18  # samples times channels in a block
 LOUDEST = 2.0**31  # of full scale: floats that were integers of 32 bits; beyond (and NaN) lies damage
 SLACK_S = 0.1  # how much shorter than a container's clock says a complete stream may be
+_TRACK_ENDS = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _CHECKSUMMED = ("flac", "tta", "wavpack")  # codecs whose checksums FFmpeg looks at only where it is asked to
 
 av.logging.set_level(av.logging.PANIC)
@@ -170,9 +172,16 @@ def _pyav(view: BinaryIO, source: Source, form: Format, decoded: Decoded) -> Ite
 
 
 def _announced_s(container: Any, stream: Any) -> float:
-    if stream.duration is not None and stream.time_base is not None:
+    """Seconds that a container says its sound lasts; 0 where it does not."""
+    start = float((stream.start_time or 0) * stream.time_base) if stream.time_base else 0.0
+    if told := _TRACK_ENDS.fullmatch(stream.metadata.get("DURATION", "")):  # Matroska's tag of a track
+        hours, minutes, seconds = told.groups()
+        return 3600 * int(hours) + 60 * int(minutes) + float(seconds) - start
+    if stream.duration is not None and stream.time_base is not None and container.format.name != "asf":
         return float(stream.duration * stream.time_base)
-    return container.duration / av.time_base if container.duration else 0.0
+    if len(container.streams) > 1 or not container.duration:  # the longest stream's, perhaps the picture's
+        return 0.0
+    return container.duration / av.time_base - start
 
 
 def _gather(container: Any, stream: Any, decoded: Decoded) -> Iterator[np.ndarray]:

@@ -21,7 +21,7 @@ from sharding.audio.source import Source
 from sharding.audio.streams import STREAMS
 
 MAX_CHUNKS = 100_000
-_UNKNOWN_32 = 0x7FFFF000  # sox and ffmpeg write this much and more where they cannot seek back
+_UNKNOWN_32 = 0x7FFFF000  # the least that stands for "not known"
 _LARGEST_BLOCK = 1 << 14  # bytes; a larger block alignment is a lie
 _PIPED = Extent("written to a pipe: its length is not declared")
 
@@ -72,7 +72,7 @@ def _wav(source: Source, offset: int) -> Extent:
 def _check_data(source: Source, start: int, size: int, large: int | None, align: int) -> Extent:
     if size == 0xFFFFFFFF and large is not None:
         size = large
-    elif size == 0 or (size >= _UNKNOWN_32 and start + size > source.size):
+    elif size == 0 or (_piped(size) and start + size > source.size):
         # libsndfile takes 0 at its word
         return WHOLE if _chunks_follow(source, start) else dataclasses.replace(_PIPED, libsndfile=size > 0)
     whole = size - size % (align if align <= _LARGEST_BLOCK else 1)
@@ -80,6 +80,11 @@ def _check_data(source: Source, start: int, size: int, large: int | None, align:
         raise cut("the data chunk", start + size, source.size)
     end = start + size + (size & 1)
     return WHOLE if _chunks_follow(source, end) else Extent(f"{source.size - end} bytes after the sound")
+
+
+def _piped(size: int) -> bool:
+    """Whether it is about what sox and FFmpeg write where they cannot seek back."""
+    return _UNKNOWN_32 <= size <= 1 << 31 or size >= 0xFFFFF000
 
 
 def _chunks_follow(source: Source, position: int) -> bool:
@@ -90,14 +95,17 @@ def _chunks_follow(source: Source, position: int) -> bool:
 
 
 def _aiff(source: Source, offset: int) -> Extent:
-    sound = False
+    sound = described = False
     for name, start, size in _chunks(source, offset + 12, ">"):
         if name == b"COMM":
             fields = source.read(start, 18)
             if len(fields) < 18:
                 raise cut("the COMM chunk", start + size, source.size)
             check_rate(_extended(fields[8:18]), struct.unpack(">H", fields[:2])[0])
+            described = True
         if start + size > source.size:
+            if sound and described:  # what follows the sound, and is no chunk, is no part of it
+                break
             raise cut(f"the {name.decode('latin-1')!r} chunk", start + size, source.size)
         sound = sound or name in (b"SSND", b"BODY")
     if not sound:
@@ -171,8 +179,8 @@ def _au(source: Source, offset: int) -> Extent:
     order = ">" if head[:4] == b".snd" else "<"
     start, size, _, rate, channels = struct.unpack(order + "5I", head[4:24])
     check_rate(rate, channels)
-    if size == 0xFFFFFFFF:
-        return _PIPED
+    if size == 0xFFFFFFFF or (size == 0 and source.size > offset + start):
+        return dataclasses.replace(_PIPED, libsndfile=size > 0)
     if offset + start + size > source.size:
         raise cut("the sound", offset + start + size, source.size)
     return WHOLE

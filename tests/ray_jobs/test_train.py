@@ -28,11 +28,19 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
     )
 
 
-def test_a_wrong_recipe_is_refused_before_ray_starts(tmp_path: Path) -> None:
-    process = start(["demo", f"--shards={tmp_path}", f"--run={tmp_path / 'run'}", "--set", "optimizer.lrr=1"])
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--set", "optimizer.lrr=1"], "did you mean 'lr'"),
+        (["--min-workers=0"], "count from 1"),
+        (["--cpus=-1"], "a rank needs CPUs"),
+    ],
+)
+def test_what_is_wrong_is_refused_before_ray_starts(options: list[str], told: str, tmp_path: Path) -> None:
+    process = start(["demo", f"--shards={tmp_path}", f"--run={tmp_path / 'run'}", *options])
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 2
-    assert "did you mean 'lr'" in out
+    assert told in out
 
 
 @pytest.mark.slow

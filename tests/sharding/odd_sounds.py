@@ -43,8 +43,9 @@ def by_pyav(
     options: Mapping[str, str] | None = None,
     coding: Mapping[str, str] | None = None,
     video: str | None = None,
+    picture_s: float = 2.0,
 ) -> bytes:
-    """Mono, muxed and coded by FFmpeg; ``video``: with a moving picture of that coding."""
+    """Mono, muxed and coded by FFmpeg; ``video``: with a moving picture of that coding, ``picture_s`` long."""
     file = io.BytesIO()
     samples = wave(rate)[:, 0]
     with av.open(file, "w", format=form, options=dict(options or {})) as container:
@@ -53,8 +54,8 @@ def by_pyav(
         if bit_rate is not None:
             stream.bit_rate = bit_rate
         if picture is not None:
-            for number in range(int(SECONDS * 10)):
-                shade = np.full((64, 64, 3), 10 * number, np.uint8)
+            for number in range(int(picture_s * 10)):
+                shade = np.full((64, 64, 3), 5 * number, np.uint8)
                 container.mux(picture.encode(av.VideoFrame.from_ndarray(shade, format="rgb24")))
             container.mux(picture.encode(None))
         context = stream.codec_context

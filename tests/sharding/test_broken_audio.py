@@ -140,13 +140,22 @@ def test_headers_that_lie(tmp_path: Path, sounds: dict[str, bytes]) -> None:
         data[18:26] = ((int.from_bytes(data[18:26], "big") >> 36 << 36) | total).to_bytes(8, "big")
         return bytes(data)
 
-    rf64, caf = sounds["rf64.wav"], sounds["PCM_16.caf"]
+    def plain(form: str) -> bytes:
+        file = io.BytesIO()
+        sf.write(file, odd_sounds.wave(32000), 32000, "PCM_16", format=form)
+        return file.getvalue()
+
+    rf64, caf, aiff, au = sounds["rf64.wav"], sounds["PCM_16.caf"], plain("AIFF"), plain("AU")
     big, at = struct.pack("<Q", 10**12), caf.index(b"data") + 4
     told = {
         "no_length.wav": (wav(samples, size=0), None),
         "endless.wav": (wav(samples, size=0xFFFFFFFF), None),
         "negative.wav": (wav(samples, size=0x80000000), None),
         "too_much.wav": (wav(samples, size=10**8), "truncated"),
+        "broken_off.wav": (wav(samples, size=0x90000000), "truncated"),
+        "tagged.aiff": (aiff + b"TAG" + b"x" * 125, None),
+        "no_length.au": (au[:8] + bytes(4) + au[12:], None),
+        "nothing.au": (au[:8] + bytes(4) + au[12:24], "empty"),
         "one_more.wav": (wav(samples[:-1], size=len(samples)), "truncated"),
         "no_channel.wav": (wav(samples, channels=0), "undecodable"),
         "channels.wav": (wav(samples, channels=65535), "undecodable"),
@@ -164,6 +173,14 @@ def test_headers_that_lie(tmp_path: Path, sounds: dict[str, bytes]) -> None:
     assert {n: row["error"] for n, row in facts.items()} == {n: error for n, (_, error) in told.items()}
     whole = [n for n, (_, error) in told.items() if error is None]
     assert {n: facts[n]["duration_s"] for n in whole} == dict.fromkeys(whole, SECONDS)
+
+
+@pytest.mark.parametrize(("form", "codec"), [("matroska", "pcm_s16le"), ("avi", "pcm_s16le"), ("asf", "pcm_s16le")])
+def test_a_picture_that_lasts_longer_is_no_lack_of_sound(tmp_path: Path, form: str, codec: str) -> None:
+    film = odd_sounds.by_pyav(form, codec, video="mpeg4", picture_s=4.0)
+    facts, _ = probed(put(tmp_path / "files", {"film": film}))
+    assert facts["film"]["error"] is None, facts["film"]["detail"]
+    assert facts["film"]["duration_s"] == pytest.approx(SECONDS, abs=0.1)
 
 
 def test_samples_that_are_no_sound(tmp_path: Path) -> None:

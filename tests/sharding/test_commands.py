@@ -114,6 +114,7 @@ def test_figures_count_clips_whole_and_their_picture_is_drawn(built: Path, tmp_p
     assert stats_of(bare) == found
     assert main(["stats", str(built), "--plot", str(tmp_path / "deep/plot.png")]) == 0
     assert (tmp_path / "deep/plot.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["stats", str(built), "--plot", str(tmp_path / "plot.xyz")]) == 2
     write_plots({}, tmp_path / "nothing.png")  # of a build that wrote nothing
     assert (tmp_path / "nothing.png").exists()
 

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from sharding.commandline import leave
 from sharding.errors import InputError
 from training.distributed import LocalGroup, TorchGroup, connect
 
@@ -62,6 +63,7 @@ def _run(rank: int, folder: str) -> None:
     parts = (_gather_and_differentiate, _gather_unequal_lengths, _reduce, _disagree)
     torch.save({part.__name__: part(group) for part in parts}, f"{folder}/{rank}")
     dist.destroy_process_group()
+    leave(0)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +120,7 @@ def _leave_alone(rank: int, folder: str) -> None:
             Path(folder, "error").write_text(str(error))
     else:
         Path(folder, "left").touch()
+    leave(0)
 
 
 def test_a_collective_that_a_rank_does_not_join_ends_and_says_which(tmp_path: Path) -> None:
