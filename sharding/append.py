@@ -60,7 +60,16 @@ def former_settings(out: Storage) -> BuildSettings:
             file=out.url,
             remedy="give a folder that `build` finished, with its .build folder; finish it first where it was killed",
         )
-    return BuildSettings.from_dict(json.loads(out.read(".build/settings.json")))
+    plain = json.loads(out.read(".build/settings.json"))
+    former = BuildSettings.from_dict(plain)
+    changed = sorted(differences(plain["exclude"], former.as_dict()["exclude"], "exclude"))
+    if changed:
+        raise InputError(
+            "an exclusion list has changed since the build:\n    " + "\n    ".join(changed),
+            file=out.url,
+            remedy="put the former list back, or build all anew with `build --new-plan`",
+        )
+    return former
 
 
 def added_settings(former: BuildSettings, roots: Mapping[str, str], sources: Mapping[str, str]) -> BuildSettings:

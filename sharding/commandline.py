@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import ctypes
 import importlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from sharding.errors import InputError
+
+_PR_SET_PDEATHSIG = 1
 
 
 def main(program: str, about: str, verbs: Mapping[str, tuple[str, str]], argv: Sequence[str] | None) -> int:
@@ -55,6 +59,12 @@ def main(program: str, about: str, verbs: Mapping[str, tuple[str, str]], argv: S
         print(f"{program} {args.verb}: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     return int(result.get("exit", 0))
+
+
+def die_with_parent() -> None:
+    """End this process when the one that started it ends, however that ends (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def leave(status: int) -> NoReturn:

@@ -179,6 +179,10 @@ class _Court:
                 decided[clip_id] = self._written(clip_id)
             else:
                 decided[clip_id] = ("duplicate", "contains_captioned_excerpt", excerpt)
+        for clip_id in open_clips:  # who yielded to a clip that makes way itself makes way with it
+            _, reason, other = decided[clip_id]
+            if reason == "same_interval" and other and decided[other][1] == "contains_captioned_excerpt":
+                decided[clip_id] = decided[other]
         return decided
 
     def _alone(self, clip_id: str) -> _Verdict | None:

@@ -93,7 +93,8 @@ def identity_matches(catalogue: pa.Table) -> pa.Table:
     starts, ends = (pc.struct_field(rows["interval"], name).to_pylist() for name in ("start", "end"))
     ids, identities = rows["clip_id"].to_pylist(), rows["identity"].to_pylist()
     for clip_id, identity, start, end in zip(ids, identities, starts, ends, strict=True):
-        interval = None if start is None else (start, math.inf if end is None else end)
+        empty = start is None or (end is not None and end <= start)  # of no length: nothing is known, nothing proved
+        interval = None if empty else (start, math.inf if end is None else end)
         sources[source_of(identity)].append(_Part(clip_id, interval))
     found = [
         _match(*sorted(pair, key=lambda part: part.clip_id)) for parts in sources.values() for pair in _pairs(parts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import lzma
 import os
@@ -25,12 +24,12 @@ from av import FFmpegError
 
 from sharding.audio import AudioError, Source
 from sharding.clip import Finding, ProbeSettings, probe_clip
+from sharding.commandline import die_with_parent
 from sharding.errors import InputError
 from sharding.isolation import Message, Task
 from sharding.storage import PIECE, Storage
 
 IN_MEMORY = 32 << 20  # sources up to this many bytes are read at once
-_PR_SET_PDEATHSIG = 1
 # What says that this one file cannot be had, and not that its storage is out of order.
 _OF_THIS_FILE = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
 # What zipfile and its decompressors raise: RuntimeError for encrypted members, ValueError for names with zeros.
@@ -41,7 +40,8 @@ _DAMAGED_ARCHIVE = (
 
 def main(pipe_number: int, memory_mb: int) -> None:
     """Serve batches until the parent is gone."""
-    _die_with_parent()
+    die_with_parent()  # no orphan goes on decoding for nobody
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     _limit_memory(memory_mb)
     _hush_libraries()
     pipe = Connection(pipe_number)
@@ -156,13 +156,6 @@ def _portable(error: Exception) -> OSError:
         if isinstance(copy, OSError):
             return copy
     return OSError(f"{type(error).__name__}: {error}")
-
-
-def _die_with_parent() -> None:
-    """No orphan goes on decoding for nobody (Linux; elsewhere the closed pipe ends it a clip later)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
 
 
 def _hush_libraries() -> None:

@@ -32,6 +32,7 @@ from deepspeed.utils import (
 )
 from torch import Tensor, nn
 
+from sharding.commandline import die_with_parent
 from training.chunks import Sides, detached, joined, rows, silence, weighted_sum
 from training.data.batch import Batch
 from training.distributed import Group, LocalGroup
@@ -78,6 +79,8 @@ def ranks() -> Iterator[Group]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     group = connect_ranks(backend)
+    if made and group.size > 1:  # a rank whose launcher was killed would go on writing beside the run that goes on
+        die_with_parent()
     if isinstance(group, LocalGroup) and made:  # DeepSpeed wants a process group, if only of one
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     os.environ.setdefault("LOCAL_RANK", "0")

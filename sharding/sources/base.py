@@ -23,8 +23,9 @@ ORPHANS = pa.schema(
         ("why", pa.string()),  # in words
     ]
 )
+_LONGEST_ID = 18  # digits of a Freesound id; more are none
 _FREESOUND = re.compile(r"(?:freesound\.org/(?:people/[^/]+/sounds|s)/)(\d+)")
-_YOUTUBE = re.compile(r"(?:youtu\.be/|[?&]v=)([\w-]{11})(?:.*[?&](?:t|start)=(\d+(?:\.\d+)?))?")
+_YOUTUBE = re.compile(r"(?:youtu\.be/|[?&]v=)([\w-]{11})(?:.*[?&](?:t|start)=(\d+(?:\.\d+)?)s?(?=[&#]|$))?")
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,8 @@ def orphans_table(dataset: str, why: Mapping[str, str]) -> pa.Table:
 def freesound(sound_id: str) -> str | None:
     """``freesound:<id>``, or None: ``Not found`` and blanks name no sound and never match anything."""
     digits = sound_id.strip()
-    return f"freesound:{int(digits)}" if digits.isascii() and digits.isdigit() else None
+    known = digits.isascii() and digits.isdigit() and len(digits) <= _LONGEST_ID
+    return f"freesound:{int(digits)}" if known else None
 
 
 def id_remark(sound_id: str) -> str | None:
@@ -240,6 +242,8 @@ def normalised_identity(text: str) -> str | None:
         return identity
     if scheme == "youtube":
         video_id, at, start = value.partition("@")
+        if at and not 0 <= float(start) < math.inf:
+            raise ValueError(text)
         return youtube(video_id, float(start) if at else None)
     return f"{scheme}:{value}"
 
@@ -259,6 +263,6 @@ def finite(text: str | float | None) -> float | None:
     """A finite number, or None."""
     try:
         number = float(text) if text is not None else math.nan
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None

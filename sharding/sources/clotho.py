@@ -36,7 +36,7 @@ FOLDERS = {
 RENAMED = {"train.csv": "development", "val.csv": "validation", "test.csv": "evaluation"}
 RENAMED_VALID = {"train.csv": "development", "valid.csv": "evaluation", "test.csv": "validation"}
 _KNOWN_FOLDERS = frozenset({"train", "val", "valid", *(name for names in FOLDERS.values() for name in names)})
-_SAMPLES = re.compile(r"\[\s*(\d+)\s*,\s*(\d+)\s*\]")
+_SAMPLES = re.compile(r"\[\s*(\d{1,15})\s*,\s*(\d{1,15})\s*\]")
 
 
 @dataclass
@@ -68,9 +68,10 @@ def read(root: Storage) -> SourceTables:
     for split, entries in splits.items():
         for file_name, entry in entries.items():
             claimed |= _add(rows, split, file_name, entry, finder)
-    for path in finder.analysis:
-        rows.add("analysis", stem_of(path), path=path)
-        claimed.add(path)
+    analysis = AudioIndex(finder.analysis)
+    for stem in dict.fromkeys(map(stem_of, finder.analysis)):
+        rows.add("analysis", stem, path=analysis.one(stem))
+        claimed.update(analysis.all(stem))
     missing = len(rows) - len(rows.used_paths())
     notes += tree.sealed if missing else []
     return SourceTables(rows.table(), tree.orphans(DATASET, claimed), tuple(notes))
@@ -210,7 +211,7 @@ def _join(entries: _Split, metadata: dict[str, dict[str, str]], split: str) -> N
         stripped[name.strip()].append(name)
     for name in list(entries):
         same = stripped.get(name.strip(), [])
-        if name in metadata or len(same) != 1:
+        if name in metadata or len(same) != 1 or same[0] in entries or same[0] not in metadata:
             continue
         entry = entries[name]
         entry.notes.append(f"the captions call it {name!r}, the metadata {same[0]!r}")
@@ -261,7 +262,7 @@ class _AudioFinder:
                 of_split[holds] += paths
                 if holds != called:
                     notes.append(f"the folder {folder or '.'} holds the names of {holds} and is read as {holds}")
-            elif called is None:
+            if called is None and holds != "analysis":  # a folder of all splits is mostly one's, and holds the others'
                 loose += paths
         self.of_split = {split: AudioIndex(paths) for split, paths in of_split.items()}
         self.loose = AudioIndex(loose)

@@ -63,13 +63,17 @@ def read(root: Storage, name: str) -> SourceTables:
     table_rows = _rows(tree)
     rows = Rows(name)
     stems = _stems(table_rows)
+    identities: dict[str, str | None] = {}
     for row in table_rows:
         stem = stems[row.split, posixpath.normpath(row.path)]
-        clip_id = rows.clip_id(row.split, stem)
+        clip_id, identity = rows.clip_id(row.split, stem), _identity(row)
         if clip_id in rows:
+            if identity is not None and identity != identities[clip_id]:
+                raise row.error("several rows name its source, and not the same one", identity, "leave one of them")
             rows.merge(clip_id, _captions(row), "several rows of the table name it")
             continue
-        _add(rows, row, stem, tree)
+        identities[clip_id] = identity
+        _add(rows, row, identity, stem, tree)
     notes = list(tree.sealed) if len(rows.used_paths()) < len(rows) else []
     orphans = tree.orphans(name, rows.used_paths())
     return SourceTables(rows.table(), orphans, tuple(notes))
@@ -152,13 +156,16 @@ def _captions(row: _Row) -> list[Caption]:
     return [Caption(text, kind) for text in texts if text.strip()]
 
 
-def _add(rows: Rows, row: _Row, stem: str, tree: Tree) -> None:
+def _identity(row: _Row) -> str | None:
     try:
-        identity = normalised_identity(row.text("identity"))
+        return normalised_identity(row.text("identity"))
     except ValueError as error:
         raise row.error(
             "the identity names no source", row.text("identity"), "write freesound:117790, youtube:ID@30 or the like"
         ) from error
+
+
+def _add(rows: Rows, row: _Row, identity: str | None, stem: str, tree: Tree) -> None:
     start, end = row.number_of("start_s"), row.number_of("end_s")
     if start is not None and end is not None and end <= start:
         raise row.error("end_s is not after start_s", f"{start:g} to {end:g}", "give seconds of the original in order")

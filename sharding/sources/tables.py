@@ -191,6 +191,8 @@ class _JsonText:
                 if not self.more():
                     raise self.error(f"the JSON is cut off or broken ({error.msg})") from error
                 continue
+            except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
+                raise self.error(f"not JSON ({error})") from error
             if end == len(self.text) and self.more():
                 continue  # a number may go on in the next block
             self.at = end

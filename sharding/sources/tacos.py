@@ -145,6 +145,12 @@ def _weak(tree: Tree, path: str, clips: dict[str, _Clip]) -> None:
 def _splits(tree: Tree, notes: list[str]) -> dict[str, list[str]]:
     """The splits that name each file; empty where there is no table of splits."""
     paths = {split: tree.one(name) for split, name in SPLITS.items()}
+    if paths["development"] and not paths["test"]:  # what it does not name would be trained on
+        raise InputError(
+            "there is development_split.csv and no test_split.csv",
+            file=tree.root.url,
+            remedy="put it beside the other one (Zenodo 15379789)",
+        )
     named: dict[str, list[str]] = {}
     for split, path in paths.items():
         if path is None:

@@ -173,7 +173,7 @@ def _add(rows: Rows, name: str, stem: str, item: dict[str, Any], paths: list[str
     identity = source.identity(stem)
     if identity is None:
         notes.append(f"its id is not one of {name}")
-    whole = (0.0, duration or None) if source.whole and identity and duration != 0 else None
+    whole = (0.0, duration or None) if source.whole and identity and (duration is None or duration > 0) else None
     rows.add(
         name,
         stem,

@@ -159,3 +159,12 @@ def test_what_cannot_grow_is_refused(
     (half / ".build/append/.build/settings.json").write_text(json.dumps(settings | {"sources": {"x": "/y"}}))
     with pytest.raises(InputError, match="another append was interrupted"):
         append(str(half), {}, {"extra": str(extra)}, LocalRunner(1))
+
+
+def test_an_exclusion_list_that_changed_is_refused(corpus: Path, tmp_path: Path) -> None:
+    ids, out = tmp_path / "ids.csv", tmp_path / "out"
+    ids.write_text("sound_id\n1\n")
+    build(dataclasses.replace(settings_for(corpus), exclude=(str(ids),)), str(out), LocalRunner(1))
+    ids.write_text("sound_id\n1\n2\n")
+    with pytest.raises(InputError, match="exclusion list has changed"):
+        append(str(out), {}, {"extra": str(write_extra(tmp_path / "extra", 1.5))}, LocalRunner(1))

@@ -43,6 +43,15 @@ def fates(clips, facts, matches, listed=(), **policy):
     return {row["clip_id"]: row for row in table.to_pylist()}
 
 
+def test_who_yielded_to_a_clip_that_makes_way_names_who_is_written():
+    clips = [clip(CLOTHO, "human", 5), clip(WAVCAPS), clip(OTHER)]
+    facts = [fact(CLOTHO, 20), fact(WAVCAPS, 600), fact(OTHER, 600)]
+    found = fates(clips, facts, [match(CLOTHO, WAVCAPS, 20), match(WAVCAPS, OTHER, 600)])
+    assert found[CLOTHO]["fate"] == "written"
+    for name in (WAVCAPS, OTHER):
+        assert (found[name]["reason"], found[name]["other"]) == ("contains_captioned_excerpt", CLOTHO)
+
+
 CLOTHO, EVALUATION = "clotho/development/a", "clotho/evaluation/e"
 WAVCAPS, OTHER = "wavcaps/train/w", "wavcaps/train/x"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import yaml
@@ -437,8 +438,10 @@ def test_killed_at_any_moment(build: Path, tmp_path: Path) -> None:
         while process.poll() is None and not (log.is_file() and len(lines_so_far(log)) >= goal):
             time.sleep(0.01)
         time.sleep(float(draw.uniform(0, 0.3)))
+        ranks = psutil.Process(process.pid).children()
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        assert not psutil.wait_procs(ranks, timeout=20)[1]  # none goes on writing beside the one that goes on
     done = run_ranks(2, build, {"killed": steps}, tmp_path)
     assert done.returncode == 0, done.stderr
     assert figures(tmp_path / "killed") == figures(tmp_path / "whole")

@@ -86,6 +86,22 @@ def test_renamed_folders_are_known_by_what_they_hold(tmp_path: Path, folders: tu
             assert rows[f"clotho/{split}/{file[:-4]}"]["path"] == f"waveforms/{folder}/{file}"
 
 
+def test_one_folder_may_hold_all_splits(tmp_path: Path) -> None:
+    names = {"development": ["d1.wav", "d2.wav", "d3.wav", "d4.wav"], "validation": ["v.wav"], "evaluation": ["e.wav"]}
+    for split, files in names.items():
+        clotho_split(tmp_path, split, files)
+        touch(tmp_path, *(f"audio/{file}" for file in files))
+    rows = catalogue(tmp_path)
+    assert {row["path"] for row in rows.values()} == {f"audio/{file}" for files in names.values() for file in files}
+
+
+def test_captions_that_two_spellings_claim_are_no_crash(tmp_path: Path) -> None:
+    clotho_split(tmp_path, "development", [" a.wav"])
+    file = tmp_path / "clotho_captions_development.csv"
+    file.write_text(file.read_text() + "a.wav,one,two,three,four,five\n")
+    assert len(catalogue(tmp_path)) == 2
+
+
 def test_a_shared_name_is_never_taken_from_the_other_split(tmp_path: Path) -> None:
     clotho_split(tmp_path, "development", ["d1.wav", "shared.wav"])
     clotho_split(tmp_path, "evaluation", ["e1.wav", "shared.wav"])

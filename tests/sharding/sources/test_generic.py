@@ -73,6 +73,11 @@ def test_json_holds_what_no_text_can(tmp_path: Path) -> None:
 def test_several_rows_of_one_file_are_one_clip(tmp_path: Path) -> None:
     table(tmp_path / "clips.csv", "path,captions", [["a.wav", "x"], ["a.wav", "y"], ["a.wav", "X"]])
     assert texts(catalogue(tmp_path)["mine/all/a"]) == ["x", "y"]
+    two = [["a.wav", "x", "freesound:1"], ["a.wav", "y", ""], ["a.wav", "z", "freesound:2"]]
+    table(tmp_path / "clips.csv", "path,captions,identity", two)
+    with pytest.raises(InputError, match="not the same one") as caught:
+        catalogue(tmp_path)
+    assert (caught.value.row, caught.value.value) == (4, "freesound:2")
 
 
 def test_paths_that_climb_and_members_of_archives(tmp_path: Path) -> None:
@@ -114,6 +119,8 @@ def test_a_folder_without_a_table(tmp_path: Path) -> None:
         ("freesound:007", "freesound:7"),
         ("https://freesound.org/people/ann/sounds/117790/", "freesound:117790"),
         ("https://www.youtube.com/watch?v=r1nicOVtvkQ&t=130", "youtube:r1nicOVtvkQ@130.000"),
+        ("https://youtu.be/r1nicOVtvkQ?t=130s", "youtube:r1nicOVtvkQ@130.000"),
+        ("https://youtu.be/r1nicOVtvkQ?t=1m30s", "youtube:r1nicOVtvkQ"),
         ("YouTube:r1nicOVtvkQ@130", "youtube:r1nicOVtvkQ@130.000"),
         ("https://youtu.be/r1nicOVtvkQ", "youtube:r1nicOVtvkQ"),
         ("bbc:NHU05051026", "bbc:NHU05051026"),
@@ -123,3 +130,9 @@ def test_a_folder_without_a_table(tmp_path: Path) -> None:
 )
 def test_identities_have_one_spelling(written: str, identity: str | None) -> None:
     assert normalised_identity(written) == identity
+
+
+@pytest.mark.parametrize("written", ["youtube:r1nicOVtvkQ@nan", "youtube:r1nicOVtvkQ@-1", "freesound:" + "1" * 5000])
+def test_what_names_no_source_is_an_error(written: str) -> None:
+    with pytest.raises(ValueError):
+        normalised_identity(written)

@@ -55,6 +55,13 @@ def test_without_split_tables_clips_count_as_development(tmp_path: Path) -> None
     assert all("development" in notes[0] for notes in found.catalogue["notes"].to_pylist())
 
 
+def test_a_table_of_the_test_split_that_is_missing_makes_nothing_development(tmp_path: Path) -> None:
+    tacos(tmp_path, [])
+    (tmp_path / "test_split.csv").unlink()
+    with pytest.raises(InputError, match="and no test_split"):
+        read(Storage(tmp_path))
+
+
 def test_audio_in_the_published_archive(tmp_path: Path) -> None:
     tacos(tmp_path, [])
     archive(tmp_path / "audio.zip", "audio/11.mp3", "audio/22.mp3")
