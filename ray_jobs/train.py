@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sharding import commandline
+from sharding.commands.arguments import absolute
 from sharding.errors import InputError
 
 RESULT, REFUSED = "result.json", "refused.json"  # what the ranks tell the driver, in the run's folder
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     job = {
         # A wrong recipe fails here, before any worker starts; and its file need not lie on every node.
         "recipe": to_tree(load(args.recipe, args.set)),
-        "shards": args.shards if "://" in args.shards else str(Path(args.shards).resolve()),
+        "shards": absolute(args.shards),
         "run": str(args.run.resolve()),
     }
     _train(job, args)

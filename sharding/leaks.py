@@ -12,7 +12,6 @@ import csv
 import io
 import json
 import math
-import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
@@ -28,7 +27,7 @@ from sharding.schema import MATCHES
 from sharding.sources import SOURCES
 from sharding.sources.base import freesound, youtube
 from sharding.sources.tables import FETCH_AGAIN, check_columns, decode
-from sharding.storage import Storage
+from sharding.storage import located
 
 MINIMUM_OVERLAP_S = 1.0
 MANY = 64  # clips of one source
@@ -157,8 +156,7 @@ class ExclusionList:
 
 def exclusion_bytes(path: str) -> bytes:
     """The contents of a list, local or in an object store; InputError where there is none."""
-    folder, _, name = path.rstrip("/").rpartition("/")
-    storage = Storage(folder or ("/" if path.startswith("/") else "."))
+    storage, name = located(path)
     if not storage.exists(name):
         raise InputError("no such exclusion list", file=path, remedy="give the path of a CSV or JSON list")
     return storage.read(name)
@@ -184,7 +182,7 @@ def read_exclusion_list(path: str) -> ExclusionList:
                 remedy="give Freesound ids or Y<youtube id>.wav",
             )  # fmt: skip
         identities.append(identity)
-    known, name = [identity for identity in identities if identity], posixpath.basename(path.rstrip("/"))
+    known, (_, name) = [identity for identity in identities if identity], located(path)
     return ExclusionList(name, frozenset(known), len(entries), len(entries) - len(known))
 
 

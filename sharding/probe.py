@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -96,16 +95,13 @@ def _columns(clips: pa.Table, first: str, second: str) -> list[tuple[Any, Any]]:
     return list(zip(clips[first].to_pylist(), clips[second].to_pylist(), strict=True))
 
 
-@dataclass
 class _Row:
     """What becomes of one clip: a row of facts and one of fingerprints."""
 
-    facts: dict[str, Any]
-    fingerprint: dict[str, Any] | None = None
-
     def __init__(self, clip_id: str, problem: str | None) -> None:
-        self.facts = dict.fromkeys(FACTS.names) | {"clip_id": clip_id, "error": problem, "windows": []}
-        self.fingerprint = None
+        self.facts: dict[str, Any] = dict.fromkeys(FACTS.names)
+        self.facts |= {"clip_id": clip_id, "error": problem, "windows": []}
+        self.fingerprint: dict[str, Any] | None = None
 
     def take(self, found: Finding, pack: str, position: int) -> int:
         """Note what the child found; its windows begin at ``position`` of ``pack``.  Returns where they end."""

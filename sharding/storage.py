@@ -294,6 +294,12 @@ class Storage:
         self.write(path, buffer.getvalue())
 
 
+def located(path: str) -> tuple[Storage, str]:
+    """The storage of the folder in which a file lies, and the file's name there."""
+    folder, slash, name = path.rstrip("/").rpartition("/")
+    return Storage(folder or slash or "."), name
+
+
 def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
     """Names of all files below a folder, without a stat of each: a dataset has 400,000.  Links may form loops."""
     try:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from sharding.errors import InputError
 from sharding.manifest import Manifest
-from sharding.storage import Storage
+from sharding.storage import located
 from training.export import open_model
 from training.search import build_index
 
@@ -36,8 +36,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     vectors = retriever.model.head.embedding(index.sides)
     assert vectors is not None
     columns = {"clip_id": index.clips, "embedding": pa.array(list(vectors.numpy()), pa.list_(pa.float32()))}
-    folder, slash, name = args.out.rpartition("/")
-    Storage(folder or slash or ".").write_table(name, pa.table(columns))
+    storage, name = located(args.out)
+    storage.write_table(name, pa.table(columns))
     return {"clips": len(index.clips), "width": vectors.shape[1], "out": args.out}
 
 
