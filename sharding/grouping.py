@@ -27,6 +27,10 @@ class Relation:
         """The clip at the other end."""
         return self.b if clip_id == self.a else self.a
 
+    def time_in(self, clip_id: str) -> float:
+        """Where the other clip's time 0 stands in this one, in seconds."""
+        return self.offset_s if clip_id == self.a else -self.offset_s
+
 
 def relations(matches: pa.Table) -> list[Relation]:
     """One Relation a pair of MATCHES, sorted by pair; rows in any order."""

@@ -60,17 +60,18 @@ class PlanSettings:
 
 
 def make_plan(
-    catalogue: pa.Table, facts: pa.Table, fates: pa.Table, settings: PlanSettings
+    catalogue: pa.Table, facts: pa.Table, fates: pa.Table, matches: pa.Table, settings: PlanSettings
 ) -> Iterator[tuple[str, pa.Table]]:
     """(shard name, TASK rows in their order) of every shard, family after family.
 
     The windows of ``facts`` are what is written.  A family is a dataset and split.  Inside it clips stand in the
     order of a hash of their clip_id, so that any run of neighbours is a fair sample; a clip's windows stay together.
+    ``matches`` tell where the sound of a clip that yielded to another lies in that.
     """
     catalogue, facts = catalogue.select(_OF_CLIP).combine_chunks(), facts.select(_OF_FACT).combine_chunks()
     row_of = {clip_id: row for row, clip_id in enumerate(catalogue["clip_id"].to_pylist())}
     fact_of = {clip_id: row for row, clip_id in enumerate(facts["clip_id"].to_pylist())}
-    captions = MergedCaptions(catalogue, fates)
+    captions = MergedCaptions(catalogue, facts, fates, matches)
     written = fates.filter(pc.equal(fates["fate"], "written")).select(_OF_FATE).combine_chunks()
     datasets, splits = catalogue["dataset"].to_pylist(), catalogue["split"].to_pylist()
     families: dict[str, list[tuple[int, str, int]]] = {}

@@ -200,7 +200,7 @@ class Stages:
         if not self.work.exists("plan.json"):
             facts = self.trim(catalogue, facts, matches, fates)
             settings = dataclasses.replace(self.settings.plan, rate=self.settings.probe.form.rate)
-            plan, samples = store_plan(make_plan(catalogue, facts, fates, settings), self.out)
+            plan, samples = store_plan(make_plan(catalogue, facts, fates, matches, settings), self.out)
             self.out.write_table("fates.parquet", with_keys(fates, samples))
             self.describe_inputs(catalogue)
             self.claim.check()

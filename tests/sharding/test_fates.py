@@ -2,11 +2,12 @@ from itertools import combinations
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharding.fates import REASONS, FateSettings, MergedCaptions, decide
-from sharding.schema import CATALOGUE, FACTS, MATCHES
+from sharding.schema import CATALOGUE, FACTS, FATES, MATCHES
 
 
 def clip(clip_id, kind="machine", captions=1, identity=None, problem=None):
@@ -43,6 +44,13 @@ def fates(clips, facts, matches, listed=(), **policy):
     return {row["clip_id"]: row for row in table.to_pylist()}
 
 
+def captions_of(clip_id, clips, facts, found, matches):
+    """What is written of ``clip_id``."""
+    catalogue, facts = pa.Table.from_pylist(clips, CATALOGUE), pa.Table.from_pylist(facts, FACTS)
+    table = pa.Table.from_pylist([row | {"keys": []} for row in found.values()], FATES)
+    return MergedCaptions(catalogue, facts, table, pa.Table.from_pylist(matches, MATCHES)).of([clip_id])[0]
+
+
 def test_who_yielded_to_a_clip_that_makes_way_names_who_is_written():
     clips = [clip(CLOTHO, "human", 5), clip(WAVCAPS), clip(OTHER)]
     facts = [fact(CLOTHO, 20), fact(WAVCAPS, 600), fact(OTHER, 600)]
@@ -57,26 +65,41 @@ WAVCAPS, OTHER = "wavcaps/train/w", "wavcaps/train/x"
 
 
 def test_a_clotho_clip_survives_with_its_own_captions_and_the_long_file_around_it_goes():
-    clips = [clip(CLOTHO, "human", 5), clip(WAVCAPS)]
-    found = fates(clips, [fact(CLOTHO, 20), fact(WAVCAPS, 600)], [match(CLOTHO, WAVCAPS, 20)])
+    clips, facts = [clip(CLOTHO, "human", 5), clip(WAVCAPS)], [fact(CLOTHO, 20), fact(WAVCAPS, 600)]
+    matches = [match(CLOTHO, WAVCAPS, 20)]
+    found = fates(clips, facts, matches)
     assert found[CLOTHO]["fate"] == "written"
     assert (found[WAVCAPS]["fate"], found[WAVCAPS]["reason"]) == ("duplicate", "contains_captioned_excerpt")
     assert found[WAVCAPS]["other"] == CLOTHO
-    catalogue = pa.Table.from_pylist(clips, CATALOGUE)
-    table = pa.Table.from_pylist(list(found.values()))
-    assert [c["text"] for c in MergedCaptions(catalogue, table).of([CLOTHO])[0]] == [f"{CLOTHO} {k}" for k in range(5)]
-    kept = fates(clips, [fact(CLOTHO, 20), fact(WAVCAPS, 600)], [match(CLOTHO, WAVCAPS, 20)], keep_containers=True)
+    texts = [c["text"] for c in captions_of(CLOTHO, clips, facts, found, matches)]
+    assert texts == [f"{CLOTHO} {k}" for k in range(5)]
+    kept = fates(clips, facts, matches, keep_containers=True)
     assert kept[WAVCAPS]["fate"] == "written" and kept[WAVCAPS]["group"] == kept[CLOTHO]["group"]
 
 
 def test_clips_of_one_interval_become_one_that_has_all_captions_with_their_provenance():
     clips = [clip(CLOTHO, "human", 5), clip(WAVCAPS), clip(OTHER)]
     pairs = [match(a, b, 9.8) for a, b in combinations((CLOTHO, WAVCAPS, OTHER), 2)]
-    found = fates(clips, [fact(c["clip_id"]) for c in clips], pairs)
+    facts = [fact(c["clip_id"]) for c in clips]
+    found = fates(clips, facts, pairs)
     assert [found[c]["fate"] for c in (CLOTHO, WAVCAPS, OTHER)] == ["written", "duplicate", "duplicate"]
-    table = pa.Table.from_pylist(list(found.values()))
-    captions = MergedCaptions(pa.Table.from_pylist(clips, CATALOGUE), table).of([CLOTHO])[0]
+    captions = captions_of(CLOTHO, clips, facts, found, pairs)
     assert [c["source"] for c in captions] == [None] * 5 + [WAVCAPS, OTHER]
+
+
+@pytest.mark.parametrize(("taken", "offset"), [("tacos/train/t", 0.25), ("audiocaps/train/t", -0.25)])
+def test_times_of_captions_that_are_taken_over_are_those_of_the_clip_that_is_written(taken, offset):
+    """The clip that yields begins 0.25 s after the other, whichever of the two the evidence names first."""
+    clips = [clip(CLOTHO, "human"), clip(taken, "human", 4)]
+    times = [(None, None), (2.0, 4.5), (9.5, 9.99), (9.8, 10.0)]
+    for caption, (start, end) in zip(clips[1]["captions"], times, strict=True):
+        caption |= {"onset": start, "offset": end}
+    facts = [fact(CLOTHO), fact(taken)]
+    pairs = [match(CLOTHO, taken, 9.75, offset=offset)]
+    found = fates(clips, facts, pairs)
+    assert found[taken]["other"] == CLOTHO
+    captions = captions_of(CLOTHO, clips, facts, found, pairs)
+    assert [(c["onset"], c["offset"]) for c in captions[1:]] == [(None, None), (2.25, 4.75), (9.75, 10.0)]
 
 
 def test_of_machine_captioned_copies_the_one_with_more_bandwidth_stays():

@@ -24,15 +24,16 @@ def named(plan: Iterator[tuple[str, pa.Table]]) -> str:
 
 def tables(built: Path) -> tuple:
     out = Storage(built)
-    facts = [out.read_table(name) for name in out.list(".build/facts")]
-    return out.read_table("catalogue/mine.parquet"), facts[0], out.read_table("fates.parquet")
+    facts = out.read_table(out.list(".build/facts")[0])
+    others = (out.read_table(f"{name}.parquet") for name in ("fates", "matches"))
+    return out.read_table("catalogue/mine.parquet"), facts, *others
 
 
 @settings(max_examples=25, deadline=None)
 @given(shard_bytes=st.integers(1, 4_000_000))
 def test_every_written_sample_has_one_place_and_shards_keep_their_size(built: Path, shard_bytes: int) -> None:
-    catalogue, facts, fates = tables(built)
-    plan = dict(make_plan(catalogue, facts, fates, PlanSettings(shard_bytes)))
+    catalogue, facts, fates, matches = tables(built)
+    plan = dict(make_plan(catalogue, facts, fates, matches, PlanSettings(shard_bytes)))
     keys = [key for rows in plan.values() for key in rows["key"].to_pylist()]
     written = [key for row in fates.to_pylist() for key in row["keys"]]
     assert sorted(keys) == sorted(written)
@@ -43,13 +44,13 @@ def test_every_written_sample_has_one_place_and_shards_keep_their_size(built: Pa
 
 
 def test_the_plan_does_not_depend_on_the_order_of_its_inputs(built: Path) -> None:
-    catalogue, facts, fates = tables(built)
+    catalogue, facts, fates, matches = tables(built)
 
     def upside_down(table: pa.Table) -> pa.Table:
         return table.take(list(range(table.num_rows))[::-1])
 
-    plain = named(make_plan(catalogue, facts, fates, PlanSettings(400_000)))
-    turned = make_plan(*map(upside_down, (catalogue, facts, fates)), PlanSettings(400_000))
+    plain = named(make_plan(catalogue, facts, fates, matches, PlanSettings(400_000)))
+    turned = make_plan(*map(upside_down, (catalogue, facts, fates, matches)), PlanSettings(400_000))
     assert named(turned) == plain == Manifest.open(built).dataset["plan"]
 
 
