@@ -207,18 +207,15 @@ def test_a_cluster_without_cpus_is_spoken_of_and_waited_for(
     cluster: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("ray_jobs.runner.PATIENCE_S", 1.0)
-    joined = []
-
-    def join() -> None:
-        time.sleep(4)
-        joined.append(cluster.add_node(num_cpus=1, object_store_memory=STORE))
-
-    late = threading.Thread(target=join)
-    late.start()
-    assert list(RayRunner(cluster.address).map(_nap, [1])) == [1]
-    late.join()
+    results: list[int] = []
+    waiting = threading.Thread(target=lambda: results.extend(RayRunner(cluster.address).map(_nap, [1])))
+    waiting.start()
+    time.sleep(4)
+    late = cluster.add_node(num_cpus=1, object_store_memory=STORE)
+    waiting.join(60)
+    assert results == [1]
     assert "no node of the cluster has a CPU" in capsys.readouterr().err
-    cluster.remove_node(joined[0])
+    cluster.remove_node(late)
 
 
 def _nap(number: int) -> int:

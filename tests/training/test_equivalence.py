@@ -29,8 +29,8 @@ from sharding.commandline import leave
 from training.distributed import Group, LocalGroup, TorchGroup
 from training.encoders import EncodedAudio, EncodedText
 from training.heads import HEADS, build_head
-from training.losses import LOSSES, build_loss
-from training.losses.tiled import TILE_ELEMENTS, global_loss
+from training.losses import LOSSES, build_loss, tiled
+from training.losses.tiled import global_loss
 
 SMALL = {"dim": 8, "heads": 2, "dropout": 0.0}
 AUDIO_DIM, TEXT_DIM = 6, 8
@@ -198,7 +198,7 @@ def loss_and_gradients(
 
 
 def _loss(model: TinyModel, sides: list[Any], ids: Tensor, group: Group, elements: int) -> Tensor:
-    with mock.patch.dict(TILE_ELEMENTS, cpu=elements):
+    with mock.patch.object(tiled, "tile_elements", return_value=elements):
         return global_loss(model.head, model.loss, *sides, ids, group)
 
 

@@ -72,7 +72,7 @@ def global_loss(
     if isinstance(head, ListedHead) and head.candidates:
         relation = related(text_ids, SortedIds(audio_ids), loss.positives)
         chosen = choose(head, text, audio, shared, relation, gathers_audio, group)
-        scores = listed_scores(head, text, audio, shared, chosen, _budget(text))
+        scores = listed_scores(head, text, audio, shared, chosen, tile_elements(text, shared))
         scorer, text, shared = Scored(), (scores,), ()
         audio = (torch.arange(scores.shape[1], device=scores.device),)
     inputs = (text, audio, shared, numbers)
@@ -85,7 +85,7 @@ def global_loss(
         audio_ids,
         len(all_ids),
         tuple(len(part) for part in inputs),
-        _tiling(scorer, text, audio),
+        _tiling(scorer, text, audio, shared),
         chosen,
     )
     value: Tensor = _TiledLoss.apply(block, *(tensor for part in inputs for tensor in part))
@@ -97,7 +97,7 @@ def score_all(head: Head, text: Side, audio: Side) -> Tensor:
     with torch.no_grad():
         text, audio, shared = _wide(text), _wide(audio), _wide(head.shared())
         scores = torch.empty(len(text[0]), len(audio[0]), dtype=text[0].dtype)
-        for texts, audios in _tiling(head, text, audio).tiles():
+        for texts, audios in _tiling(head, text, audio, shared).tiles():
             scores[texts, audios] = head.pair_scores(_rows(text, texts), _rows(audio, audios), shared).cpu()
     return scores
 
@@ -121,13 +121,15 @@ class _Tiling:
         return ((texts, audios) for texts in self.text_slices() for audios in self.audio_slices())
 
 
-def _budget(side: Side) -> int:
-    return TILE_ELEMENTS.get(side[0].device.type, TILE_ELEMENTS["cpu"])
+def tile_elements(side: Side, shared: Side) -> int:
+    """Elements that a tile may hold: never fewer than the head's own tensors, which every tile reads anew."""
+    weights = sum(tensor.numel() for tensor in shared)
+    return max(weights, TILE_ELEMENTS.get(side[0].device.type, TILE_ELEMENTS["cpu"]))
 
 
-def _tiling(head: Scorer, text: Side, audio: Side) -> _Tiling:
+def _tiling(head: Scorer, text: Side, audio: Side, shared: Side) -> _Tiling:
     """Tiles as square as the block allows, of as many pairs as fit into the budget."""
-    pairs = max(1, _budget(text) // head.pair_elements(text, audio))
+    pairs = max(1, tile_elements(text, shared) // head.pair_elements(text, audio))
     texts, audios = len(text[0]), len(audio[0])
     tile_texts = max(1, min(texts, math.isqrt(pairs)))
     tile_audios = max(1, min(audios, pairs // tile_texts))

@@ -16,7 +16,8 @@ from training.encoders import EncodedAudio, EncodedText
 from training.heads import HEADS, build_head, coattention, dual, sentence_attention, token_attention
 from training.heads import text_aware_pooling as tap
 from training.heads.pooling import AttentionPool
-from training.losses.tiled import TILE_ELEMENTS, score_all
+from training.losses import tiled
+from training.losses.tiled import score_all
 
 AUDIO, TEXT = 6, 8
 
@@ -228,7 +229,7 @@ def test_padding_changes_nothing(settings: Any, rubbish: float) -> None:
 
 @pytest.mark.parametrize("settings", ALL, ids=str)
 def test_scores_in_tiles_are_the_scores(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(TILE_ELEMENTS, "cpu", 1)
+    monkeypatch.setattr(tiled, "tile_elements", lambda *_: 1)
     head = build_head(settings, AUDIO, TEXT).eval()
     text, audio = encoded(torch.float32)
     whole = head.score(head(text), head(audio))

@@ -17,9 +17,9 @@ from sharding.errors import InputError
 from tests.training.losses.dense import relations
 from training.distributed import LocalGroup
 from training.heads import build_head, dual
-from training.losses import LOSSES, build_loss, ntxent, siglip
+from training.losses import LOSSES, build_loss, ntxent, siglip, tiled
 from training.losses.base import Temperature
-from training.losses.tiled import TILE_ELEMENTS, global_loss
+from training.losses.tiled import global_loss
 
 
 def by_formula(kind: str, logits: Tensor, relation: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ def test_tiles_of_any_size_give_the_formula(
     loss = build_loss(modules[kind].Settings(tau=tau, trainable_tau=True, positives=positives)).double()
     text, audio, ids = problem(seed, samples, clips, torch.float64)
     asked = [text, audio, *loss.parameters()]
-    with mock.patch.dict(TILE_ELEMENTS, cpu=tile):
+    with mock.patch.object(tiled, "tile_elements", return_value=tile):
         got = global_loss(HEAD, loss, (text,), (audio,), ids, LocalGroup())
     found = torch.autograd.grad(got, asked)
     wanted = by_formula(kind, loss.logits(text @ audio.t(), *loss()), relations(ids, ids, positives))
@@ -77,7 +77,7 @@ def test_lower_precision(kind: str, dtype: torch.dtype, tolerance: float) -> Non
     modules = {"ntxent": ntxent, "siglip": siglip}
     loss = build_loss(modules[kind].Settings())
     text, audio, ids = problem(4, 50, 30, dtype)
-    with mock.patch.dict(TILE_ELEMENTS, cpu=64):
+    with mock.patch.object(tiled, "tile_elements", return_value=64):
         got = global_loss(HEAD, loss, (text,), (audio,), ids, LocalGroup())
     gradient = torch.autograd.grad(got, text)[0]
     exact = text.detach().double().requires_grad_()
@@ -104,7 +104,7 @@ def test_logits_of_any_size_are_finite_and_right(scale: float) -> None:
     text, audio, ids = problem(2, 24, 60, torch.float32)
     loss = build_loss(ntxent.Settings())
     large = (text.detach() * scale).requires_grad_()
-    with mock.patch.dict(TILE_ELEMENTS, cpu=50):
+    with mock.patch.object(tiled, "tile_elements", return_value=50):
         got = global_loss(HEAD, loss, (large,), (audio,), ids, LocalGroup())
     gradient = torch.autograd.grad(got, large)[0]
     exact = large.detach().double().requires_grad_()
