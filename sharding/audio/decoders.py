@@ -19,6 +19,7 @@ The policy, where decoders or headers disagree:
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -75,14 +76,15 @@ def decode(source: Source, decoded: Decoded) -> Iterator[np.ndarray]:
     extent = check_complete(form.name, source, offset)
     if extent.remark:
         decoded.remarks.append(extent.remark)
+    view = functools.partial(source.view, offset, extent.end, extent.head)
     blocks = _libsndfile if form.libsndfile and extent.libsndfile and not _is_opus(source, offset) else _pyav
     try:
-        yield from _checked(blocks(source.view(offset, extent.end), source, form, decoded), decoded)
+        yield from _checked(blocks(view(), source, form, decoded), decoded)
     except _Refused as refusal:
         if blocks is _pyav or form.name == "flac" or decoded.frames:
             raise AudioError("undecodable", refusal.detail) from refusal
         try:
-            yield from _checked(_pyav(source.view(offset, extent.end), source, form, decoded), decoded)
+            yield from _checked(_pyav(view(), source, form, decoded), decoded)
             decoded.remarks.append(f"decoded by PyAV; libsndfile refused it: {refusal.detail}")
         except _Refused as second:
             raise AudioError("undecodable", f"{refusal.detail}; {second.detail}") from second

@@ -14,13 +14,14 @@ class Extent:
 
     ``remark``: a harmless oddity, or "".  ``frames``: at least as many samples a channel must come out; 0: not known.
     ``end``: the byte where the recording ends; None: where the file does.  ``libsndfile``: False where libsndfile
-    would stop before the end.
+    would stop before the end.  ``head``: what decoders are shown instead of the first bytes.
     """
 
     remark: str = ""
     frames: int = 0
     end: int | None = None
     libsndfile: bool = True
+    head: bytes = b""
 
 
 WHOLE = Extent()

@@ -45,11 +45,11 @@ class Source:
             self._hashed = offset + len(data)
         return data
 
-    def view(self, offset: int = 0, end: int | None = None) -> BinaryIO:
-        """A new seekable file over the bytes from ``offset`` to ``end`` (None: the file's)."""
+    def view(self, offset: int = 0, end: int | None = None, head: bytes = b"") -> BinaryIO:
+        """A new seekable file over the bytes from ``offset`` to ``end`` (None: the file's), ``head`` for the first."""
         if self._bytes is not None:
-            return io.BytesIO(self._bytes[offset:end])
-        return io.BufferedReader(_View(self, offset, self.size if end is None else end), buffer_size=1 << 18)
+            return io.BytesIO(head + self._bytes[offset + len(head) : end])
+        return io.BufferedReader(_View(self, offset, self.size if end is None else end, head), buffer_size=1 << 18)
 
     def sha256(self) -> str:
         """Hex digest of the whole file."""
@@ -61,8 +61,9 @@ class Source:
 class _View(io.RawIOBase):
     """A file over a part of a ``Source``.  Decoders swallow errors: they are noted there."""
 
-    def __init__(self, source: Source, offset: int, end: int) -> None:
+    def __init__(self, source: Source, offset: int, end: int, head: bytes) -> None:
         self._source, self._offset, self._end, self._position = source, offset, end, 0
+        self._head = head
 
     def readable(self) -> bool:
         return True
@@ -86,5 +87,7 @@ class _View(io.RawIOBase):
             self._source.error = error
             return 0
         buffer[: len(data)] = data
+        instead = self._head[self._position :][: len(data)]
+        buffer[: len(instead)] = instead
         self._position += len(data)
         return len(data)

@@ -22,6 +22,7 @@ from sharding.audio.streams import STREAMS
 
 MAX_CHUNKS = 100_000
 _UNKNOWN_32 = 0x7FFFF000  # the least that stands for "not known"
+_UNKNOWN_64 = (1 << 64) - 1
 _LARGEST_BLOCK = 1 << 14  # bytes; a larger block alignment is a lie
 _PIPED = Extent("written to a pipe: its length is not declared")
 
@@ -70,6 +71,9 @@ def _wav(source: Source, offset: int) -> Extent:
 
 
 def _check_data(source: Source, start: int, size: int, large: int | None, align: int) -> Extent:
+    if size == 0xFFFFFFFF and large in (0, _UNKNOWN_64):
+        # decoders take the 64-bit length at its word, and make no sense of either; without it they read to the end
+        return dataclasses.replace(_PIPED, head=b"RIFF")
     if size == 0xFFFFFFFF and large is not None:
         size = large
     elif size == 0 or (_piped(size) and start + size > source.size):

@@ -162,6 +162,8 @@ def test_headers_that_lie(tmp_path: Path, sounds: dict[str, bytes]) -> None:
         "still.wav": (wav(samples, rate=0), "undecodable"),
         "fast.wav": (wav(samples, rate=1 << 31), "undecodable"),
         "align.wav": (wav(samples, align=65535), None),
+        "no_length.rf64": (rf64[:28] + bytes(8) + rf64[36:], None),
+        "endless.rf64": (rf64[:28] + b"\xff" * 8 + rf64[36:], None),
         "bomb.rf64": (rf64[:28] + big + rf64[36:], "truncated"),
         "bomb.caf": (caf[:at] + big[::-1] + caf[at + 8 :], "truncated"),
         "bomb.flac": (counting((1 << 36) - 1), "truncated"),
