@@ -188,12 +188,15 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         remedy = nearest(str(path), known) + "name a YAML file or one of: " + ", ".join(known)
         raise InputError("no such recipe", file=path, remedy=remedy)
     tree, rows = read_yaml(file)
+    origins: dict[tuple[str, ...], int | str] = {**rows}
     for override in overrides:
-        apply_override(tree, override)
-    return parse(tree, file, rows)
+        key = apply_override(tree, override)
+        origins = {other: row for other, row in origins.items() if other[: len(key)] != key}
+        origins[key] = f"--set {override}"
+    return parse(tree, file, origins)
 
 
-def parse(tree: Any, file: object = None, rows: Mapping[tuple[str, ...], int] | None = None) -> Recipe:
+def parse(tree: Any, file: object = None, rows: Mapping[tuple[str, ...], int | str] | None = None) -> Recipe:
     """A recipe from the plain tree of a YAML file."""
     place = Place(file, (), dict(rows or {}), REFUSED)
     mapping = place.mapping(tree)
@@ -285,8 +288,8 @@ def _section_type(name: str) -> Any:
     return types[name]
 
 
-def apply_override(tree: Any, override: str) -> None:
-    """Set one ``key.path=value`` in the plain tree of a recipe."""
+def apply_override(tree: Any, override: str) -> tuple[str, ...]:
+    """Set one ``key.path=value`` in the plain tree of a recipe; returns the key's path."""
     key, equals, text = override.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
@@ -304,6 +307,7 @@ def apply_override(tree: Any, override: str) -> None:
         node[path[-1]] = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: what looks like a date and is none
         raise InputError("the value of an override is not YAML", value=override) from error
+    return tuple(path)
 
 
 def _plain(value: Any) -> Any:

@@ -18,11 +18,14 @@ from sharding.errors import InputError
 
 @dataclass(frozen=True)
 class Place:
-    """Where in which file a value stands, so that an error can say so."""
+    """Where in which file a value stands, so that an error can say so.
+
+    ``rows``: of keys; text for those that do not come from the file, which says whence.
+    """
 
     file: object
     path: tuple[str, ...]
-    rows: Mapping[tuple[str, ...], int] = field(default_factory=dict)
+    rows: Mapping[tuple[str, ...], int | str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)  # foreign keys and why they do not exist
 
     @property
@@ -37,6 +40,8 @@ class Place:
             (self.rows[self.path[:n]] for n in range(len(self.path), 0, -1) if self.path[:n] in self.rows),
             None,
         )
+        if isinstance(row, str):
+            return InputError(what, file=row, value=value, remedy=remedy)
         return InputError(what, file=self.file, row=row, value=value, remedy=remedy)
 
     def mapping(self, tree: Any) -> dict[str, Any]:

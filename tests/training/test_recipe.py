@@ -164,6 +164,13 @@ def test_differences_name_what_makes_it_another_run() -> None:
     assert len(recipes.differences(first, other)) == 1
 
 
+def test_what_an_override_got_wrong_is_not_said_of_the_file() -> None:
+    with pytest.raises(InputError, match=r"^--set data\.train=\[\{splt: a/b\}\]: unknown key data\.train\.splt"):
+        recipes.load("demo", ["data.train=[{splt: a/b}]"])
+    with pytest.raises(InputError, match=r"demo\.yaml, row \d+: .*weight_decay"):
+        recipes.load("demo", ["optimizer.name=adam"])
+
+
 def test_an_override_needs_a_recipe_of_keys(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="must be a mapping"):
         recipes.load(write(tmp_path, "- a list\n"), ["seed=1"])
