@@ -20,6 +20,8 @@ import multiprocessing
 import resource
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,8 +97,12 @@ def pairs(way: str, samples: int) -> int:
 
 
 def _apart(way: str, samples: int, arguments: argparse.Namespace) -> tuple[float, float, float]:
-    with PROCESSES.Pool(1) as pool:
-        return pool.apply(measure, (way, samples, arguments.dim, arguments.threads))
+    with ProcessPoolExecutor(1, PROCESSES) as pool:
+        try:
+            return pool.submit(measure, way, samples, arguments.dim, arguments.threads).result()
+        except BrokenProcessPool as error:
+            remedy = "leave more memory free, or choose --largest-plain or --largest-coattention below it"
+            raise SystemExit(f"{way} at {samples}: its process was killed\n  remedy: {remedy}") from error
 
 
 def measure(way: str, samples: int, dim: int, threads: int) -> tuple[float, float, float]:
