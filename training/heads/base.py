@@ -15,6 +15,11 @@ Side = tuple[Tensor, ...]
 SHORTEST_SQUARED = 1e-16  # of a vector's length squared, as in torch.nn.functional.cosine_similarity
 
 
+def rows_of(side: Side, rows: slice | Tensor) -> Side:
+    """Some texts or audios of a side."""
+    return tuple(tensor[rows] for tensor in side)
+
+
 def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
     """No autocast: for products whose rounding to bfloat16 would show in scores divided by tau."""
     return torch.autocast(tensor.device.type, enabled=False)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sharding.errors import InputError
-from training.heads.base import Head, Side, rough_scores
+from training.heads.base import Head, Side, rough_scores, rows_of
 from training.losses.tiled import score_all
 
 BELOW = 4.0  # first stage and scores are in [-1, 1]
@@ -43,11 +43,7 @@ def two_stage_scores(head: Head, text: Side, audio: Side, first: int, by_text: b
         scores = (rough - BELOW).to(text[0].dtype).cpu()
         nearest = rough.argsort(dim=1, descending=True, stable=True)[:, :first]
         for number, chosen in enumerate(nearest):
-            query, some = _rows(queries, slice(number, number + 1)), _rows(items, chosen)
+            query, some = rows_of(queries, slice(number, number + 1)), rows_of(items, chosen)
             exact = score_all(head, query, some)[0] if by_text else score_all(head, some, query)[:, 0]
             scores[number, chosen.cpu()] = exact.to(scores)
     return scores if by_text else scores.t()
-
-
-def _rows(side: Side, rows: slice | Tensor) -> Side:
-    return tuple(tensor[rows] for tensor in side)

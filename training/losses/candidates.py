@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from training.distributed import Group
-from training.heads.base import ListedHead, Side, rough_scores
+from training.heads.base import ListedHead, Side, rough_scores, rows_of
 from training.losses.relations import Related
 
 TIE = 1e-6  # scores of the first stage this near are one: which of two equal clips is met must not be chance
@@ -116,7 +116,7 @@ class _Listed(torch.autograd.Function):
 
 def _sides(tensors: Any, sizes: Any, texts: Tensor, audios: Tensor) -> tuple[Side, Side, Side]:
     text, audio, shared = _split(tensors, sizes)
-    return tuple(t[texts] for t in text), tuple(t[audios] for t in audio), shared
+    return rows_of(text, texts), rows_of(audio, audios), shared
 
 
 def _split(tensors: Any, sizes: Any) -> tuple[Side, Side, Side]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from training.distributed import Group, accumulation_dtype, with_gradient
-from training.heads.base import Head, ListedHead, Scorer, Side
+from training.heads.base import Head, ListedHead, Scorer, Side, rows_of
 from training.losses.base import PairLoss, Statistics, Tile
 from training.losses.candidates import Scored, choose, limited, listed_scores
 from training.losses.relations import Related, SortedIds, related
@@ -98,7 +98,7 @@ def score_all(head: Head, text: Side, audio: Side) -> Tensor:
         text, audio, shared = _wide(text), _wide(audio), _wide(head.shared())
         scores = torch.empty(len(text[0]), len(audio[0]), dtype=text[0].dtype)
         for texts, audios in _tiling(head, text, audio, shared).tiles():
-            scores[texts, audios] = head.pair_scores(_rows(text, texts), _rows(audio, audios), shared).cpu()
+            scores[texts, audios] = head.pair_scores(rows_of(text, texts), rows_of(audio, audios), shared).cpu()
     return scores
 
 
@@ -139,10 +139,6 @@ def _tiling(head: Scorer, text: Side, audio: Side, shared: Side) -> _Tiling:
 def _wide(side: Side) -> Side:
     """Half-precision tensors as float32: scores, exponentials and gradients are taken in float32."""
     return tuple(t.to(accumulation_dtype(t.dtype)) if t.is_floating_point() else t for t in side)
-
-
-def _rows(side: Side, rows: slice) -> Side:
-    return tuple(tensor[rows] for tensor in side)
 
 
 # What a text or an audio has before any tile was seen.
@@ -189,7 +185,7 @@ class _Block:
             for kind, count in zip(kinds, counts, strict=True)
         )
         for texts, audios, relation in self.related_tiles():
-            scores = self.head.pair_scores(_rows(text, texts), _rows(audio, audios), shared)
+            scores = self.head.pair_scores(rows_of(text, texts), rows_of(audio, audios), shared)
             seen = self.loss.observe(Tile(self.loss.logits(scores, *numbers).contiguous(), relation))
             for kind, totals, new, rows in zip(kinds, found, seen, (texts, audios), strict=True):
                 for name, how in kind.items():
@@ -255,7 +251,9 @@ def _tile_gradients(
     text, audio, shared, numbers = block.parts(tensors)
     leaves = [
         tensor.detach().requires_grad_(wants)
-        for tensor, wants in zip((*_rows(text, texts), *_rows(audio, audios), *shared, *numbers), wanted, strict=True)
+        for tensor, wants in zip(
+            (*rows_of(text, texts), *rows_of(audio, audios), *shared, *numbers), wanted, strict=True
+        )
     ]
     own_text, own_audio, own_shared, own_numbers = block.parts(leaves)
     with torch.enable_grad():
