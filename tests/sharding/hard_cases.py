@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import scipy.fft
 import scipy.signal
 import soxr
 
@@ -14,9 +15,10 @@ Maker = Callable[[np.random.Generator, int], np.ndarray]
 
 def coloured(rng: np.random.Generator, n: int, slope: float) -> np.ndarray:
     """Gaussian noise whose amplitude falls with frequency to the power of ``slope``."""
-    f = np.fft.rfftfreq(n, 1 / RATE)
+    length = scipy.fft.next_fast_len(n, real=True)
+    f = scipy.fft.rfftfreq(length, 1 / RATE)
     f[0] = f[1]
-    return np.fft.irfft(np.fft.rfft(rng.standard_normal(n)) * f**-slope, n)
+    return scipy.fft.irfft(scipy.fft.rfft(rng.standard_normal(length)) * f**-slope, length)[:n]
 
 
 def rain(rng: np.random.Generator, n: int) -> np.ndarray:
