@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sharding.catalogue import check_families
+from sharding.catalogue import catalogue_name, check_families
 from sharding.claim import Claim, claim
 from sharding.errors import InputError
 from sharding.fates import decide, stretches
@@ -114,7 +114,7 @@ class Addition(Stages):
     @functools.cached_property
     def old_catalogue(self) -> pa.Table:
         names = json.loads(self.base.read(".build/catalogue.json"))["datasets"]
-        return pa.concat_tables([self.base.read_table(f"catalogue/{name}.parquet") for name in names])
+        return pa.concat_tables([self.base.read_table(catalogue_name(name)) for name in names])
 
     @functools.cached_property
     def old_facts(self) -> pa.Table:

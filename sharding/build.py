@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from sharding.append import finish_append
 from sharding.claim import claim
 from sharding.errors import InputError
 from sharding.manifest import read_dataset
+from sharding.overview import read_overview
 from sharding.reopening import settle
 from sharding.retry import choose, interrupted, retry_clips
 from sharding.runners import Runner
@@ -75,5 +75,5 @@ def summary(out: Storage) -> dict[str, Any]:
         "fates": dataset["fates"],
         "reasons": dataset["reasons"],
         "datasets": dataset["datasets"],
-        "overview": json.loads(out.read("overview.json")),
+        "overview": read_overview(out),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,11 @@ class Catalogue:
     def of(self, dataset: str) -> pa.Table:
         """The rows of one dataset."""
         return self.table.filter(pc.equal(self.table["dataset"], dataset))
+
+
+def catalogue_name(dataset: str) -> str:
+    """The catalogue's file of a dataset, below OUT."""
+    return f"catalogue/{dataset}.parquet"
 
 
 def build_catalogue(roots: Mapping[str, str], generic_roots: Mapping[str, str] | None = None) -> Catalogue:
@@ -79,6 +84,19 @@ def check_families(table: pa.Table) -> None:
                 f"shards of {min(name, other)} and {max(name, other)} would have one name",
                 remedy="give one of the datasets or splits another name",
             )
+
+
+def check_protected(table: pa.Table, own: Iterable[str], protected: Iterable[tuple[str, str]]) -> None:
+    """Refuse a protected split that one's own sources do not have: it would protect nothing, in silence."""
+    for dataset, split in sorted(protected):
+        if dataset in own:
+            splits = sorted(table.filter(pc.equal(table["dataset"], dataset))["split"].unique().to_pylist())
+            if split not in splits:
+                raise InputError(
+                    f"{dataset} has no such split to protect",
+                    value=f"{dataset}/{split}",
+                    remedy=f"it has {', '.join(splits)}",
+                )
 
 
 def part_counts(table: pa.Table) -> list[dict[str, Any]]:

@@ -114,9 +114,12 @@ def _take(out: Storage, me: dict[str, Any]) -> None:
     mine = json.dumps(me).encode()
     while True:
         try:
-            owner = _parsed(out.setdefault(LOCK, mine))
-        except FileNotFoundError:  # its owner was just done
+            contents = out.setdefault(LOCK, mine)
+        except FileNotFoundError as error:
+            raise InputError(str(error), file=out.url, remedy="create it, or correct the address") from error
+        if not contents:  # its owner was just done
             continue
+        owner = _parsed(contents)
         if owner.get("token") == me["token"]:
             return
         if owner and _lives(out, owner, me["host"]):

@@ -12,7 +12,6 @@ import pyarrow as pa
 from sharding.errors import InputError
 from sharding.manifest import Manifest
 from sharding.schema import CATALOGUE, FATES, MANIFEST, MATCHES
-from sharding.storage import Storage
 
 _CLIP = [name for name in CATALOGUE.names if name not in ("captions", "interval", "keywords", "notes")]
 _SAMPLE = [name for name in MANIFEST.names if name != "captions"]
@@ -34,9 +33,9 @@ def export_csv(url: str, folder: Path) -> dict[str, int]:
             "clips.csv": _write(
                 folder / "clips.csv",
                 [*_CLIP, "start_s", "end_s", "keywords", "notes", "captions", "fate", "reason", "other"],
-                _clips(storage, fates),
+                _clips(manifest, fates),
             ),
-            "captions.csv": _write(folder / "captions.csv", ["clip_id", "number", *_CAPTION], _captions(storage)),
+            "captions.csv": _write(folder / "captions.csv", ["clip_id", "number", *_CAPTION], _captions(manifest)),
             "samples.csv": _write(folder / "samples.csv", _SAMPLE, _plain(manifest.table, _SAMPLE)),
             "fates.csv": _write(folder / "fates.csv", FATES.names, _plain(fates, FATES.names)),
             "matches.csv": _write(
@@ -69,22 +68,22 @@ def _plain(table: pa.Table, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
-def _catalogue(storage: Storage) -> Iterator[dict[str, Any]]:
-    for name in storage.list("catalogue"):
-        for batch in storage.read_table(name).to_batches(max_chunksize=8192):
+def _catalogue(manifest: Manifest) -> Iterator[dict[str, Any]]:
+    for name in manifest.catalogue():
+        for batch in manifest.storage.read_table(name).to_batches(max_chunksize=8192):
             yield from batch.to_pylist()
 
 
-def _clips(storage: Storage, fates: pa.Table) -> Iterator[list[Any]]:
+def _clips(manifest: Manifest, fates: pa.Table) -> Iterator[list[Any]]:
     names = ("clip_id", "fate", "reason", "other")
     found = {row[0]: row[1:] for row in zip(*(fates[name].to_pylist() for name in names), strict=True)}
-    for row in _catalogue(storage):
+    for row in _catalogue(manifest):
         interval = row["interval"] or {"start": None, "end": None}
         lists = [row["keywords"], row["notes"], len(row["captions"] or [])]
         yield [*(row[name] for name in _CLIP), *interval.values(), *lists, *found[row["clip_id"]]]
 
 
-def _captions(storage: Storage) -> Iterator[list[Any]]:
-    for row in _catalogue(storage):
+def _captions(manifest: Manifest) -> Iterator[list[Any]]:
+    for row in _catalogue(manifest):
         for number, caption in enumerate(row["captions"] or [], 1):
             yield [row["clip_id"], number, *(caption[name] for name in _CAPTION)]

@@ -98,6 +98,10 @@ class Manifest:
         table = pa.concat_tables(tables) if tables else MANIFEST.empty_table()
         return Manifest(storage, dataset, table)
 
+    def catalogue(self) -> list[str]:
+        """The catalogue's files, below ``storage``."""
+        return [name for name in self.dataset["tables"] if name.startswith("catalogue/")]
+
 
 def _read_manifest(storage: Storage, shard: dict[str, Any]) -> pa.Table:
     name = manifest_name(shard["name"])

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sharding.catalogue import Catalogue
+from sharding.catalogue import Catalogue, catalogue_name
 from sharding.errors import InputError
 from sharding.schema import CATALOGUE, FACTS
 from sharding.storage import Storage
@@ -116,7 +116,7 @@ def _forget_stages(out: Storage) -> None:
 def _inputs_changed(out: Storage, settings: dict[str, Any], now: Catalogue) -> bool:
     """Whether tables or recordings are not those any more of which the finished build at ``out`` was made."""
     for dataset in now.notes:
-        former = out.read_table(f"catalogue/{dataset}.parquet").cast(CATALOGUE)
+        former = out.read_table(catalogue_name(dataset)).cast(CATALOGUE)
         if not now.of(dataset).cast(CATALOGUE).equals(former):
             return True
     facts = finished_facts(out)
@@ -144,7 +144,7 @@ def _unchanged(
     marker = json.loads(out.child(".build").read("catalogue.json"))
     paths: dict[str, str | None] = {}
     for dataset in stayed & set(marker["datasets"]):
-        table = out.read_table(f"catalogue/{dataset}.parquet", ["clip_id", "path"])
+        table = out.read_table(catalogue_name(dataset), ["clip_id", "path"])
         paths.update(zip(table["clip_id"].to_pylist(), table["path"].to_pylist(), strict=True))
     sizes = {dataset: Storage(roots[dataset]).sizes() for dataset in stayed}
     unchanged = set()
@@ -197,7 +197,7 @@ def reopen(
     work.remove_tree(NEXT)
     work.write_table(f"{NEXT}/facts.parquet", kept)
     for dataset in now.notes:
-        work.write_table(f"{NEXT}/catalogue/{dataset}.parquet", now.of(dataset))
+        work.write_table(f"{NEXT}/{catalogue_name(dataset)}", now.of(dataset))
     work.write_table(f"{NEXT}/orphans.parquet", now.orphans)
     if known is not None:
         work.write_table(f"{NEXT}/{KNOWN}", known)
@@ -240,7 +240,7 @@ def finish_reopening(out: Storage) -> None:
         work.write(KNOWN, work.read(f"{NEXT}/{KNOWN}"))
     _forget_fingerprints(work, kept["clip_id"])
     for dataset in intent["marker"]["datasets"]:
-        out.write(f"catalogue/{dataset}.parquet", work.read(f"{NEXT}/catalogue/{dataset}.parquet"))
+        out.write(catalogue_name(dataset), work.read(f"{NEXT}/{catalogue_name(dataset)}"))
     out.write("orphans.parquet", work.read(f"{NEXT}/orphans.parquet"))
     work.write("settings.json", settings_bytes(intent["settings"]))
     work.write("catalogue.json", json.dumps(intent["marker"]).encode())

@@ -25,6 +25,7 @@ from sharding.excerpts import excerpt, player, spectrogram
 from sharding.fates import REASONS
 from sharding.grouping import Relation, relations
 from sharding.manifest import Manifest
+from sharding.overview import read_overview
 from sharding.schema import FACTS
 from sharding.stats import dataset_stats, ranked_counts, source_rates
 from sharding.storage import Storage
@@ -70,9 +71,8 @@ class Build:
         for row in matches.to_pylist():
             if row["outcome"] != "different":
                 self.methods[row["a"], row["b"]].add(row["method"])
-        names = [name for name in self.storage.list("catalogue") if name.endswith(".parquet")]
-        rows = [row for name in names for row in self.storage.read_table(name, _OF_CLIP).to_pylist()]
-        self.catalogue: dict[str, dict[str, Any]] = {row["clip_id"]: row for row in rows}
+        catalogue = [self.storage.read_table(name, _OF_CLIP) for name in manifest.catalogue()]
+        self.catalogue: dict[str, dict[str, Any]] = {r["clip_id"]: r for t in catalogue for r in t.to_pylist()}
         facts = [name for name in self.storage.list(".build/facts") if name.endswith(".parquet")]
         columns = ["clip_id", "detail"]
         tables = [self.storage.read_table(name, columns) for name in facts]
@@ -80,7 +80,7 @@ class Build:
         self.details = {row["clip_id"]: row["detail"] for row in known}
         first = self.table.filter(pc.equal(self.table["window"], 0)).select(_OF_SAMPLE)
         self.first = {row["clip_id"]: row for row in first.to_pylist()}
-        self.overview = json.loads(self.storage.read("overview.json"))
+        self.overview = read_overview(self.storage)
         self.roots = self._roots()
 
     def _roots(self) -> dict[str, str]:

@@ -9,7 +9,7 @@ from collections import Counter
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sharding.catalogue import Catalogue
+from sharding.catalogue import Catalogue, catalogue_name
 from sharding.reopening import KNOWN, finished_facts, reopen
 from sharding.schema import CATALOGUE
 from sharding.storage import Storage
@@ -46,7 +46,7 @@ def retry_clips(out: Storage, error: str, chosen: set[str], now: Catalogue) -> N
     kept = facts.filter(pc.invert(pc.is_in(facts["clip_id"], pa.array(sorted(chosen), pa.string()))))
     fresh = now.table.filter(pc.is_in(now.table["clip_id"], pa.array(sorted(chosen), pa.string()))).to_pylist()
     today = {row["clip_id"]: row for row in fresh}
-    parts = [_mixed(out.read_table(f"catalogue/{dataset}.parquet"), today) for dataset in now.notes]
+    parts = [_mixed(out.read_table(catalogue_name(dataset)), today) for dataset in now.notes]
     mixed = Catalogue(pa.concat_tables(parts), now.orphans, now.notes)
     settings = json.loads(work.read("settings.json"))
     reopen(out, kept, out.read_table("matches.parquet"), mixed, settings, error)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sharding.audio import AudioForm
-from sharding.catalogue import Catalogue, build_catalogue
+from sharding.catalogue import Catalogue, build_catalogue, catalogue_name, check_protected
 from sharding.claim import Claim
 from sharding.cutting import trim_batch, trimmed_name
 from sharding.errors import InputError
@@ -80,12 +80,13 @@ class Stages:
         """The catalogue; read from the published tables once, so that an interrupted build goes on with the same."""
         if not self.work.exists("catalogue.json"):
             found = self.read_sources()
+            check_protected(found.table, self.settings.sources, self.settings.fates.protect)
             for dataset in self.roots:
-                self.out.write_table(f"catalogue/{dataset}.parquet", found.of(dataset))
+                self.out.write_table(catalogue_name(dataset), found.of(dataset))
             self.out.write_table("orphans.parquet", found.orphans)
             self.work.write("catalogue.json", json.dumps(catalogue_marker(found, self.first_generation())).encode())
         names = self.marker()["datasets"]
-        return pa.concat_tables([self.out.read_table(f"catalogue/{name}.parquet") for name in names])
+        return pa.concat_tables([self.out.read_table(catalogue_name(name)) for name in names])
 
     def first_generation(self) -> int:
         """The number that names what this build adds to a work folder; see ``reopening.catalogue_marker``."""
@@ -242,7 +243,8 @@ class Stages:
         if sorted(fates["clip_id"].to_pylist()) != sorted(catalogue["clip_id"].to_pylist()):
             raise InputError("the fates do not add up to the catalogue", file=self.out.name("fates.parquet"))
         names = ["fates.parquet", "matches.parquet", "orphans.parquet", "overview.json"]
-        tables = {name: table_entry(self.out, name) for name in names + self.out.list("catalogue")}
+        names += [catalogue_name(dataset) for dataset in self.marker()["datasets"]]
+        tables = {name: table_entry(self.out, name) for name in names}
         tables |= {plan_name(record["name"]): table_entry(self.out, plan_name(record["name"])) for record in records}
         dataset = describe(self.settings, catalogue["dataset"], fates, digest) | {"tables": tables, "shards": records}
         self.out.write("dataset.json", dataset_bytes(dataset))

@@ -74,8 +74,11 @@ class Storage:
     def _remote(self) -> Any:
         if self._fs is None:
             protocol = self.url.partition("://")[0]
-            # cached listings would hide what other workers have written since
-            self._fs = fsspec.filesystem(protocol, use_listings_cache=False, skip_instance_cache=True)
+            try:
+                # cached listings would hide what other workers have written since
+                self._fs = fsspec.filesystem(protocol, use_listings_cache=False, skip_instance_cache=True)
+            except (ImportError, ValueError) as error:
+                raise InputError(str(error), file=self.url, remedy="give a local folder, or s3://...") from error
         return self._fs
 
     def child(self, folder: str) -> Storage:
@@ -105,7 +108,10 @@ class Storage:
         """Whether a file of that name is there."""
         if self.local is not None:
             return self._path(path).is_file()
-        return bool(_persist(lambda: self._remote.isfile(self._key(path))))
+        try:  # fsspec's isfile() takes every failure for an absent file
+            return bool(_persist(lambda: self._remote.info(self._key(path)))["type"] == "file")
+        except FileNotFoundError:
+            return False
 
     def size(self, path: str) -> int:
         """Bytes of a file, or of a zip member; FileNotFoundError where it is absent."""
@@ -196,21 +202,24 @@ class Storage:
             file.write(data)
 
     def setdefault(self, path: str, data: bytes) -> bytes:
-        """Put a whole file under its name unless there is one; the contents that are there afterwards.
+        """Put a whole file under its name unless there is one; the contents that are there afterwards, b"" if none are.
 
         For object stores alone.  Of several who try at once one is obeyed where the store knows conditional puts (S3's
         ``If-None-Match: *``); elsewhere the last one is.
         """
         assert self.local is None, "on one machine the kernel's locks do this"
         try:
-            self._remote.pipe_file(self._key(path), data, mode="create")
+            _plainly(lambda: self._remote.pipe_file(self._key(path), data, mode="create"))
         except FileExistsError:
             pass
         except (OSError, TypeError, ValueError, NotImplementedError):
             # a condition that did not hold in the words of another server, or none that it understands
             if not self.exists(path):
                 self.write(path, data)
-        return self.read(path)
+        try:
+            return self.read(path)
+        except FileNotFoundError:
+            return b""
 
     @contextlib.contextmanager
     def writer(self, path: str) -> Iterator[BinaryIO]:
@@ -278,11 +287,12 @@ class Storage:
         Raises:
             InputError: it is damaged.
         """
+        local = self.local
+        source = pa.BufferReader(self.read(path)) if local is None else self._path(path).open("rb")
         try:
-            if self.local is not None:
-                return pq.read_table(self._path(path), columns=columns, partitioning=None)
-            return pq.read_table(pa.BufferReader(self.read(path)), columns=columns)
-        except pa.ArrowInvalid as error:
+            with source:
+                return pq.read_table(source, columns=columns)
+        except (pa.ArrowException, OSError) as error:  # pyarrow calls damage either
             raise InputError(
                 f"damaged: {error}", file=self.name(path), remedy="run `python -m sharding verify`, and build it again"
             ) from error
@@ -360,11 +370,27 @@ def is_full(error: OSError) -> bool:
     return error.errno in _FULL
 
 
+def _plainly(action: Callable[[], T]) -> T:
+    """An object store's own errors as OSError."""
+    try:
+        return action()
+    except OSError:
+        raise
+    except Exception as error:
+        from botocore.exceptions import BotoCoreError, NoCredentialsError
+
+        if isinstance(error, NoCredentialsError):
+            raise PermissionError(f"{error} (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or a profile)") from error
+        if isinstance(error, BotoCoreError):
+            raise OSError(str(error)) from error
+        raise
+
+
 def _persist(action: Callable[[], T]) -> T:
     """Try again with growing pauses: object stores fail for moments."""
     for attempt in range(_TRIES):
         try:
-            return action()
+            return _plainly(action)
         except _LASTING:
             raise
         except OSError as error:

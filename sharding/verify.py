@@ -58,11 +58,12 @@ def verify(url: str, level: str, runner: Runner) -> list[Damage]:
         name = manifest_name(shard["name"])
         found += _check_file(storage, sizes, name, shard["manifest_bytes"], shard["manifest_sha256"])
         found += _check_size(sizes, f"shards/{shard['name']}", shard["bytes"])
-    expected = {f"shards/{shard['name']}" for shard in dataset["shards"]}
+    expected = {f"shards/{shard['name']}" for shard in dataset["shards"]} | set(dataset["tables"])
+    expected |= {manifest_name(shard["name"]) for shard in dataset["shards"]}
     found += [
         Damage(name, None, "dataset.json does not know it")
         for name in sizes
-        if name.startswith("shards/") and name not in expected
+        if name.startswith(("shards/", "manifest/", "plan/", "catalogue/")) and name not in expected
     ]
     if level != "quick":
         check = functools.partial(check_shard, url=url, decode=level == "decode")

@@ -10,7 +10,7 @@ from sharding.errors import InputError
 from sharding.runners import LocalRunner, Runner
 from sharding.sources import SOURCES
 
-_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?([eE]\d+)?)\s*(?P<prefix>[kMGT]?)(?P<binary>i?)B?")
+_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?([eE]\d+)?)\s*(?P<prefix>[kKMGT]?)(?P<binary>i?)B?")
 
 
 def size(text: str) -> int:
@@ -19,15 +19,22 @@ def size(text: str) -> int:
     if found is None:
         raise argparse.ArgumentTypeError(f"not a size: {text!r}; write 1e9, 500MB or 2GiB")
     base = 1024 if found["binary"] else 1000
-    number = float(found["number"]) * base ** " kMGT".index(found["prefix"] or " ")
+    number = float(found["number"]) * base ** " KMGT".index(found["prefix"].upper() or " ")
     if not 1 <= number < 1 << 63:
         raise argparse.ArgumentTypeError(f"not a size of a file: {text!r}")
     return int(number)
 
 
 def absolute(path: str) -> str:
-    """A folder as other processes and machines find it; addresses of object stores stay."""
-    return path if "://" in path else str(Path(path).resolve())
+    """A folder as other processes and machines find it; an address of an object store loses a slash at its end."""
+    return path.rstrip("/") if "://" in path else str(Path(path).resolve())
+
+
+def on_this_machine(text: str) -> Path:
+    """A path that is no address."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"must be a path on this machine: {text!r}")
+    return Path(text)
 
 
 def add_datasets(parser: argparse.ArgumentParser, title: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from sharding.audio import ERROR_CLASSES
@@ -14,6 +15,7 @@ from sharding.fates import LEAKS, FateSettings
 from sharding.leaks import DEFAULT_PROTECT, parse_protect
 from sharding.plan import PlanSettings
 from sharding.probe import ProbeSettings
+from sharding.sources import SOURCES
 from sharding.trimming import LEAST_S, MARGIN_S
 
 _ABOUT = """Build deduplicated WebDataset shards from published datasets and your own sounds.
@@ -106,7 +108,13 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 def settings_of(args: argparse.Namespace) -> BuildSettings:
     """Settings from parsed arguments; relative folders count from here."""
     roots, sources = datasets_of(args)
-    window = args.window_s
+    window, protect = args.window_s, parse_protect(args.protect)
+    for dataset, split in sorted(protect):
+        if dataset not in SOURCES and dataset not in sources:
+            told = (
+                f"note: --protect names {dataset}/{split}, and no {dataset} is in this build; it may be appended later"
+            )
+            print(told, file=sys.stderr)
     return BuildSettings(
         roots=roots,
         sources=sources,
@@ -119,7 +127,7 @@ def settings_of(args: argparse.Namespace) -> BuildSettings:
             max_s=args.max_s,
         ),
         fates=FateSettings(
-            protect=parse_protect(args.protect),
+            protect=protect,
             withhold_unknown_part=not args.keep_unknown_part,
             keep_containers=args.keep_containers,
             leaks=args.leaks,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from sharding.catalogue import Catalogue, build_catalogue, part_counts
+from sharding.catalogue import Catalogue, build_catalogue, catalogue_name, check_protected, part_counts
 from sharding.commands.arguments import add_datasets, datasets_of
 from sharding.errors import InputError
 from sharding.leaks import (
@@ -46,8 +46,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if out.exists("dataset.json") or out.exists(".build/settings.json"):
         raise InputError("holds a build, which has a catalogue", file=args.out, remedy="choose another --out")
     catalogue = build_catalogue(roots, own)
+    check_protected(catalogue.table, own, protect)
     for dataset in catalogue.notes:
-        out.write_table(f"catalogue/{dataset}.parquet", catalogue.of(dataset))
+        out.write_table(catalogue_name(dataset), catalogue.of(dataset))
     out.write_table("orphans.parquet", catalogue.orphans)
     matches = identity_matches(catalogue.table)
     named = listed(catalogue.table, lists)

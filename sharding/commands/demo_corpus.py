@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
+from sharding.commands.arguments import on_this_machine
 from sharding.demo import synthesise
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", type=Path, metavar="OUT", help="new or empty folder")
+    parser.add_argument("out", type=on_this_machine, metavar="OUT", help="new or empty folder")
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other recordings")
     parser.add_argument("--clips", type=int, default=600, help="rough size of the whole corpus")
 

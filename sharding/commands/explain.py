@@ -8,6 +8,7 @@ import difflib
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sharding.catalogue import catalogue_name
 from sharding.errors import InputError
 from sharding.fates import REASONS
 from sharding.manifest import Manifest
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> dict:
         for name in ("group", "kin")
     }
     dataset = args.clip.partition("/")[0]
-    catalogue = build.read_table(f"catalogue/{dataset}.parquet")
+    catalogue = build.read_table(catalogue_name(dataset))
     entry = catalogue.filter(pc.field("clip_id") == args.clip).to_pylist()
     return {
         "clip": args.clip,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
+from sharding.commands.arguments import on_this_machine
 from sharding.export import export_csv
 
 _ABOUT = """Write a build's tables as CSV files for people and spreadsheets: clips.csv (one row a clip), captions.csv
@@ -15,7 +15,9 @@ _ABOUT = """Write a build's tables as CSV files for people and spreadsheets: cli
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = _ABOUT
     parser.add_argument("out", metavar="OUT", help="a finished build, local or s3://")
-    parser.add_argument("--csv", required=True, type=Path, metavar="DIR", help="folder for the files; it is created")
+    parser.add_argument(
+        "--csv", required=True, type=on_this_machine, metavar="DIR", help="folder for the files; it is created"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

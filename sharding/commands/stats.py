@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
+from sharding.commands.arguments import on_this_machine
 from sharding.manifest import Manifest
 from sharding.plots import write_plots
 from sharding.stats import dataset_stats, ranked_counts, source_rates, split_stats
@@ -17,7 +17,7 @@ picture with a row a dataset."""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = _ABOUT
     parser.add_argument("out", metavar="OUT", help="a finished build, local or s3://")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw them")
+    parser.add_argument("--plot", type=on_this_machine, metavar="FILE.png", help="draw them")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

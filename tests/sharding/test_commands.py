@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sharding.cli import VERBS, main
-from sharding.commands.arguments import size
+from sharding.commands.arguments import absolute, size
 from sharding.manifest import Manifest, dataset_bytes
 from sharding.plots import write_plots
 from sharding.stats import source_rates, split_stats
@@ -79,8 +79,10 @@ def test_what_is_no_finished_build_is_refused_with_a_remedy(
 
 
 def test_every_command_gives_one_json_object(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "copy"
+    shutil.copytree(built, out)  # a report is written into it
     for words in READERS[:-1]:
-        assert main([*arguments(words, built, tmp_path), "--json"]) == 0, words
+        assert main([*arguments(words, out, tmp_path), "--json"]) == 0, words
         assert isinstance(json.loads(capsys.readouterr().out), dict)
 
 
@@ -121,7 +123,15 @@ def test_figures_count_clips_whole_and_their_picture_is_drawn(built: Path, tmp_p
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [("1e9", 10**9), ("500MB", 5 * 10**8), ("2GiB", 2**31), ("64k", 64000), ("1", 1), ("1.5M", 1500000)],
+    [
+        ("1e9", 10**9),
+        ("500MB", 5 * 10**8),
+        ("2GiB", 2**31),
+        ("64k", 64000),
+        ("64KB", 64000),
+        ("1", 1),
+        ("1.5M", 1500000),
+    ],
 )
 def test_sizes_are_read_as_people_write_them(text: str, count: int) -> None:
     assert size(text) == count
@@ -159,3 +169,30 @@ def test_a_damaged_sample_is_named(built: Path, tmp_path: Path, capsys: pytest.C
     assert main(["inspect", str(out), row["key"]]) == 2
     shown = capsys.readouterr().err
     assert row["key"] in shown and row["shard"] in shown and "verify" in shown
+
+
+def test_a_damaged_overview_is_named(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "copy"
+    shutil.copytree(built, out)
+    (out / "overview.json").write_bytes(b"{")
+    for verb in ("inspect", "report"):
+        assert main([verb, str(out)]) == 2
+        assert "overview.json: damaged" in capsys.readouterr().err
+
+
+def test_a_split_that_ones_own_source_lacks_is_not_protected_in_silence(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["build", "--source", f"mine={corpus}", "--out", str(tmp_path / "out"), "--protect"]
+    assert main([*words, "mine/tset"]) == 2
+    assert "mine has no such split to protect (found 'mine/tset')" in capsys.readouterr().err
+
+
+def test_addresses_and_paths_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert absolute("s3://bucket/folder/") == "s3://bucket/folder"
+    monkeypatch.chdir(tmp_path)
+    assert absolute("folder/") == str(tmp_path / "folder")
+    for words in (["export", "out", "--csv", "s3://bucket/csv"], ["stats", "out", "--plot", "s3://bucket/a.png"]):
+        with pytest.raises(SystemExit):
+            main(words)
+    assert list(tmp_path.iterdir()) == []

@@ -102,7 +102,7 @@ def scenes(small: Path, tmp_path: Path, built: Path) -> Iterator[tuple[str, Any,
     """(name, what is done, how it begins, its folder) of everything that changes a build."""
     out, one = tmp_path / "out", LocalRunner(1)
     mine = settings_for(small, 200_000)
-    other = dataclasses.replace(mine, fates=FateSettings(protect=parse_protect("mine/none")))
+    other = dataclasses.replace(mine, fates=FateSettings(protect=parse_protect("")))
     extra = write_extra(tmp_path / "extra", 1.5)
     yield "build", lambda: build(mine, str(out), one), from_copy(tmp_path / "nothing", out), out
     yield "new plan", lambda: build(other, str(out), one, new_plan=True), from_copy(built, out), out
@@ -354,7 +354,7 @@ def test_a_new_plan_decodes_only_what_is_new(
     other = dataclasses.replace(
         settings,
         sources={"mine": str(small), "extra": str(extra)},
-        fates=FateSettings(protect=parse_protect("mine/none")),
+        fates=FateSettings(protect=parse_protect("")),
         plan=PlanSettings(10**6),
     )
     build(other, str(tmp_path / "fresh"), LocalRunner(1))

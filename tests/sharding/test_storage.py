@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from sharding.claim import claim
 from sharding.errors import InputError
 from sharding.storage import Storage
 from tests.conftest import Weather
@@ -98,6 +99,42 @@ def test_passing_failures_of_an_object_store_are_waited_out(s3: str, weather: We
     finally:
         weather.rule = lambda request: None
     assert len(refused) == 4
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "403 Forbidden"])
+def test_a_file_that_cannot_be_asked_for_is_not_called_absent(
+    s3: str, weather: Weather, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    """What is taken for absent is written anew, and what was to be moved there is removed."""
+    monkeypatch.setattr("sharding.storage._PAUSE_S", 0.0)
+    storage = Storage(f"{s3}/{tmp_path.name}")
+    storage.write("a.bin", b"0123456789")
+    weather.rule = lambda request: status
+    try:
+        with pytest.raises(OSError):
+            storage.exists("a.bin")
+        with pytest.raises(OSError):
+            storage.move("a.bin", "b.bin")
+    finally:
+        weather.rule = lambda request: None
+    assert storage.exists("a.bin") and not storage.exists("b.bin")
+
+
+def test_stores_that_cannot_be_reached_are_told_plainly(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sharding.storage._PAUSE_S", 0.0)
+    with pytest.raises(InputError, match="bucket does not exist"), claim(Storage("s3://no-bucket-of-that-name/out")):
+        pass
+    with pytest.raises(InputError, match="remedy"):
+        Storage("nowhere://a/b").exists("c")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    with pytest.raises(InputError, match="AWS_ACCESS_KEY_ID"), claim(Storage(f"{s3}/{tmp_path.name}")):
+        pass
 
 
 def test_files_move_and_what_killed_writers_left_is_swept(storage: Storage) -> None:

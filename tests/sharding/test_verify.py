@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sharding.cli import main
 from sharding.errors import InputError
+from sharding.export import export_csv
 from sharding.manifest import Manifest
 from sharding.runners import LocalRunner
 from sharding.tar import padding
@@ -84,6 +85,18 @@ def test_damage_of_tables_is_found_by_the_quick_check(copy: Path, name: str) -> 
     contents[len(contents) // 2] ^= 1
     (copy / name).write_bytes(contents)
     assert [one.file for one in verify(str(copy), "quick", LocalRunner(1))] == [name]
+
+
+@pytest.mark.parametrize(
+    "name", ["catalogue/other.parquet", "manifest/other.parquet", "plan/x.parquet", "shards/x.tar"]
+)
+def test_what_a_build_did_not_write_is_named_and_counts_nowhere(copy: Path, tmp_path: Path, name: str) -> None:
+    before = export_csv(str(copy), tmp_path / "before")
+    shutil.copy(copy / "catalogue/mine.parquet", copy / name)
+    assert [(one.file, one.what) for one in verify(str(copy), "quick", LocalRunner(1))] == [
+        (name, "dataset.json does not know it")
+    ]
+    assert export_csv(str(copy), tmp_path / "after") == before
 
 
 def test_a_damaged_manifest_or_commit_is_refused(copy: Path) -> None:
