@@ -10,6 +10,7 @@ from sharding.audio.extent import WHOLE, Extent, cut
 from sharding.audio.source import Source
 
 _MAX_BOXES = 1_000_000
+_BOXES = frozenset(b"moov mdat moof mfra sidx free skip udta uuid meta wide styp emsg".split())
 
 
 def mp4(source: Source, offset: int) -> Extent:
@@ -25,12 +26,16 @@ def mp4(source: Source, offset: int) -> Extent:
         if size == 0:  # to the end of the file
             seen.add(name)
             break
+        if {b"moov", b"mdat"} <= seen and name not in _BOXES and (size < 8 or position + size > source.size):
+            break  # what follows, and is no box, is no part of the recording
         if size < 8:
             raise AudioError("undecodable", f"a box of {size} bytes at byte {position}")
         if position + size > source.size:
             raise cut(f"the {name.decode('latin-1')!r} box", position + size, source.size)
         seen.add(name)
         position += size
+    if b"moov" not in seen and b"meta" in seen:
+        raise AudioError("not_audio", "a picture")
     if b"moov" not in seen:
         raise AudioError("truncated", "the file ends before its index (no moov box)")
     if b"moof" in seen and not seen & {b"mfra", b"sidx"}:  # a file that was cut between two looks the same
@@ -47,7 +52,7 @@ def matroska(source: Source, offset: int) -> Extent:
 
     Segments and clusters of unknown length (live streams) end where the next one begins, or the file does.
     """
-    position, end, live, segments = offset, source.size, False, 0
+    position, end, live, segments, inner = offset, source.size, False, 0, 0
     while position < source.size:
         if segments and not live and position == end:
             if source.read(position, 4) not in _BEGINNINGS:  # what follows a segment is no part of it
@@ -57,14 +62,18 @@ def matroska(source: Source, offset: int) -> Extent:
         if size is None and identity not in (_SEGMENT, _CLUSTER):
             raise AudioError("undecodable", f"an element without a length at byte {position}")
         stop = source.size if size is None else data + size
+        if position < inner < stop:
+            raise AudioError("undecodable", f"the element at byte {position} is longer than its cluster")
         if stop > source.size:
             raise cut("the segment" if identity == _SEGMENT else "an element", stop, source.size)
         if stop > end:
             raise AudioError("undecodable", f"the element at byte {position} is longer than its segment")
         if identity == _SEGMENT:
             position, end, live, segments = data, stop, size is None, segments + 1
+        elif identity == _CLUSTER:
+            position, inner = data, 0 if size is None else stop
         else:
-            position = data if size is None else stop
+            position = stop
     if not segments:
         raise AudioError("truncated", "the file ends before its segment")
     return Extent("a live stream: its length is not declared" if live else "")
@@ -94,7 +103,9 @@ def asf(source: Source, offset: int) -> Extent:
     if at < 0 or len(head) < at + 92:
         raise AudioError("truncated", "the file ends within its header")
     size, flags = struct.unpack("<Q", head[at + 40 : at + 48])[0], head[at + 88]
-    if not flags & 1 and offset + size > source.size:  # flag 1: a broadcast, whose size is not known
+    if flags & 1:
+        return Extent("a broadcast: its length is not declared", declared=False)
+    if offset + size > source.size:
         raise cut("the recording", offset + size, source.size)
     return WHOLE
 

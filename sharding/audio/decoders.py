@@ -51,6 +51,7 @@ class Decoded:
 
     ``codec``: e.g. ``FLAC/PCM_16``.  ``rate`` in Hz.  ``frames``: samples a channel delivered so far.
     ``decoder``: ``libsndfile`` or ``pyav``.  ``integers``: the file holds integers, which are always finite.
+    ``declared``: what its header says of its length is meant.
     """
 
     format: str = ""
@@ -60,6 +61,7 @@ class Decoded:
     frames: int = 0
     decoder: str = ""
     integers: bool = False
+    declared: bool = True
     remarks: list[str] = field(default_factory=list)
 
 
@@ -74,6 +76,7 @@ def decode(source: Source, decoded: Decoded) -> Iterator[np.ndarray]:
     form, offset = recognise(source)
     decoded.format = form.name
     extent = check_complete(form.name, source, offset)
+    decoded.declared = extent.declared
     if extent.remark:
         decoded.remarks.append(extent.remark)
     view = functools.partial(source.view, offset, extent.end, extent.head)
@@ -81,6 +84,8 @@ def decode(source: Source, decoded: Decoded) -> Iterator[np.ndarray]:
     try:
         yield from _checked(blocks(view(), source, form, decoded), decoded)
     except _Refused as refusal:
+        if form.name == "flac" and decoded.decoder and not ends_whole(source, offset):
+            raise AudioError("truncated", f"the last frame is not whole ({refusal.detail})") from refusal
         if blocks is _pyav or form.name == "flac" or decoded.frames:
             raise AudioError("undecodable", refusal.detail) from refusal
         try:
@@ -133,8 +138,6 @@ def _libsndfile(view: BinaryIO, source: Source, form: Format, decoded: Decoded) 
             try:
                 block = file.read(size, dtype="float32", always_2d=True)
             except soundfile.LibsndfileError as error:
-                if form.name == "flac" and not ends_whole(source, 0):
-                    raise AudioError("truncated", f"the last frame is not whole ({_words(error)})") from error
                 raise _Refused(_words(error)) from error
             if len(block) == 0:
                 break
@@ -158,9 +161,9 @@ def _pyav(view: BinaryIO, source: Source, form: Format, decoded: Decoded) -> Ite
             decoded.decoder = "pyav"
             if stream.codec_context.name in _CHECKSUMMED:
                 stream.codec_context.options = {"err_detect": "crccheck+explode"}
-            announced = _announced_s(container, stream) if form.exact else 0.0
+            announced = _announced_s(container, stream) if form.exact and decoded.declared else 0.0
             got = 0
-            for block in _gather(container, stream, decoded):
+            for block in _gather(_frames(container, stream, form), decoded):
                 got += len(block)
                 yield block
     except av.FFmpegError as error:
@@ -186,11 +189,20 @@ def _announced_s(container: Any, stream: Any) -> float:
     return container.duration / av.time_base - start
 
 
-def _gather(container: Any, stream: Any, decoded: Decoded) -> Iterator[np.ndarray]:
+def _frames(container: Any, stream: Any, form: Format) -> Iterator[Any]:
+    """What the decoder makes of a stream's packets."""
+    for packet in container.demux(stream):
+        # a tag between two joined files comes as a packet of its own; that frames are whole has been seen
+        if form.name == "mp3" and packet.size and bytes(packet)[0] != 0xFF:
+            continue
+        yield from packet.decode()
+
+
+def _gather(frames: Iterator[Any], decoded: Decoded) -> Iterator[np.ndarray]:
     """Frames of one stream joined into blocks."""
     parts: list[np.ndarray] = []
     values = 0
-    for frame in container.decode(stream):
+    for frame in frames:
         block = frame_samples(frame)
         if decoded.rate == 0 or (decoded.frames == 0 and not parts):
             decoded.rate, decoded.channels = frame.sample_rate, block.shape[1]

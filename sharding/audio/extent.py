@@ -15,6 +15,7 @@ class Extent:
     ``remark``: a harmless oddity, or "".  ``frames``: at least as many samples a channel must come out; 0: not known.
     ``end``: the byte where the recording ends; None: where the file does.  ``libsndfile``: False where libsndfile
     would stop before the end.  ``head``: what decoders are shown instead of the first bytes.
+    ``declared``: False where what the header says of the length is no more than a guess.
     """
 
     remark: str = ""
@@ -22,6 +23,7 @@ class Extent:
     end: int | None = None
     libsndfile: bool = True
     head: bytes = b""
+    declared: bool = True
 
 
 WHOLE = Extent()

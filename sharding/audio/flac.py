@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from sharding.audio.errors import AudioError
-from sharding.audio.extent import WHOLE, Extent
+from sharding.audio.extent import WHOLE, Extent, cut
 from sharding.audio.source import Source
 
 _TAIL = 1 << 16  # bytes in which the last frame is sought, or as many as the header says that a frame can have
+
+_MAX_BLOCKS = 10_000  # of metadata
+_HEADS = 8  # of frames that are looked at: some are none, by chance, and each costs a pass over what follows
 
 
 def flac(source: Source, offset: int) -> Extent:
@@ -18,6 +21,9 @@ def flac(source: Source, offset: int) -> Extent:
     if len(info) < 42:
         raise AudioError("truncated", "the file ends within its header")
     total = int.from_bytes(info[21:26], "big") & ((1 << 36) - 1)
+    sound = _after_metadata(source, offset)
+    if total == 0 and sound == source.size:
+        raise AudioError("empty", "not one frame")
     if total and _samples(source, offset, proven=False) == total:
         return WHOLE
     found = _samples(source, offset, proven=True)
@@ -31,6 +37,19 @@ def flac(source: Source, offset: int) -> Extent:
     return Extent(f"its last frame ends at sample {found}", frames=total, libsndfile=False)
 
 
+def _after_metadata(source: Source, offset: int) -> int:
+    """Where the last metadata block ends (section 8.1)."""
+    position, last = offset + 4, False
+    for _ in range(_MAX_BLOCKS):
+        head = source.read(position, 4)
+        if last or len(head) < 4:
+            break
+        position, last = position + 4 + int.from_bytes(head[1:], "big"), bool(head[0] & 0x80)
+    if not last or position > source.size:
+        raise cut("its metadata", max(position, source.size + 1), source.size)
+    return position
+
+
 def ends_whole(source: Source, offset: int) -> bool:
     """Whether the file ends with a whole frame."""
     return _samples(source, offset, proven=True) is not None
@@ -41,11 +60,13 @@ def _samples(source: Source, offset: int, *, proven: bool) -> int | None:
     info = source.read(offset, 18)
     size = max(_TAIL, int.from_bytes(info[15:18], "big"))
     tail = source.read(max(offset, source.size - size), size)
-    at = tail.rfind(b"\xff")
-    while at >= 0:
+    at, heads = tail.rfind(b"\xff"), 0
+    while at >= 0 and heads < _HEADS:
         end = _frame_end(tail[at : at + 17], int.from_bytes(info[8:10], "big"))
-        if end is not None and not (proven and _crc16(tail[at:])):
-            return end
+        if end is not None:
+            if not (proven and _crc16(tail[at:])):
+                return end
+            heads += 1
         at = tail.rfind(b"\xff", 0, at)
     return None
 

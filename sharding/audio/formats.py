@@ -100,6 +100,8 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (4, b"moov", "mp4"),
     (4, b"mdat", "mp4"),
     (4, b"wide", "mp4"),
+    (4, b"free", "mp4"),
+    (4, b"skip", "mp4"),
 )
 _IFF = {
     (b"RIFF", b"WAVE"): "wav",
@@ -134,6 +136,8 @@ def recognise(source: Source) -> tuple[Format, int]:
     found = find_frames(source, start)
     if found is not None:
         return _before_false_tag(source, start, found) if start and found[1] > start else found
+    if (size := id3_size(source.read(start, 10))) and start + size > source.size:
+        raise AudioError("truncated", f"the ID3 tag ends at byte {start + size}, the file at byte {source.size}")
     if source.size < 12 and head[:4] in _CUT_IFF:
         raise AudioError("truncated", f"{source.size} bytes of a {head[:4].decode()} header")
     raise AudioError("not_audio", f"begins with {head[:16]!r}")

@@ -42,8 +42,8 @@ def decode_segment(data: bytes, start_s: float = 0.0, duration_s: float | None =
     extent = check_complete(form.name, source, offset)
     if form.libsndfile and extent.libsndfile and b"OpusHead" not in data[offset : offset + 64]:
         with contextlib.suppress(AudioError):
-            return _seek_and_read(source.view(offset, extent.end), start_s, duration_s)
-    return _seek_and_decode(source.view(offset, extent.end), form.demuxer, start_s, duration_s)
+            return _seek_and_read(source.view(offset, extent.end, extent.head), start_s, duration_s)
+    return _seek_and_decode(source.view(offset, extent.end, extent.head), form.demuxer, start_s, duration_s)
 
 
 def _seek_and_read(file: BinaryIO, start_s: float, duration_s: float | None) -> tuple[np.ndarray, int]:

@@ -17,6 +17,7 @@ from sharding.audio.flac import flac
 from sharding.audio.formats import FRAME_READERS, Frame, find_frames, id3_size
 from sharding.audio.source import Source
 
+_PACKETS = 4096  # of a transport stream that are read at once
 _HOLLOW = 4096  # zeros after the last frame that are more than padding
 _TRIM = 8191  # samples that a decoder may leave out of MP3: encoder delay and padding, 12 bits each
 
@@ -61,6 +62,8 @@ def _walk_frames(source: Source, offset: int, kind: str) -> tuple[int, Frame, in
             break
     if end > source.size:
         raise cut("the last frame", end, source.size)
+    if 1 < len(head) < 6 and head[:2] == source.read(offset, 2):
+        raise cut("the last frame", source.size + 1, source.size)
     if len(head) == 6 and (found := find_frames(source, position)) is not None:
         raise AudioError("undecodable", f"damaged: no frame from byte {position} to byte {found[1]}")
     return count, first, end
@@ -187,9 +190,36 @@ def flv(source: Source, offset: int) -> Extent:
 
 
 def transport_stream(source: Source, offset: int) -> Extent:
-    """Packets of 188 bytes (ISO/IEC 13818-1, section 2.4.3)."""
+    """Packets of 188 bytes that begin with 0x47 (ISO/IEC 13818-1, section 2.4.3)."""
     if (source.size - offset) % 188:
         raise AudioError("truncated", "the last packet is not whole")
+    for position in range(offset, source.size, 188 * _PACKETS):
+        begins = source.read(position, 188 * _PACKETS)[::188]
+        good = len(begins) - len(begins.lstrip(b"\x47"))
+        if good < len(begins):
+            raise AudioError("undecodable", f"no transport packet at byte {position + 188 * good}")
+    return Extent("its length is not declared")
+
+
+def wavpack(source: Source, offset: int) -> Extent:
+    """Blocks, each with its length (WavPack 4 and 5 binary format, section 2.0)."""
+    position = offset
+    while (head := source.read(position, 8))[:4] == b"wvpk":
+        position += 8 + int.from_bytes(head[4:], "little")
+        if len(head) < 8 or position > source.size:
+            raise cut("the last block", max(position, source.size + 1), source.size)
+    if source.read(position, 1 << 20).find(b"wvpk") >= 0:
+        raise AudioError("undecodable", f"damaged: no block at byte {position}, and some after it")
+    return Extent(_surroundings(source, offset, position), end=position)
+
+
+def realmedia(source: Source, offset: int) -> Extent:
+    """Chunks, each with its length (RealMedia File Format, RFC draft of 1998); a live stream's is 0."""
+    position = offset
+    while len(head := source.read(position, 8)) == 8 and (size := int.from_bytes(head[4:], "big")) >= 8:
+        position += size
+    if position > source.size + 18:  # writers disagree about whether the head of the data counts
+        raise cut("the last chunk", position, source.size)
     return WHOLE
 
 
@@ -219,4 +249,6 @@ STREAMS: dict[str, Callable[[Source, int], Extent]] = {
     "flv": flv,
     "mpegts": transport_stream,
     "tta": tta,
+    "wavpack": wavpack,
+    "realmedia": realmedia,
 }

@@ -149,6 +149,7 @@ BY_PYAV: dict[str, Maker] = {
     "opus.webm": lambda: by_pyav("webm", "libopus", 48000),
     "flac.mka": lambda: by_pyav("matroska", "flac"),
     "flac.oga": lambda: by_pyav("ogg", "flac"),
+    "pack.wv": lambda: by_pyav("wv", "wavpack"),
     "media.wma": lambda: by_pyav("asf", "wmav2", bit_rate=128_000),
     "ima4.aifc": lambda: by_pyav("aiff", "adpcm_ima_qt"),
     "sowt.aifc": lambda: by_soundfile("AIFF", "PCM_16", endian="LITTLE"),
@@ -162,6 +163,8 @@ BEFORE_AND_AFTER: dict[str, Maker] = {
     "junk.mp3": lambda: b"junk\r\n" * 300 + counted_mp3(),
     "tagged.mp3": lambda: bare_mp3(variable=True) + b"TAG".ljust(128, b"\0"),
     "trash.mp3": lambda: bare_mp3(variable=True) + b"and then some" * 100,
+    "tagged.wv": lambda: by_pyav("wv", "wavpack") + b"TAG".ljust(128, b"\0"),
+    "tagged.m4a": lambda: by_pyav("ipod", "aac") + b"TAG".ljust(128, b"\0"),
     "tagged.flac": lambda: id3(bytes(100)) + by_soundfile("FLAC", "PCM_16"),
 }
 EVERY: dict[str, Maker] = {
