@@ -324,7 +324,7 @@ def highest_mb(pid: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="under a minute, few clips")
-    parser.add_argument("--clips", type=int, default=150)
+    parser.add_argument("--clips", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--only", default="", help="contestants, comma-separated")
     parser.add_argument(
