@@ -14,6 +14,7 @@ state: everything random is a function of the recipe's seed, the step and the sa
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -85,8 +86,9 @@ def save(
     (folder / STATE).write_text(_sealed({"format": FORMAT, "step": step, **state, "files": files}))
     _flush(folder / STATE)
     _flush(folder)
-    if target.exists():  # damaged, or it would have been gone on from
-        _remove(target)
+    for later in steps(checkpoints):
+        if later >= target:  # damaged, or it would have been gone on from
+            _remove(later)
     folder.rename(target)
     _flush(checkpoints)
     return target
@@ -154,7 +156,7 @@ def prune(checkpoints: Path, settings: CheckpointSettings, metric: str) -> list[
     Kept: the last ``keep_last``, and the ``keep_best`` with the highest ``metric`` among those that have it.
     """
     folders = steps(checkpoints)
-    scored = sorted(_scored(checkpoints, metric), key=lambda pair: (pair[0], pair[1].name), reverse=True)
+    scored = _scored(checkpoints, metric)
     keep = {*folders[-settings.keep_last :], *(folder for _, folder in scored[: settings.keep_best])}
     gone = [folder for folder in folders if folder not in keep]
     for folder in gone:
@@ -163,21 +165,22 @@ def prune(checkpoints: Path, settings: CheckpointSettings, metric: str) -> list[
 
 
 def best(checkpoints: Path, metric: str) -> Path | None:
-    """The checkpoint with the highest ``metric``, the newest of several; None where none has it."""
-    scored = _scored(checkpoints, metric)
-    return max(scored, key=lambda pair: (pair[0], pair[1].name))[1] if scored else None
+    """The whole checkpoint with the highest ``metric``, the newest of several; None where none has it."""
+    for _, folder in _scored(checkpoints, metric):
+        with contextlib.suppress(InputError):  # a damaged one is no candidate
+            return load(folder).folder
+    return None
 
 
 def _scored(checkpoints: Path, metric: str) -> list[tuple[float, Path]]:
+    """Checkpoints that have the metric, best first; the newest first of equal ones."""
     scored = []
     for folder in steps(checkpoints):
-        try:
-            value = json.loads((folder / STATE).read_text()).get("validation", {}).get(metric)
-        except (OSError, ValueError):
-            continue
-        if value is not None:
-            scored.append((float(value), folder))
-    return scored
+        with contextlib.suppress(OSError, InputError):
+            value = _unsealed(folder / STATE).get("validation", {}).get(metric)
+            if value is not None:
+                scored.append((float(value), folder))
+    return sorted(scored, key=lambda pair: (pair[0], pair[1].name), reverse=True)
 
 
 def restore(model: nn.Module, loss: nn.Module, values: Mapping[str, Tensor]) -> None:

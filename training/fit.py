@@ -118,9 +118,7 @@ def start(recipe: Recipe, manifest: Any, folder: Path, group: Group) -> Run:
     check_logs(recipe.log)
     if recipe.validation.split is not None:
         select_rows(manifest.table, recipe.validation.split)  # a wrong name is an error now, not after an epoch
-    if group.rank == 0:
-        _claim(recipe, folder)
-    group.barrier("run folder")
+    _claim(recipe, folder, group)
     found = _newest(folder, group)
     recipe = with_tokenizer(recipe, folder)
     model, loss = assemble(recipe, training_captions(manifest.table, recipe.data))
@@ -157,8 +155,20 @@ def start(recipe: Recipe, manifest: Any, folder: Path, group: Group) -> Run:
     return Run(recipe, folder, manifest, group, order, loader, engine, model.text.tokenizer, schedule.steps)
 
 
-def _claim(recipe: Recipe, folder: Path) -> None:
-    """Write the run's recipe, or make sure that the one there is the same run."""
+def _claim(recipe: Recipe, folder: Path, group: Group) -> None:
+    """Write the run's recipe, or make sure that the one there is the same run; every rank learns of it."""
+    refusal: InputError | None = None
+    if group.rank == 0:
+        try:
+            _write_recipe(recipe, folder)
+        except InputError as error:
+            refusal = error
+    refusal = group.gather_objects(refusal, "run folder")[0]
+    if refusal is not None:
+        raise refusal
+
+
+def _write_recipe(recipe: Recipe, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "recipe.yaml"
     if not checkpoint.steps(folder / "checkpoints"):  # a tokenizer of a start that came to nothing is not this run's
@@ -260,7 +270,7 @@ def _step(run: Run, epoch: int, batch: Batch, waited: float) -> dict[str, Any]:
 
 
 def _damaged(run: Run) -> int:
-    """Samples that all ranks left out so far; without leave to do so the first one ends the run."""
+    """Samples that all ranks left out since the last start; without leave to do so the first one ends the run."""
     if not run.recipe.data.max_failures:
         return 0
     return int(run.group.sum(torch.tensor([len(run.loader.failures)]), "damaged samples"))
@@ -344,4 +354,5 @@ def _headline(run: Run) -> str:
         f"{run.order.draws_per_epoch} clips an epoch, {run.order.steps_per_epoch} steps of "
         f"{run.recipe.data.batch_size}, {run.group.size} ranks, {trained / 1e6:.1f} M trained parameters, "
         f"steps {run.engine.steps_taken} to {run.steps}"
+        + (": all of them warm-up, the rate never falls" if run.engine.schedule.warmup >= run.steps - 1 > 1 else "")
     )

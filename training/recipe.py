@@ -233,8 +233,15 @@ def digest(recipe: Recipe) -> str:
 
 
 # What may change between a checkpoint and its continuation: how, not what, is computed.
-_FREE_ON_RESUME = ("engine", "checkpoint", "validation", "log", "data.workers", "data.readahead")
-_FIXED_ON_RESUME = ("engine.ema", "validation.split")  # what is exported, and figures that are compared
+_FREE_ON_RESUME = (
+    *("engine", "checkpoint", "validation", "log"),
+    *("data.workers", "data.readahead", "data.checksum", "data.max_failures"),
+)
+_FIXED_ON_RESUME = (
+    "engine.ema",
+    "validation.split",
+    "validation.first",
+)  # what is exported, and figures that are compared
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:

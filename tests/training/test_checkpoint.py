@@ -78,6 +78,29 @@ def test_kept_are_the_last_ones_and_the_best(tmp_path: Path) -> None:
     assert checkpoint.best(tmp_path, METRIC) == tmp_path / "step-000000004"
 
 
+def test_a_damaged_checkpoint_pushes_no_good_one_out(tmp_path: Path) -> None:
+    """A run that goes on from an older one takes the place of what came after that."""
+    save(tmp_path, 5)
+    damaged = save(tmp_path, 10)
+    (damaged / checkpoint.MODEL).write_bytes(b"no tensors")
+    save(tmp_path, 6)
+    checkpoint.prune(tmp_path, CheckpointSettings(keep_last=1, keep_best=0), METRIC)
+    found, complaints = checkpoint.newest(tmp_path)
+    assert found is not None and (found.step, complaints) == (6, [])
+
+
+def test_a_damaged_checkpoint_is_never_the_best(tmp_path: Path) -> None:
+    good, torn = save(tmp_path, 1, 0.1), save(tmp_path, 2, 0.3)
+    (torn / checkpoint.MODEL).write_bytes(b"no tensors")
+    forged = save(tmp_path, 3, 0.2) / checkpoint.STATE
+    forged.write_text(forged.read_text().replace("0.2", "0.9"))
+    assert checkpoint.best(tmp_path, METRIC) == good
+    checkpoint.prune(tmp_path, CheckpointSettings(keep_last=1, keep_best=1), METRIC)
+    assert torn in checkpoint.steps(
+        tmp_path
+    )  # its figure is what counts here: tensors are looked at when they are used
+
+
 def test_find_takes_a_run_its_checkpoints_or_one_of_them(tmp_path: Path) -> None:
     save(tmp_path / "checkpoints", 1)
     newest = save(tmp_path / "checkpoints", 2)

@@ -77,6 +77,7 @@ def test_an_unknown_key_names_file_row_path_and_nearest_key(tmp_path: Path) -> N
         ("audio.patchout_time=-1", "patchout must not be negative"),
         ("audio={encoder: ast, source: random, heads: 5}", "width must be a multiple of heads"),
         ("audio={encoder: clap, source: random, width: 4, heads: 2}", "multiple of 8"),
+        ("audio={encoder: passt, variant: passt_30sec, width: 384, depth: 6}", "has its own width, depth"),
         ("text.depth=0", "text: depth must be positive"),
         ("text.dropout=2", "dropout must be in [0, 1)"),
     ],
@@ -157,7 +158,12 @@ def test_a_resolved_recipe_reads_back_as_itself(
 
 def test_differences_name_what_makes_it_another_run() -> None:
     first = small_recipe()
-    assert recipes.differences(first, small_recipe(["engine.zero=3", "data.workers=3", "log.health=5"])) == []
+    assert (
+        recipes.differences(
+            first, small_recipe(["engine.zero=3", "data.workers=3", "data.max_failures=9", "log.health=5"])
+        )
+        == []
+    )
     assert recipes.differences(first, small_recipe(["optimizer.lr=1e-4"])) == ["optimizer.lr: 0.001 -> 0.0001"]
     assert recipes.differences(first, small_recipe(["engine.ema=0.9"])) == ["engine.ema: 0.0 -> 0.9"]
     other = small_recipe(["validation.split=clotho/other"])  # the best checkpoint is chosen by one split's figures

@@ -205,7 +205,8 @@ class _Requests(Sampler[Request]):
         if not self.mixed:
             return Request(draws, None)
         # from the next batch: of this one the partner's caption would count as wrong for the mix
-        whole = self.order.batch(self.epoch, (step + 1) % self.order.steps_per_epoch)
+        later, place = divmod(step + 1, self.order.steps_per_epoch)
+        whole = self.order.batch(self.epoch + later, place)
         return Request(draws, whole.take(below(mix(PARTNER, draws.seeds), len(whole))))
 
     def largest(self, prepare: Prepare) -> int:

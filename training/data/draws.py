@@ -175,7 +175,8 @@ def _draw(
     fixed: bool,
 ) -> dict[str, Any]:
     rule = "first" if fixed else settings.caption_choice
-    fitting = [each for each in windows[0]["captions"] if each["kind"] in choice.item.captions]
+    kinds = [each for each in windows[0]["captions"] if each["kind"] in choice.item.captions]
+    fitting = [each for each in kinds if normalise(each["text"], settings)] or kinds
     caption = choose_caption(fitting, rule, chance.caption, chance.rotation, choice.turn)
     told = [each for each in windows if _tells_of(caption, each)] or windows
     row = told[0 if fixed else int(chance.window * len(told))]
@@ -193,7 +194,7 @@ def _draw(
         "rate": row["rate"],
         "start_s": start,
         "duration_s": duration,
-        "caption": stable_id(text),
+        "caption": stable_id(text or row["clip_id"]),  # that two have no words makes them no positives
         "group": stable_id(row["group"] or row["clip_id"]),
         "kin": stable_id(row["kin"] or row["group"] or row["clip_id"]),
     }

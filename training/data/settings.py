@@ -65,7 +65,7 @@ class AugmentSettings:
     noise_snr_db: tuple[float, float] = (10.0, 40.0)
     room: float = 0.0  # probability of a synthetic room
     room_rt60_s: tuple[float, float] = (0.1, 0.6)
-    mixup: float = 0.0  # probability that another clip of the batch is mixed in; the caption stays
+    mixup: float = 0.0  # probability that a clip of the next batch is mixed in; the caption stays
     mixup_alpha: float = 0.3  # the partner's share is the smaller of (x, 1 - x), x of Beta(alpha, alpha)
 
     def __post_init__(self) -> None:
@@ -128,7 +128,7 @@ class DataSettings:
     workers: int = 2  # loader processes a rank; 0: in the training process
     readahead: int = 4  # batches that each worker keeps ready
     checksum: bool = False  # compare samples with the manifest's SHA-256 also where their format has checksums (FLAC)
-    max_failures: int = 0  # broken samples that a rank leaves out of the loss before it stops
+    max_failures: int = 0  # broken samples that a rank leaves out of the loss before it stops; each start counts anew
 
     def __post_init__(self) -> None:
         require(bool(self.train), "the mixture (train) is empty", None)

@@ -93,6 +93,14 @@ class OutsideModule:
                 value=drawn,
                 remedy="use nn.Dropout and F.scaled_dot_product_attention, or a rate of 0",
             )
+        mixed = next((name for name, module in encoder.train().named_modules() if _mixes_samples(module)), None)
+        if mixed is not None:
+            raise InputError(
+                f"what {self.name} normalises by would be those samples alone that a rank or a chunk has",
+                file=self.file,
+                value=mixed,
+                remedy="keep it in evaluation in train(), or use a layer norm or a group norm",
+            )
         wanted = [key for parent in self.kind.__mro__ for key in vars(parent).get("__annotations__", {})]
         missing = sorted(key for key in wanted if not hasattr(encoder, key))
         if missing:
@@ -105,6 +113,11 @@ def _draws_alone(module: nn.Module) -> bool:
     if isinstance(module, nn.modules.dropout._DropoutNd) and not isinstance(module, nn.Dropout):
         return module.p > 0
     return isinstance(module, nn.MultiheadAttention | nn.RNNBase) and module.dropout > 0
+
+
+def _mixes_samples(module: nn.Module) -> bool:
+    """Whether what comes out of a module for one sample depends on the others beside it."""
+    return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
 
 
 def _import(file: Path) -> ModuleType:

@@ -188,7 +188,7 @@ def test_what_is_mixed_in_comes_from_the_next_batch(build: Build) -> None:
     for step in range(mixed.order.steps_per_epoch):
         request = mixed._requests.request(step)
         assert request.partners is not None
-        following = mixed.order.batch(0, (step + 1) % mixed.order.steps_per_epoch)
+        following = mixed.order.batch(*divmod(step + 1, mixed.order.steps_per_epoch))
         assert set(request.partners.keys) <= set(following.keys)
 
 

@@ -202,6 +202,18 @@ def test_captions_are_drawn_by_their_rule() -> None:
     assert clip.split("clip ")[1].split(".")[0] in rotated[0][clip]
 
 
+def test_captions_without_words_are_passed_over_and_are_no_common_caption() -> None:
+    rows = [row(number) for number in range(20)]
+    for one in rows[:10]:
+        for caption in one["captions"][1:]:
+            caption["text"] = "?!"
+    for one in rows[10:]:
+        one["captions"] = [{**one["captions"][0], "text": "..."}]
+    batch = Order(table_of(rows), DataSettings(train=(MixtureItem("clotho"),), batch_size=20), 0).batch(0, 0)
+    assert len(set(batch.caption.tolist())) == 20
+    assert sum(text == "" for text in batch.texts) == 10
+
+
 def test_only_captions_of_the_wanted_kinds() -> None:
     rows = [row(number) for number in range(40)]
     for number, one in enumerate(rows):

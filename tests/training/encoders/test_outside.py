@@ -106,6 +106,18 @@ def test_what_drops_numbers_that_belong_to_no_sample_is_refused(layer: str, tmp_
     built(documented().replace(start, f"{start}        self.more = {layer.replace('0.1', '0.0')}\n"))
 
 
+def test_a_batch_norm_is_refused_unless_it_is_kept_in_evaluation(tmp_path: Path) -> None:
+    def built(more: str) -> Any:
+        start = "super().__init__()\n"
+        (tmp_path / "mine.py").write_text(documented().replace(start, f"{start}        self.more = {more}\n"))
+        made = encoder_module(AUDIO_ENCODERS, f"{tmp_path / 'mine.py'}:Convolutional")
+        return made.build(made.Settings("mine"))
+
+    with pytest.raises(InputError, match="a rank or a chunk"):
+        built("nn.BatchNorm2d(4)")
+    built("type('Frozen', (nn.BatchNorm2d,), {'train': lambda self, mode=True: nn.BatchNorm2d.train(self, False)})(4)")
+
+
 def test_files_that_are_no_encoder_say_why(tmp_path: Path) -> None:
     def module(name: str, text: str) -> Any:
         (tmp_path / "mine.py").write_text(text)

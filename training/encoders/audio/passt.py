@@ -55,6 +55,7 @@ VARIANTS = {
     "fsd50k-n": Variant(stride=16),
 }
 CUSTOM = "custom"
+_SIZES = ("segment_s", "width", "depth", "heads", "stride")  # of a custom variant
 PATCH = 16
 
 
@@ -102,6 +103,10 @@ class Settings:
         check_dropout(self, "dropout")
         if min(self.patchout_time, self.patchout_freq, self.patchout_any) < 0:
             raise InputError("patchout must not be negative", remedy="0 leaves nothing out")
+        sizes = [name for name in _SIZES if getattr(self, name) != getattr(Settings, name)]
+        if sizes and self.variant != CUSTOM:
+            remedy = f"set variant to {CUSTOM}, or interpolate_s for segments of another length"
+            raise InputError(f"{self.variant} has its own {', '.join(sizes)}", remedy=remedy)
 
 
 class PasstEncoder(AudioEncoder):
