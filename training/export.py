@@ -32,7 +32,7 @@ from training.checkpoint import load as open_verified
 from training.data.captions import normalise, tokenise
 from training.data.features import AudioInput, Features, segment_seeds
 from training.encoders.lora import LoraSettings, merge
-from training.encoders.outside import file_of, is_outside
+from training.encoders.outside import carried, is_outside
 from training.losses.base import PairLoss
 from training.losses.tiled import score_all
 from training.model import RetrievalModel
@@ -179,12 +179,7 @@ def _self_contained(retriever: Retriever, folder: Path) -> Retriever:
     for part in ("audio", "text"):
         if getattr(recipe.lora, part) is not None:
             merge(getattr(retriever.model, part))
-        settings = getattr(recipe, part)
-        if is_outside(settings.encoder):
-            file = f"{part}_encoder.py"
-            shutil.copyfile(file_of(settings.encoder), folder / file)
-            name = f"{file}:{settings.encoder.rpartition(':')[2]}"
-            recipe = replace(recipe, **{part: replace(settings, encoder=name)})
+        recipe = replace(recipe, **{part: carried(getattr(recipe, part), part, folder)})
     return replace(retriever, recipe=replace(recipe, lora=LoraSettings()))
 
 

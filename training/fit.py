@@ -11,7 +11,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from training.data.features import AudioInput
 from training.data.mixture import select_rows
 from training.data.order import Order, batch_hash
 from training.distributed import Group
+from training.encoders.outside import carried
 from training.engine import Engine, StepResult
 from training.evaluation.retrieval import DIRECTIONS
 from training.evaluation.run import evaluate
@@ -181,7 +182,8 @@ def _write_recipe(recipe: Recipe, folder: Path) -> None:
                 file=path,
                 remedy="use the same recipe to go on, or another --run to start afresh",
             )
-    Storage(folder).write(path.name, recipes.dump(recipe).encode())
+    files = {part: carried(getattr(recipe, part), part, folder) for part in ("audio", "text")}
+    Storage(folder).write(path.name, recipes.dump(replace(recipe, **files)).encode())
 
 
 def _keep_tokenizer(tokenizer: Any, folder: Path) -> None:

@@ -21,7 +21,7 @@ from sharding.errors import InputError
 from training.data.settings import DataSettings
 from training.encoders import encoder_module
 from training.encoders.lora import LoraSettings
-from training.encoders.outside import is_outside, located
+from training.encoders.outside import contents, is_outside, located
 from training.evaluation.retrieval import DIRECTIONS, MEASURED
 from training.strict import Place, build, nearest, read_yaml, require
 
@@ -232,6 +232,7 @@ def digest(recipe: Recipe) -> str:
     return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
 
 
+_ENCODERS = ("audio.encoder", "text.encoder")
 # What may change between a checkpoint and its continuation: how, not what, is computed.
 _FREE_ON_RESUME = (
     *("engine", "checkpoint", "validation", "log"),
@@ -246,13 +247,19 @@ _FIXED_ON_RESUME = (
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
     """Keys whose change would make a continued run another run, as ``key: old -> new``."""
-    before, after = dict(_leaves(to_tree(old))), dict(_leaves(to_tree(new)))
+    before, after = _compared(old), _compared(new)
     changed = [key for key in before | after if before.get(key, MISSING) != after.get(key, MISSING)]
     return [
         f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
         for key in changed
         if key in _FIXED_ON_RESUME or not any(key == free or key.startswith(free + ".") for free in _FREE_ON_RESUME)
     ]
+
+
+def _compared(recipe: Recipe) -> dict[str, Any]:
+    """Every key's value; of a user's own encoder what its file holds, for that may lie elsewhere by now."""
+    values = dict(_leaves(to_tree(recipe)))
+    return values | {key: contents(name) for key, name in values.items() if key in _ENCODERS and is_outside(name)}
 
 
 def _leaves(tree: Any, path: str = "") -> Iterable[tuple[str, Any]]:

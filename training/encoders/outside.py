@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import shutil
 import sys
 from collections.abc import Iterable
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -45,6 +46,21 @@ def located(name: str, recipe: object) -> str:
         value=name,
         remedy="name it as seen from the recipe's folder or from here",
     )
+
+
+def contents(name: str) -> str:
+    """What ``FILE.py:CLASS`` is, wherever the file lies: the class, and a digest of the file."""
+    return f"{name.rpartition(':')[2]} of a file {_digest(file_of(name))}"
+
+
+def carried(settings: Any, part: str, folder: Path) -> Any:
+    """An encoder's settings that name a copy of its file in ``folder``; those of Earshot's own as they are."""
+    if not is_outside(settings.encoder):
+        return settings
+    source, target = file_of(settings.encoder), folder / f"{part}_encoder.py"
+    if not target.exists() or not target.samefile(source):
+        shutil.copyfile(source, target)
+    return replace(settings, encoder=f"{target.name}:{settings.encoder.rpartition(':')[2]}")
 
 
 class OutsideModule:
@@ -120,13 +136,16 @@ def _mixes_samples(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
 
 
-def _import(file: Path) -> ModuleType:
-    """The module of a file, run once for each state of the file."""
+def _digest(file: Path) -> str:
     try:
-        digest = hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest()
+        return hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest()
     except OSError as error:
         raise InputError("no such file of an encoder", file=file) from error
-    name = f"earshot_encoder_{file.stem}_{digest}"
+
+
+def _import(file: Path) -> ModuleType:
+    """The module of a file, run once for each state of the file."""
+    name = f"earshot_encoder_{file.stem}_{_digest(file)}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, file)

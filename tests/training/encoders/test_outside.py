@@ -82,8 +82,17 @@ def test_an_encoder_of_ones_own_trains_resumes_exports_and_searches(
     monkeypatch.chdir(tmp_path)  # the file is found from anywhere once the run has started
     assert command("fit", str(tmp_path / "run/recipe.yaml"), "--run", str(tmp_path / "run"))["resumed_from"] == 3
     assert command("order", str(tmp_path / "run/recipe.yaml"))["samples"]
+    shutil.move(tmp_path / "mine", tmp_path / "moved")  # what counts is what the files hold
+    fit[1] = str(tmp_path / "moved/recipe.yaml")
+    assert command(*fit, "--set", "optimizer.steps=3")["resumed_from"] == 3
+    newest = max((tmp_path / "run/checkpoints").iterdir())
+    text = (tmp_path / "moved/hearing.py").read_text()
+    (tmp_path / "moved/hearing.py").write_text(text + "\n# another model, perhaps\n")
+    assert cli.main([*fit, "--set", "optimizer.steps=3", "--shards", str(tmp_path / "build")]) == 2
+    assert "audio.encoder: 'Convolutional of a file" in capsys.readouterr().err
+    assert command("evaluate", str(newest), "--split", "clotho/evaluation")["clips"]
     measured = command("evaluate", str(tmp_path / "run/export"), "--split", "clotho/evaluation")
-    shutil.rmtree(tmp_path / "mine")  # the export has everything
+    shutil.rmtree(tmp_path / "moved")  # the export has everything
     shutil.move(tmp_path / "run/export", tmp_path / "elsewhere")
     again = command("evaluate", str(tmp_path / "elsewhere"), "--split", "clotho/evaluation")
     assert again["text_to_audio"] == measured["text_to_audio"]
