@@ -23,7 +23,7 @@ MARGIN_S = 1.0
 # of the captioned datasets.
 LEAST_S = 5.0
 LEAST_PART_S = 1.0  # of a window that the stretch cuts through: less of it is left out
-TIMES = ("onset", "offset")  # of a caption
+_TIMES = ("onset", "offset")  # of a caption
 _TOLD_S = 0.1  # of a timed caption that must lie in the stretch: in less, nothing can be heard
 _GRID = 1000  # a stretch begins and ends at whole milliseconds
 
@@ -130,7 +130,7 @@ def extent(written: Sequence[tuple[float, float]]) -> Span:
 def later(captions: Iterable[dict[str, Any]], seconds: float) -> list[dict[str, Any]]:
     """The captions with times that are ``seconds`` larger, to the millisecond."""
     return [
-        {**caption, **{name: round(caption[name] + seconds, 3) for name in TIMES if caption.get(name) is not None}}
+        {**caption, **{name: round(caption[name] + seconds, 3) for name in _TIMES if caption.get(name) is not None}}
         for caption in captions
     ]
 

@@ -238,11 +238,8 @@ _FREE_ON_RESUME = (
     *("engine", "checkpoint", "validation", "log"),
     *("data.workers", "data.readahead", "data.checksum", "data.max_failures"),
 )
-_FIXED_ON_RESUME = (
-    "engine.ema",
-    "validation.split",
-    "validation.first",
-)  # what is exported, and figures that are compared
+# what is exported, and figures that are compared
+_FIXED_ON_RESUME = ("engine.ema", "validation.split", "validation.first")
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:

@@ -34,9 +34,9 @@ def mp4(source: Source, offset: int) -> Extent:
             raise cut(f"the {name.decode('latin-1')!r} box", position + size, source.size)
         seen.add(name)
         position += size
-    if b"moov" not in seen and b"meta" in seen:
-        raise AudioError("not_audio", "a picture")
     if b"moov" not in seen:
+        if b"meta" in seen:
+            raise AudioError("not_audio", "a picture")
         raise AudioError("truncated", "the file ends before its index (no moov box)")
     if b"moof" in seen and not seen & {b"mfra", b"sidx"}:  # a file that was cut between two looks the same
         return Extent("fragments: its length is not declared")

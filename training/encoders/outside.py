@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import shutil
 import sys
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass, replace
@@ -21,6 +20,7 @@ from typing import Any
 from torch import nn
 
 from sharding.errors import InputError
+from sharding.storage import Storage
 
 
 def is_outside(name: object) -> bool:
@@ -57,10 +57,9 @@ def carried(settings: Any, part: str, folder: Path) -> Any:
     """An encoder's settings that name a copy of its file in ``folder``; those of Earshot's own as they are."""
     if not is_outside(settings.encoder):
         return settings
-    source, target = file_of(settings.encoder), folder / f"{part}_encoder.py"
-    if not target.exists() or not target.samefile(source):
-        shutil.copyfile(source, target)
-    return replace(settings, encoder=f"{target.name}:{settings.encoder.rpartition(':')[2]}")
+    file = f"{part}_encoder.py"
+    Storage(folder).write(file, file_of(settings.encoder).read_bytes())  # whole or not at all
+    return replace(settings, encoder=f"{file}:{settings.encoder.rpartition(':')[2]}")
 
 
 class OutsideModule:
