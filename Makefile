@@ -22,7 +22,7 @@ test: setup check
 	$(BIN)/python -m pytest -m "not slow" -q
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow -q --timeout 1800
+	$(BIN)/python -m pytest -m slow -q --timeout 1800 -n 2 --dist worksteal
 
 check: setup
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ from typing import Any
 
 from ray_jobs.demo_report import write_demo_report
 from ray_jobs.local_cluster import local_cluster, submit
+from sharding.commandline import leave
 from sharding.demo import synthesise
 from sharding.errors import InputError
 
@@ -88,4 +89,4 @@ def evaluate(training: Path, shards: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sharding.errors import InputError
 
-START_TIMEOUT_S = 120
+START_TIMEOUT_S = 300
 _NO_AGENT = "No available agent to submit job"
 _PREFIX = re.compile(r"^(\x1b\[\d+m)*\(\w+ pid=[^)]*\)(\x1b\[\d+m)* ")  # what Ray puts before a worker's line
 
@@ -60,6 +60,8 @@ def local_cluster(cpus: int, log: Path) -> Iterator[str]:
             "--node-ip-address=127.0.0.1",
             *(f"--num-cpus={cpus}", "--num-gpus=0", "--include-dashboard=true", "--disable-usage-stats"),
             *(f"--dashboard-port={port}", f"--temp-dir={scratch}", f"--object-store-memory={200 << 20}"),
+            # their usual numbers may be another cluster's of this machine
+            *(f"--dashboard-agent-listen-port={_free_port()}", f"--ray-client-server-port={_free_port()}"),
         ]
         head = subprocess.Popen(
             command, stdout=out, stderr=subprocess.STDOUT, env=_environment(), start_new_session=True
@@ -124,12 +126,14 @@ def _run(command_line: Sequence[str], log: Path, show: bool) -> int:
             command_line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment()
         )
         assert job.stdout is not None
-        last = ""
+        last, trace = "", False
         for text in job.stdout:
             out.write(text)
             out.flush()
             line = _PREFIX.sub("", text)
-            if show and line.startswith(("  ", "steps ")) and line != last:
+            # what Ray tells of its own troubles is for the log alone
+            trace = line.startswith("Traceback ") or (trace and line.startswith(" "))
+            if show and not trace and line.startswith(("  ", "steps ")) and line != last:
                 print(f"  {line.strip()}", flush=True)
                 last = line
         return job.wait()

@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from sharding import commandline
 from sharding.commands.arguments import absolute
 from sharding.errors import InputError
 
-RESULT, REFUSED = "result.json", "refused.json"  # what the ranks tell the driver, in the run's folder
+RESULT = "result.json"  # what the first rank tells the driver, in the run's folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +51,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "recipe": to_tree(load(args.recipe, args.set)),
         "shards": absolute(args.shards),
         "run": str(args.run.resolve()),
+        # where ranks write what they refuse: each driver's own, for a second job in the folder is refused itself
+        "refusal": f".refused-{uuid.uuid4().hex}.json",
     }
     _train(job, args)
     return dict(json.loads((args.run / RESULT).read_text(encoding="utf-8")))
@@ -58,6 +61,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def _train(job: dict[str, Any], args: argparse.Namespace) -> None:
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it would log every line a second time
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -78,13 +82,14 @@ def _train(job: dict[str, Any], args: argparse.Namespace) -> None:
             failure_config=FailureConfig(max_failures=args.max_failures),
         ),
     )
-    refused = Path(job["run"]) / REFUSED
-    refused.unlink(missing_ok=True)
+    refusal = Path(job["run"]) / job["refusal"]
     try:
         trainer.fit()
     finally:
-        if refused.is_file():  # the user's to mend, whatever Ray made of it
-            raise InputError(**json.loads(refused.read_text(encoding="utf-8")))
+        if refusal.is_file():  # the user's to mend, whatever Ray made of it
+            details = json.loads(refusal.read_text(encoding="utf-8"))
+            refusal.unlink()
+            raise InputError(**details)
 
 
 def connect(address: str, workers: int) -> None:
@@ -118,7 +123,7 @@ def train_rank(job: dict[str, Any]) -> None:
     from training.recipe import parse
 
     folder = Path(job["run"])
-    if (folder / REFUSED).is_file():  # started again after an error that is the user's to mend: do not go on
+    if (folder / job["refusal"]).is_file():  # started again after an error that is the user's to mend: do not go on
         return
 
     def report(state: dict[str, Any]) -> None:
@@ -132,7 +137,7 @@ def train_rank(job: dict[str, Any]) -> None:
             texts = {"file": error.file, "value": error.value}
             details |= {name: None if value is None else str(value) for name, value in texts.items()}
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / REFUSED).write_text(json.dumps(details), encoding="utf-8")
+            (folder / job["refusal"]).write_text(json.dumps(details), encoding="utf-8")
             raise  # so that Ray Train ends the other ranks too
         if group.rank == 0:
             (folder / RESULT).write_text(json.dumps(result), encoding="utf-8")
@@ -150,4 +155,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    commandline.leave(main())

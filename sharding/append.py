@@ -54,13 +54,13 @@ DIFFERENCES = pa.schema(
 
 def former_settings(out: Storage) -> BuildSettings:
     """The settings of the finished build at ``out``."""
-    if not out.exists("dataset.json") or not out.exists(".build/settings.json"):
+    plain = json.loads(out.read(".build/settings.json")) if out.exists(".build/settings.json") else {}
+    if not out.exists("dataset.json") or not plain:  # none, or one that is being removed
         raise InputError(
             "no finished build that could grow",
             file=out.url,
             remedy="give a folder that `build` finished, with its .build folder; finish it first where it was killed",
         )
-    plain = json.loads(out.read(".build/settings.json"))
     former = BuildSettings.from_dict(plain)
     changed = sorted(differences(plain["exclude"], former.as_dict()["exclude"], "exclude"))
     if changed:
@@ -288,9 +288,10 @@ def append(out_url: str, roots: Mapping[str, str], sources: Mapping[str, str], r
         runner: where batches are probed and shards written.
 
     Returns:
-        ``out``, ``added`` (dataset: fate: clips), ``shards`` (how many are new), ``differences`` (old clips of which a
-        build of all datasets from the beginning would decide otherwise: ``OUT/differences.parquet``), ``leaks``
-        (how many of them are in training shards and share sound with clips that are protected now) and ``examples``.
+        ``out``, ``added`` (dataset: fate: clips), ``reasons`` (dataset: ``fate/reason``: clips), ``shards`` (how many
+        are new), ``differences`` (old clips of which a build of all datasets from the beginning would decide
+        otherwise: ``OUT/differences.parquet``), ``leaks`` (how many of them are in training shards and share sound
+        with clips that are protected now) and ``examples``.
 
     Raises:
         InputError: no finished build, a name that is taken, an unfinished append of other datasets, another builder.
@@ -316,7 +317,8 @@ def _settle(out: Storage, settings: BuildSettings) -> None:
     """An append that was interrupted goes on only with the datasets that it began with."""
     name = f"{FOLDER}/.build/settings.json"
     plain = settings.as_dict()
-    if not out.exists(name):
+    if not out.exists(f"{FOLDER}/.build/catalogue.json"):  # nothing was begun, or its datasets could not be read
+        out.remove_tree(FOLDER)
         out.write(name, settings_bytes(plain))
         return
     out.child(FOLDER).sweep()
@@ -329,17 +331,20 @@ def _settle(out: Storage, settings: BuildSettings) -> None:
 
 
 def _outcome(out: Storage, datasets: list[str]) -> dict[str, Any]:
-    names = out.read_table("fates.parquet", ["clip_id", "fate"])
+    fates = out.read_table("fates.parquet", ["clip_id", "fate", "reason"])
     counts: dict[str, Counter[str]] = {name: Counter() for name in datasets}
-    for clip_id, fate in zip(names["clip_id"].to_pylist(), names["fate"].to_pylist(), strict=True):
+    reasons: dict[str, Counter[str]] = {name: Counter() for name in datasets}
+    for clip_id, fate, reason in zip(*(column.to_pylist() for column in fates.columns), strict=True):
         if (dataset := clip_id.partition("/")[0]) in counts:
             counts[dataset][fate] += 1
+            reasons[dataset][f"{fate}/{reason}"] += 1
     manifest = Manifest.open(out.url)
     new = manifest.table.filter(pc.is_in(manifest.table["dataset"], pa.array(datasets)))
     differing = out.read_table("differences.parquet")
     return {
         "out": out.url,
         "added": {name: dict(sorted(count.items())) for name, count in counts.items()},
+        "reasons": {name: dict(sorted(count.items())) for name, count in reasons.items()},
         "shards": len(new["shard"].unique()),
         "differences": differing.num_rows,
         "leaks": sum(

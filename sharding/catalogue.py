@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,9 +62,9 @@ def build_catalogue(roots: Mapping[str, str], generic_roots: Mapping[str, str] |
     with _no_collection():
         for dataset, source in SOURCES.items():
             if dataset in roots:
-                found[dataset] = source.read(Storage(roots[dataset]))
+                found[dataset] = _read(source.read, roots[dataset])
         for name in sorted(generic_roots):
-            found[name] = generic.read(Storage(generic_roots[name]), name)
+            found[name] = _read(functools.partial(generic.read, name=name), generic_roots[name])
     table = pa.concat_tables([tables.catalogue for tables in found.values()] or [CATALOGUE.empty_table()])
     check_families(table)
     return Catalogue(
@@ -71,6 +72,15 @@ def build_catalogue(roots: Mapping[str, str], generic_roots: Mapping[str, str] |
         pa.concat_tables([tables.orphans for tables in found.values()] or [ORPHANS.empty_table()]),
         {dataset: tables.notes for dataset, tables in found.items()},
     )
+
+
+def _read(read: Callable[[Storage], SourceTables], root: str) -> SourceTables:
+    """A dataset's tables; where its storage fails, the error says which."""
+    try:
+        return read(Storage(root))
+    except OSError as error:
+        remedy = "once that is mended, the same command goes on"
+        raise InputError(f"reading failed: {error}", file=root, remedy=remedy) from error
 
 
 def check_families(table: pa.Table) -> None:

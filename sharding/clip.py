@@ -27,6 +27,7 @@ from sharding.errors import InputError
 from sharding.measures import Measures
 from sharding.windows import Cutter, WindowRule
 
+LEAST_WINDOW_S = 0.05  # shorter windows and hops make of one recording more samples than a manifest can hold
 _COPY = 1 << 20  # bytes a piece, where a source is taken over as it is
 _SAME = {"flac": "FLAC/PCM_16", "wav": "WAV/PCM_16", "opus": "OGG/OPUS"}
 
@@ -58,11 +59,11 @@ class ProbeSettings:
     def __post_init__(self) -> None:
         lengths = (self.window_s, self.hop_s, self.tail_s, self.min_s)
         finite = all(math.isfinite(length) for length in lengths)
-        if not (finite and self.window_s > 0 and self.hop_s > 0 and 0 <= self.tail_s <= self.window_s):
+        if not (finite and min(self.window_s, self.hop_s) >= LEAST_WINDOW_S and 0 <= self.tail_s <= self.window_s):
             raise InputError(
                 "windows cannot be cut like this",
                 value=(self.window_s, self.hop_s, self.tail_s),
-                remedy="window_s and hop_s are above 0 and finite, tail_s is 0 to window_s",
+                remedy=f"window_s and hop_s are finite and at least {LEAST_WINDOW_S}, tail_s is 0 to window_s",
             )
         if self.max_s is not None and not self.max_s >= self.min_s:
             raise InputError("no clip could be kept", value=self.max_s, remedy=f"max_s is at least {self.min_s} s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow as pa
 from sharding.errors import InputError
 from sharding.manifest import Manifest
 from sharding.schema import CATALOGUE, FATES, MANIFEST, MATCHES
+from sharding.storage import Storage
 
 _CLIP = [name for name in CATALOGUE.names if name not in ("captions", "interval", "keywords", "notes")]
 _SAMPLE = [name for name in MANIFEST.names if name != "captions"]
@@ -28,7 +30,6 @@ def export_csv(url: str, folder: Path) -> dict[str, int]:
     storage = manifest.storage
     fates = storage.read_table("fates.parquet")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         return {
             "clips.csv": _write(
                 folder / "clips.csv",
@@ -48,12 +49,14 @@ def export_csv(url: str, folder: Path) -> dict[str, int]:
 
 def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
     count = 0
-    with path.open("w", newline="", encoding="utf-8-sig") as file:
+    with Storage(path.parent).writer(path.name) as raw:
+        file = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
         writer = csv.writer(file)
         writer.writerow(header)
         for row in rows:
             writer.writerow([_cell(value) for value in row])
             count += 1
+        file.detach()  # flushes; the file beneath is not this wrapper's to close
     return count
 
 

@@ -195,6 +195,14 @@ class _Children(threading.local):
 _children = _Children()
 
 
+def stop_child() -> None:
+    """End the calling thread's child, where there is one; the next batch starts another."""
+    if _children.child is not None and _children.owner == os.getpid():
+        _children.child.stop()
+        atexit.unregister(_children.child.stop)
+        _children.child = None
+
+
 def _child(settings: ProbeSettings) -> _Child:
     """The calling thread's child; a new one where there is none that is fit."""
     child = _children.child

@@ -300,7 +300,8 @@ def shared_captions(catalogue: pa.Table, protect: Collection[tuple[str, str]]) -
     splits = catalogue.select(["dataset", "split"]).to_pydict()
     guarded = [pair in protect for pair in zip(*splits.values(), strict=True)]
     for want in (True, False):  # the protected first: only their captions are remembered for the others
-        rows = catalogue.select(["clip_id", "captions"]).filter(pa.array([flag is want for flag in guarded]))
+        chosen = pa.array([flag is want for flag in guarded], pa.bool_())
+        rows = catalogue.select(["clip_id", "captions"]).filter(chosen)
         for text, clip_id in _texts(rows):
             plain = plain_caption(text)
             if want:

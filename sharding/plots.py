@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from sharding.errors import InputError
 from sharding.stats import ranked_counts
+from sharding.storage import Storage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,8 +48,9 @@ def write_plots(datasets: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         axes[0].set_ylabel(name, fontsize=13, fontweight="bold", color=_INK)
     figure.suptitle(f"{sum(len(about['durations']) for about in datasets.values()):,} clips in shards", fontsize=14)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=110, metadata={"Software": None})
+        image = io.BytesIO()
+        figure.savefig(image, format=path.suffix[1:] or None, dpi=110, metadata={"Software": None})
+        Storage(path.parent).write(path.name, image.getvalue())
     except (OSError, ValueError) as error:  # ValueError: a suffix that matplotlib does not know
         what = getattr(error, "strerror", None) or str(error)
         raise InputError(what, file=path, remedy="another --plot, with a name in .png") from error

@@ -132,7 +132,7 @@ def _source(storage: Storage, path: str, announce: Callable[[int], None]) -> Sou
         raise AudioError("out_of_root", path) from None
     except (OSError, *_DAMAGED_ARCHIVE) as error:
         code = error.errno if isinstance(error, OSError) else None
-        if code not in _OF_THIS_FILE and (code is not None or not storage.in_archive(path)):
+        if code not in _OF_THIS_FILE and (code is not None or not storage.archive(path)):
             raise
         raise AudioError(
             "unreadable", getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
@@ -142,7 +142,7 @@ def _source(storage: Storage, path: str, announce: Callable[[int], None]) -> Sou
 
 def _refuse_devices(storage: Storage, path: str) -> None:
     """Opening a named pipe or a device can wait for ever."""
-    if storage.local is None or storage.in_archive(path):
+    if storage.local is None or storage.archive(path):
         return
     mode = (storage.local / path).stat().st_mode
     if not stat.S_ISREG(mode):

@@ -7,7 +7,9 @@ become packs, and what reached no shard was kept in a pack of its own.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +18,7 @@ import pyarrow.compute as pc
 
 from sharding.catalogue import Catalogue, catalogue_name
 from sharding.errors import InputError
+from sharding.listing import Entry
 from sharding.schema import CATALOGUE, FACTS
 from sharding.storage import Storage
 
@@ -23,6 +26,7 @@ KEPT = "facts/kept.parquet"  # below OUT/.build: facts that are not asked for ag
 SETTLED = "settled.parquet"  # facts of all clips as they stand once the build is finished
 KNOWN = "known.parquet"  # matches between the clips of KEPT
 FORMER = "former"  # below OUT/.build/packs: shards of a reopened build, as packs
+_CLOCKS_S = 300.0  # by which the clocks of two storages may differ
 _INTENT = "reopen.json"
 NEXT = "reopened"  # below OUT/.build: what a reopening puts in place
 
@@ -54,12 +58,14 @@ def settle(out: Storage, settings: dict[str, Any], new_plan: bool, sources: Call
             if out.exists("dataset.json"):
                 what = "is a finished build without its .build folder: it can be read, but not gone on with"
             raise InputError(what, file=out.url, remedy="choose an empty --out")
-        _clear(out)
-        work.write("settings.json", settings_bytes(settings))
+        _begin(out, settings)
         return
     out.sweep()
     finish_reopening(out)
     former = json.loads(work.read("settings.json"))
+    if not former or not (work.exists("catalogue.json") or out.exists("dataset.json")):
+        _begin(out, settings)  # nothing was built: its datasets could not be read, or a build was being removed
+        return
     found = sorted(differences(former, settings))
     if not found:
         if new_plan and out.exists("dataset.json") and _inputs_changed(out, settings, now := sources()):
@@ -74,8 +80,7 @@ def settle(out: Storage, settings: dict[str, Any], new_plan: bool, sources: Call
     if former["probe"] == settings["probe"] and work.exists("catalogue.json"):
         replan(out, former, settings, sources())
     else:
-        _clear(out)
-        work.write("settings.json", settings_bytes(settings))
+        _begin(out, settings)
 
 
 def settings_bytes(settings: dict[str, Any]) -> bytes:
@@ -92,11 +97,14 @@ def differences(former: Any, now: Any, place: str = "") -> Iterator[str]:
         yield f"{place}: {former!r} there, {now!r} now"
 
 
-def _clear(out: Storage) -> None:
-    """Remove a build."""
+def _begin(out: Storage, settings: dict[str, Any]) -> None:
+    """Remove what is there of a build, and leave nothing but the settings of another one."""
+    work = out.child(".build")
+    work.write("settings.json", settings_bytes({}))  # killed from here on, the former build is not gone on with
     _forget_stages(out)
     for folder in ("fingerprints", "packs", NEXT):
         out.remove_tree(f".build/{folder}")
+    work.write("settings.json", settings_bytes(settings))
 
 
 def _forget_stages(out: Storage) -> None:
@@ -126,7 +134,7 @@ def _inputs_changed(out: Storage, settings: dict[str, Any], now: Catalogue) -> b
 def replan(out: Storage, former: dict[str, Any], settings: dict[str, Any], now: Catalogue) -> None:
     """Turn a build, finished or not, into an unfinished one of other settings that keeps what the probe found.
 
-    Facts are kept of clips that lie where they lay, by dataset, path and size, and decoded well.
+    Facts are kept of clips that lie where they lay, whose bytes are the same, and that decoded well.
     """
     kept = _unchanged(finished_facts(out), out, former, settings, now.table)
     # hubs of common sounds are chosen by what is protected, and all places of a leak are sought where it is trimmed:
@@ -146,25 +154,41 @@ def _unchanged(
     for dataset in stayed & set(marker["datasets"]):
         table = out.read_table(catalogue_name(dataset), ["clip_id", "path"])
         paths.update(zip(table["clip_id"].to_pylist(), table["path"].to_pylist(), strict=True))
-    sizes = {dataset: Storage(roots[dataset]).sizes() for dataset in stayed}
+    entries = {dataset: Storage(roots[dataset]).entries() for dataset in stayed}
     unchanged = set()
-    known = dict(zip(facts["clip_id"].to_pylist(), facts["source_bytes"].to_pylist(), strict=True))
+    columns = ("clip_id", "source_bytes", "source_sha256")
+    known = {row[0]: row[1:] for row in zip(*(facts[name].to_pylist() for name in columns), strict=True)}
+    since = out.child(".build").entries()["catalogue.json"].changed - _CLOCKS_S
     for clip_id, dataset, path in zip(*(now[name].to_pylist() for name in ("clip_id", "dataset", "path")), strict=True):
         if path is None or clip_id not in known or paths.get(clip_id) != path:
             continue
-        if known[clip_id] == _size(Storage(roots[dataset]), sizes[dataset], path):
+        root = Storage(roots[dataset])
+        size, sha256 = known[clip_id]
+        entry = _entry(root, entries[dataset], path)
+        if entry.size == size and (entry.changed < since or sha256 == _sha256(root, path)):
             unchanged.add(clip_id)
     well = facts.filter(pc.is_null(facts["error"]))
     return well.filter(pc.is_in(well["clip_id"], pa.array(sorted(unchanged), pa.string())))
 
 
-def _size(root: Storage, sizes: dict[str, int], path: str) -> int | None:
-    if path in sizes:
-        return sizes[path]
+def _sha256(root: Storage, path: str) -> str:
+    digest = hashlib.sha256()
+    with root.open(path) as file:
+        while data := file.read(1 << 20):
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def _entry(root: Storage, entries: dict[str, Entry], path: str) -> Entry:
+    """Of a file, or of a member of an archive; of the size -1 where there is none."""
+    absent = Entry(-1, math.inf)
+    archive = root.archive(path)
+    if archive is None:
+        return entries.get(path, absent)
     try:
-        return root.size(path)  # inside an archive
-    except OSError:
-        return None
+        return Entry(root.size(path), entries[archive].changed)
+    except (OSError, KeyError):
+        return absent
 
 
 def finished_facts(out: Storage) -> pa.Table:

@@ -88,7 +88,7 @@ class Build:
         if not self.storage.exists(".build/settings.json"):
             return {}
         settings = json.loads(self.storage.read(".build/settings.json"))
-        return {**settings["roots"], **settings["sources"]}
+        return {**settings.get("roots", {}), **settings.get("sources", {})}
 
     def wave(self, clip_id: str, seconds: float = EXCERPT_S, start_s: float = 0.0) -> tuple[np.ndarray, int] | None:
         """A part of a clip as mono float32 [n] and its rate; None where no sound can be had."""
@@ -166,10 +166,11 @@ def ranked(values: Iterable[str], most: int = 10) -> list[tuple[str, int]]:
     return sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))[:most] or [("none", 0)]
 
 
-def histogram(values: Sequence[float] | np.ndarray, top: float, bins: int = 24) -> dict[str, list[float]]:
-    """Counts in equal bins from 0 to ``top``; what lies beyond stands in the last."""
+def histogram(values: Sequence[float] | np.ndarray, top: float, bins: int = 24) -> dict[str, Any]:
+    """Counts in equal bins from 0 to ``top``; what lies beyond stands in the last, and ``beyond`` says so."""
     counts, edges = np.histogram(np.minimum(values, top), bins=bins, range=(0, top))
-    return {"counts": counts.tolist(), "edges": [round(edge, 1) for edge in edges.tolist()]}
+    marks = [round(edge, 1) for edge in edges.tolist()]
+    return {"counts": counts.tolist(), "edges": marks, "beyond": bool(np.any(np.asarray(values) > top))}
 
 
 def _datasets(build: Build) -> list[dict[str, Any]]:

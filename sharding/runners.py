@@ -6,14 +6,21 @@ import itertools
 import multiprocessing
 import multiprocessing.connection
 import os
+import pickle
 import signal
+import tempfile
 import threading
+import uuid
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from sharding.errors import InputError
+from sharding.isolation import stop_child
 from sharding.progress import Progress
 
 Item = TypeVar("Item")
@@ -36,12 +43,18 @@ class Runner(Protocol):
 
 
 class LocalRunner:
-    """Processes of this machine; one worker is this process itself."""
+    """Processes of this machine; one worker is this process itself.
+
+    The processes are started when they are first needed and serve until the runner is gone: each takes as long to
+    start as hundreds of clips take to decode.
+    """
 
     def __init__(self, workers: int = 1) -> None:
         if workers < 1:
             raise InputError("at least one worker is needed", value=workers)
         self.workers = workers
+        self._pool: ProcessPoolExecutor | None = None
+        self._end: Callable[[], Any] = lambda: None
 
     def watch(self, progress: Progress) -> None:
         """The terminal is enough."""
@@ -63,7 +76,7 @@ class LocalRunner:
         while True:
             running: dict[Future[Result], Item] = {}
             try:
-                yield from self._pool(function, waiting, running)
+                yield from self._spread(function, waiting, running)
             except BrokenProcessPool:
                 # which item was at fault cannot be told: all that were under way are tried again
                 lost = list(running.values())
@@ -77,28 +90,38 @@ class LocalRunner:
             else:
                 return
 
-    def _pool(
+    def _spread(
         self, function: Callable[[Item], Result], waiting: Iterator[Item], running: dict[Future[Result], Item]
     ) -> Iterator[Result]:
         """Work through ``waiting``; ``running`` holds what is under way, also when a worker dies."""
-        # spawn: a fork of a process that holds threads (Arrow, soxr) can hang
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(self.workers, context, _begin_worker, (function,)) as pool:
+        with tempfile.NamedTemporaryFile(prefix=f"earshot-{uuid.uuid4().hex}") as file:
+            file.write(pickle.dumps(function))  # each worker reads it once: it may hold much, and would travel often
+            file.flush()
             try:
                 for item in waiting:
-                    running[_submit(pool, item, running)] = item
+                    running[_submit(self._begun(), file.name, item, running)] = item
                     if len(running) >= AHEAD * self.workers:
                         yield from _finished(running)
                 while running:
                     yield from _finished(running)
-            finally:
-                for future in running:
-                    future.cancel()
+            except BaseException:  # also GeneratorExit: what is under way belongs to nobody, and is waited for
+                wait([future for future in running if not future.cancel()])
+                self._end()
+                self._pool = None
+                raise
+
+    def _begun(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")  # a fork of one with threads (Arrow, soxr) can hang
+            theirs, ours = context.Pipe(duplex=False)
+            self._pool = ProcessPoolExecutor(self.workers, context, _begin_worker, (theirs,))
+            self._end = weakref.finalize(self, _end_workers, self._pool, ours)
+        return self._pool
 
 
-def _submit(pool: ProcessPoolExecutor, item: Item, running: dict[Future[Any], Item]) -> Future[Any]:
+def _submit(pool: ProcessPoolExecutor, function: str, item: Item, running: dict[Future[Any], Item]) -> Future[Any]:
     try:
-        return pool.submit(_apply, item)
+        return pool.submit(_apply, function, item)
     except BrokenProcessPool:
         running[Future()] = item  # it was not handed out, and must not be lost
         raise
@@ -111,23 +134,31 @@ def _finished(running: dict[Future[Result], Item]) -> Iterator[Result]:
         yield result
 
 
-_function: Callable[[Any], Any]  # what this worker process applies: it travels once, not with every item
+_loaded: tuple[str, Callable[[Any], Any]] = ("", lambda item: None)  # what this worker applied last, and its file
 
 
-def _apply(item: Any) -> Any:
-    return _function(item)
+def _apply(file: str, item: Any) -> Any:
+    global _loaded
+    if _loaded[0] != file:
+        stop_child()  # what the former work kept at hand, this one need not want
+        _loaded = file, pickle.loads(Path(file).read_bytes())
+    return _loaded[1](item)
 
 
-def _begin_worker(function: Callable[[Any], Any]) -> None:
+def _end_workers(pool: ProcessPoolExecutor, pipe: Connection) -> None:
+    """Idle workers end by themselves: one that was killed may hold the lock with which the others are to be told."""
+    pipe.close()
+    pool.shutdown()
+
+
+def _begin_worker(pipe: Connection) -> None:
     """A worker ends with its builder: one left behind by a killed builder would write into the next one's build."""
-    global _function
-    _function = function
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the builder's to handle
     builder = multiprocessing.parent_process()
     assert builder is not None
 
     def watch() -> None:
-        multiprocessing.connection.wait([builder.sentinel])
+        multiprocessing.connection.wait([builder.sentinel, pipe])
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

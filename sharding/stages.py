@@ -79,6 +79,8 @@ class Stages:
     def catalogue(self) -> pa.Table:
         """The catalogue; read from the published tables once, so that an interrupted build goes on with the same."""
         if not self.work.exists("catalogue.json"):
+            for path in self.settings.exclude:
+                read_exclusion_list(str(path))  # what is no list is refused before anything is decoded
             found = self.read_sources()
             check_protected(found.table, self.settings.sources, self.settings.fates.protect)
             for dataset in self.roots:

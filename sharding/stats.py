@@ -98,7 +98,7 @@ def _describe(rows: pa.Table, rates: Mapping[str, int]) -> dict[str, Any]:
         "samples": rows.num_rows,
         "hours": float(durations.sum() / 3600),
         "shortest_s": float(durations[0]),
-        "median_s": float(durations[len(durations) // 2]),
+        "median_s": float(np.median(durations)),
         "longest_s": float(durations[-1]),
         "rates": {str(rate): count for rate, count in sorted(Counter(rows["rate"].to_pylist()).items())},
         "source_rates": _rates(first, rates),

@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sharding.errors import InputError
+from sharding.listing import TEMPORARY, Entry, entry_of, files_below, told
 
 T = TypeVar("T")
 
@@ -33,7 +34,6 @@ _MEMBER = re.compile(r"(.+?\.zip)!/(.+)", re.IGNORECASE | re.DOTALL)
 _SPOOL = 32 << 20  # bytes of a zip member, or of an upload, that are held in memory
 _TRIES = 5
 _PAUSE_S = 0.2  # before the second try; twice as long before each one after it
-_SUFFIX = ".tmp"  # of temporary names
 PIECE = 1 << 16  # bytes a write: where memory is fragmented, larger ones wait for large pages, five times as long
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
@@ -122,14 +122,19 @@ class Storage:
         return int(_persist(lambda: self._remote.size(self._key(path))))
 
     @staticmethod
-    def in_archive(path: str) -> bool:
-        """Whether a name is that of a zip member: ``ARCHIVE.zip!/MEMBER``."""
-        return _MEMBER.fullmatch(path) is not None
+    def archive(path: str) -> str | None:
+        """The archive's name where a name is that of a zip member, ``ARCHIVE.zip!/MEMBER``; else None."""
+        inside = _MEMBER.fullmatch(path)
+        return inside.group(1) if inside else None
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         """Bytes of every file below a folder, from one listing; names are relative to this storage."""
+        return {name: entry.size for name, entry in self.entries(folder).items()}
+
+    def entries(self, folder: str = "") -> dict[str, Entry]:
+        """Size of every file below a folder, and when it was put there, from one listing; names as in ``sizes``."""
         if self.local is not None:
-            return {name: (self.local / name).stat().st_size for name in self.list(folder)}
+            return {name: entry_of(self.local / name) for name in self.list(folder)}
         root = self._remote._strip_protocol(self.url).rstrip("/")
         try:
             found = _persist(lambda: self._remote.find(self._key(folder), detail=True))
@@ -137,7 +142,7 @@ class Storage:
             return {}
         # an address of a single file is listed as itself, and consoles make folders by empty objects named "folder/"
         return {
-            name[len(root) + 1 :]: int(info["size"])
+            name[len(root) + 1 :]: Entry(int(info["size"]), told(info.get("LastModified")))
             for name, info in sorted(found.items())
             if name.startswith(f"{root}/") and not name.endswith("/") and info["type"] == "file"
         }
@@ -146,12 +151,12 @@ class Storage:
         """Every file below a folder, recursively, sorted; an absent folder is empty."""
         if self.local is not None:
             prefix = posixpath.normpath(folder) + "/" if self._checked(folder) else ""
-            return sorted(_walk(str(self._path(folder)), prefix))
+            return sorted(files_below(str(self._path(folder)), prefix))
         return sorted(self.sizes(folder))
 
     def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
         """``size`` bytes from ``offset``, or all that follow; fewer where the file ends."""
-        if self.in_archive(path):
+        if self.archive(path):
             with self.open(path) as member:
                 member.seek(offset)
                 return member.read() if size is None else member.read(size)
@@ -278,7 +283,7 @@ class Storage:
     def sweep(self) -> None:
         """Remove what killed writers left behind under temporary names.  Only for who is alone here."""
         if self.local is not None:
-            for path in self.local.rglob(f".*{_SUFFIX}"):
+            for path in self.local.rglob(f".*{TEMPORARY}"):
                 path.unlink(missing_ok=True)
 
     def read_table(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -310,23 +315,6 @@ def located(path: str) -> tuple[Storage, str]:
     return Storage(folder or slash or "."), name
 
 
-def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
-    """Names of all files below a folder, without a stat of each: a dataset has 400,000.  Links may form loops."""
-    try:
-        found = Path(folder).stat()
-        entries = list(os.scandir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    here = (found.st_dev, found.st_ino)
-    if here in above:
-        return
-    for entry in entries:
-        if entry.is_dir():
-            yield from _walk(entry.path, f"{prefix}{entry.name}/", (*above, here))
-        elif entry.is_file() and not (entry.name.startswith(".") and entry.name.endswith(_SUFFIX)):
-            yield prefix + entry.name
-
-
 @functools.lru_cache(maxsize=4)
 def _archive(storage: Storage, name: str, version: tuple[object, ...]) -> zipfile.ZipFile:
     """An open archive, kept: the directory of one with 260,000 members takes seconds to read."""
@@ -342,7 +330,7 @@ class _InPieces(io.FileIO):
 def _appearing(target: Path) -> Iterator[BinaryIO]:
     """A file under a temporary name, which gets its own once all is on the disk."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:80]}.", suffix=_SUFFIX, dir=target.parent)
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:80]}.", suffix=TEMPORARY, dir=target.parent)
     try:
         with io.BufferedWriter(_InPieces(handle, "w")) as file:
             yield file

@@ -22,7 +22,6 @@ import numpy as np
 import scipy.fft
 import scipy.linalg
 import scipy.ndimage
-import scipy.signal
 
 from sharding.fingerprint import RATE
 
@@ -125,7 +124,7 @@ def find_lag(a: np.ndarray, b: np.ndarray, lowest: float, highest: float) -> int
     cross = scipy.fft.irfft(scipy.fft.rfft(a, size) * np.conj(scipy.fft.rfft(b, size)), size)
     # between samples too: at 3 kHz half a sample costs a tenth of the correlation, enough to miss a true peak
     around = cross[np.arange(first - _TAPS, last + _TAPS + 1) % size]
-    fine = np.abs(scipy.signal.upfirdn(_sinc(_FINE), around, _FINE)[2 * _TAPS * _FINE :])
+    fine = np.abs(_interpolated(around, _FINE))
     fine = fine[: len(lags) * _FINE].reshape(len(lags), _FINE)
     sums_a = np.concatenate([[0.0], np.cumsum(a.astype(np.float64) ** 2)])
     sums_b = np.concatenate([[0.0], np.cumsum(b.astype(np.float64) ** 2)])
@@ -139,6 +138,13 @@ def find_lag(a: np.ndarray, b: np.ndarray, lowest: float, highest: float) -> int
     weight = np.sqrt(length / (length + 2 * RATE)) / scale
     best = int(np.argmax(fine.max(axis=1) * weight))
     return int(lags[best]) + round(int(np.argmax(fine[best])) / _FINE)
+
+
+def _interpolated(sequence: np.ndarray, steps: int) -> np.ndarray:
+    """A band-limited sequence at ``steps`` points a sample, from its ``_TAPS``-th sample on."""
+    from scipy.signal import upfirdn  # takes half a second to import, and only who compares needs it
+
+    return upfirdn(_sinc(steps), sequence, steps)[2 * _TAPS * steps :]
 
 
 @lru_cache(maxsize=2)
@@ -160,7 +166,7 @@ def _refined(a: np.ndarray, b: np.ndarray, lag: int) -> float:
     shifts = range(lag - _TAPS - 1, lag + _TAPS + 2)
     cross = np.array([_product(a, b, shift) for shift in shifts], np.float32)
     steps = 32
-    total = scipy.signal.upfirdn(_sinc(steps), cross, steps)[2 * _TAPS * steps :][: 2 * steps + 1]
+    total = _interpolated(cross, steps)[: 2 * steps + 1]
     return int(np.argmax(np.abs(total))) / steps - 1
 
 

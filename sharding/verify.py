@@ -68,7 +68,9 @@ def verify(url: str, level: str, runner: Runner) -> list[Damage]:
     if level != "quick":
         check = functools.partial(check_shard, url=url, decode=level == "decode")
         present = [shard for shard in dataset["shards"] if f"shards/{shard['name']}" in sizes]
-        progress = Progress("verify", len(present), "shards", runner.watch)
+        progress = Progress("verify", len(dataset["shards"]), "shards", runner.watch)
+        missing = len(dataset["shards"]) - len(present)
+        progress.add(missing, missing)
         for damage in runner.map(check, present):
             found += damage
             progress.add(1, bool(damage))

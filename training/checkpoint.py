@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,11 +69,27 @@ def save(
     moments: Mapping[str, Mapping[str, Tensor]],
     state: Mapping[str, Any],
 ) -> Path:
-    """Write a checkpoint below the folder ``checkpoints``, atomically; one rank does it."""
+    """Write a checkpoint below the folder ``checkpoints``, atomically; one rank does it.
+
+    Raises ``InputError`` where it cannot be written; what was there before stays.
+    """
+    target = checkpoints / f"step-{step:09d}"
+    with writing(target):
+        _save(target, step, model, moments, state)
+    return target
+
+
+def _save(
+    target: Path,
+    step: int,
+    model: Mapping[str, Tensor],
+    moments: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+) -> None:
+    checkpoints = target.parent
     checkpoints.mkdir(parents=True, exist_ok=True)
     for leftover in checkpoints.glob(".writing-*"):
         shutil.rmtree(leftover)
-    target = checkpoints / f"step-{step:09d}"
     folder = checkpoints / f".writing-{target.name}"
     folder.mkdir()
     optimizer = {f"{moment}/{name}": tensor for moment, named in moments.items() for name, tensor in named.items()}
@@ -91,7 +107,6 @@ def save(
             _remove(later)
     folder.rename(target)
     _flush(checkpoints)
-    return target
 
 
 def load(folder: Path) -> Checkpoint:
@@ -224,6 +239,16 @@ def find(path: Path) -> Path:
         file=path,
         remedy="name a run's folder, or RUN/checkpoints/step-..., or an export",
     )
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What cannot be written, ``InputError`` says: safetensors has an error of its own for a full disk."""
+    try:
+        yield
+    except (SafetensorError, OSError) as error:
+        remedy = "make room there; the same command then goes on from the last checkpoint"
+        raise InputError(f"cannot be written: {error}", file=path, remedy=remedy) from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

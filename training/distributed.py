@@ -35,7 +35,8 @@ class Group(ABC):
     Attributes:
         rank: this process, ``0 .. size - 1``.
         size: number of processes.
-        bytes_received: bytes that collectives brought to this rank since the start, for the log.
+        bytes_received: bytes that these collectives brought to this rank since the start: what the loss and the
+            metrics move.  What DeepSpeed moves by itself, gradients and sharded weights, is not among them.
     """
 
     rank: int = 0

@@ -196,16 +196,19 @@ class Engine:
         own = [(p, g) for p, g in zip(trained, gradients[len(leaves) :], strict=True) if g is not None]
         start = 0
         for number, chunk in enumerate(chunks):
-            last = number == len(chunks) - 1
             self._seed(number)
             again = self._encode(chunk)
             surrogate = weighted_sum((*again[0], *again[1]), shares, start, self.device)
+            # where no side is trained, only the loss's own numbers or a head's, the first chunk has it all
+            last = number == len(chunks) - 1 or not surrogate.requires_grad
             if number == 0:  # the first chunk must touch every parameter: ZeRO-3 clears only what it touches
                 for parameter, gradient in own:
                     surrogate = surrogate + (parameter * gradient).sum()
             start += len(chunk)
             self.deepspeed.set_gradient_accumulation_boundary(last)
             self.deepspeed.backward(surrogate)
+            if last:
+                break
         return float(loss.detach()), (detached(audio), detached(text))
 
     def _encode(self, batch: Batch) -> Sides:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -27,7 +28,7 @@ from torch import Tensor
 from sharding.errors import InputError
 from training import recipe as recipes
 from training.assembly import TOKENIZER, assemble, with_tokenizer
-from training.checkpoint import MODEL, Checkpoint, find, read_tensors, restore
+from training.checkpoint import MODEL, Checkpoint, find, read_tensors, restore, writing
 from training.checkpoint import load as open_verified
 from training.data.captions import normalise, tokenise
 from training.data.features import AudioInput, Features, segment_seeds
@@ -71,10 +72,13 @@ class Retriever:
         return self.model.text_side(tokens.to(self.device), mask.to(self.device))
 
     @torch.inference_mode()
-    def encode_wave(self, wave: Tensor) -> tuple[Tensor, ...]:
-        """The audio side (a batch of 1) of a mono recording ``[samples]``: float32, ``audio_input.rate`` Hz."""
+    def encode_wave(self, wave: Tensor | np.ndarray) -> tuple[Tensor, ...]:
+        """The audio side (a batch of 1) of a mono recording ``[samples]``: float32, ``audio_input.rate`` Hz.
+
+        A tensor, or an array as soundfile reads it.
+        """
         audio = self.audio_input
-        heard = wave[: round(audio.max_s * audio.rate)].cpu()
+        heard = torch.as_tensor(wave, dtype=torch.float32)[: round(audio.max_s * audio.rate)].cpu()
         segments = torch.from_numpy(audio.cut(heard.numpy()))
         lengths = torch.from_numpy(audio.segment_lengths(len(heard)))
         features = Features(audio, self.recipe.data.masking, train=False)
@@ -139,8 +143,21 @@ def open_model(path: Path) -> Retriever:
 
 
 def export(checkpoint: Checkpoint, target: Path) -> Path:
-    """Write a checkpoint's model as a plain folder, whole or not at all; an earlier one there is replaced."""
+    """Write a checkpoint's model as a plain folder, whole or not at all; an earlier one there is replaced.
+
+    Raises ``InputError`` where it cannot be written.
+    """
     retriever = open_checkpoint(checkpoint)
+    with writing(target):
+        draft = _draft(retriever, checkpoint, target)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(draft, target)  # noqa: PTH105
+    return target
+
+
+def _draft(retriever: Retriever, checkpoint: Checkpoint, target: Path) -> Path:
+    """The folder with everything in it, beside its place."""
     draft = target.with_name(f".{target.name}.writing")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -167,10 +184,7 @@ def export(checkpoint: Checkpoint, target: Path) -> Path:
     }
     (draft / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
     (draft / "README.md").write_text(_card(retriever, config), encoding="utf-8")
-    if target.exists():
-        shutil.rmtree(target)
-    os.replace(draft, target)  # noqa: PTH105
-    return target
+    return draft
 
 
 def _self_contained(retriever: Retriever, folder: Path) -> Retriever:

@@ -11,23 +11,22 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sharding.errors import InputError
-from sharding.storage import Storage
 from training import checkpoint
 from training import recipe as recipes
 from training.assembly import TOKENIZER, assemble, training_captions, with_tokenizer
+from training.claim import claimed
 from training.data.batch import Batch, Loader
 from training.data.features import AudioInput
 from training.data.mixture import select_rows
 from training.data.order import Order, batch_hash
 from training.distributed import Group
-from training.encoders.outside import carried
 from training.engine import Engine, StepResult
 from training.evaluation.retrieval import DIRECTIONS
 from training.evaluation.run import evaluate
@@ -79,9 +78,15 @@ def fit(recipe: Recipe, manifest: Any, folder: Path, group: Group, report: Repor
     Returns:
         steps, the last loss (None: no step, or not finite), the export's folder and its validation.
     """
-    run = start(recipe, manifest, folder, group)
+    _check(recipe, manifest)
+    with claimed(recipe, folder, group):
+        return _train(_start(recipe, manifest, folder, group), report)
+
+
+def _train(run: Run, report: Report | None) -> dict[str, Any]:
+    """Take the steps that are left, and export."""
     begun = run.engine.steps_taken
-    log = MetricsLog(folder, begun, recipe.log) if run.first else None
+    log = MetricsLog(run.folder, begun, run.recipe.log) if run.first else None
     progress = StatusLine("steps", run.steps, begun, quiet=not run.first)
     progress.say(_headline(run))
     last: dict[str, Any] = {}
@@ -101,7 +106,7 @@ def fit(recipe: Recipe, manifest: Any, folder: Path, group: Group, report: Repor
         exported, validation = _export(run)
         loss = last.get("loss")
         return {
-            "run": str(folder),
+            "run": str(run.folder),
             "steps": run.engine.steps_taken,
             "resumed_from": begun,
             "loss": loss if loss is not None and math.isfinite(loss) else None,
@@ -114,12 +119,24 @@ def fit(recipe: Recipe, manifest: Any, folder: Path, group: Group, report: Repor
         run.engine.close()
 
 
-def start(recipe: Recipe, manifest: Any, folder: Path, group: Group) -> Run:
-    """Make or restore model and optimizer, and set up the loader."""
+def _check(recipe: Recipe, manifest: Any) -> None:
+    """``InputError`` now for what would be one after an epoch, or what would make figures worthless."""
     check_logs(recipe.log)
-    if recipe.validation.split is not None:
-        select_rows(manifest.table, recipe.validation.split)  # a wrong name is an error now, not after an epoch
-    _claim(recipe, folder, group)
+    split = recipe.validation.split
+    if split is None:
+        return
+    held_out = select_rows(manifest.table, split)
+    for item in recipe.data.train:
+        if (held_out & select_rows(manifest.table, item.split)).any():
+            raise InputError(
+                "validation.split is trained on: the best checkpoint would be the one that learnt it by heart",
+                value=f"{split}, and data.train has {item.split}",
+                remedy="name a split that is held out",
+            )
+
+
+def _start(recipe: Recipe, manifest: Any, folder: Path, group: Group) -> Run:
+    """Make or restore model and optimizer, and set up the loader."""
     found = _newest(folder, group)
     recipe = with_tokenizer(recipe, folder)
     model, loss = assemble(recipe, training_captions(manifest.table, recipe.data))
@@ -154,36 +171,6 @@ def start(recipe: Recipe, manifest: Any, folder: Path, group: Group) -> Run:
         device=engine.device,
     )
     return Run(recipe, folder, manifest, group, order, loader, engine, model.text.tokenizer, schedule.steps)
-
-
-def _claim(recipe: Recipe, folder: Path, group: Group) -> None:
-    """Write the run's recipe, or make sure that the one there is the same run; every rank learns of it."""
-    refusal: InputError | None = None
-    if group.rank == 0:
-        try:
-            _write_recipe(recipe, folder)
-        except InputError as error:
-            refusal = error
-    refusal = group.gather_objects(refusal, "run folder")[0]
-    if refusal is not None:
-        raise refusal
-
-
-def _write_recipe(recipe: Recipe, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "recipe.yaml"
-    if not checkpoint.steps(folder / "checkpoints"):  # a tokenizer of a start that came to nothing is not this run's
-        shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
-    elif path.is_file():
-        changed = recipes.differences(recipes.load(path), recipe)
-        if changed:
-            raise InputError(
-                "the run was started with another recipe: " + "; ".join(changed[:5]),
-                file=path,
-                remedy="use the same recipe to go on, or another --run to start afresh",
-            )
-    files = {part: carried(getattr(recipe, part), part, folder) for part in ("audio", "text")}
-    Storage(folder).write(path.name, recipes.dump(replace(recipe, **files)).encode())
 
 
 def _keep_tokenizer(tokenizer: Any, folder: Path) -> None:
@@ -262,7 +249,7 @@ def _step(run: Run, epoch: int, batch: Batch, waited: float) -> dict[str, Any]:
         "applied": result.applied,
         "clips_per_s": len(keys) / seconds,
         "data_wait": waited / seconds,
-        "bytes_received": run.group.bytes_received - received,
+        "loss_bytes_received": run.group.bytes_received - received,
         "damaged": _damaged(run),
         "kin_met": run.order.kin_met(epoch, place),
     }
@@ -321,6 +308,7 @@ def _validate(run: Run, progress: StatusLine) -> dict[str, float] | None:
 def _save(run: Run, validation: dict[str, float] | None) -> dict[str, Any]:
     """Write a checkpoint; every rank takes part, the first one writes."""
     parameters, moments = run.engine.parameters(), run.engine.optimizer_moments()
+    _refuse_broken(run, parameters)
     taken = run.engine.steps_taken
     state: dict[str, Any] = {
         "epoch": taken // run.order.steps_per_epoch,
@@ -337,6 +325,20 @@ def _save(run: Run, validation: dict[str, float] | None) -> dict[str, Any]:
         checkpoint.prune(run.checkpoints, run.recipe.checkpoint, run.recipe.validation.metric)
     run.group.barrier("checkpoint")
     return {"step": taken, **state}
+
+
+def _refuse_broken(run: Run, parameters: dict[str, torch.Tensor]) -> None:
+    """``InputError`` on every rank where a weight is not finite: no checkpoint may hold what cannot be gone on from."""
+    names = run.engine.system.names() if run.first else ()
+    broken = [name for name in names if not parameters[name].isfinite().all()]
+    broken = run.group.gather_objects(broken, "weights")[0]
+    if broken:
+        raise InputError(
+            f"{len(broken)} parameters are not finite after {run.engine.steps_taken} steps; no checkpoint is written",
+            file=run.folder,
+            value=", ".join(broken[:3]),
+            remedy="the last checkpoint is well; lower optimizer.lr or raise optimizer.eps, in another --run",
+        )
 
 
 def _export(run: Run) -> tuple[Path, dict[str, float]]:

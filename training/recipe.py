@@ -68,7 +68,8 @@ class OptimizerSettings:
         require(0 < self.layer_decay <= 1, "layer_decay must be in (0, 1]", self.layer_decay)
         require(all(rate >= 0 for rate in self.rates.values()), "rates must not be negative", self.rates)
         require(all(0 <= beta < 1 for beta in self.betas), "betas must be in [0, 1)", self.betas)
-        require(self.eps >= 0 and self.weight_decay >= 0, "eps and weight_decay must not be negative", self.eps)
+        require(self.eps >= 1e-30, "eps must be at least 1e-30: where a gradient is 0, Adam divides 0 by it", self.eps)
+        require(self.weight_decay >= 0, "weight_decay must not be negative", self.weight_decay)
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,9 @@ class LogSettings:
     health: int = 10  # steps between measurements of uniformity and alignment; 0: never
     tensorboard: bool = True
     wandb: str | None = None  # a Weights & Biases project
+
+    def __post_init__(self) -> None:
+        require(self.health >= 0, "health must be 0 (never) or a number of steps", self.health)
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def recognise(source: Source) -> tuple[Format, int]:
     Raises:
         AudioError: ``not_audio``; ``truncated`` where a file ends within the first words of a known format.
     """
-    start = _after_id3(source)
+    start = _after_tags(source)
     for offset in (start, 0) if start else (0,):
         head = source.read(offset, 64)
         name = _by_magic(head)
@@ -150,18 +150,29 @@ def _by_magic(head: bytes) -> str | None:
     return next((name for at, magic, name in _MAGIC if head[at : at + len(magic)] == magic), None)
 
 
-def _after_id3(source: Source) -> int:
-    """The end of the ID3v2 tags in front (id3.org, ID3v2.4.0 section 3.1); 0 where there is none or it lies."""
+def _after_tags(source: Source) -> int:
+    """The end of the tags in front; 0 where there is none or it lies."""
     offset = 0
     while True:
-        size = id3_size(source.read(offset, 10))
+        size = tag_bytes(source, offset)
         if size == 0 or offset + size >= source.size:
             return offset
         offset += size
 
 
+def tag_bytes(source: Source, position: int) -> int:
+    """The length of the ID3 (v1, v2) or APE tag that begins here, or 0."""
+    head = source.read(position, 32)
+    if head[:3] == b"TAG":
+        return 128
+    if head[:8] == b"APETAGEX" and len(head) == 32:
+        # a header is not part of the size that it names; a footer ends what it describes
+        return 32 + (int.from_bytes(head[12:16], "little") if head[23] & 0x20 else 0)
+    return id3_size(head)
+
+
 def id3_size(head: bytes) -> int:
-    """The length of the ID3v2 tag that begins with these bytes, or 0."""
+    """The length of the ID3v2 tag (id3.org, ID3v2.4.0 section 3.1) that begins with these bytes, or 0."""
     if len(head) < 10 or head[:3] != b"ID3" or any(byte & 0x80 for byte in head[6:10]):
         return 0
     size = (head[6] << 21) | (head[7] << 14) | (head[8] << 7) | head[9]

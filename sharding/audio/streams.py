@@ -14,7 +14,7 @@ from collections.abc import Callable
 from sharding.audio.errors import AudioError
 from sharding.audio.extent import WHOLE, Extent, cut
 from sharding.audio.flac import flac
-from sharding.audio.formats import FRAME_READERS, Frame, find_frames, id3_size
+from sharding.audio.formats import FRAME_READERS, Frame, find_frames, tag_bytes
 from sharding.audio.source import Source
 
 _PACKETS = 4096  # of a transport stream that are read at once
@@ -56,7 +56,7 @@ def _walk_frames(source: Source, offset: int, kind: str) -> tuple[int, Frame, in
         if frame is not None and frame.kind == first.kind:
             position += frame.bytes
             end, count = position, count + 1
-        elif skipped := _tag_bytes(source, position):
+        elif skipped := tag_bytes(source, position):
             position += skipped
         else:
             break
@@ -67,17 +67,6 @@ def _walk_frames(source: Source, offset: int, kind: str) -> tuple[int, Frame, in
     if len(head) == 6 and (found := find_frames(source, position)) is not None:
         raise AudioError("undecodable", f"damaged: no frame from byte {position} to byte {found[1]}")
     return count, first, end
-
-
-def _tag_bytes(source: Source, position: int) -> int:
-    """The length of the ID3 (v1, v2) or APE tag that begins here, or 0."""
-    head = source.read(position, 32)
-    if head[:3] == b"TAG":
-        return 128
-    if head[:8] == b"APETAGEX" and len(head) == 32:
-        # a header is not part of the size that it names; a footer ends what it describes
-        return 32 + (struct.unpack("<I", head[12:16])[0] if head[23] & 0x20 else 0)
-    return id3_size(head)
 
 
 def _xing_frames(head: bytes) -> int | None:

@@ -65,7 +65,11 @@ def _wav(source: Source, offset: int) -> Extent:
             _, channels, rate, _, align, _ = struct.unpack(order + "HHIIHH", fields)
             check_rate(rate, channels)
         elif name == b"data":
-            return _check_data(source, start, size, large, max(align, 1))
+            extent = _check_data(source, start, size, large, max(align, 1))
+            more = _chunks(source, start + size + (size & 1), order) if extent is WHOLE else ()
+            if any(other == b"data" and others for other, _, others in more):
+                raise AudioError("undecodable", "two data chunks, of which decoders read one")
+            return extent
         elif start + size > source.size:
             raise cut(f"the {name.decode('latin-1')!r} chunk", start + size, source.size)
     raise AudioError("truncated", "the file ends before its data chunk")

@@ -7,6 +7,7 @@ from typing import Any
 
 from sharding.append import append
 from sharding.commands.arguments import absolute, add_datasets, add_runner, datasets_of, runner_of
+from sharding.commands.build import reason_lines
 
 _ABOUT = """Add datasets to a finished build.
 
@@ -32,6 +33,7 @@ def show(result: dict[str, Any]) -> str:
     lines = [f"{result['out']}: {result['shards']} new shards"]
     for name, fates in result["added"].items():
         lines.append(f"  {name}: " + (", ".join(f"{count} {fate}" for fate, count in fates.items()) or "no clips"))
+        lines += reason_lines(result["reasons"][name])
     if result["leaks"]:
         lines.append(
             f"WARNING: {result['leaks']} old training clips share sound with protected clips that were added: "

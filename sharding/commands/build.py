@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from sharding.audio import ERROR_CLASSES
@@ -145,10 +146,16 @@ def show(result: dict[str, Any]) -> str:
         f"{result['samples']} samples in {result['shards']} shards, {result['bytes'] / 1e6:.1f} MB: {result['out']}",
         f"{result['clips']} clips in: " + ", ".join(f"{n} {fate}" for fate, n in result["fates"].items()),
     ]
-    for name, count in result["reasons"].items():
-        if name.partition("/")[0] != "written" or name == "written/trimmed":
-            lines.append(f"  {count:7} {name.replace('/', ': ')}")
-    return "\n".join(lines + remarks(result["overview"]))
+    return "\n".join(lines + reason_lines(result["reasons"]) + remarks(result["overview"]))
+
+
+def reason_lines(reasons: Mapping[str, int]) -> list[str]:
+    """Why clips were not written as they are, a line each; ``reasons`` has ``fate/reason``: clips."""
+    return [
+        f"  {count:7} {name.replace('/', ': ')}"
+        for name, count in reasons.items()
+        if name.partition("/")[0] != "written" or name == "written/trimmed"
+    ]
 
 
 def remarks(about: dict[str, Any]) -> list[str]:

@@ -51,7 +51,10 @@ def show(result: dict) -> str:
 
 def _decoded(path: Path) -> np.ndarray:
     try:
-        wave, rate = decode_segment(path.read_bytes())
+        data = path.read_bytes()
+        if not data:
+            raise AudioError("empty", "0 bytes")
+        wave, rate = decode_segment(data)
     except OSError as error:
         raise InputError(error.strerror or str(error), file=path, remedy="give two readable files") from error
     except AudioError as error:

@@ -107,9 +107,9 @@ def _json_lines(text: str, file: str) -> list[_Row]:
             continue
         try:
             cells = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(
-                f"not a JSON object ({error.msg})", file=file, row=number, value=line[:80], remedy="one object a line"
+                f"not a JSON object ({error})", file=file, row=number, value=line[:80], remedy="one object a line"
             ) from error
         if not isinstance(cells, dict):
             raise InputError("not a JSON object", file=file, row=number, value=line[:80], remedy="one object a line")
@@ -144,9 +144,9 @@ def _captions(row: _Row) -> list[Caption]:
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise row.error(
-                f"captions begin like a JSON list but are none ({error.msg})", value[:80], 'write ["one", "two"]'
+                f"captions begin like a JSON list but are none ({error})", value[:80], 'write ["one", "two"]'
             ) from error
     texts = [] if value is None else [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):

@@ -93,7 +93,16 @@ def csv_rows(
 
 
 def check_columns(header: Sequence[str], required: Sequence[str], file: str) -> None:
-    """Refuse a table that lacks a column."""
+    """Refuse a table that lacks a column, or has one twice."""
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise InputError(
+            f"the table has the column {twice[0]} twice",
+            file=file,
+            row=1,
+            value=",".join(header)[:120],
+            remedy="leave one of them, or give them different names",
+        )
     lacking = [name for name in required if name not in header]
     if lacking:
         raise InputError(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from sharding.build import BuildSettings, build
 from sharding.fates import FateSettings
 from sharding.leaks import parse_protect
 from sharding.plan import PlanSettings
-from sharding.probe import ProbeSettings
+from sharding.probe import ProbeSettings, probe_batch
 from sharding.runners import LocalRunner
 from tests.sharding.corpora import write_corpus
 
@@ -27,6 +29,19 @@ def settings_for(corpus: Path, shard_bytes: int = 400_000) -> BuildSettings:
         fates=FateSettings(protect=parse_protect("mine/test")),
         plan=PlanSettings(shard_bytes=shard_bytes),
     )
+
+
+@pytest.fixture
+def probed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The clips that builds of this process decode, as they do it."""
+    seen: list[str] = []
+
+    def watched(name: str, clips: pa.Table, *rest: Any) -> dict[str, Any]:
+        seen.extend(clips["clip_id"].to_pylist())
+        return probe_batch(name, clips, *rest)
+
+    monkeypatch.setattr("sharding.stages.probe_batch", watched)
+    return seen
 
 
 @pytest.fixture(scope="session")

@@ -73,6 +73,15 @@ def id3(body: bytes) -> bytes:
     return b"ID3\3\0\0" + size + body
 
 
+def ape(body: bytes) -> bytes:
+    """An APEv2 tag with its header, as it stands in front of sound."""
+
+    def end(flags: int) -> bytes:
+        return b"APETAGEX" + struct.pack("<IIII", 2000, len(body) + 32, 1, flags) + bytes(8)
+
+    return end(0xA0000000) + body + end(0x80000000)
+
+
 def album_art() -> bytes:
     """A tag with a picture, full of bytes that look like the beginning of frames."""
     return id3(b"APIC" + struct.pack(">I", 60_000) + b"\0\0\0image/jpeg\0\3\0" + b"\xff\xfb\x90\x00" * 15_000)

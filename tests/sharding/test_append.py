@@ -157,6 +157,7 @@ def test_what_cannot_grow_is_refused(
     (half / ".build/append/.build").mkdir(parents=True)
     settings = json.loads((half / ".build/settings.json").read_text())
     (half / ".build/append/.build/settings.json").write_text(json.dumps(settings | {"sources": {"x": "/y"}}))
+    (half / ".build/append/.build/catalogue.json").write_text("{}")  # it had read its datasets
     with pytest.raises(InputError, match="another append was interrupted"):
         append(str(half), {}, {"extra": str(extra)}, LocalRunner(1))
 

@@ -126,7 +126,10 @@ def test_damage_inside_is_no_silent_loss(tmp_path: Path, sounds: dict[str, bytes
 
 
 def test_chains_of_files_are_heard_to_the_end(tmp_path: Path, sounds: dict[str, bytes]) -> None:
-    joined = {"album.mp3": sounds["counted.mp3"] + odd_sounds.album_art() + sounds["counted.mp3"]}
+    joined = {
+        "album.mp3": sounds["counted.mp3"] + odd_sounds.album_art() + sounds["counted.mp3"],
+        "cover.mp3": odd_sounds.ape(bytes(2 << 20)) + 2 * sounds["counted.mp3"],
+    }
     chained = ("counted.mp3", "variable.mp3", "adts.aac", "vorbis.ogg", "voice.opus", "opus.webm")
     facts, _ = probed(put(tmp_path / "files", joined | {name: sounds[name] * 2 for name in chained}))
     for name in facts:
@@ -174,6 +177,7 @@ def test_headers_that_lie(tmp_path: Path, sounds: dict[str, bytes]) -> None:
         "piped.w64": (w64[:at_w64] + struct.pack("<Q", (1 << 63) - 1) + w64[at_w64 + 8 :], None),
         "piped.aiff": (aiff[:4] + bytes(4) + aiff[8:at_aiff] + bytes(4) + aiff[at_aiff + 4 :], None),
         "cut_after.wav": (wav(samples) + b"data" + struct.pack("<I", len(samples)) + samples[:9000], None),
+        "twice.wav": (wav(samples) + b"data" + struct.pack("<I", 9000) + samples[:9000], "undecodable"),
         "broadcast.wma": (wma[:at_wma] + b"\1" + wma[at_wma + 1 :], None),
         "picture.heic": (b"\0\0\0\x18ftypheic" + bytes(12) + b"\0\0\0\x10meta" + bytes(8), "not_audio"),
         "tag.mp3": (odd_sounds.album_art()[:30_000], "truncated"),

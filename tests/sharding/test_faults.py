@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 
 import sharding.claim
 from sharding.append import append
@@ -32,7 +33,7 @@ from sharding.storage import Storage
 from sharding.verify import verify
 from tests.conftest import REPOSITORY
 from tests.sharding.conftest import settings_for
-from tests.sharding.corpora import tree, write_corpus, write_extra
+from tests.sharding.corpora import RATE, noise, tree, write_corpus, write_extra
 
 
 class Killed(BaseException):
@@ -139,9 +140,10 @@ def test_whatever_is_killed_at_any_change_of_a_file_goes_on_to_the_same_bytes(
     sweep(scene, small, tmp_path, monkeypatch, 0)
 
 
+@pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize("most", [2, pytest.param(0, marks=pytest.mark.slow)])
 def test_after_a_new_plan_that_was_killed_the_former_command_goes_on(
-    most: int, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    most: int, finished: bool, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where sound is to be stored in another way, all is removed first: shards never before the records of them."""
     out, mine, one = tmp_path / "out", settings_for(small, 200_000), LocalRunner(1)
@@ -150,7 +152,7 @@ def test_after_a_new_plan_that_was_killed_the_former_command_goes_on(
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr("sharding.stages.Stages.settle_facts", killed)
         build(mine, str(tmp_path / "written"), one)
-    death, begin = Death(monkeypatch), from_copy(tmp_path / "written", out)
+    death, begin = Death(monkeypatch), from_copy(tmp_path / ("expected" if finished else "written"), out)
     removals = range(1, 25)
     for moment in sorted(random.sample(removals, most)) if most else removals:
         begin()
@@ -158,7 +160,10 @@ def test_after_a_new_plan_that_was_killed_the_former_command_goes_on(
         with pytest.raises(Killed):
             build(other, str(out), one, new_plan=True)
         death.left = 0
-        build(mine, str(out), one, new_plan=True)
+        try:
+            build(mine, str(out), one)
+        except InputError:  # the removal was through, and the new build begun
+            build(mine, str(out), one, new_plan=True)
         assert tree(out) == tree(tmp_path / "expected"), moment
 
 
@@ -204,13 +209,21 @@ PHASES = {
 }
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+    """A corpus, and what a build of it is that nobody kills."""
+    corpus = write_corpus(tmp_path_factory.mktemp("many") / "corpus", clips=160, seconds=1.0)
+    finish(corpus, corpus.with_name("out"))
+    return corpus, tree(corpus.with_name("out"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("victim", ["driver", "worker"])
-def test_a_build_killed_in_any_phase_goes_on_and_redoes_no_shard(phase: str, victim: str, tmp_path: Path) -> None:
-    corpus = write_corpus(tmp_path / "corpus", clips=160, seconds=1.0)
-    finish(corpus, tmp_path / "undisturbed")
-    expected = tree(tmp_path / "undisturbed")
+def test_a_build_killed_in_any_phase_goes_on_and_redoes_no_shard(
+    phase: str, victim: str, undisturbed: tuple[Path, dict[str, bytes]], tmp_path: Path
+) -> None:
+    corpus, expected = undisturbed
     rng = random.Random()
     for turn in range(2):
         out = tmp_path / f"out{turn}"
@@ -330,17 +343,13 @@ def test_of_many_that_claim_at_once_one_is_obeyed(s3: str, tmp_path: Path) -> No
             assert len(set(found)) == 1 and storage.read(name) == found[0]
 
 
-def probed(out: Path) -> dict[str, tuple[int, int]]:
-    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in (out / ".build/packs").rglob("*")}
-
-
 def outcome(out: Path) -> dict[str, bytes]:
     return {name: data for name, data in tree(out).items() if not name.startswith(".build/")}
 
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_new_plan_decodes_only_what_is_new(
-    finished: bool, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: bool, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probed: list[str]
 ) -> None:
     out, settings = tmp_path / "out", settings_for(small, 200_000)
     if not finished:
@@ -358,10 +367,11 @@ def test_a_new_plan_decodes_only_what_is_new(
         plan=PlanSettings(10**6),
     )
     build(other, str(tmp_path / "fresh"), LocalRunner(1))
-    for path in small.rglob("*.flac"):  # whoever reads these fails
-        path.write_bytes(bytes(path.stat().st_size))
+    probed.clear()
     build(other, str(out), LocalRunner(1), new_plan=True)
     assert outcome(out) == outcome(tmp_path / "fresh")
+    failed = {"mine/train/gone", "mine/train/page"}
+    assert {clip_id for clip_id in probed if not clip_id.startswith("extra/")} <= failed
 
 
 def test_a_new_plan_reads_clips_again_that_are_other_files_now(small: Path, tmp_path: Path) -> None:
@@ -374,6 +384,42 @@ def test_a_new_plan_reads_clips_again_that_are_other_files_now(small: Path, tmp_
     build(other, str(tmp_path / "fresh"), LocalRunner(1))
     build(other, str(out), LocalRunner(1), new_plan=True)
     assert outcome(out) == outcome(tmp_path / "fresh")
+
+
+def test_a_recording_of_the_same_size_is_not_the_same_recording(small: Path, tmp_path: Path) -> None:
+    out, settings = tmp_path / "out", settings_for(small, 200_000)
+    for number, name in enumerate(("a0", "a1")):
+        soundfile.write(small / f"train/{name}.wav", noise(number, 1.0), RATE)
+        (small / f"train/{name}.flac").unlink()
+    table = (small / "clips.csv").read_text()
+    (small / "clips.csv").write_text(table.replace("a0.flac", "a0.wav").replace("a1.flac", "a1.wav"))
+    build(settings, str(out), LocalRunner(1))
+    before = outcome(out)
+    soundfile.write(small / "train/a0.wav", noise(9, 1.0), RATE)
+    os.utime(small / "train/a0.wav", (0, 0))  # as copying tools do
+    build(settings, str(out), LocalRunner(1), new_plan=True)
+    build(settings, str(tmp_path / "fresh"), LocalRunner(1))
+    assert outcome(out) == outcome(tmp_path / "fresh") != before
+
+
+@pytest.mark.parametrize("mistake", ["folder", "list"])
+def test_after_a_mistake_the_corrected_command_is_taken(mistake: str, small: Path, tmp_path: Path) -> None:
+    out, settings = tmp_path / "out", settings_for(small, 200_000)
+    (tmp_path / "list.csv").write_text("name,length\nx,1\n")
+    wrong = {
+        "folder": dataclasses.replace(settings, sources={"mine": str(tmp_path / "absent")}),
+        "list": dataclasses.replace(settings, exclude=(str(tmp_path / "list.csv"),)),
+    }
+    with pytest.raises(InputError):
+        build(wrong[mistake], str(out), LocalRunner(1))
+    assert not (out / ".build/facts").exists()  # and it was noticed before any work
+    build(settings, str(out), LocalRunner(1))
+    assert verify(str(out), "quick", LocalRunner(1)) == []
+    if mistake == "folder":
+        with pytest.raises(InputError):
+            append(str(out), {}, {"extra": str(tmp_path / "absent")}, LocalRunner(1))
+        result = append(str(out), {}, {"extra": str(write_extra(tmp_path / "extra", 1.5))}, LocalRunner(1))
+        assert sum(result["added"]["extra"].values()) == sum(result["reasons"]["extra"].values()) > 0
 
 
 def test_with_the_same_settings_a_new_plan_is_made_only_where_inputs_have_changed(small: Path, tmp_path: Path) -> None:

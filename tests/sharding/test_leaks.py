@@ -156,6 +156,7 @@ def test_captions_that_protected_and_training_clips_share() -> None:
         says("clotho/evaluation/b", "rain falls", "a cat"),
         says("clotho/development/c", "A dog!"),
     )
+    assert shared_captions(rows.slice(0, 0), parse_protect()).num_rows == 0
     (row,) = shared_captions(rows, parse_protect()).to_pylist()
     assert row == {
         "caption": "rain falls", "protected": ["clotho/evaluation/b"], "training": ["clotho/development/a"],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -102,3 +103,21 @@ def test_no_worker_outlives_a_killed_builder(tmp_path: Path) -> None:
     while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def pid_of(number: int) -> int:
+    time.sleep(0.05)
+    return os.getpid()
+
+
+def test_the_same_processes_serve_until_the_runner_is_gone() -> None:
+    runner = LocalRunner(2)
+    first = set(runner.map(pid_of, range(8)))
+    assert set(runner.map(pid_of, range(8))) == first and os.getpid() not in first
+    with pytest.raises(InputError):
+        list(runner.map(fail_at_three, range(10)))
+    later = set(runner.map(pid_of, range(8)))
+    assert later and not later & first
+    del runner
+    gc.collect()  # the error above knows the frames in which it was raised
+    assert not any(Path(f"/proc/{pid}").exists() for pid in first | later)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -200,6 +201,14 @@ def test_a_listing_follows_links_but_not_round_a_loop(tmp_path: Path) -> None:
     assert {"real/a.wav", "linked/a.wav"} <= set(found)
     assert len(found) < 10
     assert Storage(tmp_path / "data").list("./real/") == ["real/a.wav"]
+
+
+def test_links_in_a_circle_and_pipes_are_listed_and_hinder_nobody(tmp_path: Path) -> None:
+    (tmp_path / "one.wav").symlink_to(tmp_path / "two.wav")
+    (tmp_path / "two.wav").symlink_to(tmp_path / "one.wav")
+    os.mkfifo(tmp_path / "pipe.wav")
+    assert Storage(tmp_path).list() == ["one.wav", "pipe.wav", "two.wav"]
+    assert Storage(tmp_path).sizes() == dict.fromkeys(["one.wav", "pipe.wav", "two.wav"], 0)
 
 
 def test_an_archive_that_is_replaced_is_read_anew(storage: Storage) -> None:

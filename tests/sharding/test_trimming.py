@@ -163,7 +163,7 @@ def test_workers_and_a_second_look_change_nothing(trimmed: Path, leaking: Path, 
 
 
 def test_other_leaks_are_another_plan_with_the_sound_that_is_there(
-    trimmed: Path, leaking: Path, tmp_path: Path
+    trimmed: Path, leaking: Path, tmp_path: Path, probed: list[str]
 ) -> None:
     mine, out, plain = tmp_path / "mine", tmp_path / "out", tmp_path / "plain"
     shutil.copytree(leaking, mine)
@@ -175,11 +175,10 @@ def test_other_leaks_are_another_plan_with_the_sound_that_is_there(
     with pytest.raises(InputError, match="leaks"):
         build(trimming(mine, "withhold"), str(out), LocalRunner(1))
     expected = outcome(out), outcome(plain)
-    for path in mine.rglob("*.flac"):
-        path.write_bytes(b"x" * path.stat().st_size)  # whoever decodes this fails
+    probed.clear()
     build(trimming(mine, "withhold"), str(out), LocalRunner(1), new_plan=True)
     build(trimming(mine), str(plain), LocalRunner(1), new_plan=True)
-    assert (outcome(plain), outcome(out)) == expected
+    assert (outcome(plain), outcome(out)) == expected and not probed
     assert verify(str(plain), "decode", LocalRunner(1)) == []
 
 

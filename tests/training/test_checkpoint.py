@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,19 @@ def test_any_flipped_bit_is_noticed_and_the_one_before_is_taken(
     found, complaints = checkpoint.newest(folder)
     assert found is not None and found.step == 1
     assert len(complaints) == 1 and file.name in complaints[0]
+
+
+def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, former[1]))  # bytes in a file, beyond which writing fails
+    try:
+        with pytest.raises(InputError, match=r"(?s)step-000000002: cannot be written.*make room"):
+            save(tmp_path, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+    assert checkpoint.find(tmp_path).name == "step-000000001"
+    assert checkpoint.load(save(tmp_path, 2)).step == 2
 
 
 def test_a_cut_or_missing_file_is_noticed(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from tests.training.small_runs import REPOSITORY, SOUNDS, TREE, lines, run_ranks
 from training import checkpoint, cli, export
 from training.data import DataSettings, MixtureItem, Order, ShuffleSettings
 from training.distributed import Group
-from training.engine import _all_or_nothing, ranks
+from training.engine import Engine, _all_or_nothing, ranks
 from training.evaluation.run import encoders_of, evaluate
 from training.fit import fit
 from training.search import search
@@ -233,7 +233,7 @@ def test_a_start_that_came_to_nothing_leaves_no_tokenizer(build: Path, group: Gr
 
 
 def test_what_is_not_finite_stops_or_is_left_out(build: Path, group: Group, tmp_path: Path) -> None:
-    wild = ["optimizer.name=sgd", "optimizer.clip=0", "optimizer.lr=1e38", "optimizer.warmup_epochs=0"]
+    wild = ["optimizer.name=sgd", "optimizer.clip=0", "optimizer.lr=1e36", "optimizer.warmup_epochs=0"]
     with pytest.raises(InputError, match="not finite"):
         fit(small_recipe([*wild, "engine.zero=0"]), Manifest.open(build), tmp_path / "stop", group)
     culprit = json.loads((tmp_path / "stop/nonfinite.jsonl").read_text().splitlines()[0])
@@ -309,6 +309,36 @@ def test_bf16_stays_near_float32_at_every_stage(build: Path, group: Group, tmp_p
         assert all(value.dtype == torch.float32 for value in weights.values() if value.is_floating_point())
 
 
+def test_a_temperature_alone_is_trained_in_chunks_as_at_once(build: Path, group: Group, tmp_path: Path) -> None:
+    alone = ["loss.trainable_tau=true", "optimizer.freeze=[audio.*, text.*, head.*]", "optimizer.steps=3"]
+    for zero in range(4):
+        for chunk in (0, 2):
+            overrides = [*alone, f"engine.zero={zero}", f"engine.chunk={chunk}", "optimizer.lr=1e-2"]
+            fit(small_recipe(overrides), Manifest.open(build), tmp_path / f"{zero}-{chunk}", group)
+        plain, cached = lines(tmp_path / f"{zero}-0"), lines(tmp_path / f"{zero}-2")
+        assert [line["loss"] for line in cached] == pytest.approx([line["loss"] for line in plain], rel=1e-5)
+        assert [line["grad_norm"] for line in cached] == pytest.approx([line["grad_norm"] for line in plain], rel=1e-4)
+        assert all(line["grad_norm"] > 0 for line in plain)
+
+
+def test_weights_that_are_not_finite_are_not_saved(
+    build: Path, group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = Engine._update
+
+    def poisoned(engine: Engine) -> tuple[float, bool]:
+        found = update(engine)
+        if engine.steps_taken == 2:
+            engine.trained()[0].data.view(-1)[0] = math.nan
+        return found
+
+    monkeypatch.setattr(Engine, "_update", poisoned)
+    recipe = small_recipe(["checkpoint.every=1", "optimizer.steps=4"])
+    with pytest.raises(InputError, match="1 parameters are not finite after 3 steps"):
+        fit(recipe, Manifest.open(build), tmp_path, group)
+    assert checkpoint.find(tmp_path).name == "step-000000002"
+
+
 def test_a_loss_that_is_not_finite_moves_nothing_even_with_a_finite_gradient() -> None:
     x = torch.ones(3, requires_grad=True)
     loss = (x * torch.tensor([1.0, 1.0, 1.0])).sum() + math.inf
@@ -320,6 +350,7 @@ def test_what_cannot_work_is_refused_before_training(build: Path, group: Group, 
     for number, (override, told) in enumerate(
         (
             ("validation.split=clotho/evalution", "clotho/evaluation"),
+            ("validation.split=clotho/development", "validation.split is trained on"),
             ("log.wandb=earshot", "pip install wandb"),
             ("data.batch_size=25", "lower batch_size"),
         )

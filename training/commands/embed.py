@@ -25,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
+    if Path(args.out).is_dir():
+        raise InputError("it is a folder", file=args.out, remedy="name a file for --out")
     retriever = open_model(args.checkpoint)
     if retriever.model.head.embedding(retriever.encode_texts(["a sound"])) is None:
         raise InputError(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
+from sharding.commandline import leave
 from sharding.manifest import Manifest
 from training.distributed import Group
 from training.recipe import load
@@ -36,6 +36,8 @@ def run_folder(text: str) -> Path:
     """The folder of ``--run``: in a file system, as checkpoints are renamed into their place."""
     if "://" in text:
         raise argparse.ArgumentTypeError(f"{text} is no folder of a file system: name one that every rank sees")
+    if Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"{text} is a file: name a folder")
     return Path(text)
 
 
@@ -55,7 +57,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def only_first_rank(result: dict[str, Any], group: Group) -> dict[str, Any]:
     """The result on the first rank; the others have nothing to add and end here."""
     if group.rank > 0:
-        sys.exit(0)
+        leave(0)
     return result
 
 

@@ -181,14 +181,15 @@ def encode_clips(
     dealt = Dealt(order, group.rank, group.size)
     loader = Loader(manifest, dealt, settings, audio, tokenizer, train=False)
     sides = []
+    tell = progress or (lambda what, done, total: None)
+    tell("clips", 0, order.steps_per_epoch)
     for step, batch in enumerate(loader.epoch(0)):
         if batch.failures:
             raise InputError(
                 f"a clip cannot be read: {batch.failures[0]}", remedy="rebuild the shard that `verify` names"
             )
         sides.append(_on_cpu(encoders.audio(batch)))
-        if progress is not None:
-            progress("clips", min((step + 1) * group.size, order.steps_per_epoch), order.steps_per_epoch)
+        tell("clips", min((step + 1) * group.size, order.steps_per_epoch), order.steps_per_epoch)
     return _undeal(sides, order.draws_per_epoch, order.batch_size, group, "audio sides")
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sharding.errors import InputError
 from training.distributed import accumulation_dtype
 from training.losses.relations import Related
+from training.strict import require
 
 Statistics = dict[str, Tensor]
 
@@ -67,29 +67,35 @@ class PairLoss(nn.Module, ABC):
         return {}
 
 
+LOWEST_TAU, HIGHEST_TAU = 0.01, 1.0  # of a trained temperature
+LEAST_TAU = 1e-6  # of a fixed one: float32 holds every logit, and their differences
+
+
+def check_temperature(tau: float, trainable: bool) -> None:
+    """``InputError`` where a temperature is out of range."""
+    if trainable:
+        holds, what = LOWEST_TAU < tau < HIGHEST_TAU, f"a trained tau starts between {LOWEST_TAU} and {HIGHEST_TAU}"
+    else:
+        holds, what = LEAST_TAU <= tau < math.inf, f"tau is at least {LEAST_TAU}"
+    require(holds, what, tau)
+
+
 class Temperature(nn.Module):
     """The factor ``1 / tau`` on similarities, fixed or trained.
 
-    A trained tau is kept inside ``[low, high]`` by ``log(1 / tau) = log(1 / high) + log(high / low) *
-    sigmoid(raw)``: logarithmic as in CLIP, and bounded smoothly, so that its gradient is exact everywhere
-    and it can always come back from a bound.  `raw` has shape ``[1]``, as DeepSpeed refuses 0-dimensional
-    parameters.
+    A trained tau is kept between ``low = LOWEST_TAU`` and ``high = HIGHEST_TAU`` by ``log(1 / tau) =
+    log(1 / high) + log(high / low) * sigmoid(raw)``: logarithmic as in CLIP, and bounded smoothly, so that its
+    gradient is exact everywhere and it can always come back from a bound.  `raw` has shape ``[1]``, as DeepSpeed
+    refuses 0-dimensional parameters.
 
     Args:
-        tau: the start.
+        tau: the start; see `check_temperature`.
         trainable: whether it is a parameter.
-        low, high: bounds of a trained tau.
     """
 
-    def __init__(self, tau: float, trainable: bool, low: float = 0.01, high: float = 1.0) -> None:
+    def __init__(self, tau: float, trainable: bool) -> None:
         super().__init__()
-        if not (low < tau < high if trainable else tau > 0):
-            raise InputError(
-                "temperature out of range",
-                value=tau,
-                remedy=f"a trained tau starts between {low} and {high}" if trainable else "tau is above 0",
-            )
-        self.tau, self.floor, self.span = tau, -math.log(high), math.log(high / low)
+        self.tau, self.floor, self.span = tau, -math.log(HIGHEST_TAU), math.log(HIGHEST_TAU / LOWEST_TAU)
         self.raw: nn.Parameter | None = None
         if trainable:
             share = (-math.log(tau) - self.floor) / self.span

@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from training.losses.base import PairLoss, Statistics, Temperature, Tile
+from training.losses.base import PairLoss, Statistics, Temperature, Tile, check_temperature
 
 # Numbers this close together share one exponential: neither it nor its inverse leaves float32, and what
 # underflows in it is below 1e-11 of its sum.
@@ -40,6 +40,9 @@ class Settings:
     tau: float = 0.05
     trainable_tau: bool = False
     positives: Literal["clip or caption", "clip"] = "clip or caption"
+
+    def __post_init__(self) -> None:
+        check_temperature(self.tau, self.trainable_tau)
 
 
 class NTXent(PairLoss):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.distributed import accumulation_dtype
-from training.losses.base import PairLoss, Statistics, Temperature, Tile
+from training.losses.base import PairLoss, Statistics, Temperature, Tile, check_temperature
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,9 @@ class Settings:
     bias: float = -10.0
     trainable_bias: bool = True
     positives: Literal["clip or caption", "clip"] = "clip or caption"
+
+    def __post_init__(self) -> None:
+        check_temperature(self.tau, self.trainable_tau)
 
 
 class SigLIP(PairLoss):

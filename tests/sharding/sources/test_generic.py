@@ -108,6 +108,20 @@ def test_defects_name_the_row(tmp_path: Path, row: list, what: str) -> None:
     assert caught.value.row == 3 and caught.value.remedy
 
 
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"path": ' + "1" * 5000 + "}", "{'path': 'a.wav'}"])
+def test_a_damaged_line_names_its_row(tmp_path: Path, line: str) -> None:
+    (tmp_path / "clips.jsonl").write_text('{"path": "a.wav", "captions": "x"}\n' + line)
+    with pytest.raises(InputError, match="not a JSON object") as caught:
+        read(Storage(tmp_path), "mine")
+    assert caught.value.row == 2 and caught.value.remedy
+
+
+def test_a_column_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "clips.csv").write_text("path,path,captions\na.wav,b.wav,x\n")
+    with pytest.raises(InputError, match="column path twice"):
+        read(Storage(tmp_path), "mine")
+
+
 def test_a_folder_without_a_table(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"neither clips\.csv nor clips\.jsonl"):
         read(Storage(tmp_path), "mine")

@@ -135,7 +135,10 @@ def test_temperature_stays_inside_its_bounds_and_can_return() -> None:
     assert math.isclose(float(Temperature(0.05, trainable=False)()), 20)
 
 
-@pytest.mark.parametrize(("tau", "trainable"), [(0.0, False), (-1.0, False), (2.0, True), (0.001, True)])
-def test_impossible_temperatures_are_refused(tau: float, trainable: bool) -> None:
-    with pytest.raises(InputError, match="temperature"):
-        Temperature(tau, trainable)
+@pytest.mark.parametrize(
+    ("tau", "trainable"), [(0.0, False), (-1.0, False), (1e-50, False), (math.inf, False), (2.0, True), (0.001, True)]
+)
+@pytest.mark.parametrize("loss", [ntxent, siglip])
+def test_impossible_temperatures_are_refused(loss: Any, tau: float, trainable: bool) -> None:
+    with pytest.raises(InputError, match="tau"):
+        loss.Settings(tau=tau, trainable_tau=trainable)
