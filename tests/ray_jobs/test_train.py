@@ -48,7 +48,7 @@ def test_what_is_wrong_is_refused_before_ray_starts(options: list[str], told: st
 def test_a_killed_worker_changes_nothing_but_time(tmp_path: Path) -> None:
     build, recipe = tmp_path / "build", tmp_path / "recipe.yaml"
     write_sounds(build)
-    more = ["checkpoint.every=5", "optimizer.epochs=30"]
+    more = ["checkpoint.every=5", "optimizer.epochs=12"]
     recipe.write_text(yaml.safe_dump(TREE))
     alone = run_ranks(1, build, {"alone": more}, tmp_path)
     assert alone.returncode == 0, alone.stderr
@@ -70,7 +70,7 @@ def test_a_node_that_goes_leaves_the_run_to_fewer_workers(tmp_path: Path) -> Non
     """Two nodes of one rank each; one node is killed, and the other ends the run alone, with the same losses."""
     build, recipe = tmp_path / "build", tmp_path / "recipe.yaml"
     write_sounds(build)
-    more = ["checkpoint.every=5", "optimizer.epochs=30", "optimizer.lr=1e-4", "text.dropout=0.1"]
+    more = ["checkpoint.every=5", "optimizer.epochs=12", "optimizer.lr=1e-4", "text.dropout=0.1"]
     recipe.write_text(yaml.safe_dump(TREE))
     alone = run_ranks(1, build, {"alone": more}, tmp_path)
     assert alone.returncode == 0, alone.stderr

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from sharding.commandline import leave
 from sharding.errors import InputError
+from tests.training.ranks import on_ranks
 from training.distributed import LocalGroup, TorchGroup, connect
 
 
@@ -69,7 +69,7 @@ def _run(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(_run, (str(folder),), nprocs=3)
+    on_ranks(_run, 3, str(folder))
     return [torch.load(folder / str(rank)) for rank in range(3)]
 
 
@@ -124,7 +124,7 @@ def _leave_alone(rank: int, folder: str) -> None:
 
 
 def test_a_collective_that_a_rank_does_not_join_ends_and_says_which(tmp_path: Path) -> None:
-    mp.spawn(_leave_alone, (str(tmp_path),), nprocs=2)
+    on_ranks(_leave_alone, 2, str(tmp_path))
     message = (tmp_path / "error").read_text()
     assert "'loss' (0.004 MB)" in message and "rank 0 of 2 over gloo" in message
 

@@ -21,10 +21,10 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 
 from sharding.commandline import leave
+from tests.training.ranks import on_ranks
 from tests.training.small_runs import TREE, small_recipe
 from tests.training.test_equivalence import global_batch, splits, variants
 from training.assembly import assemble
@@ -250,7 +250,7 @@ def _run_rank(rank: int, world: int, folder: str, cases: list[Case]) -> None:
 
 
 def prove(world: int, cases: list[Case], folder: Path) -> None:
-    mp.spawn(_run_rank, (world, str(folder), cases), nprocs=world)
+    on_ranks(_run_rank, world, world, str(folder), cases)
     results = json.loads((folder / "results").read_text())
     wrong = {name: found for name, found in results.items() if found}
     assert len(results) == len(cases)

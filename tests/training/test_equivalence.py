@@ -22,10 +22,10 @@ from unittest import mock
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from sharding.commandline import leave
+from tests.training.ranks import on_ranks
 from training.distributed import Group, LocalGroup, TorchGroup
 from training.encoders import EncodedAudio, EncodedText
 from training.heads import HEADS, build_head
@@ -239,7 +239,7 @@ def _run_rank(rank: int, world: int, folder: str, cases: list[Case]) -> None:
 
 
 def prove(world: int, cases: list[Case], folder: Path) -> None:
-    mp.spawn(_run_rank, (world, str(folder), cases), nprocs=world)
+    on_ranks(_run_rank, world, world, str(folder), cases)
     results: dict[str, str] = torch.load(folder / "results")
     wrong = {name: found for name, found in results.items() if found}
     assert len(results) == len(cases)
