@@ -74,39 +74,28 @@ def save(
     Raises ``InputError`` where it cannot be written; what was there before stays.
     """
     target = checkpoints / f"step-{step:09d}"
-    with writing(target):
-        _save(target, step, model, moments, state)
-    return target
-
-
-def _save(
-    target: Path,
-    step: int,
-    model: Mapping[str, Tensor],
-    moments: Mapping[str, Mapping[str, Tensor]],
-    state: Mapping[str, Any],
-) -> None:
-    checkpoints = target.parent
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    for leftover in checkpoints.glob(".writing-*"):
-        shutil.rmtree(leftover)
     folder = checkpoints / f".writing-{target.name}"
-    folder.mkdir()
     optimizer = {f"{moment}/{name}": tensor for moment, named in moments.items() for name, tensor in named.items()}
     files = {}
-    for name, tensors in ((MODEL, model), (OPTIMIZER, optimizer)):
-        path = folder / name
-        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
-        _flush(path)
-        files[name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-    (folder / STATE).write_text(_sealed({"format": FORMAT, "step": step, **state, "files": files}))
-    _flush(folder / STATE)
-    _flush(folder)
-    for later in steps(checkpoints):
-        if later >= target:  # damaged, or it would have been gone on from
-            _remove(later)
-    folder.rename(target)
-    _flush(checkpoints)
+    with writing(target):
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        for leftover in checkpoints.glob(".writing-*"):
+            shutil.rmtree(leftover)
+        folder.mkdir()
+        for name, tensors in ((MODEL, model), (OPTIMIZER, optimizer)):
+            path = folder / name
+            save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
+            _flush(path)
+            files[name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        (folder / STATE).write_text(_sealed({"format": FORMAT, "step": step, **state, "files": files}))
+        _flush(folder / STATE)
+        _flush(folder)
+        for later in steps(checkpoints):
+            if later >= target:  # damaged, or it would have been gone on from
+                _remove(later)
+        folder.rename(target)
+        _flush(checkpoints)
+    return target
 
 
 def load(folder: Path) -> Checkpoint:
