@@ -154,7 +154,8 @@ def _unchanged(
     for dataset in stayed & set(marker["datasets"]):
         table = out.read_table(catalogue_name(dataset), ["clip_id", "path"])
         paths.update(zip(table["clip_id"].to_pylist(), table["path"].to_pylist(), strict=True))
-    entries = {dataset: Storage(roots[dataset]).entries() for dataset in stayed}
+    places = {dataset: Storage(roots[dataset]) for dataset in stayed}
+    entries = {dataset: place.entries() for dataset, place in places.items()}
     unchanged = set()
     columns = ("clip_id", "source_bytes", "source_sha256")
     known = {row[0]: row[1:] for row in zip(*(facts[name].to_pylist() for name in columns), strict=True)}
@@ -162,10 +163,9 @@ def _unchanged(
     for clip_id, dataset, path in zip(*(now[name].to_pylist() for name in ("clip_id", "dataset", "path")), strict=True):
         if path is None or clip_id not in known or paths.get(clip_id) != path:
             continue
-        root = Storage(roots[dataset])
         size, sha256 = known[clip_id]
-        entry = _entry(root, entries[dataset], path)
-        if entry.size == size and (entry.changed < since or sha256 == _sha256(root, path)):
+        entry = _entry(places[dataset], entries[dataset], path)
+        if entry.size == size and (entry.changed < since or sha256 == _sha256(places[dataset], path)):
             unchanged.add(clip_id)
     well = facts.filter(pc.is_null(facts["error"]))
     return well.filter(pc.is_in(well["clip_id"], pa.array(sorted(unchanged), pa.string())))

@@ -100,22 +100,22 @@ class OutsideModule:
             encoder = self.encoder(settings, *captions)
         except TypeError as error:
             raise InputError(f"{self.name} cannot be made: {error}", file=self.file) from error
-        drawn = next((name for name, module in encoder.named_modules() if _draws_alone(module)), None)
-        if drawn is not None:
-            raise InputError(
+        encoder.train()
+        for depends, what, remedy in (
+            (
+                _draws_alone,
                 f"what {self.name} drops would belong to no sample: ranks and chunks would drop other numbers",
-                file=self.file,
-                value=drawn,
-                remedy="use nn.Dropout and F.scaled_dot_product_attention, or a rate of 0",
-            )
-        mixed = next((name for name, module in encoder.train().named_modules() if _mixes_samples(module)), None)
-        if mixed is not None:
-            raise InputError(
+                "use nn.Dropout and F.scaled_dot_product_attention, or a rate of 0",
+            ),
+            (
+                _mixes_samples,
                 f"what {self.name} normalises by would be those samples alone that a rank or a chunk has",
-                file=self.file,
-                value=mixed,
-                remedy="keep it in evaluation in train(), or use a layer norm or a group norm",
-            )
+                "keep it in evaluation in train(), or use a layer norm or a group norm",
+            ),
+        ):
+            found = next((name for name, module in encoder.named_modules() if depends(module)), None)
+            if found is not None:
+                raise InputError(what, file=self.file, value=found, remedy=remedy)
         wanted = [key for parent in self.kind.__mro__ for key in vars(parent).get("__annotations__", {})]
         missing = sorted(key for key in wanted if not hasattr(encoder, key))
         if missing:
