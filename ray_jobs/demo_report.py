@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import soxr
 import torch
 
@@ -42,7 +44,9 @@ def write_demo_report(folder: Path, build_out: Path, run_dir: Path, evaluation: 
     report.mkdir(parents=True, exist_ok=True)
     metrics = {name: evaluation[name] for name in ("text_to_audio", "audio_to_text")}
     (report / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-    held_out = [row for row in build.first.values() if f"{row['dataset']}/{row['split']}" == evaluation["split"]]
+    dataset, _, split = evaluation["split"].partition("/")
+    mine = pc.and_(pc.equal(build.first["dataset"], dataset), pc.equal(build.first["split"], split))
+    held_out = build.first.filter(mine).to_pylist()
     values = {
         "title": "Earshot demo",
         "evaluation": evaluation,
@@ -51,7 +55,7 @@ def write_demo_report(folder: Path, build_out: Path, run_dir: Path, evaluation: 
         "queries": _queries(build, retriever, manifest, evaluation["split"], held_out),
         "masked": _masked(build, retriever),
         "build": {
-            "clips": len(build.fates),
+            "clips": build.fates.num_rows,
             "fates": fate_counts(build),
             "splits": splits_of(build),
             "reasons": reasons_of(build),
@@ -70,7 +74,7 @@ def _tiles(build: Build, evaluation: dict[str, Any]) -> list[tuple[str, str]]:
         (f"{100 * found['mAP@10']:.1f} %", f"mAP@10, {times:.0f} times chance"),
         (f"{100 * found['R@1']:.1f} %", "found at first place"),
         (f"{evaluation['clips']}", "held-out recordings"),
-        (f"{fate_counts(build)['written']:,}", f"clips written of {len(build.fates):,}"),
+        (f"{fate_counts(build)['written']:,}", f"clips written of {build.fates.num_rows:,}"),
     ]
 
 
@@ -118,8 +122,8 @@ def _masked(build: Build, retriever: Retriever) -> dict[str, Any]:
     """A training clip's features as the encoder gets them, without and with masks."""
     settings = retriever.recipe.data.masking
     front_end = find_front_end(retriever.audio_input.front_end)
-    clip = next((row for row in build.first.values() if row["split"] not in ("validation", "evaluation")), None)
-    row = clip or next(iter(build.first.values()))
+    trained = build.first.filter(pc.invert(pc.is_in(build.first["split"], pa.array(["validation", "evaluation"]))))
+    row = (trained if trained.num_rows else build.first).slice(0, 1).to_pylist()[0]
     sound = build.wave(row["clip_id"], seconds=retriever.audio_input.max_s)
     assert sound is not None  # a written clip's sound lies in its shard
     wave, rate = sound

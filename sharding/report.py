@@ -9,7 +9,7 @@ import json
 import zipfile
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -59,27 +59,30 @@ def write_report(out_url: str | PathLike[str]) -> str:
 
 
 class Build:
-    """Everything that a page shows of a build."""
+    """Everything that a page shows of a build.  Clips stay in tables: half a million of them fill gigabytes as dicts.
+
+    Attributes:
+        fates: FATES.
+        catalogue: what the published tables say of every clip.
+        first: the first sample of every clip that was written.
+    """
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest, self.storage = manifest, manifest.storage
         self.dataset, self.table = manifest.dataset, manifest.table
-        self.fates = self.storage.read_table("fates.parquet").to_pylist()
+        self.fates = self.storage.read_table("fates.parquet")
         matches = self.storage.read_table("matches.parquet")
         self.relations = {(one.a, one.b): one for one in relations(matches)}
         self.methods: dict[tuple[str, str], set[str]] = defaultdict(set)
         for row in matches.to_pylist():
             if row["outcome"] != "different":
                 self.methods[row["a"], row["b"]].add(row["method"])
-        catalogue = [self.storage.read_table(name, _OF_CLIP) for name in manifest.catalogue()]
-        self.catalogue: dict[str, dict[str, Any]] = {r["clip_id"]: r for t in catalogue for r in t.to_pylist()}
+        self.catalogue = pa.concat_tables(self.storage.read_table(name, _OF_CLIP) for name in manifest.catalogue())
         facts = [name for name in self.storage.list(".build/facts") if name.endswith(".parquet")]
         columns = ["clip_id", "detail"]
-        tables = [self.storage.read_table(name, columns) for name in facts]
-        known = pa.concat_tables(tables or [FACTS.empty_table().select(columns)]).to_pylist()
-        self.details = {row["clip_id"]: row["detail"] for row in known}
-        first = self.table.filter(pc.equal(self.table["window"], 0)).select(_OF_SAMPLE)
-        self.first = {row["clip_id"]: row for row in first.to_pylist()}
+        details = [self.storage.read_table(name, columns) for name in facts]
+        self.details = pa.concat_tables(details or [FACTS.empty_table().select(columns)])
+        self.first = self.table.filter(pc.equal(self.table["window"], 0)).select(_OF_SAMPLE)
         self.overview = read_overview(self.storage)
         self.roots = self._roots()
 
@@ -93,14 +96,14 @@ class Build:
     def wave(self, clip_id: str, seconds: float = EXCERPT_S, start_s: float = 0.0) -> tuple[np.ndarray, int] | None:
         """A part of a clip as mono float32 [n] and its rate; None where no sound can be had."""
         try:
-            row = self.first.get(clip_id)
+            row = _row(self.first, clip_id)
             inside = -1.0 if row is None else start_s - row["start_s"]
             if row is not None and 0 <= inside < row["duration_s"]:
                 shard = f"shards/{row['shard']}"
                 contents = self.storage.read(shard, row["audio_offset"], row["audio_bytes"])
                 return decode_segment(contents, inside, seconds)
-            clip = self.catalogue[clip_id]
-            if clip["path"] is None or clip["dataset"] not in self.roots:
+            clip = _row(self.catalogue, clip_id)
+            if clip is None or clip["path"] is None or clip["dataset"] not in self.roots:
                 return None
             with Storage(self.roots[clip["dataset"]]).open(clip["path"]) as source:
                 return excerpt(source, seconds, start_s)
@@ -109,31 +112,35 @@ class Build:
 
     def side(self, clip_id: str, start_s: float = 0.0) -> dict[str, Any]:
         """A clip as a page shows it: its name, a caption, a player from ``start_s`` on."""
-        sound = self.wave(clip_id, start_s=start_s)
+        sound, clip = self.wave(clip_id, start_s=start_s), _row(self.catalogue, clip_id)
         return {
             "clip_id": clip_id,
-            "caption": first_caption(self.catalogue[clip_id]["captions"]),
+            "caption": first_caption(clip["captions"] if clip else ()),
             "sound": player(*sound) if sound else None,
             "picture": spectrogram(*sound, columns=240) if sound else None,
         }
 
 
+def _row(table: pa.Table, clip_id: str) -> dict[str, Any] | None:
+    """A clip's first row of a table; None where it has none."""
+    found: list[dict[str, Any]] = table.slice(max(0, pc.index(table["clip_id"], clip_id).as_py()), 1).to_pylist()
+    return found[0] if found and found[0]["clip_id"] == clip_id else None
+
+
 def describe(build: Build) -> dict[str, Any]:
     """Everything that the template ``report.html`` fills in."""
     fates = fate_counts(build)
-    durations = np.array(build.table["duration_s"].to_pylist() or [0.0])
     undecided = [one for one in build.relations.values() if one.heard == "undecided"]
-    withheld = [row for row in build.fates if row["fate"] == "withheld"]
     return {
         "title": "Earshot build report",
-        "clips": len(build.fates),
+        "clips": build.fates.num_rows,
         "fates": fates,
         "plan": build.dataset["plan"][:16],
-        "tiles": _tiles(build, fates, durations),
+        "tiles": _tiles(build, fates),
         "splits": splits_of(build),
         "reasons": reasons_of(build),
-        "withheld": len(withheld),
-        "leaks": _leak_methods(build, withheld),
+        "withheld": fates["withheld"],
+        "leaks": _leak_methods(build),
         "leak_pairs": _pairs(build, "withheld"),
         "trimmed": _trimmed(build),
         "duplicate_pairs": _pairs(build, "duplicate"),
@@ -153,16 +160,23 @@ def describe(build: Build) -> dict[str, Any]:
 
 
 def fate_counts(build: Build) -> dict[str, int]:
-    counts = Counter(row["fate"] for row in build.fates)
-    return {name: counts[name] for name in FATE_NAMES}
+    counts = _counts(build.fates.select(["fate"]))
+    return {name: counts.get((name,), 0) for name in FATE_NAMES}
+
+
+def _counts(table: pa.Table) -> dict[tuple[Any, ...], int]:
+    """How often each row occurs."""
+    found = table.group_by(table.column_names).aggregate([([], "count_all")])
+    values = (found[name].to_pylist() for name in table.column_names)
+    return dict(zip(zip(*values, strict=True), found["count_all"].to_pylist(), strict=True))
 
 
 def first_caption(captions: Sequence[dict[str, Any]]) -> str:
     return captions[0]["text"] if captions else "(no caption)"
 
 
-def ranked(values: Iterable[str], most: int = 10) -> list[tuple[str, int]]:
-    """Values and how often they occur, the most frequent first; at least one row."""
+def ranked(values: Iterable[str] | Mapping[str, int], most: int = 10) -> list[tuple[str, int]]:
+    """Values, or their counts, as rows of value and count, the most frequent first; at least one row."""
     return sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))[:most] or [("none", 0)]
 
 
@@ -178,19 +192,19 @@ def _datasets(build: Build) -> list[dict[str, Any]]:
     found = []
     for name, about in dataset_stats(build.manifest, source_rates(build.manifest)).items():
         durations = np.array(about["durations"])
-        first = [row for row in build.first.values() if row["dataset"] == name]
-        captions = [caption for row in first for caption in row["captions"]]
+        captions = build.first.filter(pc.equal(build.first["dataset"], name))["captions"]
+        kinds = _kinds(pc.list_flatten(captions))
         rates = {f"{int(rate) / 1000:g} kHz": count for rate, count in about["source_rates"].items()}
         found.append(
             {
                 "name": name,
                 "clips": len(durations),
-                "captions": len(captions),
+                "captions": sum(kinds.values()),
                 "hours": f"{durations.sum() / 3600:,.2f}",
                 "durations": histogram(durations, _ceiling(durations)),
                 "words": histogram(about["words"], 30, 30),
                 "rates": ranked_counts(rates, 5),
-                "kinds": ranked(_kind(caption) for caption in captions),
+                "kinds": ranked(kinds),
                 "licences": ranked_counts(about["licences"], 5),
             }
         )
@@ -219,12 +233,13 @@ def _ceiling(durations: np.ndarray) -> float:
     return float(max(10, 10 * np.ceil(np.percentile(durations, 99) / 10))) if len(durations) else 10.0
 
 
-def _tiles(build: Build, fates: dict[str, int], durations: np.ndarray) -> list[tuple[str, str]]:
+def _tiles(build: Build, fates: dict[str, int]) -> list[tuple[str, str]]:
+    seconds = pc.sum(build.table["duration_s"], min_count=0).as_py()
     size = sum(shard["bytes"] for shard in build.dataset["shards"])
     return [
         (f"{fates['written']:,}", "clips written"),
         (f"{build.table.num_rows:,}", "samples"),
-        (f"{durations.sum() / 3600:,.2f} h", "of sound"),
+        (f"{seconds / 3600:,.2f} h", "of sound"),
         (f"{len(build.dataset['shards']):,}", f"shards, {size / 1e6:,.1f} MB"),
         (f"{fates['duplicate'] + fates['withheld']:,}", "duplicates and leaks"),
         (f"{fates['failed']:,}", "broken"),
@@ -234,9 +249,9 @@ def _tiles(build: Build, fates: dict[str, int], durations: np.ndarray) -> list[t
 def splits_of(build: Build) -> list[dict[str, Any]]:
     """Fates of the clips of every dataset and split."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for row in build.fates:
-        clip = build.catalogue[row["clip_id"]]
-        counts[f"{clip['dataset']}/{clip['split']}"][row["fate"]] += 1
+    joined = build.fates.select(["clip_id", "fate"]).join(build.catalogue.select(_OF_CLIP[:3]), "clip_id")
+    for (dataset, split, fate), count in _counts(joined.select(["dataset", "split", "fate"])).items():
+        counts[f"{dataset}/{split}"][fate] += count
     protect = {"/".join(split) for split in build.dataset["settings"]["fates"]["protect"]}
     return [
         {
@@ -251,41 +266,49 @@ def splits_of(build: Build) -> list[dict[str, Any]]:
 
 def reasons_of(build: Build) -> list[dict[str, Any]]:
     """Why clips were dropped: fate, reason, sentence, count and an example, by fate and falling count."""
-    dropped: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for row in build.fates:
-        if row["fate"] != "written":
-            dropped[row["fate"], row["reason"]].append(row["clip_id"])
-    ordered = sorted(dropped.items(), key=lambda item: (FATE_NAMES.index(item[0][0]), -len(item[1])))
+    dropped = build.fates.filter(pc.not_equal(build.fates["fate"], "written"))
+    ordered = dropped.group_by(["fate", "reason"], use_threads=False)  # for the first clip of each
+    rows = ordered.aggregate([([], "count_all"), ("clip_id", "first")]).to_pylist()
     return [
         {
-            "fate": fate,
-            "reason": reason,
-            "sentence": REASONS.get(reason, reason),
-            "count": len(clips),
-            "example": clips[0],
-            "detail": build.details.get(clips[0]) if reason in ERROR_CLASSES else None,
+            "fate": row["fate"],
+            "reason": row["reason"],
+            "sentence": REASONS.get(row["reason"], row["reason"]),
+            "count": row["count_all"],
+            "example": row["clip_id_first"],
+            "detail": _detail(build, row["clip_id_first"]) if row["reason"] in ERROR_CLASSES else None,
         }
-        for (fate, reason), clips in ordered
+        for row in sorted(rows, key=lambda row: (FATE_NAMES.index(row["fate"]), -row["count_all"]))
     ]
 
 
-def _leak_methods(build: Build, withheld: Sequence[dict[str, Any]]) -> list[tuple[str, int]]:
+def _detail(build: Build, clip_id: str) -> str | None:
+    """What the probe said of a clip, in words."""
+    row = _row(build.details, clip_id)
+    return row["detail"] if row else None
+
+
+def _leak_methods(build: Build) -> list[tuple[str, int]]:
     """How many withheld clips each kind of evidence ties to a protected one."""
-    if not withheld:
-        return []
-    return ranked(
-        method for row in withheld for method in build.methods.get(_key(row["clip_id"], row["other"]), {row["reason"]})
-    )
+    withheld = _with_fate(build, "withheld")
+    methods = (build.methods.get(_key(row["clip_id"], row["other"]), {row["reason"]}) for row in withheld)
+    return ranked(method for some in methods for method in some) if withheld else []
+
+
+def _with_fate(build: Build, fate: str) -> list[dict[str, Any]]:
+    rows = build.fates.filter(pc.equal(build.fates["fate"], fate))
+    return list(rows.select(["clip_id", "other", "reason"]).to_pylist())
 
 
 def _trimmed(build: Build) -> list[dict[str, Any]]:
     """Clips of which a stretch alone was written, for the sake of a protected one."""
-    chosen = {row["clip_id"]: row["other"] for row in build.fates if row["reason"] == "trimmed"}
+    fates = build.fates.filter(pc.equal(build.fates["reason"], "trimmed"))
+    chosen = dict(zip(fates["clip_id"].to_pylist(), fates["other"].to_pylist(), strict=True))
+    rows = build.table.filter(pc.is_in(build.table["clip_id"], fates["clip_id"].combine_chunks()))
     names = ("clip_id", "start_s", "duration_s")
     ends: dict[str, list[float]] = defaultdict(list)
-    for clip_id, start, duration in zip(*(build.table[name].to_pylist() for name in names), strict=True):
-        if clip_id in chosen:
-            ends[clip_id] += [start, start + duration]
+    for clip_id, start, duration in zip(*(rows[name].to_pylist() for name in names), strict=True):
+        ends[clip_id] += [start, start + duration]
     return [
         {"clip_id": clip_id, "other": chosen[clip_id], "times": f"{min(times):.2f} to {max(times):.2f} s"}
         for clip_id, times in sorted(ends.items())
@@ -300,8 +323,8 @@ def _key(a: str, b: str | None) -> tuple[str, str]:
 def _pairs(build: Build, fate: str) -> list[dict[str, Any]]:
     """Some pairs of a dropped clip and the one that it yielded to, of as many kinds of evidence as there are."""
     kinds: dict[tuple[str, ...], list[tuple[str, str]]] = defaultdict(list)
-    for row in build.fates:
-        if row["fate"] == fate and row["other"]:
+    for row in _with_fate(build, fate):
+        if row["other"]:
             methods = build.methods.get(_key(row["clip_id"], row["other"]), set())
             kinds[tuple(sorted(methods))].append((row["clip_id"], row["other"]))
     chosen = [pairs[turn] for turn in range(PAIRS) for _, pairs in sorted(kinds.items()) if turn < len(pairs)]
@@ -321,10 +344,10 @@ def _pair(build: Build, a: str, b: str, label: str) -> dict[str, Any]:
 
 def _samples(build: Build) -> list[dict[str, Any]]:
     """One clip a dataset and split, in turn, with its picture."""
-    families: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for row in build.first.values():
-        families[row["dataset"], row["split"]].append(row)
-    turns = [rows[turn] for turn in range(SAMPLES) for _, rows in sorted(families.items()) if turn < len(rows)]
+    names = pc.binary_join_element_wise(build.first["dataset"], build.first["split"], "/")
+    places = [pc.indices_nonzero(pc.equal(names, name))[:SAMPLES] for name in sorted(pc.unique(names).to_pylist())]
+    families = [build.first.take(some).to_pylist() for some in places]
+    turns = [rows[turn] for turn in range(SAMPLES) for rows in families if turn < len(rows)]
     samples = []
     for row in turns[:SAMPLES]:
         sound = build.wave(row["clip_id"], seconds=12.0, start_s=row["start_s"])
@@ -342,15 +365,22 @@ def _samples(build: Build) -> list[dict[str, Any]]:
     return samples
 
 
-def _kind(caption: dict[str, Any]) -> str:
-    timed = ", with times" if caption["onset"] is not None else ""
-    return f"{caption['kind']}{timed}" + (", taken over" if caption["source"] else "")
+def _kinds(captions: pa.ChunkedArray) -> dict[str, int]:
+    """Captions by how they came about."""
+    parts = {name: pc.struct_field(captions, name) for name in ("kind", "onset", "source")}
+    marks = {name: parts[name].is_valid() for name in ("onset", "source")}
+    return {
+        f"{kind}{', with times' * timed}{', taken over' * taken}": count
+        for (kind, timed, taken), count in _counts(pa.table({"kind": parts["kind"], **marks})).items()
+    }
 
 
 def _notes(build: Build) -> list[tuple[str, int]]:
     """Kinds of remarks and how many clips have them; what differs from clip to clip is left out."""
-    notes = [note for clip in build.catalogue.values() for note in clip["notes"] or []]
-    return ranked(note.partition(":")[0].partition(" (")[0] for note in notes) if notes else []
+    notes: Counter[str] = Counter()
+    for (note,), count in _counts(pa.table({"note": pc.list_flatten(build.catalogue["notes"])})).items():
+        notes[note.partition(":")[0].partition(" (")[0]] += count
+    return ranked(notes) if notes else []
 
 
 def _settings(dataset: dict[str, Any]) -> list[tuple[str, str]]:

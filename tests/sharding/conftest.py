@@ -22,6 +22,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_corpus(tmp_path_factory.mktemp("corpus"))
 
 
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    return write_corpus(tmp_path / "small", clips=3, seconds=1.5)
+
+
 def settings_for(corpus: Path, shard_bytes: int = 400_000) -> BuildSettings:
     return BuildSettings(
         sources={"mine": str(corpus)},

@@ -1,4 +1,4 @@
-"""Kills, full disks and second builders at every moment: what ends well ends in the bytes of an undisturbed run."""
+"""Kills and full disks at every moment: what ends well ends in the bytes of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -15,56 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import soundfile
 
-import sharding.claim
 from sharding.append import append
 from sharding.audio import AudioForm
-from sharding.build import BuildSettings, build
-from sharding.claim import claim
+from sharding.build import build
 from sharding.errors import InputError
 from sharding.fates import FateSettings
 from sharding.leaks import parse_protect
-from sharding.manifest import Manifest
-from sharding.plan import PlanSettings
 from sharding.reshard import reshard
 from sharding.runners import LocalRunner
-from sharding.storage import Storage
 from sharding.verify import verify
 from tests.conftest import REPOSITORY
 from tests.sharding.conftest import settings_for
-from tests.sharding.corpora import RATE, noise, tree, write_corpus, write_extra
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing in Earshot may catch it and go on."""
-
-
-def killed(*args: Any, **options: Any) -> Any:
-    raise Killed
-
-
-class Death:
-    """Ends the process that it watches at the n-th change that is made to files."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.left = 0
-        for owner, name in ((Path, "replace"), (Path, "unlink"), (shutil, "rmtree")):
-            monkeypatch.setattr(owner, name, self._counted(getattr(owner, name)))
-
-    def _counted(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def step(*args: Any, **options: Any) -> Any:
-            self.left -= 1
-            if self.left == 0:
-                raise Killed
-            return original(*args, **options)
-
-        return step
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
-    return write_corpus(tmp_path / "small", clips=3, seconds=1.5)
+from tests.sharding.corpora import tree, write_corpus, write_extra
+from tests.sharding.kills import Death, Killed, killed
 
 
 def swept(death: Death, run: Callable[[], Any], out: Path, begin: Callable[[], Any], most: int = 0) -> int:
@@ -274,194 +238,3 @@ def test_a_full_disk_is_a_clear_stop_and_nothing_is_torn(tiny_disk: Path, small:
     subprocess.run(["mount", "-o", "remount,size=64m", tiny_disk], check=True)
     build(settings, str(out), LocalRunner(1))
     assert tree(out) == tree(tmp_path / "undisturbed")
-
-
-def test_of_two_builders_in_one_folder_the_second_is_refused(small: Path, tmp_path: Path) -> None:
-    out = Storage(tmp_path / "out")
-    with claim(out), pytest.raises(InputError, match="another build is at work"):
-        build(settings_for(small), out.url, LocalRunner(1))
-    build(settings_for(small), out.url, LocalRunner(1))
-
-
-HOLDER = """
-import sys, time
-from sharding.claim import claim
-from sharding.storage import Storage
-with claim(Storage(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(600)
-"""
-
-
-def hold(url: str) -> subprocess.Popen[bytes]:
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, url], cwd=REPOSITORY, stdout=subprocess.PIPE)
-    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-    return holder
-
-
-def test_in_an_object_store_a_live_builder_is_respected_and_a_killed_one_is_not(s3: str, tmp_path: Path) -> None:
-    out = Storage(f"{s3}/{tmp_path.name}")
-    holder = hold(out.url)
-    try:
-        with pytest.raises(InputError, match=f"process {holder.pid}"), claim(out):
-            pass
-    finally:
-        holder.kill()
-    with claim(out):  # also while nobody has reaped the killed one
-        pass
-    assert not out.exists(sharding.claim.LOCK)
-    holder.wait()
-
-
-def test_a_builder_on_another_machine_is_told_from_a_dead_one_by_its_signs_of_life(
-    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sharding.claim, "BEAT_S", 0.2)
-    monkeypatch.setattr(sharding.claim, "SILENCE_S", 2.0)
-    out = Storage(f"{s3}/{tmp_path.name}")
-    names = iter(["here", "there", "there"])
-    monkeypatch.setattr(sharding.claim.socket, "gethostname", lambda: next(names))
-    with claim(out), pytest.raises(InputError, match="on here"), claim(out):
-        pass
-    out.write(sharding.claim.LOCK, b'{"host": "gone", "pid": 1, "born": "long ago", "token": "x"}')
-    with claim(out) as held:
-        held.check()
-        out.write(sharding.claim.LOCK, b'{"host": "rude", "pid": 1, "born": "now", "token": "y"}')
-        time.sleep(0.8)
-        with pytest.raises(InputError, match="took over"):
-            held.check()
-    assert out.exists(sharding.claim.LOCK)  # it is the other's
-
-
-def test_of_many_that_claim_at_once_one_is_obeyed(s3: str, tmp_path: Path) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
-    storage = Storage(f"{s3}/{tmp_path.name}")
-    with ThreadPoolExecutor(8) as pool:
-        for name in map(str, range(5)):
-            found = list(pool.map(lambda n, name=name: storage.setdefault(name, str(n).encode()), range(8)))
-            assert len(set(found)) == 1 and storage.read(name) == found[0]
-
-
-def outcome(out: Path) -> dict[str, bytes]:
-    return {name: data for name, data in tree(out).items() if not name.startswith(".build/")}
-
-
-@pytest.mark.parametrize("finished", [True, False])
-def test_a_new_plan_decodes_only_what_is_new(
-    finished: bool, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probed: list[str]
-) -> None:
-    out, settings = tmp_path / "out", settings_for(small, 200_000)
-    if not finished:
-        with monkeypatch.context() as patched, pytest.raises(Killed):
-            patched.setattr("sharding.writing.write_shard", killed)
-            build(settings, str(out), LocalRunner(1))
-        assert list((out / ".build/facts").glob("*")) and not (out / "dataset.json").exists()
-    else:
-        build(settings, str(out), LocalRunner(1))
-    extra = write_extra(tmp_path / "extra", 1.5)
-    other = dataclasses.replace(
-        settings,
-        sources={"mine": str(small), "extra": str(extra)},
-        fates=FateSettings(protect=parse_protect("")),
-        plan=PlanSettings(10**6),
-    )
-    build(other, str(tmp_path / "fresh"), LocalRunner(1))
-    probed.clear()
-    build(other, str(out), LocalRunner(1), new_plan=True)
-    assert outcome(out) == outcome(tmp_path / "fresh")
-    failed = {"mine/train/gone", "mine/train/page"}
-    assert {clip_id for clip_id in probed if not clip_id.startswith("extra/")} <= failed
-
-
-def test_a_new_plan_reads_clips_again_that_are_other_files_now(small: Path, tmp_path: Path) -> None:
-    out, settings = tmp_path / "out", settings_for(small, 200_000)
-    build(settings, str(out), LocalRunner(1))
-    shutil.copy(small / "train/a1.flac", small / "train/gone.flac")  # was missing
-    shutil.copy(small / "train/long.flac", small / "train/a0.flac")  # another sound
-    (small / "train/a2.flac").unlink()
-    other = dataclasses.replace(settings, plan=PlanSettings(10**6))
-    build(other, str(tmp_path / "fresh"), LocalRunner(1))
-    build(other, str(out), LocalRunner(1), new_plan=True)
-    assert outcome(out) == outcome(tmp_path / "fresh")
-
-
-def test_a_recording_of_the_same_size_is_not_the_same_recording(small: Path, tmp_path: Path) -> None:
-    out, settings = tmp_path / "out", settings_for(small, 200_000)
-    for number, name in enumerate(("a0", "a1")):
-        soundfile.write(small / f"train/{name}.wav", noise(number, 1.0), RATE)
-        (small / f"train/{name}.flac").unlink()
-    table = (small / "clips.csv").read_text()
-    (small / "clips.csv").write_text(table.replace("a0.flac", "a0.wav").replace("a1.flac", "a1.wav"))
-    build(settings, str(out), LocalRunner(1))
-    before = outcome(out)
-    soundfile.write(small / "train/a0.wav", noise(9, 1.0), RATE)
-    os.utime(small / "train/a0.wav", (0, 0))  # as copying tools do
-    build(settings, str(out), LocalRunner(1), new_plan=True)
-    build(settings, str(tmp_path / "fresh"), LocalRunner(1))
-    assert outcome(out) == outcome(tmp_path / "fresh") != before
-
-
-@pytest.mark.parametrize("mistake", ["folder", "list"])
-def test_after_a_mistake_the_corrected_command_is_taken(mistake: str, small: Path, tmp_path: Path) -> None:
-    out, settings = tmp_path / "out", settings_for(small, 200_000)
-    (tmp_path / "list.csv").write_text("name,length\nx,1\n")
-    wrong = {
-        "folder": dataclasses.replace(settings, sources={"mine": str(tmp_path / "absent")}),
-        "list": dataclasses.replace(settings, exclude=(str(tmp_path / "list.csv"),)),
-    }
-    with pytest.raises(InputError):
-        build(wrong[mistake], str(out), LocalRunner(1))
-    assert not (out / ".build/facts").exists()  # and it was noticed before any work
-    build(settings, str(out), LocalRunner(1))
-    assert verify(str(out), "quick", LocalRunner(1)) == []
-    if mistake == "folder":
-        with pytest.raises(InputError):
-            append(str(out), {}, {"extra": str(tmp_path / "absent")}, LocalRunner(1))
-        result = append(str(out), {}, {"extra": str(write_extra(tmp_path / "extra", 1.5))}, LocalRunner(1))
-        assert sum(result["added"]["extra"].values()) == sum(result["reasons"]["extra"].values()) > 0
-
-
-def test_with_the_same_settings_a_new_plan_is_made_only_where_inputs_have_changed(small: Path, tmp_path: Path) -> None:
-    out, settings = tmp_path / "out", settings_for(small, 200_000)
-    build(settings, str(out), LocalRunner(1))
-    before = tree(out)
-    build(settings, str(out), LocalRunner(1), new_plan=True)
-    assert tree(out) == before
-    table = (small / "clips.csv").read_text()
-    (small / "clips.csv").write_text(table.replace("noise that is called train/a1", "another caption"))
-    build(settings, str(out), LocalRunner(1))
-    assert tree(out) == before
-    build(settings, str(out), LocalRunner(1), new_plan=True)
-    build(settings, str(tmp_path / "fresh"), LocalRunner(1))
-    assert outcome(out) == outcome(tmp_path / "fresh") != {n: d for n, d in before.items() if n[:6] != ".build"}
-
-
-@pytest.mark.slow
-def test_whatever_changes_a_build_does_so_in_an_object_store_too(s3: str, small: Path, tmp_path: Path) -> None:
-    settings, one = settings_for(small, 200_000), LocalRunner(1)
-    other = dataclasses.replace(settings, plan=PlanSettings(300_000))
-    grown = dataclasses.replace(other, sources={"mine": str(small), "extra": str(write_extra(tmp_path / "extra", 1.5))})
-    for url in (f"{s3}/{tmp_path.name}", str(tmp_path / "out")):
-        build(settings, url, one)
-        build(other, url, one, new_plan=True)
-        append(url, {}, {"extra": str(tmp_path / "extra")}, one)
-        build(grown, url, one, retry="missing")
-        assert verify(url, "full", one) == []
-    remote = Storage(f"{s3}/{tmp_path.name}")
-    there = {name: remote.read(name) for name in remote.list()}
-    here = tree(tmp_path / "out")
-    del here[".build/lock"]
-    assert there == here
-
-
-def test_other_audio_settings_throw_all_away(small: Path, tmp_path: Path) -> None:
-    out, settings = tmp_path / "out", settings_for(small, 200_000)
-    build(settings, str(out), LocalRunner(1))
-    other: BuildSettings = dataclasses.replace(settings, probe=dataclasses.replace(settings.probe, window_s=20.0))
-    with pytest.raises(InputError, match=r"probe\.window_s: 10\.0 there, 20\.0 now"):
-        build(other, str(out), LocalRunner(1))
-    build(other, str(out), LocalRunner(1), new_plan=True)
-    build(other, str(tmp_path / "fresh"), LocalRunner(1))
-    assert outcome(out) == outcome(tmp_path / "fresh")
-    assert Manifest.open(out).table.num_rows > 0

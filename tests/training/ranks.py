@@ -8,7 +8,8 @@ from typing import Any
 
 import torch.multiprocessing as mp
 
-PRELOADED = ("tests.training.test_engine", "tests.training.test_equivalence")  # importing takes seconds a process
+# importing takes seconds a process
+PRELOADED = ("tests.training.test_engine", "tests.training.test_equivalence", "training.fit", "training.export")
 
 
 def on_ranks(function: Callable[..., Any], world: int, *arguments: Any) -> None:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
-import sys
+import signal
 import tarfile
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.multiprocessing import ProcessExitedException
 
+from sharding.commandline import leave
 from sharding.manifest import Manifest, dataset_bytes
 from sharding.schema import FORMAT_VERSION
 from sharding.storage import Storage
 from sharding.writing import manifest_name
 from tests.training.data.shards import RATE, _add, flac, row, table_of
+from tests.training.ranks import on_ranks
 from training import recipe as recipes
 from training.recipe import Recipe
 
@@ -58,6 +61,7 @@ TREE: dict[str, Any] = {
     "engine": {"zero": 1},
     "log": {"tensorboard": False, "health": 2},
 }
+_SAME = ("step", "epoch", "loss", "lr", "grad_norm", "batch")
 SOUNDS = ("low hum", "whistle", "hiss", "ticking", "rising tone", "beeping")
 
 
@@ -124,45 +128,50 @@ def commit(root: Path, rows: list[dict[str, Any]]) -> None:
     storage.write("dataset.json", dataset_bytes(dataset))
 
 
-def run_ranks(
-    ranks: int,
-    build: Path,
-    cases: Mapping[str, Sequence[str]],
-    out: Path,
-    die_after: int = 0,
-    timeout: float = 600,
-) -> subprocess.CompletedProcess[str]:
-    """Fit every case (overrides of the small recipe) in turn on ``ranks`` processes, into ``out/<case>``."""
-    job = json.dumps({"build": str(build), "out": str(out), "cases": cases, "die_after": die_after})
-    launcher = [] if ranks == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-    return subprocess.run(
-        [sys.executable, *launcher, "-m" if ranks == 1 else "--module", "tests.training.small_runs", job],
-        cwd=REPOSITORY,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+def run_ranks(world: int, build: Path, cases: Mapping[str, Sequence[str]], out: Path, die_after: int = 0) -> None:
+    """Fit every case (overrides of the small recipe) in turn on ``world`` processes, into ``out/<case>``.
+
+    With ``die_after``, every rank kills itself when that step is through, and that is what this waits for.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        if not die_after:
+            on_ranks(_fit_rank, world, world, folder, str(build), dict(cases), str(out), 0)
+            return
+        try:
+            on_ranks(_fit_rank, world, world, folder, str(build), dict(cases), str(out), die_after)
+        except ProcessExitedException as death:
+            assert death.signal_name == "SIGKILL", death
+        else:
+            raise AssertionError(f"the run ended before step {die_after}")
+
+
+def _fit_rank(
+    rank: int, world: int, folder: str, build: str, cases: Mapping[str, Sequence[str]], out: str, die_after: int
+) -> None:
+    import torch
+    import torch.distributed as dist
+
+    from training.engine import ranks
+    from training.fit import fit
+
+    def die(state: dict[str, Any]) -> None:
+        if die_after and state["step"] >= die_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.set_num_threads(1)
+    if world > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+    with ranks() as group:
+        for name, overrides in cases.items():
+            fit(small_recipe(overrides), Manifest.open(build), Path(out) / name, group, die)
+    if world > 1:
+        dist.destroy_process_group()
+    leave(0)
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def main(job: dict[str, Any]) -> None:
-    from training import fit as fitting
-    from training.engine import ranks
-
-    def die(state: dict[str, Any]) -> None:
-        if job["die_after"] and state["step"] >= job["die_after"]:
-            os.kill(os.getpid(), 9)
-
-    with ranks() as group:
-        for name, overrides in job["cases"].items():
-            build = Manifest.open(job["build"])
-            fitting.fit(small_recipe(overrides), build, Path(job["out"]) / name, group, die)
-
-
-if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+def figures(run: Path) -> list[dict[str, Any]]:
+    return [{name: line[name] for name in _SAME} for line in lines(run)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
+import gc
 import itertools
 import json
 import traceback
@@ -80,7 +81,7 @@ def recipe_of(one: Case) -> Recipe:
 
 def ways(*overrides: str) -> Iterator[list[str]]:
     """Every ZeRO stage, plain and in chunks."""
-    for zero, chunk in itertools.product(range(4), (0, 4)):
+    for zero, chunk in itertools.product(range(4), (0, 6)):
         yield [*overrides, f"engine.zero={zero}", f"engine.chunk={chunk}"]
 
 
@@ -90,11 +91,15 @@ def in_turn(number: int, *overrides: str) -> list[list[str]]:
     return [found[2 * zero + (zero + number) % 2] for zero in range(4)]
 
 
-def all_cases() -> list[Case]:
-    """Every head with every loss at every stage, so that each head and each loss meets every stage plain and cached."""
+def all_cases(world: int) -> list[Case]:
+    """Every head and every loss at every stage, plain and cached; on one rank and two, every head with every loss.
+
+    (Every head with every loss on three ranks and four is what test_equivalence proves, without DeepSpeed.)
+    """
     cases: list[Case] = []
     for (row, head), (column, loss) in itertools.product(enumerate(HEADS), enumerate(LOSSES)):
-        cases += [(head, loss, *way) for way in in_turn(row + column)]
+        if world <= 2 or row % len(LOSSES) == column:
+            cases += [(head, loss, *way) for way in in_turn(row // len(LOSSES) + column)]
     for number, more in enumerate(MORE.values()):
         cases += [("dual", "ntxent", *way) for way in in_turn(number, *more)]
     return cases
@@ -233,6 +238,7 @@ def differences(one: Case, group: Group) -> str:
 
 def _run_rank(rank: int, world: int, folder: str, cases: list[Case]) -> None:
     torch.set_num_threads(1)
+    gc.freeze()  # DeepSpeed collects garbage at each start of stage 3, among all that the libraries hold
     store, patience = f"file://{folder}/store", datetime.timedelta(seconds=120)
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world, timeout=patience)
     results = {}
@@ -265,7 +271,7 @@ def test_two_ranks_step_like_plain_torch(tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_every_head_loss_and_stage_steps_like_plain_torch(world: int, tmp_path: Path) -> None:
-    prove(world, all_cases(), tmp_path)
+    prove(world, all_cases(world), tmp_path)
 
 
 @pytest.mark.slow

