@@ -37,6 +37,7 @@ def _environment() -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "disabled",  # all of it listens on loopback, and ends with this process
         "RAY_task_oom_retries": "3",  # the default is for ever
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # its jobs are through: half a minute's wait for actors is lost
         "PYTHONUNBUFFERED": "1",
     }
 

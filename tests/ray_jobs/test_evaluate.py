@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,24 +11,14 @@ import yaml
 from ray_jobs.local_cluster import local_cluster, submit
 from sharding.errors import InputError
 from tests.training.small_runs import REPOSITORY, TREE, write_sounds
-
-
-def by_command(run: Path, build: Path) -> dict[str, object]:
-    command = [sys.executable, "-m", "training", "evaluate", str(run), "--shards", str(build)]
-    done = subprocess.run(
-        [*command, "--split", "clotho/evaluation", "--json"],
-        cwd=REPOSITORY,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+from training import cli
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_job_trains_and_another_evaluates_as_the_command_does(tmp_path: Path) -> None:
+def test_a_job_trains_and_another_evaluates_as_the_command_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     build, run, recipe = tmp_path / "build", tmp_path / "run", tmp_path / "recipe.yaml"
     write_sounds(build)
     recipe.write_text(yaml.safe_dump(TREE | {"validation": {"split": "clotho/evaluation", "batch": 2}}))
@@ -46,7 +33,9 @@ def test_a_job_trains_and_another_evaluates_as_the_command_does(tmp_path: Path) 
             submit(address, REPOSITORY, wrong, tmp_path / "wrong.log")
     shown = next(line for line in (tmp_path / "evaluate.log").read_text().splitlines() if line.startswith("{"))
     result = json.loads(shown)
-    assert result == by_command(run, build)
+    capsys.readouterr()
+    assert cli.main(["evaluate", str(run), "--shards", str(build), *split]) == 0
+    assert result == json.loads(capsys.readouterr().out.splitlines()[-1])
     validation = json.loads((run / "export/config.json").read_text())["validation"]
     assert result["text_to_audio"]["mAP@10"] == pytest.approx(validation["text_to_audio/mAP@10"], abs=1e-6)
     told = (tmp_path / "wrong.log").read_text()

@@ -17,9 +17,9 @@ from training import checkpoint
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "DS_ACCELERATOR": "cpu"}
 
 
-def start(arguments: list[str]) -> subprocess.Popen[str]:
+def start(arguments: list[str], job: str = "train") -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "ray_jobs/train.py", *arguments],
+        [sys.executable, f"ray_jobs/{job}.py", *arguments],
         cwd=REPOSITORY,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
@@ -45,10 +45,10 @@ def test_what_is_wrong_is_refused_before_ray_starts(options: list[str], told: st
 
 @pytest.mark.slow
 def test_a_cluster_is_started_where_local_is_asked_for(tmp_path: Path) -> None:
-    process = start(["demo", f"--shards={tmp_path}", f"--run={tmp_path / 'run'}", "--address=local", "--workers=1"])
+    process = start(["--shards", str(tmp_path), "--split=a/b", "--address=local", str(tmp_path)], "evaluate")
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 2
-    assert "dataset.json" in out, out
+    assert "no checkpoint" in out, out
 
 
 @pytest.mark.slow

@@ -92,7 +92,7 @@ def in_turn(number: int, *overrides: str) -> list[list[str]]:
 
 
 def all_cases(world: int) -> list[Case]:
-    """Every head and every loss at every stage, plain and cached; on one rank and two, every head with every loss.
+    """Every head at every stage, every loss there plain and cached; on one rank and two, every head with every loss.
 
     (Every head with every loss on three ranks and four is what test_equivalence proves, without DeepSpeed.)
     """
