@@ -67,20 +67,21 @@ def settle(out: Storage, settings: dict[str, Any], new_plan: bool, sources: Call
         _begin(out, settings)  # nothing was built: its datasets could not be read, or a build was being removed
         return
     found = sorted(differences(former, settings))
-    if not found:
-        if new_plan and out.exists("dataset.json") and _inputs_changed(out, settings, now := sources()):
-            replan(out, former, settings, now)
-        return
-    if not new_plan:
+    if found and not new_plan:
         raise InputError(
             "there is a build with other settings here:\n    " + "\n    ".join(found),
             file=out.url,
             remedy="use those settings, another --out, or --new-plan to decide anew (known sound is kept)",
         )
-    if former["probe"] == settings["probe"] and work.exists("catalogue.json"):
-        replan(out, former, settings, sources())
-    else:
+    if not new_plan or not (found or out.exists("dataset.json")):
+        return
+    if former["probe"] != settings["probe"] or not work.exists("catalogue.json"):
         _begin(out, settings)
+        return
+    now = sources()
+    kept = _unchanged(finished_facts(out), out, former, settings, now.table)
+    if found or _inputs_changed(out, kept, now):
+        _replan(out, former, settings, now, kept)
 
 
 def settings_bytes(settings: dict[str, Any]) -> bytes:
@@ -121,22 +122,17 @@ def _forget_stages(out: Storage) -> None:
         out.remove_tree(folder)
 
 
-def _inputs_changed(out: Storage, settings: dict[str, Any], now: Catalogue) -> bool:
+def _inputs_changed(out: Storage, kept: pa.Table, now: Catalogue) -> bool:
     """Whether tables or recordings are not those any more of which the finished build at ``out`` was made."""
     for dataset in now.notes:
         former = out.read_table(catalogue_name(dataset)).cast(CATALOGUE)
         if not now.of(dataset).cast(CATALOGUE).equals(former):
             return True
-    facts = finished_facts(out)
-    return _unchanged(facts, out, settings, settings, now.table).num_rows < facts["error"].null_count
+    return kept.num_rows < finished_facts(out)["error"].null_count
 
 
-def replan(out: Storage, former: dict[str, Any], settings: dict[str, Any], now: Catalogue) -> None:
-    """Turn a build, finished or not, into an unfinished one of other settings that keeps what the probe found.
-
-    Facts are kept of clips that lie where they lay, whose bytes are the same, and that decoded well.
-    """
-    kept = _unchanged(finished_facts(out), out, former, settings, now.table)
+def _replan(out: Storage, former: dict[str, Any], settings: dict[str, Any], now: Catalogue, kept: pa.Table) -> None:
+    """Turn a build, finished or not, into an unfinished one of other settings that keeps what the probe found."""
     # hubs of common sounds are chosen by what is protected, and all places of a leak are sought where it is trimmed:
     # evidence of other settings may be other evidence
     same_rules = all(former["fates"].get(name) == settings["fates"].get(name) for name in ("protect", "leaks"))
@@ -147,6 +143,7 @@ def replan(out: Storage, former: dict[str, Any], settings: dict[str, Any], now: 
 def _unchanged(
     facts: pa.Table, out: Storage, former: dict[str, Any], settings: dict[str, Any], now: pa.Table
 ) -> pa.Table:
+    """Facts of clips that lie where they lay, whose bytes are the same, and that decoded well."""
     roots = {**settings["roots"], **settings["sources"]}
     stayed = {name for name, root in {**former["roots"], **former["sources"]}.items() if roots.get(name) == root}
     marker = json.loads(out.child(".build").read("catalogue.json"))
