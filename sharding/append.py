@@ -54,7 +54,7 @@ DIFFERENCES = pa.schema(
 
 def former_settings(out: Storage) -> BuildSettings:
     """The settings of the finished build at ``out``."""
-    plain = json.loads(out.read(".build/settings.json")) if out.exists(".build/settings.json") else {}
+    plain = out.read_json(".build/settings.json") if out.exists(".build/settings.json") else {}
     if not out.exists("dataset.json") or not plain:  # none, or one that is being removed
         raise InputError(
             "no finished build that could grow",
@@ -109,11 +109,11 @@ class Addition(Stages):
         self.manifest = Manifest.open(base.url)
 
     def first_generation(self) -> int:
-        return int(json.loads(self.base.read(".build/catalogue.json"))["generation"]) + 1
+        return int(self.base.read_json(".build/catalogue.json")["generation"]) + 1
 
     @functools.cached_property
     def old_catalogue(self) -> pa.Table:
-        names = json.loads(self.base.read(".build/catalogue.json"))["datasets"]
+        names = self.base.read_json(".build/catalogue.json")["datasets"]
         return pa.concat_tables([self.base.read_table(catalogue_name(name)) for name in names])
 
     @functools.cached_property
@@ -163,7 +163,7 @@ class Addition(Stages):
         orphans = [storage.read_table("orphans.parquet") for storage in (self.base, self.out)]
         merged.write_table("orphans.parquet", pa.concat_tables(orphans))
         marker = self.marker()
-        old_marker = json.loads(self.base.read(".build/catalogue.json"))
+        old_marker = self.base.read_json(".build/catalogue.json")
         notes = {**old_marker["notes"], **marker["notes"]}
         settings = dataclasses.replace(
             self.former,
@@ -322,7 +322,7 @@ def _settle(out: Storage, settings: BuildSettings) -> None:
         out.write(name, settings_bytes(plain))
         return
     out.child(FOLDER).sweep()
-    if found := sorted(differences(json.loads(out.read(name)), plain)):
+    if found := sorted(differences(out.read_json(name), plain)):
         raise InputError(
             "another append was interrupted here:\n    " + "\n    ".join(found),
             file=out.url,

@@ -7,7 +7,7 @@ from typing import Any
 from sharding.append import finish_append
 from sharding.claim import claim
 from sharding.errors import InputError
-from sharding.manifest import read_dataset
+from sharding.manifest import Manifest, read_dataset
 from sharding.overview import read_overview
 from sharding.reopening import settle
 from sharding.retry import choose, interrupted, retry_clips
@@ -55,6 +55,7 @@ def build(
         if not out.exists("dataset.json"):
             stages.run()
         stages.tidy()
+        Manifest.open(out.url)  # a build that was finished long ago may have lost shards since
         return summary(out)
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -70,7 +71,8 @@ def _translated(out: Storage) -> Iterator[None]:
         yield
     except OSError as error:
         if is_full(error):
-            what, remedy = "no space left", "make room and run the same command again: it goes on"
+            place = "" if out.local is not None else f" in {tempfile.gettempdir()} (TMPDIR), where uploads wait"
+            what, remedy = "no space left", f"make room{place} and run the same command again: it goes on"
         elif isinstance(error, FileNotFoundError):
             what = f"a file is gone: {error.filename or error}"
             remedy = "if it belonged to what is built here, remove that and build again"

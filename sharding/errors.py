@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# where a file of a finished build is damaged: the sources are what a build is made of, and it may have no others
+MEND = "run `python -m sharding verify`; put back from a copy what it names, or build into an empty folder"
+
 
 class InputError(Exception):
     """Bad input or settings: says what is wrong, where, and what to do about it.

@@ -11,12 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sharding.errors import InputError
+from sharding.errors import MEND, InputError
 from sharding.schema import FORMAT_VERSION, MANIFEST
 from sharding.storage import Storage
 from sharding.writing import manifest_name
-
-_AGAIN = "run `python -m sharding verify` on it, and build it again"
 
 
 def dataset_bytes(dataset: dict[str, Any]) -> bytes:
@@ -47,7 +45,7 @@ def read_dataset(storage: Storage) -> dict[str, Any]:
     except (ValueError, RecursionError):
         whole = False
     if not whole:
-        raise InputError("damaged: it does not match its own checksum", file=file, remedy=_AGAIN)
+        raise InputError("damaged: it does not match its own checksum", file=file, remedy=MEND)
     if dataset["format"] != FORMAT_VERSION:
         raise InputError(
             f"written in shard format {dataset['format']}; this Earshot reads {FORMAT_VERSION}",
@@ -92,7 +90,7 @@ class Manifest:
                     f"dataset.json says {shard['bytes']} bytes",
                     file=storage.name(file),
                     value=found,
-                    remedy=_AGAIN,
+                    remedy=MEND,
                 )
             tables.append(_read_manifest(storage, shard))
         table = pa.concat_tables(tables) if tables else MANIFEST.empty_table()
@@ -108,7 +106,7 @@ def _read_manifest(storage: Storage, shard: dict[str, Any]) -> pa.Table:
     try:
         contents = storage.read(name)
     except FileNotFoundError:
-        raise InputError("missing", file=storage.name(name), remedy=_AGAIN) from None
+        raise InputError("missing", file=storage.name(name), remedy=MEND) from None
     if hashlib.sha256(contents).hexdigest() != shard["manifest_sha256"]:
-        raise InputError("damaged: its checksum is not the one in dataset.json", file=storage.name(name), remedy=_AGAIN)
+        raise InputError("damaged: its checksum is not the one in dataset.json", file=storage.name(name), remedy=MEND)
     return pq.read_table(pa.BufferReader(contents)).cast(MANIFEST)

@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sharding.catalogue import part_counts
-from sharding.errors import InputError
 from sharding.leaks import NEVER_LISTED, list_report, listed, read_exclusion_list, shared_captions
 from sharding.settings import BuildSettings
 from sharding.storage import Storage
@@ -77,11 +76,7 @@ def _examples(shared: pa.Table) -> list[dict[str, Any]]:
 
 def read_overview(storage: Storage) -> dict[str, Any]:
     """``overview.json`` of a build; InputError where it is damaged."""
-    try:
-        return dict(json.loads(storage.read("overview.json")))
-    except (ValueError, TypeError) as error:
-        remedy = "run `python -m sharding verify`, and build it again"
-        raise InputError(f"damaged: {error}", file=storage.name("overview.json"), remedy=remedy) from error
+    return storage.read_json("overview.json")
 
 
 def overview_bytes(about: dict[str, Any]) -> bytes:

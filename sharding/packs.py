@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import soxr
 
-from sharding.audio import decode_segment
+from sharding.audio import AudioError, decode_segment
+from sharding.errors import MEND, InputError
 from sharding.storage import Storage
 
 _MARGIN_S = 0.05  # decoded beyond both ends, so that the resampler meets no edge
@@ -48,7 +49,12 @@ class PackReader:
             if end <= at or at >= start_s + duration_s + _MARGIN_S or place["start_s"] > at + 1e-9:
                 continue
             stop = min(end, start_s + duration_s + _MARGIN_S)
-            part, native = decode_segment(self.bytes(clip_id, window), at - place["start_s"], stop - at)
+            try:
+                part, native = decode_segment(self.bytes(clip_id, window), at - place["start_s"], stop - at)
+            except AudioError as error:
+                file = self._build.name(f"packs/{place['pack']}")
+                what = f"damaged: window {window} does not decode ({error})"
+                raise InputError(what, file=file, value=clip_id, remedy=MEND) from error
             parts.append(part)
             at = stop
         if not parts:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from sharding.catalogue import Catalogue, catalogue_name
 from sharding.errors import InputError
 from sharding.listing import Entry
+from sharding.manifest import Manifest
 from sharding.schema import CATALOGUE, FACTS
 from sharding.storage import Storage
 
@@ -62,7 +63,7 @@ def settle(out: Storage, settings: dict[str, Any], new_plan: bool, sources: Call
         return
     out.sweep()
     finish_reopening(out)
-    former = json.loads(work.read("settings.json"))
+    former = work.read_json("settings.json")
     if not former or not (work.exists("catalogue.json") or out.exists("dataset.json")):
         _begin(out, settings)  # nothing was built: its datasets could not be read, or a build was being removed
         return
@@ -146,7 +147,7 @@ def _unchanged(
     """Facts of clips that lie where they lay, whose bytes are the same, and that decoded well."""
     roots = {**settings["roots"], **settings["sources"]}
     stayed = {name for name, root in {**former["roots"], **former["sources"]}.items() if roots.get(name) == root}
-    marker = json.loads(out.child(".build").read("catalogue.json"))
+    marker = out.child(".build").read_json("catalogue.json")
     paths: dict[str, str | None] = {}
     for dataset in stayed & set(marker["datasets"]):
         table = out.read_table(catalogue_name(dataset), ["clip_id", "path"])
@@ -215,6 +216,9 @@ def reopen(
         retry: the error class for whose sake this is done.
     """
     work = out.child(".build")
+    shards: list[str] = []
+    if out.exists("dataset.json"):  # shards become packs: what is damaged is not taken apart
+        shards = [shard["name"] for shard in Manifest.open(out.url).dataset["shards"]]
     work.remove_tree(NEXT)
     work.write_table(f"{NEXT}/facts.parquet", kept)
     for dataset in now.notes:
@@ -222,10 +226,7 @@ def reopen(
     work.write_table(f"{NEXT}/orphans.parquet", now.orphans)
     if known is not None:
         work.write_table(f"{NEXT}/{KNOWN}", known)
-    shards: list[str] = []
-    if out.exists("dataset.json"):
-        shards = [shard["name"] for shard in json.loads(out.read("dataset.json"))["shards"]]
-    generation = json.loads(work.read("catalogue.json"))["generation"] + 1
+    generation = work.read_json("catalogue.json")["generation"] + 1
     intent = {
         "shards": shards,
         "known": known is not None,
@@ -250,7 +251,7 @@ def finish_reopening(out: Storage) -> None:
     work = out.child(".build")
     if not work.exists(_INTENT):
         return
-    intent = json.loads(work.read(_INTENT))
+    intent = work.read_json(_INTENT)
     out.remove("dataset.json")
     for shard in intent["shards"]:
         out.move(f"shards/{shard}", f".build/packs/{FORMER}/{shard}")

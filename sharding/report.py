@@ -90,7 +90,7 @@ class Build:
         """Where the datasets lay."""
         if not self.storage.exists(".build/settings.json"):
             return {}
-        settings = json.loads(self.storage.read(".build/settings.json"))
+        settings = self.storage.read_json(".build/settings.json")
         return {**settings.get("roots", {}), **settings.get("sources", {})}
 
     def wave(self, clip_id: str, seconds: float = EXCERPT_S, start_s: float = 0.0) -> tuple[np.ndarray, int] | None:

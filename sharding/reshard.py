@@ -79,7 +79,7 @@ def _write(source: Manifest, out: Storage, shard_bytes: int, runner: Runner, hel
     if not work.exists("plan.json"):
         about, _ = store_plan(_plan(source, shard_bytes), out)
         work.write("plan.json", json.dumps(about).encode())
-    plan = json.loads(work.read("plan.json"))
+    plan = work.read_json("plan.json")
     records = write_shards(
         plan["shards"],
         out,
@@ -135,6 +135,6 @@ def _copy_rest(source: Manifest, out: Storage, shards: list[str], shard_bytes: i
     for name in storage.list(".build/fingerprints"):
         out.write(name, storage.read(name))
     out.write(".build/catalogue.json", storage.read(".build/catalogue.json"))
-    settings = json.loads(storage.read(".build/settings.json"))
+    settings = storage.read_json(".build/settings.json")
     settings["plan"]["shard_bytes"] = shard_bytes
     out.write(".build/settings.json", settings_bytes(settings))

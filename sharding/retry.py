@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 
@@ -29,7 +28,7 @@ def choose(out: Storage, error: str) -> set[str]:
 def interrupted(out: Storage, error: str) -> bool:
     """Whether a finished build is one whose retry of this class was killed before all was in order."""
     work = out.child(".build")
-    return work.exists(KNOWN) and json.loads(work.read("catalogue.json"))["retry"] == error
+    return work.exists(KNOWN) and work.read_json("catalogue.json")["retry"] == error
 
 
 def retry_clips(out: Storage, error: str, chosen: set[str], now: Catalogue) -> None:
@@ -48,7 +47,7 @@ def retry_clips(out: Storage, error: str, chosen: set[str], now: Catalogue) -> N
     today = {row["clip_id"]: row for row in fresh}
     parts = [_mixed(out.read_table(catalogue_name(dataset)), today) for dataset in now.notes]
     mixed = Catalogue(pa.concat_tables(parts), now.orphans, now.notes)
-    settings = json.loads(work.read("settings.json"))
+    settings = work.read_json("settings.json")
     reopen(out, kept, out.read_table("matches.parquet"), mixed, settings, error)
 
 

@@ -95,7 +95,7 @@ class Stages:
         return 0
 
     def marker(self) -> dict[str, Any]:
-        return dict(json.loads(self.work.read("catalogue.json")))
+        return self.work.read_json("catalogue.json")
 
     def probe(self, catalogue: pa.Table) -> pa.Table:
         """Facts of every clip: batches whose facts are there are done."""
@@ -208,7 +208,7 @@ class Stages:
             self.describe_inputs(catalogue)
             self.claim.check()
             self.work.write("plan.json", json.dumps(plan).encode())
-        plan = json.loads(self.work.read("plan.json"))
+        plan = self.work.read_json("plan.json")
         return plan["shards"], plan["hash"]
 
     def describe_inputs(self, catalogue: pa.Table) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import functools
 import io
+import json
 import os
 import posixpath
 import re
@@ -25,12 +26,13 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sharding.errors import InputError
+from sharding.errors import MEND, InputError
 from sharding.listing import TEMPORARY, Entry, entry_of, files_below, told
 
 T = TypeVar("T")
 
 _MEMBER = re.compile(r"(.+?\.zip)!/(.+)", re.IGNORECASE | re.DOTALL)
+_NO_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9]+:(/(?!/)|/*$)")  # s3:/bucket, and s3:// without one
 _SPOOL = 32 << 20  # bytes of a zip member, or of an upload, that are held in memory
 _TRIES = 5
 _PAUSE_S = 0.2  # before the second try; twice as long before each one after it
@@ -48,6 +50,8 @@ class Storage:
     """
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
+        if _NO_ADDRESS.match(str(url)):  # it would be taken for a folder of that name on this machine
+            raise InputError("half an address", value=str(url), remedy="write s3://BUCKET/FOLDER, or a local folder")
         self.url = str(url).rstrip("/") or "/"
         self._fs: Any = None
 
@@ -298,9 +302,14 @@ class Storage:
             with source:
                 return pq.read_table(source, columns=columns)
         except (pa.ArrowException, OSError) as error:  # pyarrow calls damage either
-            raise InputError(
-                f"damaged: {error}", file=self.name(path), remedy="run `python -m sharding verify`, and build it again"
-            ) from error
+            raise InputError(f"damaged: {error}", file=self.name(path), remedy=MEND) from error
+
+    def read_json(self, path: str) -> dict[str, Any]:
+        """A JSON file that holds an object; InputError where it is damaged."""
+        try:
+            return dict(json.loads(self.read(path)))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise InputError(f"damaged: {error}", file=self.name(path), remedy=MEND) from error
 
     def write_table(self, path: str, table: pa.Table) -> None:
         """A Parquet file whose bytes depend on the table and on pyarrow's version alone."""

@@ -34,6 +34,7 @@ from training.recipe import CheckpointSettings
 
 FORMAT = 1
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+_FOLDERS = "step-" + 9 * "[0-9]"  # what is named otherwise is somebody's own, and neither read nor removed
 SEAL = "sha256"  # key of state.json's own checksum
 GO_ON = "remove this checkpoint's folder; training resumes from the one before it"
 
@@ -140,7 +141,7 @@ def _unsealed(path: Path) -> dict[str, Any]:
 
 def steps(checkpoints: Path) -> list[Path]:
     """All checkpoints' folders, oldest first."""
-    return sorted(path for path in checkpoints.glob("step-*") if path.is_dir())
+    return sorted(path for path in checkpoints.glob(_FOLDERS) if path.is_dir())
 
 
 def newest(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:

@@ -13,7 +13,6 @@ README.md          the model card
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -73,12 +72,17 @@ class Retriever:
 
     @torch.inference_mode()
     def encode_wave(self, wave: Tensor | np.ndarray) -> tuple[Tensor, ...]:
-        """The audio side (a batch of 1) of a mono recording ``[samples]``: float32, ``audio_input.rate`` Hz.
+        """The audio side (a batch of 1) of a mono recording ``[samples]``: floating point, ``audio_input.rate`` Hz.
 
-        A tensor, or an array as soundfile reads it.
+        A tensor, or an array as soundfile reads it; full scale is 1.  Raises ``InputError`` where it is none.
         """
         audio = self.audio_input
-        heard = torch.as_tensor(wave, dtype=torch.float32)[: round(audio.max_s * audio.rate)].cpu()
+        heard = torch.as_tensor(wave)
+        if heard.ndim != 1 or not heard.is_floating_point() or not heard.isfinite().all():
+            what = "a recording is one row of finite floating-point samples"
+            value = f"{heard.dtype} {tuple(heard.shape)}"
+            raise InputError(what, value=value, remedy="mix channels to one; divide integers by full scale")
+        heard = heard[: round(audio.max_s * audio.rate)].float().cpu()
         segments = torch.from_numpy(audio.cut(heard.numpy()))
         lengths = torch.from_numpy(audio.segment_lengths(len(heard)))
         features = Features(audio, self.recipe.data.masking, train=False)
@@ -97,7 +101,7 @@ def load(folder: str | Path) -> Retriever:
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
         version, tree = config["format"], config["recipe"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError("not an export: it has no readable config.json", file=path) from error
     if version != FORMAT:
         raise InputError(f"an export of format {version}; this version reads {FORMAT}", file=path)
@@ -150,9 +154,12 @@ def export(checkpoint: Checkpoint, target: Path) -> Path:
     retriever = open_checkpoint(checkpoint)
     with writing(target):
         draft = _draft(retriever, checkpoint, target)
+        former = target.with_name(f".{target.name}.former")
+        shutil.rmtree(former, ignore_errors=True)
         if target.exists():
-            shutil.rmtree(target)
-        os.replace(draft, target)  # noqa: PTH105
+            target.rename(former)  # removed where it stands, a kill would leave half of it under its name
+        draft.rename(target)
+        shutil.rmtree(former, ignore_errors=True)
     return target
 
 

@@ -24,7 +24,11 @@ AVERAGE = "average"  # the moment that holds the averaged weights
 def freeze(model: RetrievalModel, names: dict[str, nn.Parameter], settings: OptimizerSettings) -> None:
     """Take gradients from the parameters that the recipe freezes; a pattern without a match is an error."""
     for part, block in settings.freeze_below.items():
-        getattr(model, part).freeze_below(block)
+        try:
+            getattr(model, part).freeze_below(block)
+        except InputError as error:
+            what = f"optimizer.freeze_below.{part}: {error.what}"
+            raise InputError(what, value=block, remedy=error.remedy) from error
     for pattern in settings.freeze:
         for name in _matching(pattern, names, "optimizer.freeze"):
             names[name].requires_grad_(False)

@@ -67,6 +67,8 @@ class OptimizerSettings:
         )
         require(0 < self.layer_decay <= 1, "layer_decay must be in (0, 1]", self.layer_decay)
         require(all(rate >= 0 for rate in self.rates.values()), "rates must not be negative", self.rates)
+        highest = self.lr * max((1.0, *self.rates.values()))
+        require(highest < 1e38, "lr times the highest of rates must be a number of float32, below 1e38", highest)
         require(all(0 <= beta < 1 for beta in self.betas), "betas must be in [0, 1)", self.betas)
         require(self.eps >= 1e-30, "eps must be at least 1e-30: where a gradient is 0, Adam divides 0 by it", self.eps)
         require(self.weight_decay >= 0, "weight_decay must not be negative", self.weight_decay)

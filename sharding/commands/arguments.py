@@ -9,6 +9,7 @@ from pathlib import Path
 from sharding.errors import InputError
 from sharding.runners import LocalRunner, Runner
 from sharding.sources import SOURCES
+from sharding.storage import Storage
 
 _SIZE = re.compile(r"(?P<number>\d+(\.\d+)?([eE]\d+)?)\s*(?P<prefix>[kKMGT]?)(?P<binary>i?)B?")
 
@@ -27,7 +28,8 @@ def size(text: str) -> int:
 
 def absolute(path: str) -> str:
     """A folder as other processes and machines find it; an address of an object store loses a slash at its end."""
-    return path.rstrip("/") if "://" in path else str(Path(path).resolve())
+    place = Storage(path)
+    return place.url if "://" in path else str(Path(path).resolve())
 
 
 def on_this_machine(text: str) -> Path:

@@ -12,6 +12,7 @@ from sharding.catalogue import catalogue_name
 from sharding.errors import InputError
 from sharding.fates import REASONS
 from sharding.manifest import Manifest
+from sharding.reopening import finished_facts
 from sharding.storage import Storage
 
 
@@ -41,11 +42,13 @@ def run(args: argparse.Namespace) -> dict:
     dataset = args.clip.partition("/")[0]
     catalogue = build.read_table(catalogue_name(dataset))
     entry = catalogue.filter(pc.field("clip_id") == args.clip).to_pylist()
+    facts = finished_facts(build).filter(pc.field("clip_id") == args.clip)
     return {
         "clip": args.clip,
         "entry": entry[0] if entry else None,
         "fate": fate,
         "rule": REASONS.get(fate["reason"], fate["reason"]),
+        "detail": next(iter(facts["detail"].to_pylist()), None),
         "samples": _times(build, fate["keys"] or []),
         "matches": [_seen_from(args.clip, row) for row in mine],
         "group": members["group"],
@@ -63,6 +66,8 @@ def show(result: dict) -> str:
         lines.append(f"  caption ({caption['kind']}): {caption['text']}")
     other = f" -> {fate['other']}" if fate["other"] else ""
     lines += ["", f"fate: {fate['fate']} ({fate['reason']}){other}", f"  {result['rule']}"]
+    if result["detail"]:
+        lines.append(f"  {result['detail']}")
     for key in fate["keys"] or []:
         start, end = result["samples"].get(key, (None, None))
         lines.append(f"  sample: {key}" + ("" if start is None else f", {start:.2f} to {end:.2f} s of the clip"))

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from sharding.build import summary
-from sharding.errors import InputError
+from sharding.errors import MEND, InputError
 from sharding.manifest import Manifest
 
 
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise InputError(
             f"damaged: the JSON of {row['key']}",
             file=manifest.storage.name(f"shards/{row['shard']}"),
-            remedy="run `python -m sharding verify`, and build it again",
+            remedy=MEND,
         )
     return {"manifest": row, "json": json.loads(text), "windows": rows["key"].to_pylist()}
 

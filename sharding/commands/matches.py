@@ -9,24 +9,28 @@ import numpy as np
 import soxr
 
 from sharding.audio import AudioError, decode_segment
+from sharding.commands.arguments import on_this_machine
 from sharding.errors import InputError
 from sharding.fingerprint import RATE
 from sharding.grouping import relations
 from sharding.matching import compare_waves
+from sharding.verification import BLOCK_S, is_silent
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pairs", nargs=2, metavar=("A", "B"), required=True, help="two sound files")
+    parser.add_argument(
+        "--pairs", nargs=2, type=on_this_machine, metavar=("A", "B"), required=True, help="two sound files"
+    )
 
 
 def run(args: argparse.Namespace) -> dict:
     """Decode both files and compare them: their rows of evidence, and the outcome."""
-    a, b = (_decoded(Path(path)) for path in args.pairs)
+    a, b = map(_decoded, args.pairs)
     table = compare_waves(a, b)
     relation = relations(table)[0]
     return {
-        "a": args.pairs[0],
-        "b": args.pairs[1],
+        "a": str(args.pairs[0]),
+        "b": str(args.pairs[1]),
         "a_duration_s": len(a) / RATE,
         "b_duration_s": len(b) / RATE,
         "outcome": relation.heard,
@@ -55,8 +59,13 @@ def _decoded(path: Path) -> np.ndarray:
         if not data:
             raise AudioError("empty", "0 bytes")
         wave, rate = decode_segment(data)
+        wave = soxr.resample(wave, rate, RATE) if rate != RATE else wave
+        if len(wave) < BLOCK_S * RATE:
+            raise AudioError("too_short", f"{len(wave) / RATE:.3f} s; what is compared lasts {BLOCK_S} s or more")
+        if is_silent(wave):
+            raise AudioError("silent", "nothing to be compared between 250 and 3,500 Hz")
     except OSError as error:
         raise InputError(error.strerror or str(error), file=path, remedy="give two readable files") from error
     except AudioError as error:
         raise InputError(str(error), file=path, remedy="give two sound files") from error
-    return soxr.resample(wave, rate, RATE) if rate != RATE else wave
+    return wave

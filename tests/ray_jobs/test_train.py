@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -74,6 +75,7 @@ def test_a_killed_worker_and_a_lost_node_change_nothing_but_time(tmp_path: Path)
     finally:
         nodes.shutdown()
     assert process.returncode == 0, out
+    assert re.search(r" 2 ranks,.* steps [1-9]\d* to 48", out), out  # the killed rank's successor, before the node went
     _same_course(tmp_path / "alone", tmp_path / "run")
     assert (tmp_path / "run/export/config.json").is_file()
     last = checkpoint.load(checkpoint.find(tmp_path / "run")).state

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 from sharding.cli import VERBS, main
 from sharding.commands.arguments import absolute, size
@@ -19,6 +21,7 @@ from sharding.manifest import Manifest, dataset_bytes
 from sharding.plots import write_plots
 from sharding.stats import source_rates, split_stats
 from tests.conftest import REPOSITORY
+from tests.sharding.corpora import RATE, noise
 
 READERS = [["verify"], ["verify", "--quick"], ["inspect"], ["stats"], ["report"], ["export", "--csv", "CSV"],
            ["reshard", "--out", "NEW", "--shard-size", "1MB"], ["append", "--source", "x=SOURCE"]]  # fmt: skip
@@ -169,6 +172,40 @@ def test_a_damaged_sample_is_named(built: Path, tmp_path: Path, capsys: pytest.C
     assert main(["inspect", str(out), row["key"]]) == 2
     shown = capsys.readouterr().err
     assert row["key"] in shown and row["shard"] in shown and "verify" in shown
+
+
+def test_a_failed_clip_is_explained_in_words(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", str(built), "mine/train/page"]) == 0
+    assert "begins with" in capsys.readouterr().out
+
+
+def test_what_cannot_be_compared_is_not_called_different(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, wave in (("short", noise(0, 0.1)), ("still", np.zeros(RATE)), ("sound", noise(1, 1.0))):
+        soundfile.write(tmp_path / f"{name}.wav", wave, RATE)
+    for name, told in (("short", "too_short"), ("still", "silent"), ("absent", "No such file")):
+        assert main(["matches", "--pairs", str(tmp_path / "sound.wav"), str(tmp_path / f"{name}.wav")]) == 2
+        shown = capsys.readouterr().err
+        assert told in shown and f"{name}.wav" in shown
+    assert main(["matches", "--pairs", *2 * [str(tmp_path / "sound.wav")]]) == 0
+
+
+@pytest.mark.parametrize("file", ["settings.json", "catalogue.json"])
+def test_a_damaged_work_folder_is_named(
+    file: str, corpus: Path, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(built, out)
+    (out / f".build/{file}").write_bytes(b"{")
+    assert main(["append", str(out), "--source", f"more={corpus}"]) == 2
+    assert f".build/{file}: damaged" in capsys.readouterr().err
+
+
+def test_figures_do_without_the_facts(built: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(built, out)
+    (out / ".build/settled.parquet").unlink(missing_ok=True)
+    shutil.rmtree(out / ".build/facts")
+    assert stats_of(out) == stats_of(built)
 
 
 def test_a_damaged_overview_is_named(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
@@ -147,3 +148,17 @@ def test_other_audio_settings_throw_all_away(small: Path, tmp_path: Path) -> Non
     build(other, str(tmp_path / "fresh"), LocalRunner(1))
     assert outcome(out) == outcome(tmp_path / "fresh")
     assert Manifest.open(out).table.num_rows > 0
+
+
+@pytest.mark.parametrize("option", [{}, {"retry": "missing"}, {"new_plan": True}])
+def test_a_build_that_lost_a_shard_is_told_and_not_taken_apart(
+    option: dict[str, Any], small: Path, tmp_path: Path
+) -> None:
+    out, settings = tmp_path / "out", settings_for(small, 200_000)
+    build(settings, str(out), LocalRunner(1))
+    next((out / "shards").iterdir()).unlink()
+    before = tree(out)
+    other = dataclasses.replace(settings, plan=PlanSettings(10**6)) if "new_plan" in option else settings
+    with pytest.raises(InputError, match=r"(?s)shards/.*missing.*put back"):
+        build(other, str(out), LocalRunner(1), **option)
+    assert tree(out) == before

@@ -186,6 +186,12 @@ def test_names_that_climb_out_are_refused(tmp_path: Path, name: str) -> None:
         Storage(tmp_path).read(name)
 
 
+@pytest.mark.parametrize("url", ["s3://", "s3:///", "s3:", "s3:/bucket/folder"])
+def test_half_an_address_is_no_local_folder(url: str) -> None:
+    with pytest.raises(InputError, match="half an address"):
+        Storage(url)
+
+
 def test_storage_travels_to_other_processes(storage: Storage) -> None:
     storage.write("a.bin", b"x")
     assert pickle.loads(pickle.dumps(storage)).read("a.bin") == b"x"

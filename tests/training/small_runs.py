@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import os
@@ -158,7 +159,8 @@ def _fit_rank(
 
     torch.set_num_threads(1)
     if world > 1:
-        dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+        store, patience = f"file://{folder}/store", datetime.timedelta(seconds=120)
+        dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world, timeout=patience)
     with ranks() as group:
         for name, overrides in cases.items():
             fit(small_recipe(overrides), Manifest.open(build), Path(out) / name, group, die)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,15 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     (folder / checkpoint.STATE).write_text(json.dumps(state))
     with pytest.raises(InputError, match="format 99"):
         checkpoint.load(folder)
+
+
+def test_what_somebody_put_beside_checkpoints_is_not_theirs(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    mine = [tmp_path / "step-000000001.good", tmp_path / "step-mine"]
+    for folder in mine:
+        shutil.copytree(tmp_path / "step-000000001", folder)
+    for step in (2, 3, 4):
+        save(tmp_path, step)
+    checkpoint.prune(tmp_path, CheckpointSettings(keep_last=1, keep_best=0), METRIC)
+    assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-000000004"]
+    assert all(folder.is_dir() for folder in mine)

@@ -80,8 +80,8 @@ def recipe_of(one: Case) -> Recipe:
 
 
 def ways(*overrides: str) -> Iterator[list[str]]:
-    """Every ZeRO stage, plain and in chunks."""
-    for zero, chunk in itertools.product(range(4), (0, 6)):
+    """Every ZeRO stage, plain and in chunks: so small that a rank has a first, a middle and a last one."""
+    for zero, chunk in itertools.product(range(4), (0, 4)):
         yield [*overrides, f"engine.zero={zero}", f"engine.chunk={chunk}"]
 
 

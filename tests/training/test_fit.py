@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,6 +85,36 @@ def test_what_was_validated_is_kept_whenever_checkpoints_are_made(build: Path, g
 
 def _checkpoints(run: Path) -> list[Path]:
     return checkpoint.steps(run / "checkpoints")
+
+
+def test_an_export_that_is_killed_while_it_replaces_one_leaves_a_whole_one(
+    learned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, last = tmp_path / "export", checkpoint.load(checkpoint.find(learned))
+    export.export(last, target)
+    remove = shutil.rmtree
+
+    def killed(folder: Path, **options: Any) -> None:
+        if Path(folder).exists():
+            (Path(folder) / "model.safetensors").unlink(missing_ok=True)
+            raise KeyboardInterrupt
+        remove(folder, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("training.export.shutil.rmtree", killed)
+        export.export(last, target)
+    export.load(target)
+    export.export(last, target)
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+
+
+def test_what_is_no_recording_is_refused(learned: Path) -> None:
+    retriever = export.load(learned / "export")
+    for wave in (np.zeros((2, 100)), np.full(100, np.nan), np.zeros(100, np.int16)):
+        with pytest.raises(InputError, match="one row of finite"):
+            retriever.encode_wave(wave)
+    (vector,) = retriever.encode_wave(np.zeros(100))
+    assert vector.isfinite().all()
 
 
 def test_evaluation_repeats_the_validation_in_training(learned: Path, build: Path, group: Group) -> None:

@@ -65,6 +65,7 @@ def test_an_unknown_key_names_file_row_path_and_nearest_key(tmp_path: Path) -> N
         ("engine.local_loss=true", "exactly one rank"),
         ("optimizer.betas=[0.9, 1.5]", "betas must be in [0, 1)"),
         ("optimizer.rates={'head.*': -1}", "rates must not be negative"),
+        ("optimizer.lr=1e300", "below 1e38"),
         ("optimizer.epochs=.inf", "optimizer.epochs must be a number"),
         ("data.crop_s=.nan", "data.crop_s must be a number"),
         ("seed=99999999999999999999", "seed must be a whole number"),
