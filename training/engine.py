@@ -48,6 +48,7 @@ from training.recipe import Recipe
 from training.schedule import Schedule
 from training.system import System, recompute_blocks
 
+_LINEAR = nn.functional.linear
 HELD = -1  # stands for a module that never ends, among the modules that DeepSpeed counts for a parameter
 
 
@@ -370,8 +371,9 @@ class Engine:
             safe_set_full_optimizer_state(parameter, value, moment)
 
     def close(self) -> None:
-        """Give back what DeepSpeed holds; the ranks stay joined."""
+        """Give back what DeepSpeed holds, and torch as it was; the ranks stay joined."""
         self.deepspeed.destroy()
+        nn.functional.linear = _LINEAR  # ZeRO-3 puts its own there for good, which rounds otherwise
 
 
 def _configuration(recipe: Recipe, world: int) -> dict[str, Any]:
