@@ -18,6 +18,7 @@ from sharding.manifest import Manifest
 from sharding.report import Build, environment, fate_counts, first_caption, reasons_of, splits_of, write_report
 from training.data.features import find_front_end
 from training.data.masking import Masking
+from training.data.mixture import select_rows
 from training.export import Retriever, load
 from training.search import build_index, search
 
@@ -44,9 +45,7 @@ def write_demo_report(folder: Path, build_out: Path, run_dir: Path, evaluation: 
     report.mkdir(parents=True, exist_ok=True)
     metrics = {name: evaluation[name] for name in ("text_to_audio", "audio_to_text")}
     (report / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-    dataset, _, split = evaluation["split"].partition("/")
-    mine = pc.and_(pc.equal(build.first["dataset"], dataset), pc.equal(build.first["split"], split))
-    held_out = build.first.filter(mine).to_pylist()
+    held_out = build.first.filter(pa.array(select_rows(build.first, evaluation["split"]))).to_pylist()
     values = {
         "title": "Earshot demo",
         "evaluation": evaluation,

@@ -52,10 +52,11 @@ def build(
             stages.tidy()
             if not done and (chosen := choose(out, retry)):
                 retry_clips(out, retry, chosen, stages.read_sources())
-        if not out.exists("dataset.json"):
+        if out.exists("dataset.json"):
+            Manifest.open(out.url)  # a build that was finished long ago may have lost shards since
+        else:
             stages.run()
         stages.tidy()
-        Manifest.open(out.url)  # a build that was finished long ago may have lost shards since
         return summary(out)
 
 

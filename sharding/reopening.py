@@ -32,10 +32,10 @@ _INTENT = "reopen.json"
 NEXT = "reopened"  # below OUT/.build: what a reopening puts in place
 
 
-def read_facts(work: Storage) -> pa.Table:
-    """All facts of a build, batch after batch; ``work`` is the storage of ``OUT/.build``."""
-    names = work.list("facts")
-    return pa.concat_tables([work.read_table(name) for name in names]) if names else FACTS.empty_table()
+def read_facts(work: Storage, columns: list[str] = FACTS.names) -> pa.Table:
+    """All facts of a build (or some ``columns``), batch after batch; ``work`` is the storage of ``OUT/.build``."""
+    tables = [work.read_table(name, columns) for name in work.list("facts")]
+    return pa.concat_tables(tables or [FACTS.empty_table().select(columns)])
 
 
 def settle(out: Storage, settings: dict[str, Any], new_plan: bool, sources: Callable[[], Catalogue]) -> None:
@@ -80,8 +80,9 @@ def settle(out: Storage, settings: dict[str, Any], new_plan: bool, sources: Call
         _begin(out, settings)
         return
     now = sources()
-    kept = _unchanged(finished_facts(out), out, former, settings, now.table)
-    if found or _inputs_changed(out, kept, now):
+    facts = finished_facts(out)
+    kept = _unchanged(facts, out, former, settings, now.table)
+    if found or _inputs_changed(out, facts, kept, now):
         _replan(out, former, settings, now, kept)
 
 
@@ -123,13 +124,13 @@ def _forget_stages(out: Storage) -> None:
         out.remove_tree(folder)
 
 
-def _inputs_changed(out: Storage, kept: pa.Table, now: Catalogue) -> bool:
+def _inputs_changed(out: Storage, facts: pa.Table, kept: pa.Table, now: Catalogue) -> bool:
     """Whether tables or recordings are not those any more of which the finished build at ``out`` was made."""
     for dataset in now.notes:
         former = out.read_table(catalogue_name(dataset)).cast(CATALOGUE)
         if not now.of(dataset).cast(CATALOGUE).equals(former):
             return True
-    return kept.num_rows < finished_facts(out)["error"].null_count
+    return kept.num_rows < facts["error"].null_count
 
 
 def _replan(out: Storage, former: dict[str, Any], settings: dict[str, Any], now: Catalogue, kept: pa.Table) -> None:
@@ -189,12 +190,12 @@ def _entry(root: Storage, entries: dict[str, Entry], path: str) -> Entry:
         return absent
 
 
-def finished_facts(out: Storage) -> pa.Table:
-    """All facts; those of a finished build as its ending would have left them, wherever it was killed."""
+def finished_facts(out: Storage, columns: list[str] = FACTS.names) -> pa.Table:
+    """All facts, or some ``columns``; a finished build's as its ending would have left them, wherever it was killed."""
     work = out.child(".build")
     if out.exists("dataset.json") and work.exists(SETTLED):
-        return work.read_table(SETTLED)
-    return read_facts(work)
+        return work.read_table(SETTLED, columns)
+    return read_facts(work, columns)
 
 
 def reopen(

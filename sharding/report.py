@@ -26,7 +26,7 @@ from sharding.fates import REASONS
 from sharding.grouping import Relation, relations
 from sharding.manifest import Manifest
 from sharding.overview import read_overview
-from sharding.schema import FACTS
+from sharding.reopening import finished_facts
 from sharding.stats import dataset_stats, ranked_counts, source_rates
 from sharding.storage import Storage
 
@@ -78,10 +78,7 @@ class Build:
             if row["outcome"] != "different":
                 self.methods[row["a"], row["b"]].add(row["method"])
         self.catalogue = pa.concat_tables(self.storage.read_table(name, _OF_CLIP) for name in manifest.catalogue())
-        facts = [name for name in self.storage.list(".build/facts") if name.endswith(".parquet")]
-        columns = ["clip_id", "detail"]
-        details = [self.storage.read_table(name, columns) for name in facts]
-        self.details = pa.concat_tables(details or [FACTS.empty_table().select(columns)])
+        self.details = finished_facts(self.storage, ["clip_id", "detail"])
         self.first = self.table.filter(pc.equal(self.table["window"], 0)).select(_OF_SAMPLE)
         self.overview = read_overview(self.storage)
         self.roots = self._roots()

@@ -58,7 +58,7 @@ def ranked_counts(counts: Mapping[str, int], most: int) -> list[tuple[str, int]]
 
 def source_rates(manifest: Manifest) -> Mapping[str, int]:
     """The sample rate in Hz of each clip's source: from the build's facts, or where these are gone, from the shards."""
-    facts = finished_facts(manifest.storage)
+    facts = finished_facts(manifest.storage, ["clip_id", "source_rate"])
     if facts.num_rows:
         return dict(zip(facts["clip_id"].to_pylist(), facts["source_rate"].to_pylist(), strict=True))
     first = manifest.table.filter(pc.equal(manifest.table["window"], 0))

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> dict:
     dataset = args.clip.partition("/")[0]
     catalogue = build.read_table(catalogue_name(dataset))
     entry = catalogue.filter(pc.field("clip_id") == args.clip).to_pylist()
-    facts = finished_facts(build).filter(pc.field("clip_id") == args.clip)
+    facts = finished_facts(build, ["clip_id", "detail"]).filter(pc.field("clip_id") == args.clip)
     return {
         "clip": args.clip,
         "entry": entry[0] if entry else None,

@@ -94,7 +94,6 @@ def csv_rows(
 
 def check_columns(header: Sequence[str], required: Sequence[str], file: str) -> None:
     """Refuse a table that lacks a column, or has one twice."""
-    what = remedy = ""
     lacking = [name for name in required if name not in header]
     if twice := sorted({name for name in header if name and header.count(name) > 1}):
         what = f"the table has the column {twice[0]} twice"
@@ -102,8 +101,9 @@ def check_columns(header: Sequence[str], required: Sequence[str], file: str) -> 
     elif lacking:
         what = f"the table lacks the column{'s' * (len(lacking) > 1)} {', '.join(lacking)}"
         remedy = f"use the published table; its header has {', '.join(required)}"
-    if what:
-        raise InputError(what, file=file, row=1, value=",".join(header)[:120], remedy=remedy)
+    else:
+        return
+    raise InputError(what, file=file, row=1, value=",".join(header)[:120], remedy=remedy)
 
 
 def json_items(stream: BinaryIO, file: str, key: str = "data") -> Iterator[tuple[int, Any]]:

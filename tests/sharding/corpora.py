@@ -66,3 +66,8 @@ def write_extra(folder: Path, seconds: float = 3.0) -> Path:
 def tree(folder: Path) -> dict[str, bytes]:
     """Every file of a build and its bytes."""
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def outcome(out: Path) -> dict[str, bytes]:
+    """What a build is for: every file of it but its own notes."""
+    return {name: data for name, data in tree(out).items() if not name.startswith(".build/")}

@@ -22,12 +22,8 @@ from sharding.runners import LocalRunner
 from sharding.storage import Storage
 from sharding.verify import verify
 from tests.sharding.conftest import settings_for
-from tests.sharding.corpora import RATE, noise, tree, write_extra
+from tests.sharding.corpora import RATE, noise, outcome, tree, write_extra
 from tests.sharding.kills import Killed, killed
-
-
-def outcome(out: Path) -> dict[str, bytes]:
-    return {name: data for name, data in tree(out).items() if not name.startswith(".build/")}
 
 
 @pytest.mark.parametrize("finished", [True, False])

@@ -14,7 +14,7 @@ from sharding.runners import LocalRunner
 from sharding.storage import Storage
 from sharding.verify import verify
 from tests.sharding.conftest import settings_for
-from tests.sharding.corpora import RATE, noise, tree
+from tests.sharding.corpora import RATE, noise, outcome, tree
 
 
 @pytest.fixture
@@ -22,10 +22,6 @@ def mine(corpus: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "mine"
     shutil.copytree(corpus, folder)
     return folder
-
-
-def outcome(out: Path) -> dict[str, bytes]:
-    return {name: data for name, data in tree(out).items() if not name.startswith(".build/")}
 
 
 def mend(corpus: Path) -> None:

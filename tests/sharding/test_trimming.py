@@ -36,7 +36,7 @@ from sharding.storage import Storage
 from sharding.trimming import LEAST_S, MARGIN_S, extent, outside, parts, told_in
 from sharding.verify import verify
 from tests.sharding.conftest import settings_for
-from tests.sharding.corpora import RATE, noise, tree
+from tests.sharding.corpora import RATE, noise, outcome, tree
 
 HELD = noise(200, 4.0)
 LONG = np.concatenate([noise(1, 12.0), 0.7 * HELD, noise(2, 8.0), -0.4 * HELD, noise(3, 6.0)])  # from 12 and 24 s
@@ -104,10 +104,6 @@ def samples(out: Path, clip_id: str) -> list[tuple[dict[str, Any], np.ndarray, d
             text = manifest.storage.read(shard, row["json_offset"], row["json_bytes"])
             found.append((row, sf.read(io.BytesIO(sound), dtype="float32")[0], json.loads(text)))
     return found
-
-
-def outcome(out: Path) -> dict[str, bytes]:
-    return {name: data for name, data in tree(out).items() if not name.startswith((".build/", "report/"))}
 
 
 def test_a_clip_is_written_without_the_protected_sound_that_it_holds(trimmed: Path) -> None:

@@ -48,6 +48,7 @@ def test_the_published_partial_finetuning_trains_blocks_8_to_11() -> None:
     [
         ("optimizer.freeze=['haed.*']", "no parameter has such a name"),
         ("optimizer.freeze=['*']", "every parameter is frozen"),
+        ("optimizer.freeze_below={audio: 3}", "2 blocks"),
         ("optimizer.freeze_below={audio: 3}", "optimizer.freeze_below.audio: "),
     ],
 )
