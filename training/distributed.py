@@ -36,7 +36,8 @@ class Group(ABC):
         rank: this process, ``0 .. size - 1``.
         size: number of processes.
         bytes_received: bytes that these collectives brought to this rank since the start: what the loss and the
-            metrics move.  What DeepSpeed moves by itself, gradients and sharded weights, is not among them.
+            metrics move.
+        engine_bytes_received: bytes that DeepSpeed brought by itself, gradients and weights (`training.traffic`).
     """
 
     rank: int = 0
@@ -44,6 +45,7 @@ class Group(ABC):
 
     def __init__(self) -> None:
         self.bytes_received = 0
+        self.engine_bytes_received = 0
 
     @abstractmethod
     def sum(self, tensor: Tensor, name: str = "sum") -> Tensor:
@@ -188,8 +190,8 @@ class TorchGroup(Group):
         super().__init__()
         self.rank, self.size, self.backend = dist.get_rank(), dist.get_world_size(), str(dist.get_backend())
 
-    def _call(self, name: str, size: int, collective: Callable[[], Any]) -> Any:
-        """Run a collective; if it fails, say which one, how large, and on which rank."""
+    def _call(self, name: str, size: int, collective: Callable[[], Any], rounds: int = 1) -> Any:
+        """Run a collective that goes around the ranks so often; say which one fails, how large, and on which rank."""
         try:
             result = collective()
         except RuntimeError as error:
@@ -198,7 +200,7 @@ class TorchGroup(Group):
                 f"{self.backend}: {error}\n  Another rank has ended, is stuck, or took another path; "
                 "the first error in the ranks' logs is the cause."
             ) from error
-        self.bytes_received += size * max(self.size - 1, 0) // self.size
+        self.bytes_received += rounds * size * (self.size - 1) // self.size
         return result
 
     def _device(self, tensor: Tensor) -> torch.device:
@@ -207,7 +209,7 @@ class TorchGroup(Group):
     def _reduce(self, tensor: Tensor, operation: Any, name: str) -> Tensor:
         travelling = tensor.detach().to(self._device(tensor), copy=True).contiguous()
         size = travelling.numel() * travelling.element_size()
-        self._call(name, size, lambda: dist.all_reduce(travelling, operation))
+        self._call(name, size, lambda: dist.all_reduce(travelling, operation), rounds=2)
         return travelling.to(tensor.device)
 
     def sum(self, tensor: Tensor, name: str = "sum") -> Tensor:

@@ -47,6 +47,7 @@ from training.optimizers import first_state, freeze, make_optimizer, moment_name
 from training.recipe import Recipe
 from training.schedule import Schedule
 from training.system import System, recompute_blocks
+from training.traffic import Counted
 
 _LINEAR = nn.functional.linear
 HELD = -1  # stands for a module that never ends, among the modules that DeepSpeed counts for a parameter
@@ -88,9 +89,12 @@ def ranks() -> Iterator[Group]:
     # gloo does without the shared-memory kernel, which DeepSpeed would compile here and now
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+    plain = deepspeed.comm.comm.cdb
+    deepspeed.comm.comm.cdb = Counted(plain, group)
     try:
         yield group
     finally:
+        deepspeed.comm.comm.cdb = plain
         if made:  # a process that ends with its group open aborts
             deepspeed.comm.destroy_process_group()
             with contextlib.suppress(Exception):

@@ -231,7 +231,7 @@ def _batches(run: Run) -> Iterator[tuple[int, Batch, float]]:
 def _step(run: Run, epoch: int, batch: Batch, waited: float) -> dict[str, Any]:
     """Take a step and describe it; where it is not finite, stop or go on as the recipe says."""
     step, began = run.engine.steps_taken, time.monotonic()
-    received = run.group.bytes_received
+    received, moved = run.group.bytes_received, run.group.engine_bytes_received
     rate = run.engine.schedule.rate(step)
     result = run.engine.step(batch)
     seconds = time.monotonic() - began + waited
@@ -250,6 +250,7 @@ def _step(run: Run, epoch: int, batch: Batch, waited: float) -> dict[str, Any]:
         "clips_per_s": len(keys) / seconds,
         "data_wait": waited / seconds,
         "loss_bytes_received": run.group.bytes_received - received,
+        "engine_bytes_received": run.group.engine_bytes_received - moved,
         "damaged": _damaged(run),
         "kin_met": run.order.kin_met(epoch, place),
     }
