@@ -29,7 +29,7 @@ from sharding.windows import Cutter, WindowRule
 
 LEAST_WINDOW_S = 0.05  # shorter windows and hops make of one recording more samples than a manifest can hold
 _COPY = 1 << 20  # bytes a piece, where a source is taken over as it is
-_SAME = {"flac": "FLAC/PCM_16", "wav": "WAV/PCM_16", "opus": "OGG/OPUS"}
+_SAME = {"flac": ("FLAC/PCM_16", b"fLaC"), "wav": ("WAV/PCM_16", b"RIFF"), "opus": ("OGG/OPUS", b"OggS")}
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class _ClipProbe:
 
     def _finish(self) -> None:
         start, window = self._cutter.finish()
-        if start == 0 and self._has_form:
+        if len(window) == self._cutter.arrived and self._has_form:  # one window, and nothing beyond it
             self.copied = True
             for at in range(0, self._source.size, _COPY):
                 self._write(self._source.read(at, _COPY))
@@ -165,8 +165,10 @@ class _ClipProbe:
         """Whether the source has the form that is asked for, given that it is one window."""
         if self._form.codec == "original":
             return True
+        codec, magic = _SAME[self._form.codec]
         return (
-            self.decoded.codec == _SAME[self._form.codec]
+            self.decoded.codec == codec
+            and self._source.read(0, 4) == magic  # a tag in front, or big-endian WAV: few readers know them
             and self.decoded.rate == self._form.rate
             and self.decoded.channels == self._form.channels
             and not self.decoded.remarks

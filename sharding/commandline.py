@@ -30,7 +30,7 @@ def main(program: str, about: str, verbs: Mapping[str, tuple[str, str]], argv: S
     - ``show(result) -> str``: the result for a person.
 
     With ``--json`` the last line on standard output is the result as one JSON object, and nothing else
-    is printed there.  ``InputError`` ends with status 2, an interrupt with 130.
+    is printed there.  ``InputError`` ends with status 2, an interrupt with 130 (a SIGTERM that was made one: 143).
     """
     parser = argparse.ArgumentParser(prog=program, description=about)
     subparsers = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
@@ -55,9 +55,9 @@ def main(program: str, about: str, verbs: Mapping[str, tuple[str, str]], argv: S
             return 0
         print(f"{program} {args.verb}: reading or writing failed: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print(f"{program} {args.verb}: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+        return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
     return int(result.get("exit", 0))
 
 

@@ -114,6 +114,7 @@ class _Child:
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C is the parent's to handle, also before this one can say so
         )
         theirs.close()
         self._limit_s, self._since = START_S, time.monotonic()

@@ -178,4 +178,5 @@ def _limit_memory(memory_mb: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    with contextlib.suppress(BrokenPipeError):  # the parent is gone
+        main(int(sys.argv[1]), int(sys.argv[2]))

@@ -44,8 +44,8 @@ def settle(out: Storage, settings: dict[str, Any], new_plan: bool, sources: Call
     Args:
         out: the storage of OUT.
         settings: ``BuildSettings.as_dict()``.
-        new_plan: a build of other settings, or of inputs that have changed since, makes way; what its probe found
-            stays where that still holds.
+        new_plan: a build of other settings, or of inputs that have changed since, or one that was appended to (whose
+            old fates no new clip changed), makes way; what its probe found stays where that still holds.
         sources: reads the catalogue as it is today.
 
     Raises:
@@ -76,13 +76,13 @@ def settle(out: Storage, settings: dict[str, Any], new_plan: bool, sources: Call
         )
     if not new_plan or not (found or out.exists("dataset.json")):
         return
+    now = sources()  # what cannot be read is refused before anything is removed
     if former["probe"] != settings["probe"] or not work.exists("catalogue.json"):
         _begin(out, settings)
         return
-    now = sources()
     facts = finished_facts(out)
     kept = _unchanged(facts, out, former, settings, now.table)
-    if found or _inputs_changed(out, facts, kept, now):
+    if found or out.exists("differences.parquet") or _inputs_changed(out, facts, kept, now):
         _replan(out, former, settings, now, kept)
 
 

@@ -236,7 +236,7 @@ def _tiles(build: Build, fates: dict[str, int]) -> list[tuple[str, str]]:
     return [
         (f"{fates['written']:,}", "clips written"),
         (f"{build.table.num_rows:,}", "samples"),
-        (f"{seconds / 3600:,.2f} h", "of sound"),
+        (f"{seconds / 3600:,.2f} h", "of sound in them"),
         (f"{len(build.dataset['shards']):,}", f"shards, {size / 1e6:,.1f} MB"),
         (f"{fates['duplicate'] + fates['withheld']:,}", "duplicates and leaks"),
         (f"{fates['failed']:,}", "broken"),

@@ -104,11 +104,18 @@ class LocalRunner:
                         yield from _finished(running)
                 while running:
                     yield from _finished(running)
-            except BaseException:  # also GeneratorExit: what is under way belongs to nobody, and is waited for
+            except BaseException as error:  # also GeneratorExit: what is under way belongs to nobody, and is waited for
+                if isinstance(error, KeyboardInterrupt):
+                    self._kill()  # a batch may be hours of sound
                 wait([future for future in running if not future.cancel()])
                 self._end()
                 self._pool = None
                 raise
+
+    def _kill(self) -> None:
+        if self._pool is not None:
+            for process in list(self._pool._processes.values()):  # Python 3.14 has kill_workers() for it
+                process.kill()
 
     def _begun(self) -> ProcessPoolExecutor:
         if self._pool is None:

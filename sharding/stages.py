@@ -73,16 +73,17 @@ class Stages:
         self.commit(catalogue, records, digest)
 
     def read_sources(self) -> Catalogue:
-        """The catalogue as the published tables read today."""
-        return build_catalogue(dict(self.settings.roots), dict(self.settings.sources))
+        """The catalogue as the published tables read today; what is wrong with what was asked for is refused here."""
+        for path in self.settings.exclude:
+            read_exclusion_list(str(path))
+        found = build_catalogue(dict(self.settings.roots), dict(self.settings.sources))
+        check_protected(found.table, self.settings.sources, self.settings.fates.protect)
+        return found
 
     def catalogue(self) -> pa.Table:
         """The catalogue; read from the published tables once, so that an interrupted build goes on with the same."""
         if not self.work.exists("catalogue.json"):
-            for path in self.settings.exclude:
-                read_exclusion_list(str(path))  # what is no list is refused before anything is decoded
             found = self.read_sources()
-            check_protected(found.table, self.settings.sources, self.settings.fates.protect)
             for dataset in self.roots:
                 self.out.write_table(catalogue_name(dataset), found.of(dataset))
             self.out.write_table("orphans.parquet", found.orphans)

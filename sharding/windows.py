@@ -51,21 +51,21 @@ class Cutter:
         self._blocks: list[np.ndarray] = []
         self._channels = channels
         self._first = 0  # frame at which the held blocks begin
-        self._end = 0  # frames that have arrived
+        self.arrived = 0  # frames
         self._start = 0  # of the next window
 
     def push(self, block: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """(first frame, samples) of each window that this block decides."""
         self._blocks.append(block)
-        self._end += len(block)
-        while self._rule._has_next(self._start, self._end):
+        self.arrived += len(block)
+        while self._rule._has_next(self._start, self.arrived):
             yield self._start, self._take(self._start + self._rule.length)
             self._start += self._rule.hop
             self._forget()
 
     def finish(self) -> tuple[int, np.ndarray]:
         """(first frame, samples) of the last window."""
-        end = self._end
+        end = self.arrived
         if self._rule.hop > self._rule.length:
             end = min(end, self._start + self._rule.length)
         return self._start, self._take(end)

@@ -16,6 +16,9 @@ Rule = Callable[[dict[str, Any]], str | None]  # from a request (WSGI) to the st
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+# Ray's workers give way to whatever else runs (nice 15): beside another test they would starve.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

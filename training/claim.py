@@ -21,7 +21,7 @@ from training.encoders.outside import carried
 from training.progress import StatusLine
 from training.recipe import Recipe
 
-LOCK = ".lock"
+LOCK, EXPORT = ".lock", "export"
 PATIENCE_S = 30.0  # a rank that Ray Train is about to end can outlive the start of its successor for so long
 _LOCKLESS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # file systems without locks: nobody can be kept out
 
@@ -83,6 +83,12 @@ def _locked(handle: int) -> bool:
 
 def _write_recipe(recipe: Recipe, folder: Path) -> None:
     path = folder / "recipe.yaml"
+    if not checkpoint.steps(folder / "checkpoints") and (folder / EXPORT).exists():
+        raise InputError(
+            "there is an export of a run whose checkpoints are gone",
+            file=folder / EXPORT,
+            remedy="move it away to train afresh here, or name another --run",
+        )
     if not checkpoint.steps(folder / "checkpoints"):  # a tokenizer of a start that came to nothing is not this run's
         shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
     elif path.is_file():

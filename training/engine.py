@@ -25,6 +25,7 @@ from typing import Any
 import deepspeed
 import torch
 import torch.distributed as dist
+from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
 from deepspeed.utils import (
     safe_get_full_optimizer_state,
     safe_set_full_optimizer_state,
@@ -376,8 +377,11 @@ class Engine:
 
     def close(self) -> None:
         """Give back what DeepSpeed holds, and torch as it was; the ranks stay joined."""
-        self.deepspeed.destroy()
-        nn.functional.linear = _LINEAR  # ZeRO-3 puts its own there for good, which rounds otherwise
+        try:
+            self.deepspeed.destroy()
+        finally:
+            nn.functional.linear = _LINEAR  # ZeRO-3 puts its own there for good, which rounds otherwise
+            FWD_MODULE_STACK.clear()  # ... and keeps every model there
 
 
 def _configuration(recipe: Recipe, world: int) -> dict[str, Any]:

@@ -25,14 +25,14 @@ from training.claim import claimed
 from training.data.batch import Batch, Loader
 from training.data.features import AudioInput
 from training.data.mixture import select_rows
-from training.data.order import Order, batch_hash
+from training.data.order import Order, SequentialOrder, batch_hash
 from training.distributed import Group
 from training.engine import Engine, StepResult
 from training.evaluation.retrieval import DIRECTIONS
-from training.evaluation.run import evaluate
+from training.evaluation.run import evaluate, read_split
 from training.export import export
 from training.health import health
-from training.metrics import MetricsLog, flat
+from training.metrics import NOT_FINITE, MetricsLog, flat
 from training.metrics import check as check_logs
 from training.progress import StatusLine
 from training.recipe import Recipe
@@ -86,11 +86,12 @@ def fit(recipe: Recipe, manifest: Any, folder: Path, group: Group, report: Repor
 def _train(run: Run, report: Report | None) -> dict[str, Any]:
     """Take the steps that are left, and export."""
     begun = run.engine.steps_taken
-    log = MetricsLog(run.folder, begun, run.recipe.log) if run.first else None
+    log: MetricsLog | None = None
     progress = StatusLine("steps", run.steps, begun, quiet=not run.first)
-    progress.say(_headline(run))
     last: dict[str, Any] = {}
     try:
+        log = MetricsLog(run.folder, begun, run.recipe.log) if run.first else None
+        progress.say(_headline(run))
         for epoch, batch, waited in _batches(run):
             record = _step(run, epoch, batch, waited)
             found = _validate(run, progress) if _due(run, run.recipe.validation.every) else None
@@ -114,9 +115,9 @@ def _train(run: Run, report: Report | None) -> dict[str, Any]:
             "export": str(exported),
         }
     finally:
+        run.engine.close()
         if log is not None:
             log.close()
-        run.engine.close()
 
 
 def _check(recipe: Recipe, manifest: Any) -> None:
@@ -126,6 +127,8 @@ def _check(recipe: Recipe, manifest: Any) -> None:
     if split is None:
         return
     held_out = select_rows(manifest.table, split)
+    order = SequentialOrder(manifest.table, split, recipe.data, recipe.validation.batch)
+    read_split(manifest.table, split, order, recipe.data)  # a clip without words, after an epoch
     for item in recipe.data.train:
         if (held_out & select_rows(manifest.table, item.split)).any():
             raise InputError(
@@ -230,6 +233,8 @@ def _batches(run: Run) -> Iterator[tuple[int, Batch, float]]:
 
 def _step(run: Run, epoch: int, batch: Batch, waited: float) -> dict[str, Any]:
     """Take a step and describe it; where it is not finite, stop or go on as the recipe says."""
+    # of the rank that waited longest: the others wait for it inside the step
+    waited = float(run.group.max(torch.tensor(waited, dtype=torch.float64), "waiting"))
     step, began = run.engine.steps_taken, time.monotonic()
     received, moved = run.group.bytes_received, run.group.engine_bytes_received
     rate = run.engine.schedule.rate(step)
@@ -268,13 +273,13 @@ def _damaged(run: Run) -> int:
 
 def _not_finite(run: Run, step: int, keys: list[str], result: StepResult) -> None:
     if run.first:
-        with (run.folder / "nonfinite.jsonl").open("a", encoding="utf-8") as file:
+        with (run.folder / NOT_FINITE).open("a", encoding="utf-8") as file:
             line = {"step": step, "loss": str(result.loss), "grad_norm": str(result.grad_norm), "keys": keys}
             file.write(json.dumps(line) + "\n")
     if run.recipe.engine.nonfinite == "stop":
         raise InputError(
             f"loss or gradient of step {step} is not finite; the weights are those before it",
-            file=run.folder / "nonfinite.jsonl",
+            file=run.folder / NOT_FINITE,
             value=(result.loss, result.grad_norm),
             remedy="look at the clips there; lower optimizer.lr, clip gradients, or set engine.nonfinite: skip",
         )

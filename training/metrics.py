@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import math
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sharding.errors import InputError
 from training.recipe import LogSettings
+
+NOT_FINITE = "nonfinite.jsonl"  # in the run's folder: steps whose loss or gradient was not finite, with their clips
 
 
 class MetricsLog:
@@ -29,9 +31,11 @@ class MetricsLog:
     def __init__(self, run: Path, step: int, settings: LogSettings) -> None:
         self.path = run / "metrics.jsonl"
         _keep_steps_below(self.path, step)
+        if (run / NOT_FINITE).is_file():
+            _keep_steps_below(run / NOT_FINITE, step)
         self.file = self.path.open("a", encoding="utf-8")
         self.tensorboard = _tensorboard(run, step) if settings.tensorboard else None
-        self.wandb = _wandb(run, settings.wandb) if settings.wandb else None
+        self.wandb = _wandb(run, settings.wandb, step) if settings.wandb else None
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Add one line; when this returns it survives the end of the process.  NaN and infinity become null."""
@@ -74,14 +78,16 @@ def _plain(value: Any) -> Any:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; a line that a killed process left unfinished is left out."""
+    """The lines of a metrics.jsonl; what is none, as a killed process or a full disk leaves it, is left out."""
     records = []
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_bytes().splitlines():
             try:
-                records.append(json.loads(line))
-            except ValueError:
+                record = json.loads(line)
+            except ValueError:  # not UTF-8 either
                 continue
+            if isinstance(record, dict) and "step" in record:
+                records.append(record)
     return records
 
 
@@ -108,9 +114,12 @@ def check(settings: LogSettings) -> None:
         )
 
 
-def _wandb(run: Path, project: str) -> Any:
+def _wandb(run: Path, project: str, step: int) -> Any:
     import wandb  # type: ignore[import-not-found, unused-ignore]
 
-    # a continued run is found again by its folder; many runs have the same name
-    number = hashlib.blake2b(str(run.resolve()).encode(), digest_size=8).hexdigest()
+    # a continued run is found again by its number, wherever its folder lies by then; many runs have the same name
+    file = run / "wandb.id"
+    if step == 0 or not file.is_file():
+        file.write_text(uuid.uuid4().hex, encoding="utf-8")
+    number = file.read_text(encoding="utf-8")
     return wandb.init(project=project, dir=str(run), name=run.name, resume="allow", id=number)

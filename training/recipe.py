@@ -57,7 +57,7 @@ class OptimizerSettings:
         require(self.clip >= 0, "clip must be 0 (never clip) or a positive norm", self.clip)
         require(self.lr > 0 and self.final_lr >= 0, "rates must be positive", (self.lr, self.final_lr))
         require(self.final_lr <= self.lr, "final_lr is above lr: the rate would rise to the end", self.final_lr)
-        require(self.epochs > 0, "epochs must be positive", self.epochs)
+        require(0 < self.epochs < 1e9, "epochs must be positive, and below a thousand million", self.epochs)
         require(self.steps is None or self.steps > 0, "steps must be positive", self.steps)
         require(self.warmup_epochs >= 0, "warmup_epochs must not be negative", self.warmup_epochs)
         require(

@@ -10,7 +10,8 @@ The policy, where decoders or headers disagree:
 3. Where libsndfile refuses a file (except FLAC, whose reference decoder it holds), PyAV is the second opinion; a
    file that it decodes without one error is taken, and facts say so.  If both refuse: ``undecodable``.
 4. Where both can, libsndfile's length counts.  A decoder that delivers fewer samples than the file announces has met
-   a cut: ``truncated``; clocks of containers may be ``SLACK_S`` off.  What lies behind the announced end is no sound.
+   a cut: ``truncated``; clocks of containers may be ``SLACK_S`` off, and must not leap
+   further amid a stream.  What lies behind the announced end is no sound.
 5. Damage amid a stream (a checksum, a missing page, bytes between frames) is ``undecodable``: decoders skip it in
    silence.  So are NaN, infinity and what no scale explains (``LOUDEST``).  Values beyond full scale are kept in
    ``peak`` and clipped in the sound.
@@ -20,6 +21,7 @@ The policy, where decoders or headers disagree:
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -32,7 +34,7 @@ import soundfile
 from sharding.audio.errors import AudioError
 from sharding.audio.extent import check_rate
 from sharding.audio.flac import ends_whole
-from sharding.audio.formats import Format, recognise
+from sharding.audio.formats import FRAME_READERS, Format, recognise
 from sharding.audio.source import Source
 from sharding.audio.structure import check_complete
 
@@ -183,7 +185,8 @@ def _announced_s(container: Any, stream: Any) -> float:
         hours, minutes, seconds = told.groups()
         return 3600 * int(hours) + 60 * int(minutes) + float(seconds) - start
     if stream.duration is not None and stream.time_base is not None and container.format.name != "asf":
-        return float(stream.duration * stream.time_base)
+        # for Opus that is the time at which it ends; of every page it is known that it is there
+        return float(stream.duration * stream.time_base) - (start if container.format.name == "ogg" else 0.0)
     if len(container.streams) > 1 or not container.duration:  # the longest stream's, perhaps the picture's
         return 0.0
     return container.duration / av.time_base - start
@@ -191,11 +194,29 @@ def _announced_s(container: Any, stream: Any) -> float:
 
 def _frames(container: Any, stream: Any, form: Format) -> Iterator[Any]:
     """What the decoder makes of a stream's packets."""
+    decoder, end = audio_decoder(stream), math.inf
     for packet in container.demux(stream):
         # a tag between two joined files comes as a packet of its own; that frames are whole has been seen
         if form.name == "mp3" and packet.size and bytes(packet)[0] != 0xFF:
             continue
-        yield from packet.decode()
+        for frame in decoder.decode(packet):
+            # the clock of a bare stream is counted from its bytes, and that its frames are whole has been seen
+            if form.name not in FRAME_READERS and frame.pts is not None and frame.time_base is not None:
+                begin = float(frame.pts * frame.time_base)
+                if begin - end > SLACK_S:
+                    raise AudioError("undecodable", f"no sound from {end:.3f} s to {begin:.3f} s of its clock")
+                end = begin + frame.samples / frame.sample_rate
+            yield frame
+
+
+def audio_decoder(stream: Any) -> Any:
+    """A stream's decoder; for AMR OpenCORE's, for FFmpeg's own knows no pauses (DTX)."""
+    own = stream.codec_context
+    if own.name not in ("amrnb", "amrwb") or f"libopencore_{own.name}" not in av.codecs_available:
+        return own
+    decoder = av.CodecContext.create(f"libopencore_{own.name}", "r")
+    decoder.sample_rate, decoder.layout = own.sample_rate, "mono"
+    return decoder
 
 
 def _gather(frames: Iterator[Any], decoded: Decoded) -> Iterator[np.ndarray]:

@@ -6,6 +6,7 @@ from sharding.audio.errors import AudioError
 from sharding.audio.extent import WHOLE, Extent, cut
 from sharding.audio.source import Source
 
+_PIECE = 1 << 20  # bytes that are searched at once
 _TAIL = 1 << 16  # bytes in which the last frame is sought, or as many as the header says that a frame can have
 
 _MAX_BLOCKS = 10_000  # of metadata
@@ -25,6 +26,7 @@ def flac(source: Source, offset: int) -> Extent:
     if total == 0 and sound == source.size:
         raise AudioError("empty", "not one frame")
     if total and _samples(source, offset, proven=False) == total:
+        _check_chain(source, sound, int.from_bytes(info[8:10], "big"), total)
         return WHOLE
     found = _samples(source, offset, proven=True)
     if total == 0:
@@ -35,6 +37,20 @@ def flac(source: Source, offset: int) -> Extent:
         return WHOLE  # tags after the sound, or damage: decoding will tell
     # one of the two lies: all that is there is decoded, and must be what the header announces or more
     return Extent(f"its last frame ends at sample {found}", frames=total, libsndfile=False)
+
+
+def _check_chain(source: Source, sound: int, block: int, total: int) -> None:
+    """Every frame begins where the one before ends: libFLAC puts silence in the place of one that is missing."""
+    sync, reached = source.read(sound, 2), 0
+    for position in range(sound, source.size, _PIECE):
+        piece = source.read(position, _PIECE + 16)
+        at = piece.find(sync)
+        while 0 <= at < _PIECE and reached < total:
+            first, end = _frame_span(piece[at : at + 17], block) or (-1, 0)
+            reached = end if first == reached else reached
+            at = piece.find(sync, at + 1)
+    if reached < total:
+        raise AudioError("undecodable", f"no frame begins at sample {reached}")
 
 
 def _after_metadata(source: Source, offset: int) -> int:
@@ -62,17 +78,17 @@ def _samples(source: Source, offset: int, *, proven: bool) -> int | None:
     tail = source.read(max(offset, source.size - size), size)
     at, heads = tail.rfind(b"\xff"), 0
     while at >= 0 and heads < _HEADS:
-        end = _frame_end(tail[at : at + 17], int.from_bytes(info[8:10], "big"))
-        if end is not None:
+        span = _frame_span(tail[at : at + 17], int.from_bytes(info[8:10], "big"))
+        if span is not None:
             if not (proven and _crc16(tail[at:])):
-                return end
+                return span[1]
             heads += 1
         at = tail.rfind(b"\xff", 0, at)
     return None
 
 
-def _frame_end(head: bytes, block: int) -> int | None:
-    """The number of the sample after the frame that begins with these bytes, or None (section 9.1)."""
+def _frame_span(head: bytes, block: int) -> tuple[int, int] | None:
+    """The first sample of the frame that begins with these bytes, and the one after its last (section 9.1)."""
     if len(head) < 6 or head[1] not in (0xF8, 0xF9) or head[3] >> 4 > 10 or head[3] & 1:
         return None
     size_code, rate_code = head[2] >> 4, head[2] & 15
@@ -90,7 +106,8 @@ def _frame_end(head: bytes, block: int) -> int | None:
         samples = int.from_bytes(head[at : at + size_bytes], "big") + 1
     else:
         samples = 192 if size_code == 1 else 576 << (size_code - 2) if size_code < 6 else 256 << (size_code - 8)
-    return (number if head[1] & 1 else number * block) + samples
+    first = number if head[1] & 1 else number * block
+    return first, first + samples
 
 
 def _table(polynomial: int, bits: int) -> list[int]:

@@ -43,7 +43,7 @@ FORMATS = {
         Format("aiff", True, "aiff", True),
         Format("caf", True, "caf", True),
         Format("au", True, "au", True),
-        Format("voc", True, "voc", False),
+        Format("voc", False, "voc", False),
         Format("svx", True, "iff", False),
         Format("nist", True, "nistsphere", False),
         Format("pvf", True, "pvf", False),

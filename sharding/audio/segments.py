@@ -10,7 +10,7 @@ import av
 import numpy as np
 import soundfile
 
-from sharding.audio.decoders import frame_samples
+from sharding.audio.decoders import audio_decoder, frame_samples
 from sharding.audio.errors import AudioError
 from sharding.audio.form import mix
 from sharding.audio.formats import recognise
@@ -53,12 +53,13 @@ def _seek_and_read(file: BinaryIO, start_s: float, duration_s: float | None) -> 
             if not 0 < sound.frames < 1 << 40 or (sound.subtype.startswith("MPEG") and sound.format != "MP3"):
                 raise AudioError("undecodable", "libsndfile does not know its length")
             start = min(round(start_s * rate), sound.frames)
-            count = -1 if duration_s is None else round(duration_s * rate)
-            if start:
+            count = sound.frames - start
+            if duration_s is not None:
+                count = min(count, round(duration_s * rate))
+            skip = 0 if sound.seekable() else start  # GSM and G.72x: from the beginning on
+            if start > skip:
                 sound.seek(start)
-            if count > sound.frames - start:
-                count = sound.frames - start
-            block = sound.read(count, dtype="float32", always_2d=True)
+            block = sound.read(skip + count, dtype="float32", always_2d=True)[skip:]
     except soundfile.LibsndfileError as error:
         raise AudioError("undecodable", str(error)) from error
     return mix(block, 1)[:, 0], rate
@@ -74,7 +75,8 @@ def _seek_and_decode(file: BinaryIO, demuxer: str, start_s: float, duration_s: f
             origin = float((stream.start_time or 0) * stream.time_base)
             if start_s > PREROLL_S:
                 container.seek(int((start_s - PREROLL_S + origin) * av.time_base), backward=True)
-            for frame in container.decode(stream):
+            decoder = audio_decoder(stream)
+            for frame in (frame for packet in container.demux(stream) for frame in decoder.decode(packet)):
                 at = float(frame.pts * stream.time_base) - origin if frame.pts is not None else 0.0
                 rate, first = frame.sample_rate, at if first is None else first
                 parts.append(mix(frame_samples(frame), 1)[:, 0])

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from sharding.audio.errors import AudioError
 from sharding.audio.extent import WHOLE, Extent, cut
 from sharding.audio.flac import flac
-from sharding.audio.formats import FRAME_READERS, Frame, find_frames, tag_bytes
+from sharding.audio.formats import FRAME_READERS, SCAN, Frame, find_frames, tag_bytes
 from sharding.audio.source import Source
 
 _PACKETS = 4096  # of a transport stream that are read at once
@@ -64,8 +64,10 @@ def _walk_frames(source: Source, offset: int, kind: str) -> tuple[int, Frame, in
         raise cut("the last frame", end, source.size)
     if 1 < len(head) < 6 and head[:2] == source.read(offset, 2):
         raise cut("the last frame", source.size + 1, source.size)
-    if len(head) == 6 and (found := find_frames(source, position)) is not None:
-        raise AudioError("undecodable", f"damaged: no frame from byte {position} to byte {found[1]}")
+    for place in range(position, source.size - 5, SCAN):
+        if (found := find_frames(source, place)) is not None:
+            other = "frames of another rate or kind" if found[1] == position else "no frame, and some after it"
+            raise AudioError("undecodable", f"damaged: at byte {position} {other}")
     return count, first, end
 
 
@@ -154,9 +156,9 @@ def ogg(source: Source, offset: int) -> Extent:
             raise AudioError("undecodable", f"an Ogg page is missing before byte {position}")
         opening, last[serial] = begins, (number, bool(page[5] & 4))
         position += size
-    _all_ended(last, position)
     if source.read(position, 1 << 20).find(b"OggS") >= 0:
         raise AudioError("undecodable", f"damaged: no Ogg page at byte {position}, and some after it")
+    _all_ended(last, position)
     return Extent(_surroundings(source, offset, position), end=position, libsndfile=chains == 1)
 
 

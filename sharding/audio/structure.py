@@ -62,6 +62,8 @@ def _wav(source: Source, offset: int) -> Extent:
             fields = source.read(start, 16)
             if len(fields) < 16:
                 raise cut("the fmt chunk", start + size, source.size)
+            if size < 16:  # decoders guess 8 bits
+                raise AudioError("undecodable", f"a fmt chunk of {size} bytes, which names no sample size")
             _, channels, rate, _, align, _ = struct.unpack(order + "HHIIHH", fields)
             check_rate(rate, channels)
         elif name == b"data":

@@ -29,7 +29,7 @@ def size(text: str) -> int:
 def absolute(path: str) -> str:
     """A folder as other processes and machines find it; an address of an object store loses a slash at its end."""
     place = Storage(path)
-    return place.url if "://" in path else str(Path(path).resolve())
+    return place.url if "://" in path else str(Path(path).expanduser().resolve())
 
 
 def on_this_machine(text: str) -> Path:

@@ -20,6 +20,8 @@ from sharding.sources.tables import csv_rows
 from sharding.sources.tree import Tree, climbs
 from sharding.storage import Storage
 
+Interval = tuple[float, float | None] | None  # start and end of a clip in its original, in seconds
+
 KINDS = ("human", "machine", "label")
 _NUMBERED = re.compile(r"caption_\d+$")
 
@@ -64,16 +66,23 @@ def read(root: Storage, name: str) -> SourceTables:
     rows = Rows(name)
     stems = _stems(table_rows)
     identities: dict[str, str | None] = {}
+    intervals: dict[str, Interval] = {}
     for row in table_rows:
         stem = stems[row.split, posixpath.normpath(row.path)]
-        clip_id, identity = rows.clip_id(row.split, stem), _identity(row)
+        clip_id, identity, interval = rows.clip_id(row.split, stem), _identity(row), _interval(row)
         if clip_id in rows:
             if identity is not None and identity != identities[clip_id]:
                 raise row.error("several rows name its source, and not the same one", identity, "leave one of them")
+            if interval is not None and interval != intervals[clip_id]:
+                raise row.error(
+                    "several rows give one file other times of its original",
+                    row.path,
+                    "start_s and end_s cut nothing: give each part a file of its own",
+                )
             rows.merge(clip_id, _captions(row), "several rows of the table name it")
             continue
-        identities[clip_id] = identity
-        _add(rows, row, identity, stem, tree)
+        identities[clip_id], intervals[clip_id] = identity, interval
+        _add(rows, row, identity, interval, stem, tree)
     notes = list(tree.sealed) if len(rows.used_paths()) < len(rows) else []
     orphans = tree.orphans(name, rows.used_paths())
     return SourceTables(rows.table(), orphans, tuple(notes))
@@ -140,7 +149,7 @@ def _captions(row: _Row) -> list[Caption]:
     kind = row.text("kind") or "human"
     if kind not in KINDS:
         raise row.error("kind is none of human, machine, label", kind, "use one of the three")
-    value = row.cells.get("captions", row.cells.get("caption"))
+    value = row.cells.get("captions") or row.cells.get("caption")
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
@@ -165,21 +174,24 @@ def _identity(row: _Row) -> str | None:
         ) from error
 
 
-def _add(rows: Rows, row: _Row, identity: str | None, stem: str, tree: Tree) -> None:
+def _interval(row: _Row) -> Interval:
     start, end = row.number_of("start_s"), row.number_of("end_s")
     if start is not None and end is not None and end <= start:
         raise row.error("end_s is not after start_s", f"{start:g} to {end:g}", "give seconds of the original in order")
-    path = posixpath.normpath(row.path)
+    return None if start is None and end is None else (start or 0.0, end)
+
+
+def _add(rows: Rows, row: _Row, identity: str | None, interval: Interval, stem: str, tree: Tree) -> None:
     captions = _captions(row)
     words = row.cells.get("keywords")
     rows.add(
         row.split,
         stem,
-        path=path if path in tree.file_set else None,
+        path=tree.find(posixpath.normpath(row.path)),
         out_of_root=climbs(row.path),
         captions=captions,
         identity=identity,
-        interval=None if start is None and end is None else (start or 0.0, end),
+        interval=interval,
         licence=row.text("licence") or row.text("license"),
         uploader=row.text("uploader"),
         title=row.text("title"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import unicodedata
 import zipfile
 from collections import defaultdict
 from collections.abc import Collection, Iterable
@@ -111,6 +112,14 @@ class Tree:
     def text(self, path: str, encoding: str = "utf-8") -> str:
         """The text of a table."""
         return decode(self.read(path), self.name(path), encoding)
+
+    def find(self, path: str) -> str | None:
+        """A file by its path in any Unicode form (macOS writes "é" as two characters); None where it is absent."""
+        return path if path in self.file_set else self._by_normal_form.get(unicodedata.normalize("NFC", path))
+
+    @cached_property
+    def _by_normal_form(self) -> dict[str, str]:
+        return {unicodedata.normalize("NFC", path): path for path in self.files}
 
     @cached_property
     def file_set(self) -> frozenset[str]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -233,3 +236,22 @@ def test_addresses_and_paths_are_told_apart(tmp_path: Path, monkeypatch: pytest.
         with pytest.raises(SystemExit):
             main(words)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_that_is_asked_to_end_leaves_nothing_behind(corpus: Path, tmp_path: Path) -> None:
+    scratch, out = tmp_path / "tmp", tmp_path / "out"
+    scratch.mkdir()
+    command = [sys.executable, "-m", "sharding", "build", "--source", f"mine={corpus}", "--protect", "mine/test"]
+    command += ["--workers", "2", "--out", str(out)]
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, env=os.environ | {"TMPDIR": str(scratch)}, stderr=subprocess.PIPE, text=True
+    )
+    while not any(scratch.iterdir()):  # workers are told what to do by a file there
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.terminate()
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert "the same command goes on" in said and "Traceback" not in said
+    assert not list(scratch.iterdir())
+    assert subprocess.run(command, cwd=REPOSITORY, capture_output=True).returncode == 0

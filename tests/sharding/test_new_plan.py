@@ -158,3 +158,43 @@ def test_a_build_that_lost_a_shard_is_told_and_not_taken_apart(
     with pytest.raises(InputError, match=r"(?s)shards/.*missing.*put back"):
         build(other, str(out), LocalRunner(1), **option)
     assert tree(out) == before
+
+
+def test_a_new_plan_decides_anew_what_an_append_had_to_leave(small: Path, tmp_path: Path) -> None:
+    """``append`` leaves the fates of old clips, and names this command for those that leak into the new ones."""
+    held = tmp_path / "held"
+    (held / "test").mkdir(parents=True)
+    shutil.copy(small / "train/a1.flac", held / "test/h.flac")
+    (held / "clips.csv").write_text("path,split,captions\ntest/h.flac,test,what is held out\n")
+    settings = settings_for(small, 200_000)
+    protecting = dataclasses.replace(settings, fates=FateSettings(protect=parse_protect("held/test")))
+    out, both = tmp_path / "out", {**settings.sources, "held": str(held)}
+    build(protecting, str(out), LocalRunner(1))
+    append(str(out), {}, {"held": str(held)}, LocalRunner(1))
+    whole = dataclasses.replace(protecting, sources=both)
+    build(whole, str(out), LocalRunner(1), new_plan=True)
+    build(whole, str(tmp_path / "fresh"), LocalRunner(1))
+    assert outcome(out) == outcome(tmp_path / "fresh")
+    rows = {row["clip_id"]: row["fate"] for row in Storage(out).read_table("fates.parquet").to_pylist()}
+    assert rows["mine/train/a1"] == "withheld"
+
+
+@pytest.mark.parametrize(
+    ("sources", "protect", "told"),
+    [("/no/such/folder", "mine/test", "no such folder"), (None, "mine/tset", "tset")],
+)
+def test_a_new_plan_that_is_refused_removes_nothing(
+    sources: str | None, protect: str, told: str, small: Path, tmp_path: Path
+) -> None:
+    out, settings = tmp_path / "out", settings_for(small, 200_000)
+    build(settings, str(out), LocalRunner(1))
+    before = tree(out)
+    other = dataclasses.replace(
+        settings,
+        sources={"mine": sources or str(small)},
+        fates=FateSettings(protect=parse_protect(protect)),
+        probe=dataclasses.replace(settings.probe, window_s=5.0, hop_s=5.0, tail_s=5.0),
+    )
+    with pytest.raises(InputError, match=told):
+        build(other, str(out), LocalRunner(1), new_plan=True)
+    assert tree(out) == before

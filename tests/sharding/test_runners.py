@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from sharding.errors import InputError
@@ -121,3 +122,24 @@ def test_the_same_processes_serve_until_the_runner_is_gone() -> None:
     del runner
     gc.collect()  # the error above knows the frames in which it was raised
     assert not any(Path(f"/proc/{pid}").exists() for pid in first | later)
+
+
+def test_who_interrupts_does_not_wait_for_what_is_under_way() -> None:
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    former = signal.signal(signal.SIGALRM, interrupt)
+    runner = LocalRunner(2)
+    try:
+        list(runner.map(double, range(4)))  # the workers are there
+        workers = psutil.Process().children(recursive=True)
+        signal.setitimer(signal.ITIMER_REAL, 1.0)
+        begun = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            list(runner.map(time.sleep, [100.0] * 4))
+        assert time.monotonic() - begun < 60
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
+    assert not any(worker.is_running() and "spawn_main" in " ".join(worker.cmdline()) for worker in workers)
+    assert sorted(runner.map(double, range(4))) == [0, 2, 4, 6]

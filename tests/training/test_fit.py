@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import gc
 import json
 import math
 import shutil
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -28,6 +31,7 @@ from training.distributed import Group
 from training.engine import Engine, _all_or_nothing
 from training.evaluation.run import encoders_of, evaluate
 from training.fit import fit
+from training.model import RetrievalModel
 from training.search import search
 
 
@@ -244,8 +248,12 @@ def test_bf16_stays_near_float32_at_every_stage(build: Path, group: Group, tmp_p
 def test_a_run_at_stage_3_leaves_torch_as_it_was(build: Path, group: Group, tmp_path: Path) -> None:
     """DeepSpeed has a linear function of its own there; runs that came after it in a process rounded otherwise."""
     linear = torch.nn.functional.linear
+    gc.collect()
+    before = sum(isinstance(each, RetrievalModel) for each in gc.get_objects())
     fit(small_recipe(["engine.zero=3", "optimizer.steps=1"]), Manifest.open(build), tmp_path, group)
     assert torch.nn.functional.linear is linear
+    gc.collect()
+    assert sum(isinstance(each, RetrievalModel) for each in gc.get_objects()) <= before  # and it kept the model
 
 
 def test_a_temperature_alone_is_trained_in_chunks_as_at_once(build: Path, group: Group, tmp_path: Path) -> None:
@@ -283,6 +291,18 @@ def test_a_loss_that_is_not_finite_moves_nothing_even_with_a_finite_gradient() -
     loss = (x * torch.tensor([1.0, 1.0, 1.0])).sum() + math.inf
     _all_or_nothing(loss).backward()
     assert x.grad is not None and x.grad.isnan().all()
+
+
+def test_a_held_out_clip_without_words_is_refused_before_training(build: Path, group: Group, tmp_path: Path) -> None:
+    manifest = Manifest.open(build)
+    rows = manifest.table.to_pylist()
+    held_out = next(row for row in rows if row["split"] == "evaluation")
+    for caption in held_out["captions"]:
+        caption["text"] = "..."
+    manifest = dataclasses.replace(manifest, table=pa.Table.from_pylist(rows, manifest.table.schema))
+    with pytest.raises(InputError, match="no caption to be found by"):
+        fit(small_recipe(["validation.split=clotho/evaluation"]), manifest, tmp_path / "run", group)
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_cannot_work_is_refused_before_training(build: Path, group: Group, tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def test_an_unknown_key_names_file_row_path_and_nearest_key(tmp_path: Path) -> N
         ("optimizer.rates={'head.*': -1}", "rates must not be negative"),
         ("optimizer.lr=1e300", "below 1e38"),
         ("optimizer.epochs=.inf", "optimizer.epochs must be a number"),
+        ("optimizer.epochs=1e308", "epochs must be positive, and below"),
         ("data.crop_s=.nan", "data.crop_s must be a number"),
         ("seed=99999999999999999999", "seed must be a whole number"),
         ("head.dim=0", "head: dim must be positive"),

@@ -113,6 +113,16 @@ def test_a_start_that_came_to_nothing_leaves_no_tokenizer(build: Path, group: Gr
         fit(small_recipe(["optimizer.steps=1", f"text.vocabulary={vocabulary}"]), Manifest.open(build), tmp_path, group)
         assert len(export.open_model(tmp_path).tokenizer) == vocabulary
         shutil.rmtree(tmp_path / "checkpoints")  # as if killed before its first checkpoint
+        shutil.rmtree(tmp_path / "export")
+
+
+def test_an_export_whose_checkpoints_are_gone_is_not_mixed_with_another_run(
+    build: Path, group: Group, tmp_path: Path
+) -> None:
+    fit(small_recipe(["optimizer.steps=1"]), Manifest.open(build), tmp_path, group)
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(InputError, match="an export of a run whose checkpoints are gone"):
+        fit(small_recipe(["optimizer.steps=1", "seed=9"]), Manifest.open(build), tmp_path, group)
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(build: Path, group: Group, tmp_path: Path) -> None:

@@ -150,3 +150,28 @@ def test_identities_have_one_spelling(written: str, identity: str | None) -> Non
 def test_what_names_no_source_is_an_error(written: str) -> None:
     with pytest.raises(ValueError):
         normalised_identity(written)
+
+
+def test_parts_of_one_file_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "a.flac")
+    table(
+        tmp_path / "clips.csv",
+        "path,captions,start_s,end_s",
+        [["a.flac", "dog", "0", "5"], ["a.flac", "cat", "5", "9"]],
+    )
+    with pytest.raises(InputError, match="cut nothing"):
+        catalogue(tmp_path)
+
+
+def test_names_are_found_in_any_unicode_form(tmp_path: Path) -> None:
+    composed, parted = "caf\u00e9.flac", "cafe\u0301.flac"
+    touch(tmp_path, parted)
+    table(tmp_path / "clips.csv", "path,captions", [[composed, "cups"]])
+    found = read(Storage(tmp_path), "mine")
+    assert found.catalogue["path"].to_pylist() == [parted] and found.orphans.num_rows == 0
+
+
+def test_an_empty_column_of_captions_hides_no_other(tmp_path: Path) -> None:
+    touch(tmp_path, "a.flac")
+    table(tmp_path / "clips.csv", "path,captions,caption", [["a.flac", "", "a dog"]])
+    assert [texts(row) for row in catalogue(tmp_path).values()] == [["a dog"]]
