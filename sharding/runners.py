@@ -104,9 +104,12 @@ class LocalRunner:
                         yield from _finished(running)
                 while running:
                     yield from _finished(running)
-            except BaseException as error:  # also GeneratorExit: what is under way belongs to nobody, and is waited for
-                if isinstance(error, KeyboardInterrupt):
-                    self._kill()  # a batch may be hours of sound
+            except KeyboardInterrupt:  # what is under way may be hours of sound: it is not waited for
+                self._kill()
+                self._end()
+                self._pool = None
+                raise
+            except BaseException:  # also GeneratorExit: what is under way belongs to nobody, and is waited for
                 wait([future for future in running if not future.cancel()])
                 self._end()
                 self._pool = None
@@ -114,8 +117,11 @@ class LocalRunner:
 
     def _kill(self) -> None:
         if self._pool is not None:
-            for process in list(self._pool._processes.values()):  # Python 3.14 has kill_workers() for it
+            workers = list(self._pool._processes.values())  # Python 3.14 has kill_workers() for it
+            for process in workers:
                 process.kill()
+            for process in workers:
+                multiprocessing.connection.wait([process.sentinel])
 
     def _begun(self) -> ProcessPoolExecutor:
         if self._pool is None:

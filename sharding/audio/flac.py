@@ -41,16 +41,30 @@ def flac(source: Source, offset: int) -> Extent:
 
 def _check_chain(source: Source, sound: int, block: int, total: int) -> None:
     """Every frame begins where the one before ends: libFLAC puts silence in the place of one that is missing."""
-    sync, reached = source.read(sound, 2), 0
+    sync, reached, number, coded = source.read(sound, 2), 0, 0, _coded(0)
+    numbered = sync[1] == 0xF8  # frames of one size have numbers; others tell their first sample
     for position in range(sound, source.size, _PIECE):
-        piece = source.read(position, _PIECE + 16)
+        piece = source.read(position, _PIECE + 17)
         at = piece.find(sync)
         while 0 <= at < _PIECE and reached < total:
-            first, end = _frame_span(piece[at : at + 17], block) or (-1, 0)
-            reached = end if first == reached else reached
+            if numbered:  # there are ten a second: nothing more is read of them
+                if piece.startswith(coded, at + 4):
+                    number += 1
+                    reached, coded = number * block, _coded(number)
+            elif (span := _frame_span(piece[at : at + 17], block)) is not None and span[0] == reached:
+                reached = span[1]
             at = piece.find(sync, at + 1)
     if reached < total:
         raise AudioError("undecodable", f"no frame begins at sample {reached}")
+
+
+def _coded(number: int) -> bytes:
+    """A frame's number, coded like a character of UTF-8, up to 36 bits (section 9.1.5)."""
+    if number < 0x80:
+        return bytes([number])
+    size = max(2, -(-(number.bit_length() - 1) // 5))
+    first = (0xFF00 >> size & 0xFF) | number >> 6 * (size - 1)
+    return bytes([first, *(0x80 | number >> 6 * place & 0x3F for place in reversed(range(size - 1)))])
 
 
 def _after_metadata(source: Source, offset: int) -> int:

@@ -100,7 +100,7 @@ def check_columns(header: Sequence[str], required: Sequence[str], file: str) -> 
         remedy = "leave one of them, or give them different names"
     elif lacking:
         what = f"the table lacks the column{'s' * (len(lacking) > 1)} {', '.join(lacking)}"
-        remedy = f"use the published table; its header has {', '.join(required)}"
+        remedy = f"the first row must name {', '.join(required)}; of a published dataset, use the table as it is"
     else:
         return
     raise InputError(what, file=file, row=1, value=",".join(header)[:120], remedy=remedy)
