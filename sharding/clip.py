@@ -125,10 +125,14 @@ class _ClipProbe:
             self._take(to_canonical.finish(), None if to_form is None else to_form.finish())
         self._check_length(final=True)
         if self.measures.constant or self._source_level is not None:
-            level = self.measures.peak if self._source_level is None else abs(self._source_level)
-            mixed = ", all channels mixed" if self.decoded.channels > 1 else ""
-            raise AudioError("silent", f"every sample is {level:.6g} of full scale{mixed}")
+            raise AudioError("silent", self._constancy())
         self._finish()
+
+    def _constancy(self) -> str:
+        if self._source_level is not None:
+            return f"every sample is {abs(self._source_level):.6g} of full scale"
+        mixed = ", all channels mixed" if self.decoded.channels > 1 else ""
+        return f"in 16 bits every sample is the same{mixed}; the peak is {self.measures.peak:.6g} of full scale"
 
     def _hear(self, block: np.ndarray) -> None:
         """Keep what every sample so far equals: a resampler rings at the ends of a constant."""

@@ -230,6 +230,11 @@ def test_samples_that_are_no_sound(tmp_path: Path) -> None:
         sf.write(file, samples, 32000, format="WAV", subtype=subtype)
         return file.getvalue()
 
+    def faint() -> bytes:
+        file = io.BytesIO()
+        sf.write(file, 1e-5 * odd_sounds.wave(32000), 32000, format="WAV", subtype="FLOAT")
+        return file.getvalue()
+
     def constant(value: float, rate: int, channels: int = 1) -> bytes:
         file = io.BytesIO()
         sf.write(file, np.full((rate, channels), value, np.float32), rate, format="WAV", subtype="PCM_16")
@@ -243,11 +248,14 @@ def test_samples_that_are_no_sound(tmp_path: Path) -> None:
         "silence.wav": (constant(0.0, 44100), "silent"),
         "offset.wav": (constant(0.3, 44100), "silent"),
         "offset2.wav": (constant(0.3, 32000, channels=2), "silent"),
+        "faint.wav": (faint(), "silent"),
         "none.wav": (wav(b""), "empty"),
         "one.wav": (wav(b"\1\2"), "too_short"),
     }
     facts, _ = probed(put(tmp_path / "files", {name: data for name, (data, _) in files.items()}))
     assert {n: row["error"] for n, row in facts.items()} == {n: error for n, (_, error) in files.items()}
+    assert facts["offset.wav"]["detail"] == "every sample is 0.299988 of full scale"
+    assert facts["faint.wav"]["detail"].startswith("in 16 bits every sample is the same; the peak is ")
 
 
 def test_what_is_no_audio_file_says_so(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from sharding.manifest import Manifest, dataset_bytes
 from sharding.plots import write_plots
 from sharding.stats import source_rates, split_stats
 from tests.conftest import REPOSITORY
-from tests.sharding.corpora import RATE, noise
+from tests.sharding.corpora import RATE, noise, outcome
 
 READERS = [["verify"], ["verify", "--quick"], ["inspect"], ["stats"], ["report"], ["export", "--csv", "CSV"],
            ["reshard", "--out", "NEW", "--shard-size", "1MB"], ["append", "--source", "x=SOURCE"]]  # fmt: skip
@@ -254,4 +254,6 @@ def test_a_command_that_is_asked_to_end_leaves_nothing_behind(corpus: Path, tmp_
     assert process.returncode == 128 + signal.SIGTERM, said
     assert "the same command goes on" in said and "Traceback" not in said
     assert not list(scratch.iterdir())
-    assert subprocess.run(command, cwd=REPOSITORY, capture_output=True).returncode == 0
+    for place in (out, tmp_path / "fresh"):
+        assert subprocess.run([*command[:-1], str(place)], cwd=REPOSITORY, capture_output=True).returncode == 0
+    assert outcome(out) == outcome(tmp_path / "fresh")
