@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Sequence
 
 from sharding import commandline
@@ -24,15 +23,9 @@ VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    signal.signal(signal.SIGTERM, _as_interrupt)
     return commandline.main(
         "python -m sharding",
         "Turn Clotho, AudioCaps, WavCaps and TACOS into deduplicated WebDataset shards.",
         VERBS,
         argv,
     )
-
-
-def _as_interrupt(number: int, frame: object) -> None:
-    """SIGTERM ends a command as Ctrl-C does: workers first, and nothing stays in TMPDIR."""
-    raise KeyboardInterrupt(number)

@@ -104,13 +104,11 @@ class LocalRunner:
                         yield from _finished(running)
                 while running:
                     yield from _finished(running)
-            except KeyboardInterrupt:  # what is under way may be hours of sound: it is not waited for
-                self._kill()
-                self._end()
-                self._pool = None
-                raise
-            except BaseException:  # also GeneratorExit: what is under way belongs to nobody, and is waited for
-                wait([future for future in running if not future.cancel()])
+            except BaseException as error:  # also GeneratorExit: what is under way belongs to nobody
+                if isinstance(error, KeyboardInterrupt):
+                    self._kill()  # it may be hours of sound
+                else:
+                    wait([future for future in running if not future.cancel()])
                 self._end()
                 self._pool = None
                 raise

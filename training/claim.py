@@ -18,10 +18,11 @@ from training import recipe as recipes
 from training.assembly import TOKENIZER
 from training.distributed import Group
 from training.encoders.outside import carried
+from training.export import EXPORT
 from training.progress import StatusLine
 from training.recipe import Recipe
 
-LOCK, EXPORT = ".lock", "export"
+LOCK = ".lock"
 PATIENCE_S = 30.0  # a rank that Ray Train is about to end can outlive the start of its successor for so long
 _LOCKLESS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # file systems without locks: nobody can be kept out
 
@@ -83,14 +84,14 @@ def _locked(handle: int) -> bool:
 
 def _write_recipe(recipe: Recipe, folder: Path) -> None:
     path = folder / "recipe.yaml"
-    if not checkpoint.steps(folder / "checkpoints") and (folder / EXPORT).exists():
-        raise InputError(
-            "there is an export of a run whose checkpoints are gone",
-            file=folder / EXPORT,
-            remedy="move it away to train afresh here, or name another --run",
-        )
-    if not checkpoint.steps(folder / "checkpoints"):  # a tokenizer of a start that came to nothing is not this run's
-        shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
+    if not checkpoint.steps(folder / "checkpoints"):
+        if (folder / EXPORT).exists():
+            raise InputError(
+                "there is an export of a run whose checkpoints are gone",
+                file=folder / EXPORT,
+                remedy="move it away to train afresh here, or name another --run",
+            )
+        shutil.rmtree(folder / TOKENIZER, ignore_errors=True)  # of a start that came to nothing: it is not this run's
     elif path.is_file():
         changed = recipes.differences(recipes.load(path), recipe)
         if changed:

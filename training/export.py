@@ -41,6 +41,7 @@ from training.recipe import Recipe
 
 FORMAT = 1
 CONFIG = "config.json"
+EXPORT = "export"  # the folder of a run that holds one
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def open_checkpoint(checkpoint: Checkpoint) -> Retriever:
 
 def open_model(path: Path) -> Retriever:
     """The model of an export, a checkpoint, or a run's folder (its export, else its newest checkpoint)."""
-    for folder in (path, path / "export"):
+    for folder in (path, path / EXPORT):
         if (folder / CONFIG).is_file():
             return load(folder)
     return open_checkpoint(open_verified(find(path)))

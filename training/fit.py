@@ -30,7 +30,7 @@ from training.distributed import Group
 from training.engine import Engine, StepResult
 from training.evaluation.retrieval import DIRECTIONS
 from training.evaluation.run import evaluate, read_split
-from training.export import export
+from training.export import EXPORT, export
 from training.health import health
 from training.metrics import NOT_FINITE, MetricsLog, flat
 from training.metrics import check as check_logs
@@ -128,7 +128,7 @@ def _check(recipe: Recipe, manifest: Any) -> None:
         return
     held_out = select_rows(manifest.table, split)
     order = SequentialOrder(manifest.table, split, recipe.data, recipe.validation.batch)
-    read_split(manifest.table, split, order, recipe.data)  # a clip without words, after an epoch
+    read_split(manifest.table, split, order, recipe.data)  # a clip without words would end the run after an epoch
     for item in recipe.data.train:
         if (held_out & select_rows(manifest.table, item.split)).any():
             raise InputError(
@@ -349,7 +349,7 @@ def _refuse_broken(run: Run, parameters: dict[str, torch.Tensor]) -> None:
 
 def _export(run: Run) -> tuple[Path, dict[str, float]]:
     """The best checkpoint by validation, or else the last weights, as a plain folder; and its figures."""
-    target, figures = run.folder / "export", {}
+    target, figures = run.folder / EXPORT, {}
     if run.first:
         chosen = checkpoint.best(run.checkpoints, run.recipe.validation.metric) or checkpoint.find(run.folder)
         exported = checkpoint.load(chosen)

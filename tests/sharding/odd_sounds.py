@@ -44,8 +44,12 @@ def by_pyav(
     coding: Mapping[str, str] | None = None,
     video: str | None = None,
     picture_s: float = 2.0,
+    leap_s: float = 0.0,
 ) -> bytes:
-    """Mono, muxed and coded by FFmpeg; ``video``: with a moving picture of that coding, ``picture_s`` long."""
+    """Mono, muxed and coded by FFmpeg; ``video``: with a moving picture of that coding, ``picture_s`` long.
+
+    In the middle of the sound its clock leaps by ``leap_s``.
+    """
     file = io.BytesIO()
     samples = wave(rate)[:, 0]
     with av.open(file, "w", format=form, options=dict(options or {})) as container:
@@ -63,7 +67,11 @@ def by_pyav(
         sound = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
         sound.sample_rate, sound.pts = rate, 0
         for frame in [*frames.resample(sound), *frames.resample(None), None]:
-            container.mux(stream.encode(frame))
+            for packet in stream.encode(frame):
+                if leap_s and packet.pts * packet.time_base > SECONDS / 2:
+                    leap = round(leap_s / packet.time_base)
+                    packet.pts, packet.dts = packet.pts + leap, packet.dts + leap
+                container.mux(packet)
     return file.getvalue()
 
 
@@ -110,6 +118,13 @@ def wav(samples: bytes, rate: int = 32000, channels: int = 1, size: int | None =
         + struct.pack("<I", size)
         + samples
     )
+
+
+def put(folder: Path, files: dict[str, bytes]) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder
 
 
 def probed(

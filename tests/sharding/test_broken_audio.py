@@ -17,7 +17,7 @@ import soxr
 from sharding.audio import decode_segment
 from sharding.probe import ProbeSettings
 from tests.sharding import odd_sounds
-from tests.sharding.odd_sounds import EVERY, SECONDS, probed, wav
+from tests.sharding.odd_sounds import EVERY, SECONDS, probed, put, wav
 
 ANY_LENGTH = ProbeSettings(min_s=0.0)
 NEVER = {"crashed", "timeout", "out_of_memory"}
@@ -30,13 +30,6 @@ CHECKED = {"free.flac", "deep.flac", "tagged.flac", "flac.oga", "flac.mka", "vor
 @pytest.fixture(scope="module")
 def sounds() -> dict[str, bytes]:
     return {name: make() for name, make in EVERY.items()}
-
-
-def put(folder: Path, files: dict[str, bytes]) -> Path:
-    folder.mkdir(exist_ok=True)
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-    return folder
 
 
 def likeness(found: np.ndarray, expected: np.ndarray) -> float:

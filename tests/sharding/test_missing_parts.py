@@ -6,7 +6,6 @@ import io
 import struct
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import soundfile as sf
@@ -15,16 +14,8 @@ from sharding.audio import decode_segment
 from sharding.audio.form import AudioForm
 from sharding.probe import ProbeSettings
 from tests.sharding import odd_sounds
-from tests.sharding.odd_sounds import SECONDS, by_pyav, by_soundfile, probed, wav
-
-RATE = 32000
-
-
-def put(folder: Path, files: dict[str, bytes]) -> Path:
-    folder.mkdir()
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-    return folder
+from tests.sharding.corpora import RATE
+from tests.sharding.odd_sounds import SECONDS, by_pyav, by_soundfile, probed, put, wav
 
 
 def frames_of(flac: bytes) -> list[bytes]:
@@ -53,30 +44,12 @@ def test_flac_that_lacks_frames_is_damaged(tmp_path: Path) -> None:
         assert (row["error"], row["detail"]) == ("undecodable", f"no frame begins at sample {sample}")
 
 
-def with_pause(form: str, codec: str, pause_s: float, options: dict[str, str]) -> bytes:
-    """Two seconds of sound, whose clock leaps in the middle."""
-    file, rate = io.BytesIO(), 48000
-    with av.open(file, "w", format=form, options=options) as container:
-        stream = container.add_stream(codec, rate=rate, layout="mono")
-        context = stream.codec_context
-        frames = av.AudioResampler(context.format, "mono", rate, frame_size=context.frame_size or 1024)
-        sound = av.AudioFrame.from_ndarray(odd_sounds.wave(rate)[:, 0][None], format="fltp", layout="mono")
-        sound.sample_rate, sound.pts = rate, 0
-        for frame in [*frames.resample(sound), *frames.resample(None), None]:
-            for packet in stream.encode(frame):
-                if packet.pts * packet.time_base > SECONDS / 2:
-                    leap = round(pause_s / packet.time_base)
-                    packet.pts, packet.dts = packet.pts + leap, packet.dts + leap
-                container.mux(packet)
-    return file.getvalue()
-
-
 @pytest.mark.parametrize(
     ("form", "codec"), [("webm", "libopus"), ("flv", "aac"), ("mpegts", "aac"), ("matroska", "aac")]
 )
 def test_a_clock_that_leaps_tells_of_missing_sound(form: str, codec: str, tmp_path: Path) -> None:
     live = {"live": "1"} if form in ("webm", "matroska") else {}
-    files = {f"{pause}": with_pause(form, codec, float(pause), live) for pause in ("0", "0.5")}
+    files = {f"{pause}": by_pyav(form, codec, 48000, options=live, leap_s=float(pause)) for pause in ("0", "0.5")}
     facts, _ = probed(put(tmp_path / "files", files))
     assert facts["0"]["error"] is None
     assert facts["0.5"]["error"] == "undecodable" and "no sound from 1." in facts["0.5"]["detail"]
