@@ -111,7 +111,7 @@ def measure(clips: int) -> dict[str, float]:
 
     def plan() -> str:
         digests, samples = {}, []
-        for shard, rows in make_plan(tables[0], tables[1], fates, tables[2], PlanSettings()):
+        for shard, rows in make_plan(tables[0], tables[1], fates, tables[2], PlanSettings(), 32000):
             digests[shard] = shard_hash(rows)
             samples.append(rows.select(["clip_id", "key"]))
         with_keys(fates, samples)

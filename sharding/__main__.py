@@ -1,9 +1,7 @@
 """``python -m sharding``."""
 
 import signal
-
-from sharding.cli import main
-from sharding.commandline import leave
+import sys
 
 
 def _as_interrupt(number: int, frame: object) -> None:
@@ -13,4 +11,11 @@ def _as_interrupt(number: int, frame: object) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _as_interrupt)
-    leave(main())
+    try:
+        from sharding.cli import main
+        from sharding.commandline import leave
+
+        status = main()
+    except KeyboardInterrupt as interrupt:  # importing takes a second, in which nothing has begun
+        sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
+    leave(status)

@@ -4,7 +4,8 @@ After Haitsma and Kalker, "A Highly Robust Audio Fingerprinting System" (ISMIR 2
 frame n is the sign of ``(E[n, m] - E[n, m+1]) - (E[n-k, m] - E[n-k, m+1])`` for the energies E of bands
 between 300 and 3,300 Hz.  What differs from the paper:
 
-- the energies come from short spectra that are then smoothed in time (an eighth of the transforms);
+- the energies come from short spectra, one every second hop, that are then smoothed in time (a sixteenth of the
+  transforms): over 80 ms they change so slowly that the smoothing loses nothing by those in between;
 - the difference is taken over k = 8 hops, so that it is large against what a codec or noise adds;
 - 24 bits come from 25 narrow bands, and 8 from 9 wide bands over k = 16 hops, which survive more;
 - each frame names its weakest bit, the one most likely to differ in a copy, so that a join can try both.
@@ -12,11 +13,11 @@ between 300 and 3,300 Hz.  What differs from the paper:
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
 import scipy.fft
-import soxr
 
 RATE = 8000  # Hz at which sound is compared
 HOP = 100  # samples at RATE
@@ -28,9 +29,12 @@ SMOOTHING = 20  # hops over which band energies are averaged
 INFORMATIVE = 1  # bit 0 of a flag: the frame may be indexed
 WEAKEST_SHIFT = 1  # bits 1 to 5 of a flag: the number of the code's weakest bit
 
-_WINDOW = 512
-_CONTEXT = SMOOTHING - 1 + max(NARROW_LAG, WIDE_LAG)  # spectra before the one that completes a code
-_SPECTRA_A_BLOCK = 512
+_WINDOW = 640  # samples at RATE in a spectrum
+_STEP = 2  # hops between two spectra
+_CONTEXT = (SMOOTHING + max(NARROW_LAG, WIDE_LAG)) // _STEP  # spectra before the one that completes a code
+_ROW = 16  # samples at RATE that are decimated together, and the filter's length
+_CUTOFF, _BETA = 3800.0, 5.0
+_TRANSFORMED, _ENCODED = 64, 512  # spectra at once: as many as stay in a processor's cache
 _FLOOR = 10 ** (-80 / 10)  # mean square of full scale below which a frame says nothing
 _SPREAD = 1.5  # effective number of narrow bands that a frame must fill: fewer is a pure tone
 
@@ -57,9 +61,12 @@ def _band_matrix(bands: int) -> np.ndarray:
 
 _TAPER = np.hanning(_WINDOW + 1)[:-1].astype(np.float32)
 _TO_MEAN_SQUARE = np.float32(2 / ((_TAPER**2).sum() * _WINDOW))
-_MATRIX = np.concatenate([_band_matrix(NARROW), _band_matrix(WIDE)], axis=1) * _TO_MEAN_SQUARE
+_WEIGHTS = np.concatenate([_band_matrix(NARROW), _band_matrix(WIDE)], axis=1) * _TO_MEAN_SQUARE
+_WEIGHTS = _WEIGHTS.repeat(2, axis=0)  # of the squares of real and imaginary parts, as they lie in memory
+_USED = slice(*(np.flatnonzero(_WEIGHTS.any(axis=1))[[0, -1]] + [0, 1]))
+_WEIGHTS = np.ascontiguousarray(_WEIGHTS[_USED])
 _KERNEL = np.hanning(SMOOTHING + 2)[1:-1].astype(np.float32)
-_KERNEL /= _KERNEL.sum()
+_KERNEL *= _STEP / _KERNEL.sum()
 
 
 class Fingerprinter:
@@ -68,61 +75,102 @@ class Fingerprinter:
     The result does not depend on how the sound was cut into blocks.
 
     Args:
-        rate: samples a second of the blocks.
+        rate: samples a second of the blocks; a multiple of ``RATE``.
     """
 
     def __init__(self, rate: int) -> None:
-        self._resampler = None if rate == RATE else soxr.ResampleStream(rate, RATE, 1, dtype="float32", quality="LQ")
-        self._block = rate * 4  # blocks of one size whatever arrives, so that rounding is the same
-        self._incoming = _Queue()
-        self._wave = _Queue()
-        self._energies = np.zeros((0, NARROW + WIDE), np.float32)
+        if rate % RATE:
+            raise ValueError(f"{rate} Hz is no multiple of {RATE} Hz")
+        self._factor = rate // RATE
+        self._filter = _decimator(self._factor)
+        self._sound = np.zeros(_ROW // 2 * self._factor, np.float32)  # so that the filter delays nothing
+        self._wave = np.zeros(0, np.float32)  # at RATE: what no spectrum has begun in yet
+        self._energies: list[np.ndarray] = []
         self._codes: list[np.ndarray] = []
         self._flags: list[np.ndarray] = []
 
     def push(self, block: np.ndarray) -> None:
         """Take mono samples, float [n], full scale 1."""
-        self._incoming.push(np.asarray(block, np.float32))
-        while len(self._incoming) >= self._block:
-            self._resample(self._incoming.take(self._block), last=False)
+        sound = np.concatenate([self._sound, block], dtype=np.float32)
+        begun, row, step = 0, _ROW * self._factor, _TRANSFORMED * _STEP * HOP * self._factor
+        while len(sound) >= begun + step + row:  # always as much at once, so that rounding is the same
+            self._hear(self._decimate(sound[begun : begun + step + row]))
+            begun += step
+        self._sound = sound[begun:].copy()
 
     def finish(self) -> Fingerprint:
         """The fingerprint of everything that was pushed; shorter than half a second: empty."""
-        self._resample(self._incoming.take(len(self._incoming)), last=True)
-        self._spectra((len(self._wave) - _WINDOW) // HOP + 1)
+        row = _ROW * self._factor
+        left = -(-(len(self._sound) - row // 2) // self._factor)
+        padding = np.zeros(row + -len(self._sound) % row, np.float32)
+        self._hear(self._decimate(np.concatenate([self._sound, padding]))[:left])
+        if self._energies:
+            self._encode(last=True)
         if not self._codes:
             return Fingerprint(np.zeros(0, np.uint32), np.zeros(0, np.uint8))
         return Fingerprint(np.concatenate(self._codes), np.concatenate(self._flags))
 
-    def _resample(self, samples: np.ndarray, last: bool) -> None:
-        if self._resampler is not None:
-            samples = self._resampler.resample_chunk(samples, last=last)
-        self._wave.push(samples)
-        while len(self._wave) >= (_SPECTRA_A_BLOCK - 1) * HOP + _WINDOW:
-            self._spectra(_SPECTRA_A_BLOCK)
+    def _decimate(self, sound: np.ndarray) -> np.ndarray:
+        """The samples at RATE of all rows but the last one, in which the filter ends."""
+        rows = sound.reshape(-1, _ROW * self._factor)
+        return (rows[:-1] @ self._filter[0] + rows[1:] @ self._filter[1]).ravel()
 
-    def _spectra(self, count: int) -> None:
-        if count <= 0:
-            return
-        wave = self._wave.peek((count - 1) * HOP + _WINDOW)
-        self._wave.drop(count * HOP)
-        frames = np.lib.stride_tricks.sliding_window_view(wave, _WINDOW)[::HOP]
-        spectrum = scipy.fft.rfft(frames * _TAPER, axis=1)
-        power = spectrum.real**2 + spectrum.imag**2
-        energies = np.concatenate([self._energies, power @ _MATRIX])
-        self._energies = energies[-_CONTEXT:] if len(energies) > _CONTEXT else energies
-        if len(energies) > _CONTEXT:
-            codes, flags = _encode(energies)
-            self._codes.append(codes)
-            self._flags.append(flags)
+    def _hear(self, samples: np.ndarray) -> None:
+        wave = np.concatenate([self._wave, samples])
+        count = max(0, (len(wave) - _WINDOW) // (_STEP * HOP) + 1)
+        if count:
+            self._energies.append(_band_energies(wave, count))
+        self._wave = wave[count * _STEP * HOP :]
+        if sum(map(len, self._energies)) >= _ENCODED:
+            self._encode(last=False)
+
+    def _encode(self, *, last: bool) -> None:
+        energies = np.concatenate(self._energies)
+        left = max(0, len(energies) - _CONTEXT)  # the spectra before it are done with
+        if left:
+            codes, flags = _encode(_smooth(energies))
+            count = len(codes) if last else _STEP * left
+            self._codes.append(codes[:count])
+            self._flags.append(flags[:count])
+        self._energies = [energies[left:]]
 
 
-def _encode(energies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Codes and flags [n - _CONTEXT] of band energies [n, NARROW + WIDE]."""
-    count = len(energies) - SMOOTHING + 1
-    smooth = np.zeros((count, energies.shape[1]), np.float32)
-    for k in range(SMOOTHING):
-        smooth += _KERNEL[k] * energies[k : k + count]
+@functools.cache
+def _decimator(factor: int) -> np.ndarray:
+    """[2, _ROW * factor, _ROW]: what turns a row of samples, and the next one, into a row at RATE.
+
+    A low-pass that lets nothing above RATE / 2 come to lie within the bands: 50 dB.  As two products of matrices it
+    takes a quarter of the time of a resampler.
+    """
+    size = _ROW * factor
+    place = np.arange(size + 1) - size // 2
+    lowpass = np.sinc(2 * _CUTOFF / (RATE * factor) * place) * np.kaiser(size + 1, _BETA) if factor > 1 else place == 0
+    weights = np.zeros((2 * size, _ROW), np.float32)
+    for sample in range(_ROW):
+        weights[sample * factor : sample * factor + size + 1, sample] = lowpass / lowpass.sum()
+    return weights.reshape(2, size, _ROW)
+
+
+def _band_energies(wave: np.ndarray, count: int) -> np.ndarray:
+    """[count, NARROW + WIDE]: mean squares of the bands in the first spectra of ``wave``, float32 [n]."""
+    step = _STEP * HOP * wave.itemsize
+    frames = np.ndarray((count, _WINDOW), wave.dtype, wave, 0, (step, wave.itemsize))
+    spectra = scipy.fft.rfft(frames * _TAPER, axis=1, overwrite_x=True).view(np.float32)[:, _USED]
+    return np.asarray((spectra * spectra) @ _WEIGHTS)
+
+
+def _smooth(energies: np.ndarray) -> np.ndarray:
+    """Energies [n, bands] of every ``_STEP``th hop, averaged: [_STEP * n - SMOOTHING + 1, bands], one a hop."""
+    smooth = np.zeros((_STEP * len(energies) - SMOOTHING + 1, energies.shape[1]), np.float32)
+    for hop in range(_STEP):
+        found = smooth[hop::_STEP]
+        for place, weight in enumerate(_KERNEL[hop::_STEP], start=hop):
+            found += weight * energies[place : place + len(found)]
+    return smooth
+
+
+def _encode(smooth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes and flags [n - WIDE_LAG] of smooth band energies [n, NARROW + WIDE]."""
     narrow, wide = smooth[:, :NARROW], smooth[:, NARROW:]
     change, weight = np.concatenate([_differences(narrow, NARROW_LAG), _differences(wide, WIDE_LAG)], axis=2)
     codes = np.packbits(change > 0, axis=1, bitorder="little").view("<u4")[:, 0]
@@ -146,34 +194,3 @@ def fingerprint(wave: np.ndarray, rate: int) -> Fingerprint:
     printer = Fingerprinter(rate)
     printer.push(wave)
     return printer.finish()
-
-
-class _Queue:
-    """Samples waiting in order: arrays in at one end, any number of samples out at the other."""
-
-    def __init__(self) -> None:
-        self._parts: list[np.ndarray] = []
-        self._size = 0
-
-    def __len__(self) -> int:
-        return self._size
-
-    def push(self, samples: np.ndarray) -> None:
-        if len(samples):
-            self._parts.append(samples)
-            self._size += len(samples)
-
-    def peek(self, count: int) -> np.ndarray:
-        if len(self._parts) > 1:
-            self._parts = [np.concatenate(self._parts)]
-        return self._parts[0][:count] if self._parts else np.zeros(0, np.float32)
-
-    def drop(self, count: int) -> None:
-        rest = self.peek(self._size)[count:]
-        self._parts = [rest] if len(rest) else []
-        self._size = len(rest)
-
-    def take(self, count: int) -> np.ndarray:
-        samples = self.peek(count)
-        self.drop(count)
-        return samples

@@ -46,9 +46,8 @@ class Task(NamedTuple):
 class Message(NamedTuple):
     """What became known about the clip at ``index``.
 
-    ``kind`` and ``value``: ``begin`` (work on it begins, or begins again), ``size`` (bytes of source), ``write`` and
-    ``written`` (before and after bytes go to the pack), ``end`` (a ``Finding``), ``fail`` (an ``AudioError``).  Every
-    clip ends with ``end`` or ``fail``.
+    ``kind`` and ``value``: ``size`` (bytes of source), ``write`` and ``written`` (before and after bytes go to the
+    pack), ``end`` (a ``Finding``), ``fail`` (an ``AudioError``).  Every clip ends with ``end`` or ``fail``.
     """
 
     index: int  # type: ignore[assignment]  # shadows tuple.index, which nobody asks of a message
@@ -144,16 +143,16 @@ class _Child:
             raise self._death() from error
         if message.kind == "storage":
             raise message.value
-        if message.kind in ("begin", "size"):
-            assert self._settings is not None
+        assert self._settings is not None
+        if message.kind == "size":
             self._since = time.monotonic()
-            self._limit_s = self._settings.timeout_s + (message.value or 0) / BYTES_A_SECOND
+            self._limit_s = self._settings.timeout_s + message.value / BYTES_A_SECOND
         elif message.kind == "write":  # what storage takes is not the clip's time
             self._limit_s, self._since = self._limit_s - (time.monotonic() - self._since), math.inf
         elif message.kind == "written":
             self._since = time.monotonic()
-        elif message.kind == "end":
-            self._limit_s, self._since = START_S, time.monotonic()
+        elif message.kind == "end":  # the next one begins
+            self._limit_s, self._since = self._settings.timeout_s, time.monotonic()
         return message
 
     def _look(self) -> None:

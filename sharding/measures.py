@@ -37,10 +37,10 @@ class Measures:
             return np.zeros(0, np.int16)
         samples = quantise(block)
         self.frames += len(block)
-        lowest, highest = float(block.min()), float(block.max())
-        self.peak = max(self.peak, highest, -lowest)
-        self._lowest = min(self._lowest, int(samples.min()))
-        self._highest = max(self._highest, int(samples.max()))
+        extremes = np.array([block.min(), block.max()])
+        self.peak = max(self.peak, float(extremes[1]), -float(extremes[0]))
+        lowest, highest = quantise(extremes).tolist()
+        self._lowest, self._highest = min(self._lowest, lowest), max(self._highest, highest)
         self._squares += float(np.dot(block, block))
         self._sha.update(samples.data)
         self._add_spectra(block)
@@ -50,7 +50,8 @@ class Measures:
     def _add_spectra(self, block: np.ndarray) -> None:
         if len(block) < _SPECTRUM:
             block = np.pad(block, (0, _SPECTRUM - len(block)))
-        frames = np.lib.stride_tricks.sliding_window_view(block, _SPECTRUM)[::_STEP]
+        count = (len(block) - _SPECTRUM) // _STEP + 1
+        frames = np.ndarray((count, _SPECTRUM), block.dtype, block, 0, (_STEP * block.itemsize, block.itemsize))
         spectra = scipy.fft.rfft(frames * _WINDOW, axis=1, overwrite_x=True)
         self._power += (spectra.real**2 + spectra.imag**2).sum(axis=0)
 

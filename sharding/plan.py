@@ -48,11 +48,9 @@ class PlanSettings:
 
     Attributes:
         shard_bytes: a shard is closed before it would grow beyond this; one larger sample is a shard of its own.
-        rate: samples a second of sound that the probe encoded.
     """
 
     shard_bytes: int = 1_000_000_000
-    rate: int = 32000
 
     def __post_init__(self) -> None:
         if self.shard_bytes < 1:
@@ -60,13 +58,14 @@ class PlanSettings:
 
 
 def make_plan(
-    catalogue: pa.Table, facts: pa.Table, fates: pa.Table, matches: pa.Table, settings: PlanSettings
+    catalogue: pa.Table, facts: pa.Table, fates: pa.Table, matches: pa.Table, settings: PlanSettings, rate: int
 ) -> Iterator[tuple[str, pa.Table]]:
     """(shard name, TASK rows in their order) of every shard, family after family.
 
     The windows of ``facts`` are what is written.  A family is a dataset and split.  Inside it clips stand in the
     order of a hash of their clip_id, so that any run of neighbours is a fair sample; a clip's windows stay together.
-    ``matches`` tell where the sound of a clip that yielded to another lies in that.
+    ``matches`` tell where the sound of a clip that yielded to another lies in that.  What was encoded, not copied, has
+    ``rate`` samples a second.
     """
     catalogue, facts = catalogue.select(_OF_CLIP).combine_chunks(), facts.select(_OF_FACT).combine_chunks()
     row_of = {clip_id: row for row, clip_id in enumerate(catalogue["clip_id"].to_pylist())}
@@ -86,7 +85,7 @@ def make_plan(
             known = facts.take([fact_of[fate["clip_id"]] for fate in chosen]).to_pylist()
             merged = captions.of([fate["clip_id"] for fate in chosen])
             for clip, fact, fate, texts in zip(clips, known, chosen, merged, strict=True):
-                yield from _samples(clip, fact, fate, texts, settings.rate)
+                yield from _samples(clip, fact, fate, texts, rate)
 
     for family, members in sorted(families.items()):
         yield from lay_out(_file_name(family), samples(sorted(members)), settings.shard_bytes)

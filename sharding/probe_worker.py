@@ -95,7 +95,6 @@ def _answer(
         pack.write(data)
         say("written")
 
-    say("begin")
     source: Source | None = None
     try:
         source = _source(storages[task.dataset], task.path, lambda size: say("size", size))

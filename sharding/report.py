@@ -239,6 +239,7 @@ def _tiles(build: Build, fates: dict[str, int]) -> list[tuple[str, str]]:
         (f"{seconds / 3600:,.2f} h", "of sound in them"),
         (f"{len(build.dataset['shards']):,}", f"shards, {size / 1e6:,.1f} MB"),
         (f"{fates['duplicate'] + fates['withheld']:,}", "duplicates and leaks"),
+        *([(f"{fates['filtered']:,}", "filtered")] if fates["filtered"] else []),
         (f"{fates['failed']:,}", "broken"),
     ]
 

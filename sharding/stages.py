@@ -6,7 +6,6 @@ What is finished is told by files alone: a batch's facts, the matches, the fates
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -203,8 +202,8 @@ class Stages:
         """Names of the shards, and the plan's hash; ``fates.parquet`` learns each clip's samples."""
         if not self.work.exists("plan.json"):
             facts = self.trim(catalogue, facts, matches, fates)
-            settings = dataclasses.replace(self.settings.plan, rate=self.settings.probe.form.rate)
-            plan, samples = store_plan(make_plan(catalogue, facts, fates, matches, settings), self.out)
+            settings, rate = self.settings.plan, self.settings.probe.form.rate
+            plan, samples = store_plan(make_plan(catalogue, facts, fates, matches, settings, rate), self.out)
             self.out.write_table("fates.parquet", with_keys(fates, samples))
             self.describe_inputs(catalogue)
             self.claim.check()

@@ -67,7 +67,7 @@ class Storage:
     def __hash__(self) -> int:
         return hash(self.url)
 
-    @property
+    @functools.cached_property
     def local(self) -> Path | None:
         """The folder on this machine, or None for an object store."""
         if "://" not in self.url:

@@ -37,7 +37,7 @@ from sharding.audio.formats import FRAME_READERS, Format, recognise
 from sharding.audio.source import Source
 from sharding.audio.structure import check_complete
 
-BLOCK_VALUES = 1 << 18  # samples times channels in a block
+BLOCK_VALUES = 1 << 19  # samples times channels in a block
 LOUDEST = 2.0**31  # of full scale: floats that were integers of 32 bits; beyond (and NaN) lies damage
 SLACK_S = 0.1  # how much shorter than a container's clock says a complete stream may be
 _TRACK_ENDS = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")

@@ -46,8 +46,9 @@ class Tree:
         self.misnamed: list[str] = []  # files whose names are no text, as far as they can be spelled
         self.sealed: list[str] = []  # what to run for each archive that cannot be read in place
         names = set(listed)
+        builds = tuple({f"{path.partition('/.build/')[0]}/" for path in listed if "/.build/" in path})
         for path in listed:
-            if _is_junk(path):
+            if _is_junk(path) or path.startswith(builds):  # OUT may lie in the folder that it is built from
                 continue
             if not _is_text(path):
                 self.misnamed.append(path.encode("utf-8", "backslashreplace").decode())

@@ -246,7 +246,7 @@ def test_a_command_that_is_asked_to_end_leaves_nothing_behind(corpus: Path, tmp_
     process = subprocess.Popen(
         command, cwd=REPOSITORY, env=os.environ | {"TMPDIR": str(scratch)}, stderr=subprocess.PIPE, text=True
     )
-    while not any(scratch.iterdir()):  # workers are told what to do by a file there
+    while not any(scratch.glob("earshot-*")):  # workers are told what to do by a file there
         assert process.poll() is None
         time.sleep(0.01)
     process.terminate()
@@ -257,3 +257,17 @@ def test_a_command_that_is_asked_to_end_leaves_nothing_behind(corpus: Path, tmp_
     for place in (out, tmp_path / "fresh"):
         assert subprocess.run([*command[:-1], str(place)], cwd=REPOSITORY, capture_output=True).returncode == 0
     assert outcome(out) == outcome(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_interrupted_while_it_begins_says_no_more(number: signal.Signals) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "sharding", "build", "--help"]  # each import is a line
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        while process.stderr.readline().rpartition("|")[2].strip() != "numpy":
+            assert process.poll() is None
+        process.send_signal(number)
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode == 128 + number

@@ -9,8 +9,8 @@ from tests.sharding import hard_cases
 
 def test_a_shifted_copy_at_another_rate_and_level_has_mostly_the_same_codes():
     wave = hard_cases.scene(np.random.default_rng(1), 8)
-    copy = soxr.resample(-0.1 * wave, 32000, 44100) + 0.2
-    first, second = fingerprint(wave, 32000).codes, fingerprint(copy, 44100).codes
+    copy = soxr.resample(-0.1 * wave, 32000, 24000) + 0.2
+    first, second = fingerprint(wave, 32000).codes, fingerprint(copy, 24000).codes
     wrong = np.bitwise_count(first[: len(second)] ^ second[: len(first)]).mean() / 32
     assert wrong < 0.03
 
@@ -42,7 +42,7 @@ def test_too_short_to_fingerprint_is_empty_and_no_error():
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.lists(st.integers(1, 150_000), min_size=1, max_size=8), st.sampled_from([8000, 16000, 32000, 44100]))
+@given(st.lists(st.integers(1, 150_000), min_size=1, max_size=8), st.sampled_from([8000, 16000, 24000, 32000]))
 def test_the_fingerprint_does_not_depend_on_how_the_sound_arrives(sizes, rate):
     wave = np.random.default_rng(0).standard_normal(sum(sizes)).astype(np.float32)
     whole = fingerprint(wave, rate)

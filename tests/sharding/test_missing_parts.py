@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from sharding.audio import decode_segment
+from sharding.audio import decode_segment, encode
 from sharding.audio.form import AudioForm
 from sharding.probe import ProbeSettings
 from tests.sharding import odd_sounds
@@ -42,6 +42,32 @@ def test_flac_that_lacks_frames_is_damaged(tmp_path: Path) -> None:
     for name, sample in (("first", 0), ("middle", 3 * 4096), ("order", 4 * 4096)):
         row = facts[f"{name}.flac"]
         assert (row["error"], row["detail"]) == ("undecodable", f"no frame begins at sample {sample}")
+
+
+def test_flac_with_frames_too_many_is_damaged(tmp_path: Path) -> None:
+    head, *frames = frames_of(by_soundfile("FLAC", "PCM_16", RATE))
+    files = {
+        "first.flac": [head, frames[0], *frames],
+        "middle.flac": [head, *frames[:5], frames[4], *frames[5:]],
+        "joined.flac": [head, *frames, head, *frames],
+    }
+    facts, _ = probed(put(tmp_path / "files", {name: b"".join(parts) for name, parts in files.items()}))
+    end = round(SECONDS * RATE)
+    for name, sample, after in (("first", 0, 4096), ("middle", 4 * 4096, 5 * 4096), ("joined", 0, end)):
+        row = facts[f"{name}.flac"]
+        said = f"a frame that begins at sample {sample} follows sample {after}"
+        assert (row["error"], row["detail"]) == ("undecodable", said)
+
+
+def test_sound_that_looks_like_the_beginning_of_a_frame_is_sound(tmp_path: Path) -> None:
+    wave = np.random.default_rng(0).integers(-32768, 32768, 40000, dtype=np.int16)  # no coder can shorten it
+    heads = [frame[:6] for frame in frames_of(encode(wave[:, None], AudioForm()))[1:]]
+    for number, place in ((2, 3 * 4096 + 99), (4, 3 * 4096 + 1000)):  # frames that have been, and that are to come
+        wave[place : place + 3] = np.frombuffer(heads[number], ">i2")
+    data = encode(wave[:, None], AudioForm())
+    assert data.count(heads[2]) == data.count(heads[4]) == 2
+    facts, _ = probed(put(tmp_path / "files", {"noise.flac": data}))
+    assert facts["noise.flac"]["error"] is None
 
 
 @pytest.mark.parametrize(

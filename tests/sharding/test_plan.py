@@ -33,7 +33,7 @@ def tables(built: Path) -> tuple:
 @given(shard_bytes=st.integers(1, 4_000_000))
 def test_every_written_sample_has_one_place_and_shards_keep_their_size(built: Path, shard_bytes: int) -> None:
     catalogue, facts, fates, matches = tables(built)
-    plan = dict(make_plan(catalogue, facts, fates, matches, PlanSettings(shard_bytes)))
+    plan = dict(make_plan(catalogue, facts, fates, matches, PlanSettings(shard_bytes), 32000))
     keys = [key for rows in plan.values() for key in rows["key"].to_pylist()]
     written = [key for row in fates.to_pylist() for key in row["keys"]]
     assert sorted(keys) == sorted(written)
@@ -49,8 +49,8 @@ def test_the_plan_does_not_depend_on_the_order_of_its_inputs(built: Path) -> Non
     def upside_down(table: pa.Table) -> pa.Table:
         return table.take(list(range(table.num_rows))[::-1])
 
-    plain = named(make_plan(catalogue, facts, fates, matches, PlanSettings(400_000)))
-    turned = make_plan(*map(upside_down, (catalogue, facts, fates, matches)), PlanSettings(400_000))
+    plain = named(make_plan(catalogue, facts, fates, matches, PlanSettings(400_000), 32000))
+    turned = make_plan(*map(upside_down, (catalogue, facts, fates, matches)), PlanSettings(400_000), 32000)
     assert named(turned) == plain == Manifest.open(built).dataset["plan"]
 
 
