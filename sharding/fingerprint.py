@@ -155,17 +155,20 @@ def _band_energies(wave: np.ndarray, count: int) -> np.ndarray:
     """[count, NARROW + WIDE]: mean squares of the bands in the first spectra of ``wave``, float32 [n]."""
     step = _STEP * HOP * wave.itemsize
     frames = np.ndarray((count, _WINDOW), wave.dtype, wave, 0, (step, wave.itemsize))
-    spectra = scipy.fft.rfft(frames * _TAPER, axis=1, overwrite_x=True).view(np.float32)[:, _USED]
-    return np.asarray((spectra * spectra) @ _WEIGHTS)
+    spectra = scipy.fft.rfft(frames * _TAPER, axis=1, overwrite_x=True).view(np.float32)
+    spectra *= spectra
+    return np.asarray(spectra[:, _USED] @ _WEIGHTS)
 
 
 def _smooth(energies: np.ndarray) -> np.ndarray:
     """Energies [n, bands] of every ``_STEP``th hop, averaged: [_STEP * n - SMOOTHING + 1, bands], one a hop."""
-    smooth = np.zeros((_STEP * len(energies) - SMOOTHING + 1, energies.shape[1]), np.float32)
+    smooth = np.empty((_STEP * len(energies) - SMOOTHING + 1, energies.shape[1]), np.float32)
     for hop in range(_STEP):
-        found = smooth[hop::_STEP]
+        total = np.zeros_like(smooth[hop::_STEP])
+        part = np.empty_like(total)
         for place, weight in enumerate(_KERNEL[hop::_STEP], start=hop):
-            found += weight * energies[place : place + len(found)]
+            total += np.multiply(energies[place : place + len(total)], weight, out=part)
+        smooth[hop::_STEP] = total
     return smooth
 
 

@@ -28,7 +28,7 @@ class Measures:
         self._lowest, self._highest = 32767, -32768
         self._squares = 0.0
         self._sha = hashlib.sha256()
-        self._power = np.zeros(_SPECTRUM // 2 + 1)
+        self._power = np.zeros(_SPECTRUM + 2)  # squares of real and imaginary parts, as they lie in memory
         self._fingerprinter = Fingerprinter(CANONICAL_RATE)
 
     def push(self, block: np.ndarray) -> np.ndarray:
@@ -52,8 +52,9 @@ class Measures:
             block = np.pad(block, (0, _SPECTRUM - len(block)))
         count = (len(block) - _SPECTRUM) // _STEP + 1
         frames = np.ndarray((count, _SPECTRUM), block.dtype, block, 0, (_STEP * block.itemsize, block.itemsize))
-        spectra = scipy.fft.rfft(frames * _WINDOW, axis=1, overwrite_x=True)
-        self._power += (spectra.real**2 + spectra.imag**2).sum(axis=0)
+        spectra = scipy.fft.rfft(frames * _WINDOW, axis=1, overwrite_x=True).view(np.float32)
+        spectra *= spectra
+        self._power += spectra.sum(axis=0)
 
     @property
     def constant(self) -> bool:
@@ -71,7 +72,7 @@ class Measures:
     @property
     def bandwidth_hz(self) -> float:
         """The highest frequency whose mean power is within 60 dB of the strongest (DC apart)."""
-        power = self._power[1:]
+        power = self._power.reshape(-1, 2).sum(axis=1)[1:]
         loud = np.flatnonzero(power >= power.max() * _FLOOR)
         return float((loud[-1] + 1) * CANONICAL_RATE / _SPECTRUM) if len(loud) else 0.0
 
