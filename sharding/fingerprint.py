@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.fft
 
+METHOD = 2  # one more with every change of the codes: those of two methods are not compared
 RATE = 8000  # Hz at which sound is compared
 HOP = 100  # samples at RATE
 HOP_S = HOP / RATE
@@ -127,7 +128,7 @@ class Fingerprinter:
     def _encode(self, *, last: bool) -> None:
         energies = np.concatenate(self._energies)
         left = max(0, len(energies) - _CONTEXT)  # the spectra before it are done with
-        if left:
+        if left or (last and len(energies) == _CONTEXT):
             codes, flags = _encode(_smooth(energies))
             count = len(codes) if last else _STEP * left
             self._codes.append(codes[:count])

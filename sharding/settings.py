@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from sharding.audio import AudioForm
+from sharding.errors import InputError
 from sharding.fates import FateSettings
+from sharding.fingerprint import METHOD
 from sharding.leaks import exclusion_bytes
 from sharding.plan import PlanSettings
 from sharding.probe import ProbeSettings
@@ -42,6 +44,7 @@ class BuildSettings:
         settings = dataclasses.asdict(self)
         if self.fates.leaks == FateSettings().leaks:
             del settings["fates"]["leaks"]  # builds that do not trim are what they were before that could be asked for
+        settings["probe"]["fingerprint"] = METHOD
         lists = map(str, self.exclude)
         settings["exclude"] = {path: hashlib.sha256(exclusion_bytes(path)).hexdigest() for path in lists}
         return dict(json.loads(json.dumps(settings, default=sorted)))
@@ -50,6 +53,9 @@ class BuildSettings:
     def from_dict(plain: Mapping[str, Any]) -> BuildSettings:
         """The inverse of ``as_dict``; the lists are read from where they lay."""
         probe, fates = dict(plain["probe"]), dict(plain["fates"])
+        if (method := probe.pop("fingerprint", 1)) != METHOD:
+            what, remedy = "its fingerprints are those of another version of Earshot", "build it anew with --new-plan"
+            raise InputError(what, value=method, remedy=remedy)
         probe["form"] = AudioForm(**probe["form"])
         for name in ("protect", "keep"):
             fates[name] = frozenset((dataset, split) for dataset, split in fates[name])

@@ -11,9 +11,10 @@ The policy, where decoders or headers disagree:
    file that it decodes without one error is taken, and facts say so.  If both refuse: ``undecodable``.
 4. Where both can, libsndfile's length counts.  A decoder that delivers fewer samples than the file announces has met
    a cut: ``truncated``; clocks of containers may be ``SLACK_S`` off.  What lies behind the announced end is no sound.
-5. Damage amid a stream (a checksum, a missing page or frame, bytes between frames, a clock that leaps by more than
-   ``SLACK_S``) is ``undecodable``: decoders skip it, or put silence there, and say nothing.  So are NaN, infinity and
-   what no scale explains (``LOUDEST``).  Values beyond full scale are kept in ``peak`` and clipped in the sound.
+5. Damage amid a stream (a checksum, a page or frame that is missing or there twice, bytes between frames, a clock that
+   leaps by more than ``SLACK_S``) is ``undecodable``: decoders skip it, or put silence there, and say nothing.  So are
+   NaN, infinity and what no scale explains (``LOUDEST``).  Values beyond full scale are kept in ``peak`` and clipped in
+   the sound.
 6. Nothing is allocated for a number that a header names: blocks are bounded by ``BLOCK_VALUES``.
 """
 

@@ -27,10 +27,11 @@ def flac(source: Source, offset: int) -> Extent:
         raise AudioError("truncated", "the file ends within its header")
     total = int.from_bytes(info[21:26], "big") & ((1 << 36) - 1)
     sound = _after_metadata(source, offset)
-    if total == 0 and sound == source.size:
+    if sound + 2 > source.size:
         raise AudioError("empty", "not one frame")
     if total and _samples(source, offset, proven=False) == total:
-        _check_chain(source, sound, int.from_bytes(info[8:10], "big"), total)
+        longest = max(_TAIL, int.from_bytes(info[15:18], "big"))
+        _check_chain(source, sound, int.from_bytes(info[8:10], "big"), longest, total)
         return WHOLE
     found = _samples(source, offset, proven=True)
     if total == 0:
@@ -43,12 +44,12 @@ def flac(source: Source, offset: int) -> Extent:
     return Extent(f"its last frame ends at sample {found}", frames=total, libsndfile=False)
 
 
-def _check_chain(source: Source, sound: int, block: int, total: int) -> None:
+def _check_chain(source: Source, sound: int, block: int, longest: int, total: int) -> None:
     """Every frame begins where the one before ends, and none is there twice.
 
     libFLAC puts silence in the place of one that is missing, and decodes one that is too many.
     """
-    sync, form, latest, reached = source.read(sound, 2), source.read(sound + 2, 2), sound, 0
+    sync, form, latest, reached, odd = source.read(sound, 2), source.read(sound + 2, 2), sound, 0, ""
     numbered = sync[1] == 0xF8 and block > 0  # frames of one size have numbers; others tell their first sample
     for position in range(sound, source.size, _PIECE):
         piece = source.read(position, _PIECE + 17)
@@ -62,24 +63,26 @@ def _check_chain(source: Source, sound: int, block: int, total: int) -> None:
                 continue  # bytes that look like the beginning of a frame
             elif span[0] == reached < total:
                 latest, reached = position + at, span[1]
-            elif (
-                span[0] < reached
-                and piece[at + 2 : at + 4] == form
-                and _are_frames(source, sync, latest, position + at)
-            ):
-                raise AudioError("undecodable", f"a frame that begins at sample {span[0]} follows sample {reached}")
+            elif not odd and _are_frames(source, sync, longest, latest, position + at):
+                odd = f"a frame that begins at sample {span[0]} follows sample {reached}"
     if reached < total:
         raise AudioError("undecodable", f"no frame begins at sample {reached}")
+    if odd:
+        raise AudioError("undecodable", odd)
 
 
-def _are_frames(source: Source, sync: bytes, *places: int) -> bool:
+def _are_frames(source: Source, sync: bytes, longest: int, *places: int) -> bool:
     """Whether what begins at each place ends with its checksum, where another frame or file begins or this one ends."""
-    found = []
     for place in places:
-        data = source.read(place, _TAIL)
-        ends = [at + 2 for at in _places(data[2:], sync)] + [max(0, data.find(b"fLaC")), len(data)]
-        found.append(any(_crc16(data[:end]) == 0 for end in ends if end))
-    return all(found)
+        data, value = source.read(place, longest + 4), 0
+        ends = {at + 2 for at in _places(data[2:], sync)} | {data.find(b"fLaC"), len(data)}
+        for end, byte in enumerate(data, 1):
+            value = ((value << 8) & 0xFFFF) ^ _CRC16[(value >> 8) ^ byte]
+            if value == 0 and end in ends:
+                break
+        else:
+            return False
+    return True
 
 
 def _places(piece: bytes, sync: bytes) -> list[int]:

@@ -31,6 +31,7 @@ _UNPACK = {
     ".hdf": "write its recordings out as files named <youtube_id>_<start>.*",
     ".h5": "write its recordings out as files named <youtube_id>_<start>.*",
 }
+_OF_A_BUILD = "/.build/settings.json"
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
@@ -46,7 +47,7 @@ class Tree:
         self.misnamed: list[str] = []  # files whose names are no text, as far as they can be spelled
         self.sealed: list[str] = []  # what to run for each archive that cannot be read in place
         names = set(listed)
-        builds = tuple({f"{path.partition('/.build/')[0]}/" for path in listed if "/.build/" in path})
+        builds = tuple(path.removesuffix(_OF_A_BUILD) + "/" for path in listed if path.endswith(_OF_A_BUILD))
         for path in listed:
             if _is_junk(path) or path.startswith(builds):  # OUT may lie in the folder that it is built from
                 continue

@@ -169,3 +169,13 @@ def test_an_exclusion_list_that_changed_is_refused(corpus: Path, tmp_path: Path)
     ids.write_text("sound_id\n1\n2\n")
     with pytest.raises(InputError, match="exclusion list has changed"):
         append(str(out), {}, {"extra": str(write_extra(tmp_path / "extra", 1.5))}, LocalRunner(1))
+
+
+def test_a_build_with_fingerprints_of_another_version_is_refused(built: Path, tmp_path: Path) -> None:
+    shutil.copytree(built, tmp_path / "out")
+    settings = tmp_path / "out" / ".build" / "settings.json"
+    plain = json.loads(settings.read_text())
+    del plain["probe"]["fingerprint"]
+    settings.write_text(json.dumps(plain))
+    with pytest.raises(InputError, match="fingerprints are those of another version"):
+        append(str(tmp_path / "out"), {}, {"extra": str(tmp_path)}, LocalRunner(1))

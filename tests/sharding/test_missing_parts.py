@@ -45,18 +45,35 @@ def test_flac_that_lacks_frames_is_damaged(tmp_path: Path) -> None:
 
 
 def test_flac_with_frames_too_many_is_damaged(tmp_path: Path) -> None:
-    head, *frames = frames_of(by_soundfile("FLAC", "PCM_16", RATE))
-    files = {
-        "first.flac": [head, frames[0], *frames],
-        "middle.flac": [head, *frames[:5], frames[4], *frames[5:]],
-        "joined.flac": [head, *frames, head, *frames],
-    }
+    mono = frames_of(by_soundfile("FLAC", "PCM_16", RATE))
+    rng = np.random.default_rng(0)
+    sides = np.concatenate([rng.normal(0, 3000, (4096, 2)) @ [[1, 1 - k % 2], [k % 2, 1]] for k in range(9)])
+    loud = rng.integers(-32768, 32768, (40000, 8))  # frames of more than 64 KB
+    files = {}
+    for name, (head, *frames) in {
+        "mono": mono,
+        "stereo": frames_of(as_flac(sides.astype(np.int16))),  # whose frames code their channels in several ways
+        "eight": frames_of(as_flac(loud.astype(np.int16))),
+    }.items():
+        files[f"{name}, first"] = [head, frames[0], *frames]
+        files[f"{name}, middle"] = [head, *frames[:5], frames[4], *frames[5:]]
+        files[f"{name}, ahead"] = [head, *frames[:5], frames[7], *frames[5:]]
+        files[f"{name}, joined"] = [head, *frames, head, *frames]
+        files[f"{name}, whole"] = [head, *frames]
     facts, _ = probed(put(tmp_path / "files", {name: b"".join(parts) for name, parts in files.items()}))
-    end = round(SECONDS * RATE)
-    for name, sample, after in (("first", 0, 4096), ("middle", 4 * 4096, 5 * 4096), ("joined", 0, end)):
-        row = facts[f"{name}.flac"]
-        said = f"a frame that begins at sample {sample} follows sample {after}"
-        assert (row["error"], row["detail"]) == ("undecodable", said)
+    for name in files:
+        row, what = facts[name], name.partition(", ")[2]
+        sample = {"first": "0 follows sample 4096", "middle": "16384 follows", "ahead": "28672 follows", "joined": "0 "}
+        if what == "whole":
+            assert row["error"] is None, name
+        else:
+            assert row["error"] == "undecodable" and f"begins at sample {sample[what]}" in row["detail"], name
+
+
+def as_flac(samples: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    sf.write(file, samples, RATE, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
 
 
 def test_sound_that_looks_like_the_beginning_of_a_frame_is_sound(tmp_path: Path) -> None:

@@ -178,7 +178,14 @@ def test_an_empty_column_of_captions_hides_no_other(tmp_path: Path) -> None:
 
 
 def test_a_build_in_the_folder_that_it_is_made_of_is_no_part_of_that(tmp_path: Path) -> None:
-    touch(tmp_path, "a.flac", "shards/b.flac", "shards/out/.build/lock", "shards/out/shards/mine-all-000000.tar")
+    touch(
+        tmp_path,
+        "a.flac",
+        "shards/b.flac",
+        "shards/out/.build/settings.json",
+        "shards/.build/other",
+        "shards/out/shards/mine-all-000000.tar",
+    )
     table(tmp_path / "clips.csv", "path,captions", [["a.flac", "a dog"]])
     found = read(Storage(tmp_path), "mine")
     assert found.orphans["path"].to_pylist() == ["shards/b.flac"] and not any("tar" in note for note in found.notes)
