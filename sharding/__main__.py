@@ -1,7 +1,9 @@
 """``python -m sharding``."""
 
 import signal
-import sys
+
+from sharding.cli import main
+from sharding.commandline import leave
 
 
 def _as_interrupt(number: int, frame: object) -> None:
@@ -11,11 +13,4 @@ def _as_interrupt(number: int, frame: object) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _as_interrupt)
-    try:
-        from sharding.cli import main
-        from sharding.commandline import leave
-
-        status = main()
-    except KeyboardInterrupt as interrupt:  # importing takes a second, in which nothing has begun
-        sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
-    leave(status)
+    leave(main())

@@ -36,13 +36,16 @@ def main(program: str, about: str, verbs: Mapping[str, tuple[str, str]], argv: S
     subparsers = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
     arguments = list(sys.argv[1:] if argv is None else argv)
     wanted = next((word for word in arguments if word in verbs), None)
-    for verb, (module, help_line) in verbs.items():
-        subparser = subparsers.add_parser(verb, help=help_line, description=help_line)
-        if verb == wanted:
-            importlib.import_module(module).add_arguments(subparser)
-        subparser.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    args = parser.parse_args(arguments)
-    verb_module = importlib.import_module(verbs[args.verb][0])
+    try:
+        for verb, (module, help_line) in verbs.items():
+            subparser = subparsers.add_parser(verb, help=help_line, description=help_line)
+            if verb == wanted:
+                importlib.import_module(module).add_arguments(subparser)
+            subparser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+        args = parser.parse_args(arguments)
+        verb_module = importlib.import_module(verbs[args.verb][0])
+    except KeyboardInterrupt as interrupt:  # importing takes a second, in which nothing has begun
+        return _status(interrupt)
     try:
         result: dict[str, Any] = verb_module.run(args)
         print(json.dumps(result, ensure_ascii=False) if args.json else verb_module.show(result), flush=True)
@@ -57,8 +60,12 @@ def main(program: str, about: str, verbs: Mapping[str, tuple[str, str]], argv: S
         return 2
     except KeyboardInterrupt as interrupt:
         print(f"{program} {args.verb}: interrupted; the same command goes on from here", file=sys.stderr)
-        return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
+        return _status(interrupt)
     return int(result.get("exit", 0))
+
+
+def _status(interrupt: KeyboardInterrupt) -> int:
+    return 128 + int(interrupt.args[0] if interrupt.args else signal.SIGINT)
 
 
 def die_with_parent() -> None:

@@ -154,11 +154,18 @@ def _decimator(factor: int) -> np.ndarray:
 
 def _band_energies(wave: np.ndarray, count: int) -> np.ndarray:
     """[count, NARROW + WIDE]: mean squares of the bands in the first spectra of ``wave``, float32 [n]."""
-    step = _STEP * HOP * wave.itemsize
-    frames = np.ndarray((count, _WINDOW), wave.dtype, wave, 0, (step, wave.itemsize))
-    spectra = scipy.fft.rfft(frames * _TAPER, axis=1, overwrite_x=True).view(np.float32)
+    return np.asarray(squared_spectra(wave, _TAPER, _STEP * HOP, count)[:, _USED] @ _WEIGHTS)
+
+
+def squared_spectra(wave: np.ndarray, taper: np.ndarray, step: int, count: int) -> np.ndarray:
+    """[count, len(taper) + 2]: squares of the real and imaginary parts, as they lie in memory, of tapered spectra.
+
+    They begin every ``step`` samples of ``wave``, float32 [n], contiguous and long enough for ``count`` of them.
+    """
+    frames = np.ndarray((count, len(taper)), wave.dtype, wave, 0, (step * wave.itemsize, wave.itemsize))
+    spectra: np.ndarray = scipy.fft.rfft(frames * taper, axis=1, overwrite_x=True).view(np.float32)
     spectra *= spectra
-    return np.asarray(spectra[:, _USED] @ _WEIGHTS)
+    return spectra
 
 
 def _smooth(energies: np.ndarray) -> np.ndarray:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-import scipy.fft
 
 from sharding.audio import CANONICAL_RATE, quantise
-from sharding.fingerprint import Fingerprint, Fingerprinter
+from sharding.fingerprint import Fingerprint, Fingerprinter, squared_spectra
 
 _SPECTRUM = 2048  # samples in a spectrum
 _STEP = 16384  # samples between two spectra: about two a second
@@ -24,8 +23,7 @@ class Measures:
 
     def __init__(self) -> None:
         self.frames = 0
-        self.peak = 0.0
-        self._lowest, self._highest = 32767, -32768
+        self._lowest, self._highest = np.inf, -np.inf
         self._squares = 0.0
         self._sha = hashlib.sha256()
         self._power = np.zeros(_SPECTRUM + 2)  # squares of real and imaginary parts, as they lie in memory
@@ -37,10 +35,8 @@ class Measures:
             return np.zeros(0, np.int16)
         samples = quantise(block)
         self.frames += len(block)
-        extremes = np.array([block.min(), block.max()])
-        self.peak = max(self.peak, float(extremes[1]), -float(extremes[0]))
-        lowest, highest = quantise(extremes).tolist()
-        self._lowest, self._highest = min(self._lowest, lowest), max(self._highest, highest)
+        self._lowest = min(self._lowest, float(block.min()))
+        self._highest = max(self._highest, float(block.max()))
         self._squares += float(np.dot(block, block))
         self._sha.update(samples.data)
         self._add_spectra(block)
@@ -50,16 +46,17 @@ class Measures:
     def _add_spectra(self, block: np.ndarray) -> None:
         if len(block) < _SPECTRUM:
             block = np.pad(block, (0, _SPECTRUM - len(block)))
-        count = (len(block) - _SPECTRUM) // _STEP + 1
-        frames = np.ndarray((count, _SPECTRUM), block.dtype, block, 0, (_STEP * block.itemsize, block.itemsize))
-        spectra = scipy.fft.rfft(frames * _WINDOW, axis=1, overwrite_x=True).view(np.float32)
-        spectra *= spectra
-        self._power += spectra.sum(axis=0)
+        self._power += squared_spectra(block, _WINDOW, _STEP, (len(block) - _SPECTRUM) // _STEP + 1).sum(axis=0)
+
+    @property
+    def peak(self) -> float:
+        return max(0.0, self._highest, -self._lowest)
 
     @property
     def constant(self) -> bool:
         """Whether every sample is the same: digital silence, or a wire that was cut."""
-        return self._lowest >= self._highest
+        lowest, highest = quantise(np.array([self._lowest, self._highest], np.float32))
+        return bool(lowest >= highest)
 
     @property
     def rms(self) -> float:
