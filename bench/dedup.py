@@ -21,12 +21,12 @@ import pyarrow as pa
 import soundfile
 import soxr
 
-from sharding.fingerprint import RATE, fingerprint
-from sharding.grouping import relations
-from sharding.matching import compare_waves, find_matches
+from sharding.dedup.fingerprint import RATE, fingerprint
+from sharding.dedup.grouping import relations
+from sharding.dedup.matching import compare_waves, find_matches
+from sharding.dedup.waveform import verify
 from sharding.schema import CATALOGUE, FACTS, FINGERPRINTS, MATCHES
-from sharding.verification import verify
-from tests.sharding import hard_cases
+from tests.sharding.dedup import hard_cases
 
 STORED = 32000
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]

@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from sharding.fingerprint import HOP_S, INFORMATIVE, RATE, WEAKEST_SHIFT, fingerprint
-from sharding.join import JoinSettings, join
+from sharding.dedup.candidates import JoinSettings, join
+from sharding.dedup.fingerprint import HOP_S, INFORMATIVE, RATE, WEAKEST_SHIFT, fingerprint
 from sharding.schema import FINGERPRINTS
-from tests.sharding import hard_cases
+from tests.sharding.dedup import hard_cases
 
 MEAN_S = 54.4  # of WavCaps
 CONSTANT_BITS = np.uint32(0b111)

@@ -29,11 +29,12 @@ import torch
 
 from bench.scenes import Scene, draw_scenes, esc50, write_source
 from sharding.audio.form import AudioForm
-from sharding.build import BuildSettings, build
-from sharding.errors import InputError
-from sharding.manifest import Manifest
-from sharding.probe import ProbeSettings
-from sharding.runners import LocalRunner
+from sharding.build.run import build
+from sharding.common.errors import InputError
+from sharding.common.runners import LocalRunner
+from sharding.probe.clip import ProbeSettings
+from sharding.settings import BuildSettings
+from sharding.shards.manifest import Manifest
 from training.distributed import Group
 from training.evaluation.run import encoders_of, evaluate
 from training.export import Retriever, load

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sharding.fates import FateSettings, decide
-from sharding.overview import overview
-from sharding.plan import PlanSettings, make_plan, plan_hash, shard_hash, with_keys
+from sharding.build.stages import batches
+from sharding.catalogue.overview import overview
+from sharding.fates.decide import FateSettings, decide
 from sharding.schema import CATALOGUE, FACTS, MATCHES
 from sharding.settings import BuildSettings
-from sharding.stages import batches
+from sharding.shards.plan import PlanSettings, make_plan, plan_hash, shard_hash, with_keys
 
 DECODING_S = 0.015  # processor seconds that one clip of 10 s takes to decode, resample, encode and fingerprint
 SETTINGS = FateSettings(protect=frozenset({("wavcaps", "test")}))

@@ -51,7 +51,7 @@ def floor(folder: Path, out: Path) -> None:
 
 
 def floor_with_hashes(folder: Path, out: Path) -> None:
-    from sharding.fingerprint import fingerprint
+    from sharding.dedup.fingerprint import fingerprint
 
     for path in clips_of(folder):
         wave, data = resampled(path)
@@ -62,8 +62,9 @@ def floor_with_hashes(folder: Path, out: Path) -> None:
 
 
 def earshot(folder: Path, out: Path) -> None:
-    from sharding.build import BuildSettings, build
-    from sharding.runners import LocalRunner
+    from sharding.build.run import build
+    from sharding.common.runners import LocalRunner
+    from sharding.settings import BuildSettings
 
     with (folder / "clips.csv").open("w", newline="") as file:
         rows = csv.writer(file)
@@ -252,7 +253,8 @@ def speed(scratch: Path, count: int, rounds: int, only: set[str]) -> dict[str, f
 
 def long_recordings(scratch: Path, hours: float) -> Iterator[Path]:
     """One sound again and again, for hours: as FLAC, as WAV, as MP3 without a length."""
-    from tests.sharding import corpora, odd_sounds
+    from tests.sharding import corpora
+    from tests.sharding.audio import odd_sounds
 
     piece = corpora.noise(0, 60.0, 16000)
     for form in ("flac", "wav"):
@@ -291,9 +293,10 @@ def probe(path: Path, build: Path) -> None:
     import psutil
     import pyarrow as pa
 
-    from sharding.probe import ProbeSettings, probe_batch
+    from sharding.common.storage import Storage
+    from sharding.probe.batch import probe_batch
+    from sharding.probe.clip import ProbeSettings
     from sharding.schema import CATALOGUE
-    from sharding.storage import Storage
 
     row = dict.fromkeys(CATALOGUE.names) | {"clip_id": "long/all/file", "dataset": "long", "path": path.name}
     begun = time.monotonic()

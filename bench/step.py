@@ -31,8 +31,8 @@ from torch.nn import functional as F
 from training import recipe as recipes
 from training.assembly import assemble
 from training.chunks import rows
-from training.data.batch import Batch
 from training.data.features import AudioInput
+from training.data.prepare import Batch
 from training.engine import Engine, ranks
 from training.recipe import Recipe
 from training.schedule import make_schedule

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import sys
 
-from sharding import commandline
+from sharding.common import commandline
+from sharding.common.processes import leave
 
 
 def main() -> int:
@@ -22,4 +23,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    commandline.leave(main())
+    leave(main())

@@ -15,9 +15,9 @@ from typing import Any
 
 from ray_jobs.demo_report import write_demo_report
 from ray_jobs.local_cluster import local_cluster, submit
-from sharding.commandline import leave
-from sharding.demo import synthesise
-from sharding.errors import InputError
+from sharding.common.errors import InputError
+from sharding.common.processes import leave
+from sharding.demo.synthesis import synthesise
 
 HERE = Path(__file__).resolve().parent.parent
 HELD_OUT = "clotho/evaluation"

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 import soxr
 import torch
 
-from sharding.excerpts import picture, player
-from sharding.manifest import Manifest
-from sharding.report import Build, environment, fate_counts, first_caption, reasons_of, splits_of, write_report
+from sharding.reports.excerpts import picture, player
+from sharding.reports.report import Build, environment, fate_counts, first_caption, reasons_of, splits_of, write_report
+from sharding.shards.manifest import Manifest
 from training.data.features import find_front_end
 from training.data.masking import Masking
 from training.data.mixture import select_rows

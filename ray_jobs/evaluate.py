@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sharding import commandline
-from sharding.errors import InputError
+from sharding.common import commandline
+from sharding.common.errors import InputError
+from sharding.common.processes import leave
 from training.commands import evaluate
 
 show = evaluate.show
@@ -50,4 +51,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    commandline.leave(main())
+    leave(main())

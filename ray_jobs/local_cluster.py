@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 
 START_TIMEOUT_S = 300
 _NO_AGENT = "No available agent to submit job"

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sharding.errors import InputError
-from sharding.progress import Progress
-from sharding.storage import is_full
+from sharding.common.errors import InputError
+from sharding.common.progress import Progress
+from sharding.common.storage import is_full
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -17,9 +17,10 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from sharding import commandline
 from sharding.commands.arguments import absolute
-from sharding.errors import InputError
+from sharding.common import commandline
+from sharding.common.errors import InputError
+from sharding.common.processes import leave
 
 RESULT = "result.json"  # what the first rank tells the driver, in the run's folder
 
@@ -117,7 +118,7 @@ def train_rank(job: dict[str, Any]) -> None:
     """What each of Ray Train's workers runs; the process group is there already."""
     import ray.train
 
-    from sharding.manifest import Manifest
+    from sharding.shards.manifest import Manifest
     from training.engine import ranks
     from training.fit import fit
     from training.recipe import parse
@@ -155,4 +156,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    commandline.leave(main())
+    leave(main())

@@ -3,7 +3,7 @@
 import signal
 
 from sharding.cli import main
-from sharding.commandline import leave
+from sharding.common.processes import leave
 
 
 def _as_interrupt(number: int, frame: object) -> None:

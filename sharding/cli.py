@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sharding import commandline
+from sharding.common import commandline
 
 VERBS = {
     "build": ("sharding.commands.build", "build deduplicated shards from published datasets"),

@@ -10,7 +10,7 @@ import re
 
 import pyarrow as pa
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 
 FORMAT_VERSION = 1
 
@@ -98,7 +98,7 @@ FATES = pa.schema(
     [
         ("clip_id", pa.string()),
         ("fate", pa.string()),  # written | duplicate | withheld | filtered | failed
-        ("reason", pa.string()),  # a rule or an error class from sharding.fates.REASONS
+        ("reason", pa.string()),  # a rule or an error class from sharding.fates.decide.REASONS
         ("other", pa.string()),  # the clip that it yields to
         ("group", pa.string()),  # smallest clip_id of the verified-same component
         ("kin", pa.string()),  # smallest clip_id of the wider circle

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from sharding.audio import AudioForm
-from sharding.errors import InputError
-from sharding.fates import FateSettings
-from sharding.fingerprint import METHOD
-from sharding.leaks import exclusion_bytes
-from sharding.plan import PlanSettings
-from sharding.probe import ProbeSettings
+from sharding.common.errors import InputError
+from sharding.dedup.fingerprint import METHOD
+from sharding.fates.decide import FateSettings
+from sharding.probe.clip import ProbeSettings
+from sharding.shards.plan import PlanSettings
+from sharding.sources.exclusion import exclusion_bytes
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sharding.storage import Storage
+from sharding.common.storage import Storage
 
 Rule = Callable[[dict[str, Any]], str | None]  # from a request (WSGI) to the status that it is refused with
 

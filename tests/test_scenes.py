@@ -10,8 +10,8 @@ import pytest
 import soundfile as sf
 
 from bench.scenes import RATE, Recording, Scene, captions, draw_scenes, esc50, mix, write_source
+from sharding.common.storage import Storage
 from sharding.sources import generic
-from sharding.storage import Storage
 
 LABELS = ("dog", "rain", "church bells", "crow", "siren", "frog")
 

@@ -1,6 +1,6 @@
 """``python -m training``."""
 
-from sharding.commandline import leave
+from sharding.common.processes import leave
 from training.cli import main
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from training.data.captions import normalise
 from training.data.mixture import select_rows
 from training.data.settings import DataSettings

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from sharding.errors import InputError
-from sharding.storage import Storage
+from sharding.common.errors import InputError
+from sharding.common.storage import Storage
 from training import checkpoint
 from training import recipe as recipes
 from training.assembly import TOKENIZER

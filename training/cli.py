@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from sharding import commandline
+from sharding.common import commandline
 
 VERBS = {
     "fit": ("training.commands.fit", "train the model that a recipe describes"),

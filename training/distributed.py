@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 
 TIMEOUT_S = 1800.0  # after which a collective that not every rank has joined fails
 

@@ -33,9 +33,9 @@ from deepspeed.utils import (
 )
 from torch import Tensor, nn
 
-from sharding.commandline import die_with_parent
+from sharding.common.processes import die_with_parent
 from training.chunks import Sides, detached, joined, rows, silence, weighted_sum
-from training.data.batch import Batch
+from training.data.prepare import Batch
 from training.distributed import Group, LocalGroup
 from training.distributed import connect as connect_ranks
 from training.encoders.randomness import mix

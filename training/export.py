@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from training import recipe as recipes
 from training.assembly import TOKENIZER, assemble, with_tokenizer
 from training.checkpoint import MODEL, Checkpoint, find, read_tensors, restore, writing

@@ -17,15 +17,16 @@ from typing import Any
 
 import torch
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from training import checkpoint
 from training import recipe as recipes
 from training.assembly import TOKENIZER, assemble, training_captions, with_tokenizer
 from training.claim import claimed
-from training.data.batch import Batch, Loader
+from training.data.batch import Loader
 from training.data.features import AudioInput
 from training.data.mixture import select_rows
 from training.data.order import Order, SequentialOrder, batch_hash
+from training.data.prepare import Batch
 from training.distributed import Group
 from training.engine import Engine, StepResult
 from training.evaluation.retrieval import DIRECTIONS
@@ -70,7 +71,7 @@ def fit(recipe: Recipe, manifest: Any, folder: Path, group: Group, report: Repor
 
     Args:
         recipe: what to train.
-        manifest: `sharding.manifest.Manifest` of the build.
+        manifest: `sharding.shards.manifest.Manifest` of the build.
         folder: the run's, on storage that every rank sees; a checkpoint in it is gone on from.
         group: the ranks, from `training.engine.ranks`.
         report: called on every rank with each checkpoint's state.

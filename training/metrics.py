@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from training.recipe import LogSettings
 
 NOT_FINITE = "nonfinite.jsonl"  # in the run's folder: steps whose loss or gradient was not finite, with their clips

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from training.model import RetrievalModel
 from training.recipe import OptimizerSettings
 from training.strict import nearest

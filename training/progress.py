@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from sharding.progress import clock
+from sharding.common.progress import clock
 
 
 class StatusLine:

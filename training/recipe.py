@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import yaml
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from training.data.settings import DataSettings
 from training.encoders import encoder_module
 from training.encoders.lora import LoraSettings

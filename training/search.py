@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.compute as pc
 import torch
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from training.data.captions import normalise
 from training.data.order import SequentialOrder
 from training.distributed import LocalGroup

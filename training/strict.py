@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import pyarrow as pa
 import soundfile
 import torch
 
+from sharding.common.storage import Storage
 from sharding.schema import MANIFEST
-from sharding.storage import Storage
 from training.data.melbank import kaldi_bank
 
 RATE, SHARD = 32000, 64  # Hz; clips a shard

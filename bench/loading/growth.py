@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bench.loading.clips import RATE, Clips, manifest_row, no_tokens, synthesise
+from sharding.common.storage import Storage
 from sharding.schema import MANIFEST
-from sharding.storage import Storage
 from training.data import AudioInput, DataSettings, Loader, MixtureItem, Order, ShuffleSettings
 from training.data.samples import runs
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 
 CANONICAL_RATE = 32000  # Hz; pcm_sha256, levels, bandwidth and fingerprints are those of this form, mono
 CODECS = ("flac", "wav", "opus", "original")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from sharding.append import append
+from sharding.build.append import append
 from sharding.commands.arguments import absolute, add_datasets, add_runner, datasets_of, runner_of
 from sharding.commands.build import reason_lines
 

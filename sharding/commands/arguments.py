@@ -6,10 +6,10 @@ import argparse
 import re
 from pathlib import Path
 
-from sharding.errors import InputError
-from sharding.runners import LocalRunner, Runner
+from sharding.common.errors import InputError
+from sharding.common.runners import LocalRunner, Runner
+from sharding.common.storage import Storage
 from sharding.sources import SOURCES
-from sharding.storage import Storage
 
 _SIZE = re.compile(r"(?P<number>\d+(\.\d+)?([eE]\d+)?)\s*(?P<prefix>[kKMGT]?)(?P<binary>i?)B?")
 

@@ -9,15 +9,16 @@ from typing import Any
 
 from sharding.audio import ERROR_CLASSES
 from sharding.audio.form import CODECS, AudioForm
-from sharding.build import BuildSettings, build
+from sharding.build.run import build
 from sharding.commands.arguments import absolute, add_datasets, add_runner, datasets_of, runner_of, size
 from sharding.commands.catalogue import list_line
-from sharding.fates import LEAKS, FateSettings
-from sharding.leaks import DEFAULT_PROTECT, parse_protect
-from sharding.plan import PlanSettings
-from sharding.probe import ProbeSettings
+from sharding.dedup.spans import LEAST_S, MARGIN_S
+from sharding.fates.decide import LEAKS, FateSettings
+from sharding.probe.clip import ProbeSettings
+from sharding.settings import BuildSettings
+from sharding.shards.plan import PlanSettings
 from sharding.sources import SOURCES
-from sharding.trimming import LEAST_S, MARGIN_S
+from sharding.sources.protected import DEFAULT_PROTECT, parse_protect
 
 _ABOUT = """Build deduplicated WebDataset shards from published datasets and your own sounds.
 
@@ -159,7 +160,7 @@ def reason_lines(reasons: Mapping[str, int]) -> list[str]:
 
 
 def remarks(about: dict[str, Any]) -> list[str]:
-    """What is remarkable about the inputs (see ``sharding.overview``), a line each."""
+    """What is remarkable about the inputs (see ``sharding.catalogue.overview``), a line each."""
     lines = []
     for part in about["parts"]:
         name = f"{part['dataset']}/{part['part']}"

@@ -8,21 +8,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from sharding.catalogue import Catalogue, build_catalogue, catalogue_name, check_protected, part_counts
+from sharding.catalogue.shared_captions import shared_captions
+from sharding.catalogue.table import Catalogue, build_catalogue, check_protected, part_counts
 from sharding.commands.arguments import add_datasets, datasets_of
-from sharding.errors import InputError
-from sharding.leaks import (
-    DEFAULT_PROTECT,
-    identity_matches,
-    list_report,
-    listed,
-    parse_protect,
-    read_exclusion_list,
-    shared_captions,
-    shared_sources,
-)
+from sharding.common.errors import InputError
+from sharding.common.storage import Storage
+from sharding.dedup.identity import identity_matches, shared_sources
+from sharding.layout import catalogue_name
 from sharding.sources import SOURCES
-from sharding.storage import Storage
+from sharding.sources.exclusion import list_report, listed, read_exclusion_list
+from sharding.sources.protected import DEFAULT_PROTECT, parse_protect
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,7 +114,7 @@ def show(result: dict[str, Any]) -> str:
 
 
 def list_line(row: dict[str, Any]) -> str:
-    """What an exclusion list lacks of one part of a dataset (a row of ``sharding.leaks.list_report``)."""
+    """What an exclusion list lacks of one part of a dataset (a row of ``sharding.sources.exclusion.list_report``)."""
     nameless = f" ({row['no_id']} clips have no id that a list could name)" if row["no_id"] else ""
     return (
         f"{row['list']}: lacks {row['missed']} of the {row['values']} ids of {row['dataset']}/{row['part']}{nameless}"

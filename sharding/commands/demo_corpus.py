@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from sharding.commands.arguments import on_this_machine
-from sharding.demo import synthesise
+from sharding.demo.synthesis import synthesise
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

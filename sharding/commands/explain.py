@@ -8,12 +8,12 @@ import difflib
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sharding.catalogue import catalogue_name
-from sharding.errors import InputError
-from sharding.fates import REASONS
-from sharding.manifest import Manifest
-from sharding.reopening import finished_facts
-from sharding.storage import Storage
+from sharding.common.errors import InputError
+from sharding.common.storage import Storage
+from sharding.fates.decide import REASONS
+from sharding.layout import catalogue_name
+from sharding.reports.facts import finished_facts
+from sharding.shards.manifest import Manifest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

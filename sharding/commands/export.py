@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from sharding.commands.arguments import on_this_machine
-from sharding.export import export_csv
+from sharding.reports.export import export_csv
 
 _ABOUT = """Write a build's tables as CSV files for people and spreadsheets: clips.csv (one row a clip), captions.csv
 (one row a caption), samples.csv (one row a sample in a shard), fates.csv and matches.csv."""

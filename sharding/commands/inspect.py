@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from sharding.build import summary
-from sharding.errors import MEND, InputError
-from sharding.manifest import Manifest
+from sharding.build.run import summary
+from sharding.common.errors import MEND, InputError
+from sharding.shards.manifest import Manifest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

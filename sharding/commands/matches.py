@@ -10,11 +10,11 @@ import soxr
 
 from sharding.audio import AudioError, decode_segment
 from sharding.commands.arguments import on_this_machine
-from sharding.errors import InputError
-from sharding.fingerprint import RATE
-from sharding.grouping import relations
-from sharding.matching import compare_waves
-from sharding.verification import BLOCK_S, is_silent
+from sharding.common.errors import InputError
+from sharding.dedup.fingerprint import RATE
+from sharding.dedup.grouping import relations
+from sharding.dedup.matching import compare_waves
+from sharding.dedup.waveform import BLOCK_S, is_silent
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from sharding.report import write_report
+from sharding.reports.report import write_report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from sharding.build.reshard import reshard
 from sharding.commands.arguments import absolute, add_runner, runner_of, size
-from sharding.reshard import reshard
 
 _ABOUT = """Copy a finished build into shards of another size.
 

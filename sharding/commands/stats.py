@@ -6,9 +6,9 @@ import argparse
 from typing import Any
 
 from sharding.commands.arguments import on_this_machine
-from sharding.manifest import Manifest
-from sharding.plots import write_plots
-from sharding.stats import dataset_stats, ranked_counts, source_rates, split_stats
+from sharding.reports.plots import write_plots
+from sharding.reports.stats import dataset_stats, ranked_counts, source_rates, split_stats
+from sharding.shards.manifest import Manifest
 
 _ABOUT = """Durations, sample rates, captions and licences of a build, by dataset and split; with --plot also as a
 picture with a row a dataset."""

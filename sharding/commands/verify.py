@@ -7,7 +7,7 @@ import dataclasses
 from typing import Any
 
 from sharding.commands.arguments import absolute, add_runner, runner_of
-from sharding.verify import verify
+from sharding.shards.integrity import verify
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from sharding.common.storage import Storage
 from sharding.sources import audiocaps, clotho, tacos, wavcaps
 from sharding.sources.base import SourceTables
-from sharding.storage import Storage
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
+from sharding.common.storage import Storage
 from sharding.sources.base import Caption, Rows, SourceTables, finite, youtube
 from sharding.sources.tables import FETCH_AGAIN, csv_rows
 from sharding.sources.tree import AudioIndex, Tree, climbs, folders, stem_of
-from sharding.storage import Storage
 
 DATASET = "audiocaps"
 PUBLISHED = {"train": (49838, 49838), "val": (495, 2475), "test": (975, 4875)}  # v1: clips, captions

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from sharding.schema import CAPTION, CATALOGUE, INTERVAL
 
 ORPHANS = pa.schema(

@@ -10,11 +10,11 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
+from sharding.common.storage import Storage
 from sharding.sources.base import Caption, Rows, SourceTables, freesound, id_remark, keywords
 from sharding.sources.tables import csv_rows
 from sharding.sources.tree import AudioIndex, Tree, climbs, folders, stem_of
-from sharding.storage import Storage
 
 DATASET = "clotho"
 PUBLISHED = {"development": (3839, 19195), "validation": (1045, 5225), "evaluation": (1045, 5225)}

@@ -14,11 +14,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
+from sharding.common.storage import Storage
 from sharding.sources.base import Caption, Rows, SourceTables, finite, keywords, normalised_identity
 from sharding.sources.tables import csv_rows
 from sharding.sources.tree import Tree, climbs
-from sharding.storage import Storage
 
 Interval = tuple[float, float | None] | None  # start and end of a clip in its original, in seconds
 

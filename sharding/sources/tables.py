@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 
 _BLOCK = 4 << 20  # bytes of JSON read at a time
 _LONGEST_ITEM = 64 << 20  # characters; a longer item is a defect, not an item

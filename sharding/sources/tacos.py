@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
+from sharding.common.storage import Storage
 from sharding.sources.base import Caption, Rows, SourceTables, finite, freesound, id_remark, keywords
 from sharding.sources.tables import FETCH_AGAIN, csv_rows
 from sharding.sources.tree import AudioIndex, Tree, climbs, stem_of
-from sharding.storage import Storage
 
 DATASET = "tacos"
 # Of both splits together ("*"): 47,748 strong captions, and a weak one for each recording.

@@ -12,10 +12,10 @@ from functools import cached_property
 
 import pyarrow as pa
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
+from sharding.common.storage import Storage
 from sharding.sources.base import orphans_table
 from sharding.sources.tables import decode
-from sharding.storage import Storage
 
 # Best first: where a recording lies there twice, the copy with the least loss is taken.
 AUDIO_SUFFIXES = (

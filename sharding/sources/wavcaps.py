@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
+from sharding.common.storage import Storage
 from sharding.sources.base import Caption, Rows, SourceTables, finite, freesound, keywords, youtube
 from sharding.sources.tables import FETCH_AGAIN, json_items
 from sharding.sources.tree import AudioIndex, Tree, climbs, folders
-from sharding.storage import Storage
 
 DATASET = "wavcaps"
 PUBLISHED = {

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from ray_jobs.runner import RayRunner
-from sharding.build import build
-from sharding.errors import InputError
-from sharding.progress import Progress
-from sharding.runners import LocalRunner
+from sharding.build.run import build
+from sharding.common.errors import InputError
+from sharding.common.progress import Progress
+from sharding.common.runners import LocalRunner
 from tests.conftest import REPOSITORY
 from tests.sharding.conftest import settings_for
 from tests.sharding.corpora import tree, write_corpus
@@ -63,7 +63,7 @@ DRIVER = """
 import sys
 from pathlib import Path
 from ray_jobs.runner import RayRunner
-from sharding.build import build
+from sharding.build.run import build
 from tests.sharding.conftest import settings_for
 build(settings_for(Path(sys.argv[1])), sys.argv[2], RayRunner(sys.argv[3]))
 """
@@ -228,7 +228,7 @@ def _nap(number: int) -> int:
 MEMORY = """
 import sys
 from ray_jobs.runner import RayRunner
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 def eat(number):
     import time
     time.sleep(120)

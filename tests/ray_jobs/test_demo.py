@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from ray_jobs.demo import run
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 
 
 def test_a_folder_that_no_demo_wrote_is_left_alone(tmp_path: Path) -> None:

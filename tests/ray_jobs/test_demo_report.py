@@ -12,12 +12,13 @@ import soundfile as sf
 import torch
 
 from ray_jobs.demo_report import curves, write_demo_report
-from sharding.build import BuildSettings, build
-from sharding.demo import make_scene
-from sharding.demo_sounds import SOUNDS
-from sharding.demo_waves import RATE
-from sharding.manifest import Manifest
-from sharding.runners import LocalRunner
+from sharding.build.run import build
+from sharding.common.runners import LocalRunner
+from sharding.demo.scenes import make_scene
+from sharding.demo.sounds import SOUNDS
+from sharding.demo.waves import RATE
+from sharding.settings import BuildSettings
+from sharding.shards.manifest import Manifest
 from training import checkpoint
 from training.assembly import TOKENIZER, assemble, training_captions
 from training.distributed import LocalGroup

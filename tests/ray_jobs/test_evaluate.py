@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from ray_jobs.local_cluster import local_cluster, submit
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from tests.training.small_runs import REPOSITORY, TREE, write_sounds
 from training import cli
 

@@ -13,8 +13,8 @@ import pytest
 
 from ray_jobs.local_cluster import local_cluster, submit
 from sharding.cli import main
-from sharding.errors import InputError
-from sharding.manifest import Manifest
+from sharding.common.errors import InputError
+from sharding.shards.manifest import Manifest
 from tests.conftest import REPOSITORY
 from tests.sharding.corpora import tree, write_corpus
 

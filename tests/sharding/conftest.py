@@ -8,12 +8,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from sharding.build import BuildSettings, build
-from sharding.fates import FateSettings
-from sharding.leaks import parse_protect
-from sharding.plan import PlanSettings
-from sharding.probe import ProbeSettings, probe_batch
-from sharding.runners import LocalRunner
+from sharding.build.run import build
+from sharding.common.runners import LocalRunner
+from sharding.fates.decide import FateSettings
+from sharding.probe.batch import probe_batch
+from sharding.probe.clip import ProbeSettings
+from sharding.settings import BuildSettings
+from sharding.shards.plan import PlanSettings
+from sharding.sources.protected import parse_protect
 from tests.sharding.corpora import write_corpus
 
 
@@ -45,7 +47,7 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.extend(clips["clip_id"].to_pylist())
         return probe_batch(name, clips, *rest)
 
-    monkeypatch.setattr("sharding.stages.probe_batch", watched)
+    monkeypatch.setattr("sharding.build.stages.probe_batch", watched)
     return seen
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from sharding.schema import parse_key, sample_key, stable_id
 
 # No lone surrogates: they are no text that a file name in UTF-8 can hold.

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from torch.multiprocessing import ProcessExitedException
 
-from sharding.commandline import leave
-from sharding.manifest import Manifest, dataset_bytes
+from sharding.common.processes import leave
+from sharding.common.storage import Storage
+from sharding.layout import manifest_name
 from sharding.schema import FORMAT_VERSION
-from sharding.storage import Storage
-from sharding.writing import manifest_name
+from sharding.shards.manifest import Manifest, dataset_bytes
 from tests.training.data.shards import RATE, _add, flac, row, table_of
 from tests.training.ranks import on_ranks
 from training import recipe as recipes

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from training import checkpoint
 from training.recipe import CheckpointSettings
 

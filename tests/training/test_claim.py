@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from tests.training.small_runs import REPOSITORY, small_recipe
 from training import claim
 from training.distributed import LocalGroup

@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from sharding.commandline import leave
-from sharding.errors import InputError
+from sharding.common.errors import InputError
+from sharding.common.processes import leave
 from tests.training.ranks import on_ranks
 from training.distributed import LocalGroup, TorchGroup, connect
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from training.dropout import SampleDropout
 from training.encoders import AUDIO_ENCODERS, TEXT_ENCODERS, encoder_module
 

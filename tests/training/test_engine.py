@@ -24,13 +24,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from sharding.commandline import leave
+from sharding.common.processes import leave
 from tests.training.ranks import on_ranks
 from tests.training.small_runs import TREE, small_recipe
 from tests.training.test_equivalence import global_batch, splits, variants
 from training.assembly import assemble
 from training.chunks import rows
-from training.data.batch import Batch
+from training.data.prepare import Batch
 from training.distributed import Group, LocalGroup
 from training.engine import Engine, ranks
 from training.heads import HEADS

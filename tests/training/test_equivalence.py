@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sharding.commandline import leave
+from sharding.common.processes import leave
 from tests.training.ranks import on_ranks
 from training.distributed import Group, LocalGroup, TorchGroup
 from training.encoders import EncodedAudio, EncodedText

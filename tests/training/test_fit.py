@@ -15,16 +15,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from sharding.errors import InputError
-from sharding.manifest import Manifest
-from tests.training.small_runs import (
-    SOUNDS,
-    figures,
-    lines,
-    run_ranks,
-    small_recipe,
-    sound,
-)
+from sharding.common.errors import InputError
+from sharding.shards.manifest import Manifest
+from tests.training.small_runs import SOUNDS, figures, lines, run_ranks, small_recipe, sound
 from training import checkpoint, cli, export
 from training.data import DataSettings, MixtureItem, Order, ShuffleSettings
 from training.distributed import Group

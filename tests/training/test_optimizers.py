@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from tests.training.small_runs import small_recipe
 from training.assembly import assemble
 from training.optimizers import freeze, parameter_groups

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from tests.training.small_runs import TREE, small_recipe
 from training import cli
 from training import recipe as recipes

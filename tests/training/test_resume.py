@@ -18,17 +18,9 @@ import pytest
 import torch
 import yaml
 
-from sharding.errors import InputError
-from sharding.manifest import Manifest
-from tests.training.small_runs import (
-    REPOSITORY,
-    TREE,
-    figures,
-    lines,
-    run_ranks,
-    small_recipe,
-    write_sounds,
-)
+from sharding.common.errors import InputError
+from sharding.shards.manifest import Manifest
+from tests.training.small_runs import REPOSITORY, TREE, figures, lines, run_ranks, small_recipe, write_sounds
 from training import checkpoint, export
 from training.distributed import Group
 from training.fit import fit

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from training.evaluation.retrieval import (
     Ranks,
     chance_average_precision,

@@ -8,9 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from sharding.errors import InputError
-from sharding.manifest import Manifest
-from sharding.storage import located
+from sharding.common.errors import InputError
+from sharding.common.storage import located
+from sharding.shards.manifest import Manifest
 from training.export import open_model
 from training.search import build_index
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from sharding.errors import InputError
-from sharding.manifest import Manifest
+from sharding.common.errors import InputError
+from sharding.shards.manifest import Manifest
 from training.commands.fit import only_first_rank
 from training.evaluation.retrieval import DIRECTIONS, MEASURED, read_relevance
 from training.evaluation.run import encoders_of, evaluate

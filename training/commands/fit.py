@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sharding.commandline import leave
-from sharding.manifest import Manifest
+from sharding.common.processes import leave
+from sharding.shards.manifest import Manifest
 from training.distributed import Group
 from training.recipe import load
 
@@ -44,9 +44,7 @@ def run_folder(text: str) -> Path:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     recipe = load(args.recipe, args.set)
     manifest = Manifest.open(args.shards)
-    from training.engine import (
-        ranks,  # imports DeepSpeed: seconds, and nothing that a wrong recipe should wait for
-    )
+    from training.engine import ranks
     from training.fit import fit
 
     with ranks() as group:

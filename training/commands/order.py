@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from sharding.errors import InputError
-from sharding.manifest import Manifest
+from sharding.common.errors import InputError
+from sharding.shards.manifest import Manifest
 from training.data.batch import Loader
 from training.data.draws import Draws
 from training.data.features import AudioInput, Features, segment_seeds

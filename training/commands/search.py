@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sharding.manifest import Manifest
+from sharding.shards.manifest import Manifest
 from training.export import open_model
 from training.search import FIRST, search
 

@@ -2,7 +2,7 @@
 
 In anyone's loop::
 
-    from sharding.manifest import Manifest
+    from sharding.shards.manifest import Manifest
     from training.data import AudioInput, DataSettings, Loader, MixtureItem, Order
 
     manifest = Manifest.open("shards")

@@ -15,8 +15,8 @@ import torch
 import torch.multiprocessing
 from torch.utils.data import DataLoader, Sampler
 
-from sharding.errors import InputError
-from sharding.storage import Storage
+from sharding.common.errors import InputError
+from sharding.common.storage import Storage
 from training.data.draws import Draws
 from training.data.features import AudioInput, Features, segment_seeds
 from training.data.hashing import below, mix
@@ -43,7 +43,7 @@ class Loader:
     """A rank's batches of any epoch, from any step.
 
     Args:
-        manifest: ``sharding.manifest.Manifest``; its ``storage`` holds the shards.
+        manifest: ``sharding.shards.manifest.Manifest``; its ``storage`` holds the shards.
         order: ``Order`` (training) or ``SequentialOrder`` (evaluation).
         settings: the recipe's data section.
         audio: what the audio encoder wants: ``AudioInput.of(encoder)``.

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from training.data.hashing import mix, signed
 from training.data.masking import Masking
 from training.data.settings import MaskingSettings

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from training.data.hashing import permutation
 from training.data.settings import DataSettings, MixtureItem
 

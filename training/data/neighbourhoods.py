@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from training.data.hashing import mix, signed
 from training.data.mixture import encode
 from training.data.settings import ShuffleSettings

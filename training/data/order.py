@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from sharding.schema import stable_id
 from training.data.draws import Choice, Draws, Records, make_draws
 from training.data.hashing import permutation

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from training.data.augment import augment, mixup, mixup_share
 from training.data.captions import tokenise
 from training.data.draws import Draws

@@ -17,7 +17,7 @@ import soxr
 from numpy.typing import NDArray
 
 from sharding.audio import AudioError, decode_segment
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from training.data.draws import Draws
 
 Wave = NDArray[np.float32]
@@ -29,7 +29,7 @@ REQUESTS = 16  # at a time, to an object store: one waits tens of milliseconds f
 
 
 class Reads(Protocol):
-    """What the loader asks of a storage; ``sharding.storage.Storage`` has it."""
+    """What the loader asks of a storage; ``sharding.common.storage.Storage`` has it."""
 
     def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
         """Bytes of a file."""

@@ -21,7 +21,7 @@ import pyarrow as pa
 import soundfile
 import webdataset
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from sharding.schema import MANIFEST
 from training.data.draws import COLUMNS, Choice, Records, make_draws
 from training.data.features import AudioInput, Features

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from training.encoders.outside import OutsideModule, is_outside
 from training.encoders.pooling import Pooling, pool
 

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from training.encoders import Encoder
 
 

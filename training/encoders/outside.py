@@ -19,8 +19,8 @@ from typing import Any
 
 from torch import nn
 
-from sharding.errors import InputError
-from sharding.storage import Storage
+from sharding.common.errors import InputError
+from sharding.common.storage import Storage
 
 
 def is_outside(name: object) -> bool:

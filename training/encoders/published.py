@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 
 
 @dataclass(frozen=True)

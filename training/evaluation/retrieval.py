@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 
 Ints = npt.NDArray[np.int64]
 

@@ -15,12 +15,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from training.data.batch import Loader
 from training.data.captions import normalise, tokenise
+from training.data.draws import Draws
 from training.data.features import AudioInput
 from training.data.mixture import select_rows
-from training.data.order import Draws, SequentialOrder
+from training.data.order import SequentialOrder
 from training.data.settings import DataSettings
 from training.distributed import Group
 from training.evaluation.retrieval import Ranks, metrics, rank_relevant, relevance_matrix

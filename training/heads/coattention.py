@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from training.encoders import EncodedAudio, EncodedText
 from training.heads.base import ListedHead, Side
 from training.strict import check_multiple, check_positive

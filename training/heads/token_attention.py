@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from training.distributed import accumulation_dtype
 from training.encoders import EncodedAudio, EncodedText
 from training.heads.base import SHORTEST_SQUARED, Head, Side, full_precision

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from training.heads.base import Head, Side, rough_scores, rows_of
 from training.losses.tiled import score_all
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 
 POSITIVES = ("clip or caption", "clip")
 CLIP, CAPTION, GROUP, KIN = range(4)

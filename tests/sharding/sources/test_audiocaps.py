@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
+from sharding.common.storage import Storage
 from sharding.sources.audiocaps import read
-from sharding.storage import Storage
 from tests.sharding.sources.trees import AUDIOCAPS, archive, by_id, table, texts, touch
 
 DASHED = "-EQByFLFqig"

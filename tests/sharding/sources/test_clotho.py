@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
+from sharding.common.storage import Storage
 from sharding.sources.clotho import read
-from sharding.storage import Storage
 from tests.sharding.sources.trees import by_id, clotho_split, table, texts, touch
 
 ODD = [

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
+from sharding.common.storage import Storage
 from sharding.sources.base import normalised_identity
 from sharding.sources.generic import read
-from sharding.storage import Storage
 from tests.sharding.sources.trees import archive, by_id, table, texts, touch
 
 

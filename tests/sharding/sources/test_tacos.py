@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
+from sharding.common.storage import Storage
 from sharding.sources.tacos import read
-from sharding.storage import Storage
 from tests.sharding.sources.trees import TACOS_METADATA, archive, by_id, table, touch
 
 BOM = "utf-8-sig"

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
+from sharding.common.storage import Storage
 from sharding.sources.wavcaps import read
-from sharding.storage import Storage
 from tests.sharding.sources.trees import archive, by_id, texts, touch, wavcaps_json
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import soundfile
 
+from sharding.common.storage import Storage
 from sharding.schema import MANIFEST, sample_key
-from sharding.storage import Storage
 
 RATE = 32000
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from tests.training.data.shards import Build, row, write_build
 from training.data import (
     AudioInput,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from tests.training.data.shards import row, table_of
 from training.data import DataSettings, MixtureItem, Order, SequentialOrder, ShuffleSettings
 from training.data.draws import Draws

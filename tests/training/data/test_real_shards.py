@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from sharding.build import build
-from sharding.errors import InputError
-from sharding.manifest import Manifest
-from sharding.runners import LocalRunner
-from sharding.storage import Storage
+from sharding.build.run import build
+from sharding.common.errors import InputError
+from sharding.common.runners import LocalRunner
+from sharding.common.storage import Storage
+from sharding.shards.manifest import Manifest
 from tests.sharding.conftest import settings_for
 from tests.sharding.corpora import write_corpus
 from tests.training.data.test_loader import AUDIO, Letters, samples

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from tests.training.data.shards import Build, row, write_build
 from tests.training.data.test_loader import AUDIO, Letters, samples
 from training.data import DataSettings, Loader, MixtureItem, Order

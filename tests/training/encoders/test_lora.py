@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from sharding.errors import InputError
-from sharding.manifest import Manifest
+from sharding.common.errors import InputError
+from sharding.shards.manifest import Manifest
 from tests.training.small_runs import small_recipe, write_sounds
 from tests.training.test_encoders import AUDIO, CAPTIONS, audio_encoder, text_encoder, tokens_of
 from training import checkpoint, export

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from tests.training.small_runs import REPOSITORY, TREE, write_sounds
 from training import cli, recipe
 from training.encoders import AUDIO_ENCODERS, encoder_module

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from tests.training.test_encoders import audio_encoder
 from training.data.features import AudioInput, Features
 from training.data.settings import MaskingSettings

@@ -11,8 +11,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from sharding.errors import InputError
-from sharding.manifest import Manifest
+from sharding.common.errors import InputError
+from sharding.shards.manifest import Manifest
 from tests.training.small_runs import TREE, lines, small_recipe, write_sounds
 from tests.training.test_encoders import CAPTIONS, audio_encoder
 from training import export

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from tests.training.test_equivalence import variants
 from training.encoders import EncodedAudio, EncodedText
 from training.heads import HEADS, build_head, coattention, dual, sentence_attention, token_attention

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from tests.training.losses.dense import relations
 from training.distributed import LocalGroup
 from training.heads import build_head, dual

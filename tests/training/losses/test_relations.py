@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from tests.training.losses.dense import relations
 from training.losses.relations import CAPTION, CLIP, GROUP, KIN, stack_ids
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from training.encoders import AudioEncoder
 from training.encoders.audio.hub import HubAudioSettings, heard, load, require_bins
 from training.encoders.published import Architecture

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from training.encoders.published import Architecture, load_model, random_model
 from training.strict import check_dropout, check_multiple, check_positive
 

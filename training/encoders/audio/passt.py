@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from training.encoders import AudioEncoder
 from training.encoders.pooling import masked_mean
 from training.encoders.randomness import mix, subset

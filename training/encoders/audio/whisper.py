@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from training.encoders import AudioEncoder
 from training.encoders.audio.hub import HubAudioSettings, heard, load
 from training.encoders.pooling import masked_mean

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 from training.encoders import TextEncoder
 from training.encoders.pooling import Pooling
 from training.encoders.published import Architecture, load_model, load_tokenizer, random_model

@@ -1,0 +1,22 @@
+"""Resampling in blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+import soxr
+
+
+class Resampler:
+    """float32 blocks ``[n, channels]`` from one rate to another (soxr HQ), or untouched."""
+
+    def __init__(self, rate: int, target: int, channels: int) -> None:
+        self._empty = np.zeros((0, channels), np.float32)
+        self._stream = None
+        if rate != target:
+            self._stream = soxr.ResampleStream(rate, target, channels, dtype="float32", quality="HQ")
+
+    def push(self, block: np.ndarray) -> np.ndarray:
+        return block if self._stream is None else self._stream.resample_chunk(block)
+
+    def finish(self) -> np.ndarray:
+        return self._empty if self._stream is None else self._stream.resample_chunk(self._empty, last=True)

@@ -1,0 +1,103 @@
+"""Pictures of what a build holds, per dataset: lengths, sample rates of the sources, captions, licences."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sharding.common.errors import InputError
+from sharding.common.storage import Storage
+from sharding.reports.stats import ranked_counts
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_INK, _SOFT, _PAPER = "#1d2430", "#5b6675", "#ffffff"
+_COLOURS = {"lengths": "#0b7a75", "rates": "#4a7fc1", "words": "#e09f3e", "licences": "#8d78b8"}
+_MOST = 6  # licences and rates that are named; the others are summed up
+_LABEL = 34  # letters of a licence that are shown
+
+
+def write_plots(datasets: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """One PNG with a row a dataset: lengths of clips, source sample rates, words a caption, licences.
+
+    Args:
+        datasets: name to ``durations`` (seconds of each clip), ``source_rates`` (Hz: clips), ``words`` (of each
+            caption) and ``licences`` (name: clips).
+        path: the file.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = max(1, len(datasets))
+    figure, grid = pyplot.subplots(
+        rows, 4, figsize=(16, 2.9 * rows + 0.5), squeeze=False, facecolor=_PAPER, layout="constrained"
+    )
+    for axes, (name, about) in zip(grid, datasets.items(), strict=False):  # nothing written: an empty row
+        _lengths(axes[0], about["durations"])
+        _bars(axes[1], "sample rate of the source", {f"{int(rate) / 1000:g} kHz": n for rate, n in
+              about["source_rates"].items()}, _COLOURS["rates"])  # fmt: skip
+        _words(axes[2], about["words"])
+        _bars(axes[3], "licence", about["licences"], _COLOURS["licences"])
+        axes[0].set_ylabel(name, fontsize=13, fontweight="bold", color=_INK)
+    figure.suptitle(f"{sum(len(about['durations']) for about in datasets.values()):,} clips in shards", fontsize=14)
+    try:
+        image = io.BytesIO()
+        figure.savefig(image, format=path.suffix[1:] or None, dpi=110, metadata={"Software": None})
+        Storage(path.parent).write(path.name, image.getvalue())
+    except (OSError, ValueError) as error:  # ValueError: a suffix that matplotlib does not know
+        what = getattr(error, "strerror", None) or str(error)
+        raise InputError(what, file=path, remedy="another --plot, with a name in .png") from error
+    finally:
+        pyplot.close(figure)
+
+
+def _plain(axes: Axes, title: str) -> None:
+    axes.set_title(title, fontsize=10, color=_SOFT, loc="left")
+    axes.tick_params(colors=_SOFT, labelsize=8.5, length=0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color("#dfe4ea")
+
+
+def _lengths(axes: Axes, durations: list[float]) -> None:
+    """Lengths on a logarithmic axis: clips last from tenths of a second to many hours."""
+    _plain(axes, f"length of a clip (median {np.median(durations):.1f} s)" if durations else "length of a clip")
+    if not durations:
+        return
+    low, high = min(durations) * 0.9, max(durations) * 1.1
+    axes.hist(durations, bins=list(np.geomspace(low, high, 40)), color=_COLOURS["lengths"])
+    axes.set_xscale("log")
+    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 300, 1800, 7200, 36000, 86400) if low <= t <= high]
+    axes.set_xticks(
+        ticks, [f"{t:g} s" if t < 60 else f"{t / 60:g} min" if t < 3600 else f"{t / 3600:g} h" for t in ticks]
+    )
+    axes.minorticks_off()
+    axes.set_yticks([])
+
+
+def _words(axes: Axes, words: list[int]) -> None:
+    _plain(axes, f"words in a caption (median {int(np.median(words))})" if words else "words in a caption")
+    if words:
+        top = int(np.percentile(words, 99.5)) + 2
+        axes.hist(np.minimum(words, top), bins=list(np.arange(-0.5, top + 1.5)), color=_COLOURS["words"])
+        axes.set_yticks([])
+
+
+def _bars(axes: Axes, title: str, counts: Mapping[str, int], colour: str) -> None:
+    _plain(axes, title)
+    shown = ranked_counts(counts, _MOST)
+    plain = [name.split("://")[-1].removeprefix("creativecommons.org/").strip("/") for name, _ in shown]
+    names = [name if len(name) <= _LABEL else f"{name[: _LABEL - 1]}…" for name in plain]
+    bars = axes.barh(range(len(shown)), [count for _, count in shown], color=colour, height=0.62)
+    axes.bar_label(bars, [f"{count:,}" for _, count in shown], padding=3, fontsize=8.5, color=_INK)
+    axes.set_yticks(range(len(shown)), names)
+    axes.set_ylim(max(len(shown), 4) - 0.5, -0.6)
+    axes.set_xticks([])
+    axes.margins(x=0.18)

@@ -1,0 +1,167 @@
+"""Finding any flipped byte or cut: every byte of a shard is either a member's or can be computed."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sharding.audio import AudioError, decode_segment
+from sharding.common.errors import InputError
+from sharding.common.progress import Progress
+from sharding.common.runners import Runner
+from sharding.common.storage import Storage
+from sharding.layout import manifest_name
+from sharding.shards.manifest import read_dataset
+from sharding.shards.tar import END, header, padding
+
+LEVELS = ("quick", "full", "decode")
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Something that is not as it was written: ``file`` below OUT, the ``sample`` at fault or None, and what."""
+
+    file: str
+    sample: str | None
+    what: str
+
+
+def verify(url: str, level: str, runner: Runner) -> list[Damage]:
+    """Compare a build with what ``dataset.json`` says of it.
+
+    Args:
+        url: the build.
+        level: ``quick``: sizes, and all tables; ``full``: every byte; ``decode``: also decodes every sample.
+        runner: where shards are read.
+
+    Returns:
+        all damage, sorted by file; empty where the build is as it was written.
+    """
+    storage = Storage(url)
+    try:
+        dataset = read_dataset(storage)
+    except InputError as error:
+        if not storage.exists("dataset.json"):
+            raise  # no finished build: nothing that could be damaged
+        return [Damage("dataset.json", None, error.what)]
+    sizes = storage.sizes("")
+    found: list[Damage] = []
+    for name, entry in sorted(dataset["tables"].items()):
+        found += _check_file(storage, sizes, name, entry["bytes"], entry["sha256"])
+    for shard in dataset["shards"]:
+        name = manifest_name(shard["name"])
+        found += _check_file(storage, sizes, name, shard["manifest_bytes"], shard["manifest_sha256"])
+        found += _check_size(sizes, f"shards/{shard['name']}", shard["bytes"])
+    expected = {f"shards/{shard['name']}" for shard in dataset["shards"]} | set(dataset["tables"])
+    expected |= {manifest_name(shard["name"]) for shard in dataset["shards"]}
+    found += [
+        Damage(name, None, "dataset.json does not know it")
+        for name in sizes
+        if name.startswith(("shards/", "manifest/", "plan/", "catalogue/")) and name not in expected
+    ]
+    if level != "quick":
+        check = functools.partial(check_shard, url=url, decode=level == "decode")
+        present = [shard for shard in dataset["shards"] if f"shards/{shard['name']}" in sizes]
+        progress = Progress("verify", len(dataset["shards"]), "shards", runner.watch)
+        missing = len(dataset["shards"]) - len(present)
+        progress.add(missing, missing)
+        for damage in runner.map(check, present):
+            found += damage
+            progress.add(1, bool(damage))
+        progress.finish()
+    return sorted(set(found), key=lambda damage: (damage.file, damage.sample or "", damage.what))
+
+
+def _check_size(sizes: dict[str, int], name: str, size: int) -> list[Damage]:
+    if name not in sizes:
+        return [Damage(name, None, "missing")]
+    if sizes[name] != size:
+        return [Damage(name, None, f"{sizes[name]} bytes instead of {size}")]
+    return []
+
+
+def _check_file(storage: Storage, sizes: dict[str, int], name: str, size: int, sha256: str) -> list[Damage]:
+    wrong = _check_size(sizes, name, size)
+    if not wrong and hashlib.sha256(storage.read(name)).hexdigest() != sha256:
+        wrong = [Damage(name, None, "other contents than were written")]
+    return wrong
+
+
+def check_shard(shard: dict[str, Any], url: str, decode: bool) -> list[Damage]:
+    """All damage of one shard; names the sample for every byte."""
+    try:
+        return _damage(Storage(url), f"shards/{shard['name']}", shard, decode)
+    except OSError as error:
+        return [Damage(f"shards/{shard['name']}", None, f"cannot be read: {error}")]
+
+
+def _damage(storage: Storage, name: str, shard: dict[str, Any], decode: bool) -> list[Damage]:
+    try:
+        contents = storage.read(manifest_name(shard["name"]))
+    except FileNotFoundError:
+        contents = b""
+    if hashlib.sha256(contents).hexdigest() != shard["manifest_sha256"]:
+        return _check_whole(storage, name, shard)  # without its manifest, samples cannot be told apart
+    rows = pq.read_table(pa.BufferReader(contents)).to_pylist()
+    found: list[Damage] = []
+    digest = hashlib.sha256()
+    with storage.open(name) as file:
+        for row in rows:
+            for part, size, what in _parts(row):
+                data = file.read(size)
+                digest.update(data)
+                if len(data) < size:
+                    found.append(Damage(name, row["key"], f"{what}: the file ends inside"))
+                    return found
+                good = data == part if isinstance(part, bytes) else hashlib.sha256(data).hexdigest() == part[0]
+                if not good:
+                    found.append(Damage(name, row["key"], f"{what}: other contents than were written"))
+                elif decode and what == "sound":
+                    found += _check_sound(name, row, data)
+        rest = file.read(len(END) + 1)
+        digest.update(rest)
+    if rest != END:
+        found.append(Damage(name, None, "the end of the archive: other contents than were written"))
+    if not found and digest.hexdigest() != shard["sha256"]:
+        found.append(Damage(name, None, "other contents than dataset.json says"))
+    return found
+
+
+def _check_whole(storage: Storage, name: str, shard: dict[str, Any]) -> list[Damage]:
+    digest = hashlib.sha256()
+    with storage.open(name) as file:
+        while data := file.read(8 << 20):
+            digest.update(data)
+    if digest.hexdigest() == shard["sha256"]:
+        return []
+    return [Damage(name, None, "other contents than dataset.json says")]
+
+
+def _parts(row: dict[str, Any]) -> Iterator[tuple[bytes | tuple[str], int, str]]:
+    """(bytes, or their checksum; how many; name) of everything that a sample occupies."""
+    for member, size, sha256, what in (
+        (row["audio"], row["audio_bytes"], row["audio_sha256"], "sound"),
+        (f"{row['key']}.json", row["json_bytes"], row["json_sha256"], "JSON"),
+    ):
+        head, tail = header(member, size), padding(size)
+        yield head, len(head), f"header of the {what}"
+        yield (sha256,), size, what
+        yield tail, len(tail), f"padding after the {what}"
+
+
+def _check_sound(name: str, row: dict[str, Any], data: bytes) -> list[Damage]:
+    try:
+        samples, rate = decode_segment(data, 0.0, row["duration_s"] + 1.0)
+    except (AudioError, InputError) as error:
+        return [Damage(name, row["key"], f"sound: does not decode ({error})")]
+    # sound that was taken over as it is lasts as long as a resampler says, to a sample of the slower rate
+    if abs(len(samples) - row["duration_s"] * rate) > max(1.0, rate / row["rate"]) + 0.5:
+        seconds = len(samples) / rate
+        return [Damage(name, row["key"], f"sound: {seconds:.3f} s instead of {row['duration_s']:.3f} s")]
+    return []

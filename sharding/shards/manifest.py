@@ -1,0 +1,112 @@
+"""Opening a finished build: ``dataset.json`` is the commit, the manifest says where every sample lies."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sharding.common.errors import MEND, InputError
+from sharding.common.storage import Storage
+from sharding.layout import manifest_name
+from sharding.schema import FORMAT_VERSION, MANIFEST
+
+
+def dataset_bytes(dataset: dict[str, Any]) -> bytes:
+    """``dataset.json`` as it is written: sorted, and with a SHA-256 of all the rest as its ``checksum``."""
+    rest = {name: value for name, value in dataset.items() if name != "checksum"}
+    checksum = hashlib.sha256(json.dumps(rest, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return json.dumps(rest | {"checksum": checksum}, indent=1, sort_keys=True, ensure_ascii=False).encode()
+
+
+def read_dataset(storage: Storage) -> dict[str, Any]:
+    """``dataset.json``, checked against its own checksum.
+
+    Raises:
+        InputError: there is none, it is damaged, or another version of Earshot wrote it.
+    """
+    file = storage.name("dataset.json")
+    if not storage.exists("dataset.json"):
+        raise InputError(
+            "no finished build here: dataset.json is missing",
+            file=storage.url,
+            remedy="run `python -m sharding build` to its end; it goes on where it was",
+        )
+    try:
+        contents = storage.read("dataset.json")
+        dataset = json.loads(contents)
+        # compared as bytes: white space is no place for damage either
+        whole = isinstance(dataset, dict) and contents == dataset_bytes(dataset)
+    except (ValueError, RecursionError):
+        whole = False
+    if not whole:
+        raise InputError("damaged: it does not match its own checksum", file=file, remedy=MEND)
+    if dataset["format"] != FORMAT_VERSION:
+        raise InputError(
+            f"written in shard format {dataset['format']}; this Earshot reads {FORMAT_VERSION}",
+            file=file,
+            remedy="the CHANGELOG says under SHARD FORMAT what changed",
+        )
+    return dict(dataset)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A finished build.
+
+    Attributes:
+        storage: its folder.
+        dataset: ``dataset.json``.
+        table: MANIFEST, one row a sample, shard after shard in the order of ``dataset["shards"]``.
+    """
+
+    storage: Storage
+    dataset: dict[str, Any]
+    table: pa.Table
+
+    @staticmethod
+    def open(url: str | PathLike[str]) -> Manifest:
+        """Open the build at ``url``.
+
+        Sizes of all shards and checksums of all manifests are compared with ``dataset.json``.
+
+        Raises:
+            InputError: no build, or one that disagrees with ``dataset.json``; names the file.
+        """
+        storage = Storage(url)
+        dataset = read_dataset(storage)
+        sizes = storage.sizes("shards")
+        tables = []
+        for shard in dataset["shards"]:
+            file = f"shards/{shard['name']}"
+            if sizes.get(file) != shard["bytes"]:
+                found = "missing" if file not in sizes else f"{sizes[file]} bytes"
+                raise InputError(
+                    f"dataset.json says {shard['bytes']} bytes",
+                    file=storage.name(file),
+                    value=found,
+                    remedy=MEND,
+                )
+            tables.append(_read_manifest(storage, shard))
+        table = pa.concat_tables(tables) if tables else MANIFEST.empty_table()
+        return Manifest(storage, dataset, table)
+
+    def catalogue(self) -> list[str]:
+        """The catalogue's files, below ``storage``."""
+        return [name for name in self.dataset["tables"] if name.startswith("catalogue/")]
+
+
+def _read_manifest(storage: Storage, shard: dict[str, Any]) -> pa.Table:
+    name = manifest_name(shard["name"])
+    try:
+        contents = storage.read(name)
+    except FileNotFoundError:
+        raise InputError("missing", file=storage.name(name), remedy=MEND) from None
+    if hashlib.sha256(contents).hexdigest() != shard["manifest_sha256"]:
+        raise InputError("damaged: its checksum is not the one in dataset.json", file=storage.name(name), remedy=MEND)
+    return pq.read_table(pa.BufferReader(contents)).cast(MANIFEST)

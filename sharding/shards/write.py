@@ -1,0 +1,138 @@
+"""Shards from their plan: bytes are copied, nothing is decoded."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from sharding.common.errors import InputError
+from sharding.common.progress import Progress
+from sharding.common.storage import Storage
+from sharding.dedup.candidates import Spread
+from sharding.layout import manifest_name, plan_name, record_name, task_name
+from sharding.schema import MANIFEST
+from sharding.shards.plan import PLAN, plan_hash, shard_hash
+from sharding.shards.tar import END, header, padding
+
+
+class _Counted:
+    """Writes on, and knows the position and the checksum."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.position, self._digest = file, 0, hashlib.sha256()
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._digest.update(data)
+        self.position += len(data)
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+
+def store_plan(plan: Iterable[tuple[str, pa.Table]], out: Storage) -> tuple[dict[str, Any], list[pa.Table]]:
+    """Write what each shard will be made of, and its part of the plan.
+
+    Args:
+        plan: (shard name, TASK rows) of every shard.
+        out: the storage of OUT.
+
+    Returns:
+        what ``OUT/.build/plan.json`` says: ``shards`` and ``hash``; and each shard's ``clip_id`` and ``key``.
+    """
+    digests: dict[str, str] = {}
+    samples = []
+    for shard, rows in plan:
+        out.write_table(f".build/{task_name(shard)}", rows)
+        out.write_table(plan_name(shard), rows.select(PLAN))
+        digests[shard] = shard_hash(rows)
+        samples.append(rows.select(["clip_id", "key"]))
+    return {"shards": sorted(digests), "hash": plan_hash(digests)}, samples
+
+
+def write_shards(
+    shards: Sequence[str], out: Storage, spread: Spread, begin: Callable[..., Progress], packs: Storage | None = None
+) -> list[dict[str, Any]]:
+    """The records of all shards: those that have one are done, the others are written.
+
+    Args:
+        shards: their file names.
+        out, packs: see ``write_shard``.
+        spread: ``spread(function, items)`` gives results in any order.
+        begin: ``begin(what, total, unit)`` begins to show progress.
+    """
+    work = out.child(".build")
+    have = set(work.list("records"))
+    todo = [shard for shard in shards if record_name(shard) not in have]
+    progress = begin("write", len(todo), "shards")
+    for _ in spread(functools.partial(write_shard, out=out, packs=packs), todo):
+        progress.add(1)
+    progress.finish()
+    return [json.loads(work.read(record_name(shard))) for shard in shards]
+
+
+def write_shard(shard: str, out: Storage, packs: Storage | None = None) -> dict[str, Any]:
+    """Write a shard and its manifest from its task and the packs, and then the record that commits both.
+
+    Args:
+        shard: its file name.
+        out: the storage of OUT.
+        packs: where the packs lie; None: below ``OUT/.build/packs``.
+
+    Returns:
+        the record: ``name, bytes, sha256, samples`` and the manifest's ``bytes`` and ``sha256``.
+
+    Raises:
+        InputError: a pack disagrees with the plan.
+    """
+    build = out.child(".build")
+    packs = packs or build.child("packs")
+    rows = build.read_table(task_name(shard))
+    with out.writer(f"shards/{shard}") as file:
+        tar = _Counted(file)
+        for row in rows.to_pylist():
+            _write_sample(tar, row, packs)
+        tar.write(END)
+    manifest = manifest_name(shard)
+    out.write_table(manifest, rows.select(MANIFEST.names))
+    contents = out.read(manifest)
+    record = {
+        "name": shard,
+        "bytes": tar.position,
+        "sha256": tar.sha256,
+        "samples": rows.num_rows,
+        "manifest_bytes": len(contents),
+        "manifest_sha256": hashlib.sha256(contents).hexdigest(),
+    }
+    build.write(record_name(shard), json.dumps(record).encode())
+    return record
+
+
+def _write_sample(tar: _Counted, row: dict[str, Any], packs: Storage) -> None:
+    sound = _checked(packs, row, "audio", row["pack_offset"])
+    text = row["json"] if row["json"] is not None else _checked(packs, row, "json", row["pack_json_offset"])
+    for name, data, offset in (
+        (row["audio"], sound, row["audio_offset"]),
+        (f"{row['key']}.json", text, row["json_offset"]),
+    ):
+        tar.write(header(name, len(data)))
+        assert tar.position == offset, (row["key"], tar.position, offset)
+        tar.write(data)
+        tar.write(padding(len(data)))
+
+
+def _checked(packs: Storage, row: dict[str, Any], member: str, offset: int) -> bytes:
+    data = packs.read(row["pack"], offset, row[f"{member}_bytes"])
+    if hashlib.sha256(data).hexdigest() != row[f"{member}_sha256"]:
+        raise InputError(
+            f"does not hold what the plan says of {row['key']}",
+            file=packs.name(row["pack"]),
+            remedy="the disk damaged it, or somebody changed it: remove what is built here and build again",
+        )
+    return data

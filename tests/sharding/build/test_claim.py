@@ -1,0 +1,86 @@
+"""Of several builders in one folder or prefix, one is obeyed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import sharding.build.claim
+from sharding.build.run import build
+from sharding.build.claim import claim
+from sharding.common.errors import InputError
+from sharding.common.runners import LocalRunner
+from sharding.common.storage import Storage
+from tests.conftest import REPOSITORY
+from tests.sharding.conftest import settings_for
+
+
+def test_of_two_builders_in_one_folder_the_second_is_refused(small: Path, tmp_path: Path) -> None:
+    out = Storage(tmp_path / "out")
+    with claim(out), pytest.raises(InputError, match="another build is at work"):
+        build(settings_for(small), out.url, LocalRunner(1))
+    build(settings_for(small), out.url, LocalRunner(1))
+
+
+HOLDER = """
+import sys, time
+from sharding.build.claim import claim
+from sharding.common.storage import Storage
+with claim(Storage(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def hold(url: str) -> subprocess.Popen[bytes]:
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, url], cwd=REPOSITORY, stdout=subprocess.PIPE)
+    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+    return holder
+
+
+def test_in_an_object_store_a_live_builder_is_respected_and_a_killed_one_is_not(s3: str, tmp_path: Path) -> None:
+    out = Storage(f"{s3}/{tmp_path.name}")
+    holder = hold(out.url)
+    try:
+        with pytest.raises(InputError, match=f"process {holder.pid}"), claim(out):
+            pass
+    finally:
+        holder.kill()
+    with claim(out):  # also while nobody has reaped the killed one
+        pass
+    assert not out.exists(sharding.build.claim.LOCK)
+    holder.wait()
+
+
+def test_a_builder_on_another_machine_is_told_from_a_dead_one_by_its_signs_of_life(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharding.build.claim, "BEAT_S", 0.2)
+    monkeypatch.setattr(sharding.build.claim, "SILENCE_S", 2.0)
+    out = Storage(f"{s3}/{tmp_path.name}")
+    names = iter(["here", "there", "there"])
+    monkeypatch.setattr(sharding.build.claim.socket, "gethostname", lambda: next(names))
+    with claim(out), pytest.raises(InputError, match="on here"), claim(out):
+        pass
+    out.write(sharding.build.claim.LOCK, b'{"host": "gone", "pid": 1, "born": "long ago", "token": "x"}')
+    with claim(out) as held:
+        held.check()
+        out.write(sharding.build.claim.LOCK, b'{"host": "rude", "pid": 1, "born": "now", "token": "y"}')
+        time.sleep(0.8)
+        with pytest.raises(InputError, match="took over"):
+            held.check()
+    assert out.exists(sharding.build.claim.LOCK)  # it is the other's
+
+
+def test_of_many_that_claim_at_once_one_is_obeyed(s3: str, tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    storage = Storage(f"{s3}/{tmp_path.name}")
+    with ThreadPoolExecutor(8) as pool:
+        for name in map(str, range(5)):
+            found = list(pool.map(lambda n, name=name: storage.setdefault(name, str(n).encode()), range(8)))
+            assert len(set(found)) == 1 and storage.read(name) == found[0]

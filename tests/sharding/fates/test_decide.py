@@ -1,0 +1,234 @@
+from itertools import combinations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sharding.fates.captions import MergedCaptions
+from sharding.fates.decide import REASONS, FateSettings, decide
+from sharding.schema import CATALOGUE, FACTS, FATES, MATCHES
+
+
+def clip(clip_id, kind="machine", captions=1, identity=None, problem=None):
+    dataset, split, _ = clip_id.split("/", 2)
+    return {
+        "clip_id": clip_id,
+        "dataset": dataset,
+        "part": split,
+        "split": split,
+        "identity": identity,
+        "problem": problem,
+        "captions": [{"text": f"{clip_id} {k}", "kind": kind} for k in range(captions)],
+    }
+
+
+def fact(clip_id, duration=10.0, error=None, bandwidth=8000.0):
+    return {"clip_id": clip_id, "duration_s": duration, "error": error, "bandwidth_hz": bandwidth}
+
+
+def match(a, b, overlap=10.0, outcome="same", method="waveform", offset=0.0):
+    a, b = sorted((a, b))
+    row = {"a": a, "b": b, "method": method, "outcome": outcome, "offset_s": offset, "overlap_s": overlap}
+    return row | {"score": 1.0}
+
+
+def fates(clips, facts, matches, listed=(), **policy):
+    table = decide(
+        pa.Table.from_pylist(clips, CATALOGUE),
+        pa.Table.from_pylist(facts, FACTS),
+        pa.Table.from_pylist(matches, MATCHES),
+        listed,
+        FateSettings(**policy),
+    )
+    return {row["clip_id"]: row for row in table.to_pylist()}
+
+
+def captions_of(clip_id, clips, facts, found, matches):
+    """What is written of ``clip_id``."""
+    catalogue, facts = pa.Table.from_pylist(clips, CATALOGUE), pa.Table.from_pylist(facts, FACTS)
+    table = pa.Table.from_pylist([row | {"keys": []} for row in found.values()], FATES)
+    return MergedCaptions(catalogue, facts, table, pa.Table.from_pylist(matches, MATCHES)).of([clip_id])[0]
+
+
+def test_who_yielded_to_a_clip_that_makes_way_names_who_is_written():
+    clips = [clip(CLOTHO, "human", 5), clip(WAVCAPS), clip(OTHER)]
+    facts = [fact(CLOTHO, 20), fact(WAVCAPS, 600), fact(OTHER, 600)]
+    found = fates(clips, facts, [match(CLOTHO, WAVCAPS, 20), match(WAVCAPS, OTHER, 600)])
+    assert found[CLOTHO]["fate"] == "written"
+    for name in (WAVCAPS, OTHER):
+        assert (found[name]["reason"], found[name]["other"]) == ("contains_captioned_excerpt", CLOTHO)
+
+
+CLOTHO, EVALUATION = "clotho/development/a", "clotho/evaluation/e"
+WAVCAPS, OTHER = "wavcaps/train/w", "wavcaps/train/x"
+
+
+def test_a_clotho_clip_survives_with_its_own_captions_and_the_long_file_around_it_goes():
+    clips, facts = [clip(CLOTHO, "human", 5), clip(WAVCAPS)], [fact(CLOTHO, 20), fact(WAVCAPS, 600)]
+    matches = [match(CLOTHO, WAVCAPS, 20)]
+    found = fates(clips, facts, matches)
+    assert found[CLOTHO]["fate"] == "written"
+    assert (found[WAVCAPS]["fate"], found[WAVCAPS]["reason"]) == ("duplicate", "contains_captioned_excerpt")
+    assert found[WAVCAPS]["other"] == CLOTHO
+    texts = [c["text"] for c in captions_of(CLOTHO, clips, facts, found, matches)]
+    assert texts == [f"{CLOTHO} {k}" for k in range(5)]
+    kept = fates(clips, facts, matches, keep_containers=True)
+    assert kept[WAVCAPS]["fate"] == "written" and kept[WAVCAPS]["group"] == kept[CLOTHO]["group"]
+
+
+def test_clips_of_one_interval_become_one_that_has_all_captions_with_their_provenance():
+    clips = [clip(CLOTHO, "human", 5), clip(WAVCAPS), clip(OTHER)]
+    pairs = [match(a, b, 9.8) for a, b in combinations((CLOTHO, WAVCAPS, OTHER), 2)]
+    facts = [fact(c["clip_id"]) for c in clips]
+    found = fates(clips, facts, pairs)
+    assert [found[c]["fate"] for c in (CLOTHO, WAVCAPS, OTHER)] == ["written", "duplicate", "duplicate"]
+    captions = captions_of(CLOTHO, clips, facts, found, pairs)
+    assert [c["source"] for c in captions] == [None] * 5 + [WAVCAPS, OTHER]
+
+
+@pytest.mark.parametrize(("taken", "offset"), [("tacos/train/t", 0.25), ("audiocaps/train/t", -0.25)])
+def test_times_of_captions_that_are_taken_over_are_those_of_the_clip_that_is_written(taken, offset):
+    """The clip that yields begins 0.25 s after the other, whichever of the two the evidence names first."""
+    clips = [clip(CLOTHO, "human"), clip(taken, "human", 4)]
+    times = [(None, None), (2.0, 4.5), (9.5, 9.99), (9.8, 10.0)]
+    for caption, (start, end) in zip(clips[1]["captions"], times, strict=True):
+        caption |= {"onset": start, "offset": end}
+    facts = [fact(CLOTHO), fact(taken)]
+    pairs = [match(CLOTHO, taken, 9.75, offset=offset)]
+    found = fates(clips, facts, pairs)
+    assert found[taken]["other"] == CLOTHO
+    captions = captions_of(CLOTHO, clips, facts, found, pairs)
+    assert [(c["onset"], c["offset"]) for c in captions[1:]] == [(None, None), (2.25, 4.75), (9.75, 10.0)]
+
+
+def test_of_machine_captioned_copies_the_one_with_more_bandwidth_stays():
+    clips = [clip(WAVCAPS), clip(OTHER)]
+    found = fates(clips, [fact(WAVCAPS, bandwidth=4000.0), fact(OTHER, bandwidth=15000.0)], [match(WAVCAPS, OTHER)])
+    assert (found[WAVCAPS]["fate"], found[WAVCAPS]["other"]) == ("duplicate", OTHER)
+
+
+def test_a_partial_overlap_deletes_nothing():
+    clips = [clip(WAVCAPS), clip(OTHER)]
+    found = fates(clips, [fact(WAVCAPS), fact(OTHER)], [match(WAVCAPS, OTHER, 6.0)])
+    assert {f["fate"] for f in found.values()} == {"written"}
+    assert found[WAVCAPS]["group"] == found[OTHER]["group"]
+
+
+def test_undecided_pairs_are_kept_as_kin_and_not_as_one_group():
+    clips = [clip(EVALUATION, "human"), clip(OTHER)]
+    found = fates(clips, [fact(EVALUATION), fact(OTHER)], [match(EVALUATION, OTHER, outcome="undecided")])
+    assert {f["fate"] for f in found.values()} == {"written"}
+    assert found[EVALUATION]["group"] != found[OTHER]["group"]
+    assert found[EVALUATION]["kin"] == found[OTHER]["kin"] == EVALUATION
+
+
+def test_leaks_are_judged_pair_by_pair_and_never_along_a_chain():
+    clips = [clip(EVALUATION, "human"), clip(WAVCAPS), clip(OTHER)]
+    pairs = [match(EVALUATION, WAVCAPS, 3.0), match(WAVCAPS, OTHER, 3.0)]
+    found = fates(clips, [fact(c["clip_id"]) for c in clips], pairs)
+    assert (found[WAVCAPS]["fate"], found[WAVCAPS]["other"]) == ("withheld", EVALUATION)
+    assert found[OTHER]["fate"] == "written"
+
+
+def test_two_protected_clips_that_overlap_are_both_kept_and_named():
+    second = "clotho/validation/v"
+    found = fates(
+        [clip(EVALUATION, "human"), clip(second, "human")],
+        [fact(EVALUATION), fact(second)],
+        [match(EVALUATION, second)],
+    )
+    assert found[EVALUATION]["fate"] == found[second]["fate"] == "written"
+    assert found[EVALUATION]["other"] == second
+
+
+def test_an_unknown_part_of_a_protected_source_is_withheld_unless_told_otherwise():
+    clips = [clip("audiocaps/test/a", "human", identity="youtube:abc@30.000"), clip(WAVCAPS, identity="youtube:abc")]
+    pairs = [match("audiocaps/test/a", WAVCAPS, None, "undecided", "identity", None)]
+    facts = [fact("audiocaps/test/a"), fact(WAVCAPS)]
+    assert fates(clips, facts, pairs)[WAVCAPS]["reason"] == "shares_source_with_protected"
+    kept = fates(clips, facts, pairs, withhold_unknown_part=False)
+    assert kept[WAVCAPS]["fate"] == "written" and kept[WAVCAPS]["kin"] == "audiocaps/test/a"
+
+
+def test_a_protected_clip_that_failed_still_protects_by_its_id():
+    clips = [clip("audiocaps/test/a", "human"), clip(WAVCAPS)]
+    pairs = [match("audiocaps/test/a", WAVCAPS, 10.0, "same", "identity")]
+    found = fates(clips, [fact("audiocaps/test/a", None, "missing"), fact(WAVCAPS)], pairs)
+    assert found["audiocaps/test/a"]["fate"] == "failed"
+    assert found[WAVCAPS]["reason"] == "shares_interval_with_protected"
+
+
+def test_listed_failed_and_uncaptioned_clips_say_so():
+    clips = [
+        clip(WAVCAPS),
+        clip(OTHER, captions=0),
+        clip("wavcaps/train/y"),
+        clip("wavcaps/train/z", problem="missing"),
+    ]
+    facts = [fact(WAVCAPS), fact(OTHER), fact("wavcaps/train/y", error="truncated")]
+    found = fates(clips, facts, [], listed={WAVCAPS})
+    assert {(f["fate"], f["reason"]) for f in found.values()} == {
+        ("withheld", "listed"),
+        ("filtered", "no_caption"),
+        ("failed", "truncated"),
+        ("failed", "missing"),
+    }
+
+
+def test_an_effect_in_hundreds_of_clips_joins_them_neither_in_a_group_nor_in_kin():
+    names = [f"wavcaps/train/{k:03d}" for k in range(200)]
+    pairs = [match(hub, name, 2.0) for hub in names[:8] for name in names[8:]]
+    found = fates([clip(n) for n in names], [fact(n) for n in names], pairs)
+    assert max(np.unique([f["group"] for f in found.values()], return_counts=True)[1]) == 1
+    assert max(np.unique([f["kin"] for f in found.values()], return_counts=True)[1]) == 1
+
+
+NAMES = [f"clotho/{s}/{k}" for s in ("development", "validation", "evaluation") for k in range(3)] + [
+    f"wavcaps/train/{k}" for k in range(6)
+]
+worlds = st.fixed_dictionaries(
+    {
+        "kinds": st.lists(st.sampled_from(["human", "machine"]), min_size=len(NAMES), max_size=len(NAMES)),
+        "captions": st.lists(st.integers(0, 2), min_size=len(NAMES), max_size=len(NAMES)),
+        "durations": st.lists(st.sampled_from([5.0, 10.0, 10.2, 60.0]), min_size=len(NAMES), max_size=len(NAMES)),
+        "errors": st.lists(st.sampled_from([None, None, None, "empty"]), min_size=len(NAMES), max_size=len(NAMES)),
+        "pairs": st.lists(
+            st.tuples(
+                st.sampled_from(NAMES),
+                st.sampled_from(NAMES),
+                st.sampled_from(["waveform", "pcm", "identity", "fingerprint", "caption"]),
+                st.sampled_from(["same", "different", "undecided"]),
+                st.sampled_from([0.0, 2.0, 5.0, 9.9, 10.0]),
+            ),
+            max_size=30,
+        ),
+        "listed": st.sets(st.sampled_from(NAMES[-6:])),
+        "keep_containers": st.booleans(),
+    }
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(worlds, st.randoms(use_true_random=False))
+def test_fates_add_up_leak_nothing_and_do_not_depend_on_the_order_of_rows(world, random):
+    clips = [clip(n, k, c) for n, k, c in zip(NAMES, world["kinds"], world["captions"], strict=True)]
+    facts = [fact(n, d, e) for n, d, e in zip(NAMES, world["durations"], world["errors"], strict=True)]
+    pairs = [match(a, b, o, out, m) for a, b, m, out, o in world["pairs"] if a != b]
+    found = fates(clips, facts, pairs, world["listed"], keep_containers=world["keep_containers"])
+    assert sorted(found) == sorted(NAMES)
+    assert all(row["reason"] in REASONS for row in found.values())
+    protected = {n for n in NAMES if n.split("/")[1] in ("validation", "evaluation")}
+    for row in pairs:
+        heard = row["method"] in ("waveform", "pcm") and row["outcome"] == "same"
+        for mine, other in ((row["a"], row["b"]), (row["b"], row["a"])):
+            if heard and other in protected and mine not in protected:
+                assert found[mine]["fate"] != "written"
+    for row in found.values():
+        if row["fate"] == "duplicate":
+            assert found[row["other"]]["fate"] == "written"
+            assert any({p["a"], p["b"]} == {row["clip_id"], row["other"]} and p["outcome"] == "same" for p in pairs)
+    for rows in (clips, facts, pairs):
+        random.shuffle(rows)
+    assert fates(clips, facts, pairs, world["listed"], keep_containers=world["keep_containers"]) == found

@@ -1,0 +1,97 @@
+"""What a file can do to the process that decodes it: that costs the file, never the batch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import soundfile as sf
+
+from sharding.audio import AudioError
+from sharding.probe.child import ATTEMPTS, Message, Task, examine
+from sharding.probe.clip import ProbeSettings
+from tests.sharding.audio.odd_sounds import probed
+from tests.sharding.corpora import noise
+
+TASKS = [Task("x", name) for name in ("a.flac", "b.flac", "c.flac")]
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("sounds")
+    for task in TASKS:
+        sf.write(folder / task.path, noise(1, 1.0), 32000)
+    # few bytes, and long in work: steps of a second for ten minutes
+    steps = np.random.default_rng(0).uniform(-0.5, 0.5, 600)
+    sf.write(folder / TASKS[1].path, np.repeat(steps, 8000), 8000)
+    return {"x": str(folder)}
+
+
+def decoder() -> int:
+    children = psutil.Process().children()
+    return next(child.pid for child in children if "sharding.probe.child_main" in child.cmdline())
+
+
+def watched(roots: dict[str, str], settings: ProbeSettings, action: signal.Signals, times: int) -> Iterator[Message]:
+    """Messages about the three clips; the decoder gets a signal whenever it begins with the second one."""
+    with tempfile.TemporaryFile() as pack:
+        for message in examine(TASKS, roots, settings, pack):
+            yield message
+            if message.index == 1 and message.kind == "size" and times > 0:
+                times -= 1
+                os.kill(decoder(), action)
+
+
+def fates(messages: Iterator[Message]) -> dict[int, str | None]:
+    found: dict[int, str | None] = {}
+    for message in messages:
+        if message.kind == "end":
+            found[message.index] = message.value.facts["error"]
+        elif message.kind == "fail":
+            error: AudioError = message.value
+            found[message.index] = error.error
+    return found
+
+
+def test_a_decoder_that_is_killed_once_costs_nothing(roots: dict[str, str]) -> None:
+    told = fates(watched(roots, ProbeSettings(), signal.SIGKILL, 1))
+    assert told == {0: None, 1: None, 2: None}
+
+
+def test_a_file_that_kills_its_decoder_each_time_has_crashed_it(roots: dict[str, str]) -> None:
+    told = fates(watched(roots, ProbeSettings(), signal.SIGSEGV, ATTEMPTS))
+    assert told == {0: None, 1: "crashed", 2: None}
+
+
+def test_a_file_that_hangs_its_decoder_is_given_up(roots: dict[str, str]) -> None:
+    told = fates(watched(roots, ProbeSettings(timeout_s=0.5), signal.SIGSTOP, 1))
+    assert told == {0: None, 1: "timeout", 2: None}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["FLAC", "WAV"])
+def test_memory_does_not_grow_with_length(tmp_path: Path, form: str) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    piece = noise(5, 60.0, 16000)
+    for minutes in (4, 120):
+        with sf.SoundFile(folder / f"{minutes:03d}.{form.lower()}", "w", 16000, 1, "PCM_16", format=form) as file:
+            for _ in range(minutes):
+                file.write(piece)
+    highest = {}
+    for name in sorted(path.name for path in folder.iterdir()):
+        # another limit: another decoder process, whose highest mark is that of this file
+        settings = ProbeSettings(memory_mb=300 - len(highest))
+        facts, _ = probed(folder, settings, names=[name])
+        assert facts[name]["error"] is None, facts[name]["detail"]
+        assert len(facts[name]["windows"]) == int(name[:3])
+        status = Path(f"/proc/{decoder()}/status").read_text().splitlines()
+        highest[name] = next(int(line.split()[1]) >> 10 for line in status if line.startswith("VmHWM"))
+    short, long = (highest[name] for name in sorted(highest))
+    assert long < 300 and long - short < 40, highest
