@@ -35,11 +35,11 @@ from sharding.common.runners import LocalRunner
 from sharding.probe.clip import ProbeSettings
 from sharding.settings import BuildSettings
 from sharding.shards.manifest import Manifest
-from training.distributed import Group
+from training.config.recipe import load as load_recipe
+from training.engine.distributed import Group
 from training.evaluation.run import encoders_of, evaluate
-from training.export import Retriever, load
-from training.recipe import load as load_recipe
-from training.search import Index, build_index, search
+from training.models.hub import Retriever, load
+from training.search.index import Index, build_index, search
 
 WORDINGS = 5
 COMMON = (
@@ -134,8 +134,8 @@ def prepare(data: Path, out: Path, size: Size) -> dict[str, dict[str, list[Scene
 
 def learn(method: str, seed: int, sounds: dict[str, dict[str, list[Scene]]], out: Path, size: Size) -> dict[str, float]:
     """Train and test one model; returns figures, also kept below ``out``."""
-    from training.engine import ranks  # imports DeepSpeed
-    from training.fit import fit
+    from training.engine.step import ranks  # imports DeepSpeed
+    from training.run.loop import fit
 
     run = out / f"{method}-{size.steps}-{seed}"
     if (run / "figures.json").is_file():

@@ -2,7 +2,7 @@
 
 The same symmetric NT-Xent in every way:
 
-- ``earshot``: `training.losses.tiled`, which also knows several positives and pairs that are left out, by ids;
+- ``earshot``: `training/objectives/pairs/tiled.py`, which also knows several positives and left-out pairs, by ids;
 - ``plain tiles``: a tiled autograd Function, written without refinement;
 - ``open_clip``: its ClipLoss, which keeps the whole matrix of scores;
 - ``sentence-transformers``: its cached loss, both directions, in chunks of 1024 texts;
@@ -153,10 +153,10 @@ def plain_tiles() -> Way:
 
 
 def earshot() -> Way:
-    from training.distributed import LocalGroup
-    from training.heads import build_head, dual
-    from training.losses import build_loss, ntxent
-    from training.losses.tiled import global_loss
+    from training.engine.distributed import LocalGroup
+    from training.models.heads import build_head, dual
+    from training.objectives.pairs import build_loss, ntxent
+    from training.objectives.pairs.tiled import global_loss
 
     head, loss = build_head(dual.Settings(dim=8), 8, 8), build_loss(ntxent.Settings(tau=TAU))
 

@@ -29,12 +29,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.distributed import LocalGroup
-from training.encoders import EncodedAudio, EncodedText
-from training.heads import build_head, coattention, dual, sentence_attention, token_attention
-from training.heads.base import rough_scores
-from training.losses import build_loss, ntxent
-from training.losses.tiled import global_loss
+from training.engine.distributed import LocalGroup
+from training.models.encoders import EncodedAudio, EncodedText
+from training.models.heads import build_head, coattention, dual, sentence_attention, token_attention
+from training.models.heads.base import rough_scores
+from training.objectives.pairs import build_loss, ntxent
+from training.objectives.pairs.tiled import global_loss
 
 TOKENS, SEGMENTS, AUDIO_DIM, HEADS = 32, 3, 768, 8
 CANDIDATES = 16
@@ -52,7 +52,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.samples, arguments.dim, arguments.largest_coattention = [32], 256, 8
-    PROCESSES.set_forkserver_preload(["training.losses.tiled"])
+    PROCESSES.set_forkserver_preload(["training.objectives.pairs.tiled"])
     ratios = time_and_memory(arguments)
     ratios |= bias(Task(dim=32, batch=32, steps=60) if arguments.quick else Task())
     print(json.dumps(ratios))

@@ -28,14 +28,14 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from training import recipe as recipes
-from training.assembly import assemble
-from training.chunks import rows
+from training.config import recipe as recipes
+from training.config.recipe import Recipe
 from training.data.features import AudioInput
 from training.data.prepare import Batch
-from training.engine import Engine, ranks
-from training.recipe import Recipe
-from training.schedule import make_schedule
+from training.engine.chunks import rows
+from training.engine.schedule import make_schedule
+from training.engine.step import Engine, ranks
+from training.tasks.retrieval import assemble
 
 BATCH = 16
 SETTINGS = ["engine.zero=1", "audio.width=192", "audio.depth=4", "text.width=192", "text.depth=4"]

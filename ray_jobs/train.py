@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from training.recipe import load, to_tree
+    from training.config.recipe import load, to_tree
 
     fewest = args.workers if args.min_workers is None else args.min_workers
     if not 1 <= fewest <= args.workers:
@@ -119,9 +119,9 @@ def train_rank(job: dict[str, Any]) -> None:
     import ray.train
 
     from sharding.shards.manifest import Manifest
-    from training.engine import ranks
-    from training.fit import fit
-    from training.recipe import parse
+    from training.config.recipe import parse
+    from training.engine.step import ranks
+    from training.run.loop import fit
 
     folder = Path(job["run"])
     if (folder / job["refusal"]).is_file():  # started again after an error that is the user's to mend: do not go on

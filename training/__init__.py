@@ -1,5 +1,5 @@
 """Training and use of audio-text retrieval models."""
 
-from training.quiet import hush
+from training.run.quiet import hush
 
 hush()

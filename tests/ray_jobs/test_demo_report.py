@@ -19,13 +19,13 @@ from sharding.demo.sounds import SOUNDS
 from sharding.demo.waves import RATE
 from sharding.settings import BuildSettings
 from sharding.shards.manifest import Manifest
-from training import checkpoint
-from training.assembly import TOKENIZER, assemble, training_captions
-from training.distributed import LocalGroup
+from training.config.recipe import dump
+from training.config.recipe import load as load_recipe
+from training.engine import checkpoint
+from training.engine.distributed import LocalGroup
 from training.evaluation.run import encoders_of, evaluate
-from training.export import export, load
-from training.recipe import dump
-from training.recipe import load as load_recipe
+from training.models.hub import export, load
+from training.tasks.retrieval import TOKENIZER, assemble, training_captions
 
 SMALL = ("data.train=[{split: mine/train}]", "validation.split=null", "audio.depth=1", "text.depth=1")
 

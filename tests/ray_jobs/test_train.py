@@ -13,7 +13,7 @@ import yaml
 from ray.cluster_utils import Cluster
 
 from tests.training.small_runs import REPOSITORY, TREE, lines, run_ranks, write_sounds
-from training import checkpoint
+from training.engine import checkpoint
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "DS_ACCELERATOR": "cpu"}
 

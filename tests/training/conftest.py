@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.training.small_runs import write_sounds
-from training.distributed import Group
+from training.engine.distributed import Group
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,7 +27,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def group() -> Iterator[Group]:
-    from training.engine import ranks  # DeepSpeed takes seconds, and most tests do without it
+    from training.engine.step import ranks  # DeepSpeed takes seconds, and most tests do without it
 
     with ranks() as alone:
         yield alone

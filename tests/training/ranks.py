@@ -9,7 +9,12 @@ from typing import Any
 import torch.multiprocessing as mp
 
 # importing takes seconds a process
-PRELOADED = ("tests.training.test_engine", "tests.training.test_equivalence", "training.fit", "training.export")
+PRELOADED = (
+    "tests.training.engine.test_step",
+    "tests.training.engine.test_equivalence",
+    "training.run.loop",
+    "training.models.hub",
+)
 
 
 def on_ranks(function: Callable[..., Any], world: int, *arguments: Any) -> None:

@@ -23,8 +23,8 @@ from sharding.schema import FORMAT_VERSION
 from sharding.shards.manifest import Manifest, dataset_bytes
 from tests.training.data.shards import RATE, _add, flac, row, table_of
 from tests.training.ranks import on_ranks
-from training import recipe as recipes
-from training.recipe import Recipe
+from training.config import recipe as recipes
+from training.config.recipe import Recipe
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TREE: dict[str, Any] = {
@@ -150,8 +150,8 @@ def _fit_rank(
     import torch
     import torch.distributed as dist
 
-    from training.engine import ranks
-    from training.fit import fit
+    from training.engine.step import ranks
+    from training.run.loop import fit
 
     def die(state: dict[str, Any]) -> None:
         if die_after and state["step"] >= die_after:

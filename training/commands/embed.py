@@ -11,8 +11,8 @@ import pyarrow as pa
 from sharding.common.errors import InputError
 from sharding.common.storage import located
 from sharding.shards.manifest import Manifest
-from training.export import open_model
-from training.search import build_index
+from training.models.hub import open_model
+from training.search.index import build_index
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

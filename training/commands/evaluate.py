@@ -13,8 +13,8 @@ from sharding.shards.manifest import Manifest
 from training.commands.fit import only_first_rank
 from training.evaluation.retrieval import DIRECTIONS, MEASURED, read_relevance
 from training.evaluation.run import encoders_of, evaluate
-from training.export import open_model
-from training.progress import StatusLine
+from training.models.hub import open_model
+from training.run.progress import StatusLine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         relevance = read_relevance(text, args.relevance)
     retriever = open_model(args.checkpoint)
     manifest = Manifest.open(args.shards)
-    from training.engine import ranks
+    from training.engine.step import ranks
 
     with ranks() as group:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

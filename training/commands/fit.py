@@ -8,8 +8,8 @@ from typing import Any
 
 from sharding.common.processes import leave
 from sharding.shards.manifest import Manifest
-from training.distributed import Group
-from training.recipe import load
+from training.config.recipe import load
+from training.engine.distributed import Group
 
 RECIPE_HELP = "a recipe's YAML file, or the name of one that comes with Earshot (demo, dual_encoder, ...)"
 
@@ -44,8 +44,8 @@ def run_folder(text: str) -> Path:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     recipe = load(args.recipe, args.set)
     manifest = Manifest.open(args.shards)
-    from training.engine import ranks
-    from training.fit import fit
+    from training.engine.step import ranks
+    from training.run.loop import fit
 
     with ranks() as group:
         result = fit(recipe, manifest, args.run, group)

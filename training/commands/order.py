@@ -11,14 +11,14 @@ import torch
 
 from sharding.common.errors import InputError
 from sharding.shards.manifest import Manifest
+from training.config.recipe import Recipe, load
 from training.data.batch import Loader
 from training.data.draws import Draws
 from training.data.features import AudioInput, Features, segment_seeds
 from training.data.masking import Masking, mask_digest
 from training.data.order import Order, batch_hash
 from training.data.settings import DataSettings
-from training.encoders import AUDIO_ENCODERS, encoder_module
-from training.recipe import Recipe, load
+from training.models.encoders import AUDIO_ENCODERS, encoder_module
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

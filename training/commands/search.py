@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sharding.shards.manifest import Manifest
-from training.export import open_model
-from training.search import FIRST, search
+from training.models.hub import open_model
+from training.search.index import FIRST, search
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

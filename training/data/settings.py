@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from training.strict import require
+from training.config.strict import require
 
 Kind = Literal["human", "machine", "label"]
 KINDS: tuple[Kind, ...] = ("human", "machine", "label")

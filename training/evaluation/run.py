@@ -23,11 +23,11 @@ from training.data.features import AudioInput
 from training.data.mixture import select_rows
 from training.data.order import SequentialOrder
 from training.data.settings import DataSettings
-from training.distributed import Group
+from training.engine.distributed import Group
 from training.evaluation.retrieval import Ranks, metrics, rank_relevant, relevance_matrix
-from training.heads.base import Head, Side
-from training.heads.two_stage import two_stage_scores
-from training.model import RetrievalModel
+from training.models.heads.base import Head, Side
+from training.models.retrieval import RetrievalModel
+from training.search.two_stage import two_stage_scores
 
 ROWS = 256  # queries that are ranked at once
 

@@ -1,0 +1,117 @@
+"""The recipes that come with Earshot: each is read, trains, evaluates and searches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.training.small_runs import small_recipe, write_sounds
+from training import cli
+from training.config import recipe
+from training.models.encoders.audio.passt import Settings, build
+from training.tasks.retrieval import assemble
+
+PUBLISHED = sorted(path.stem for path in recipe.RECIPES.glob("*.yaml") if path.stem != "demo")
+SMALL_TEXT = ["source=random", "width=16", "depth=1", "heads=2", "vocabulary=300"]
+SMALL_AUDIO = {
+    "passt": ["variant=custom", "source=random", "width=16", "depth=10", "heads=2", "segment_s=1.0", "max_s=3.0"],
+    "clap": ["source=random", "width=64", "depth=1", "heads=2", "max_s=3.0"],
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_recipe_says_how_it_is_started(name: str) -> None:
+    text = (recipe.RECIPES / f"{name}.yaml").read_text()
+    assert f"training fit {name} --shards OUT --run RUN" in text
+    loaded = recipe.load(name)
+    assert recipe.parse(recipe.to_tree(loaded)) == loaded
+
+
+def test_published_settings() -> None:
+    token, sentence = recipe.load("token_attention"), recipe.load("sentence_attention")
+    assert (token.data.batch_size, sentence.data.batch_size) == (96, 128)
+    assert (token.head.dim, token.head.heads, token.loss.tau) == (1024, 8, 0.05)
+    for name in (
+        "dual_encoder",
+        "sentence_attention",
+        "token_attention",
+    ):  # of TACOS the paper reads weak captions alone
+        (tacos,) = (item for item in recipe.load(name).data.train if item.split.startswith("tacos"))
+        assert tacos.captions == ("machine",)
+    partial = recipe.load("partial_finetuning")
+    assert partial.optimizer.freeze_below == {"audio": 8}
+    assert (partial.optimizer.name, partial.optimizer.weight_decay, partial.audio.hop_s) == ("adamw", 1e-4, 5.0)
+    assert (partial.head.audio_pooling, partial.head.text_pooling) == ("attention", "mean")
+    assert partial.data.masking.time_masks and partial.data.masking.freq_masks
+
+
+def kept_for_backward(freeze_below: int) -> int:
+    """Numbers that autograd keeps of a PaSST of 12 blocks."""
+    torch.manual_seed(0)
+    encoder: Any = build(
+        Settings(variant="custom", source="random", segment_s=1.0, width=16, depth=12, heads=2, patchout_time=2)
+    )
+    encoder.freeze_below(freeze_below)
+    sizes = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        sizes.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        pooled, *_ = encoder.train()(torch.randn(2, 128, 100), torch.tensor([100, 100]), torch.arange(2))
+    pooled.sum().backward()
+    trained = [name for name, parameter in encoder.named_parameters() if parameter.grad is not None]
+    if freeze_below:
+        assert {name.split(".")[2] for name in trained if "blocks" in name} == {"8", "9", "10", "11"}
+        assert {name.split(".")[1] for name in trained} == {"blocks", "norm"}
+    return sum(sizes)
+
+
+def test_frozen_blocks_keep_no_activations() -> None:
+    assert kept_for_backward(8) < 0.4 * kept_for_backward(0)
+
+
+def test_attention_pooling_is_trained_with_the_head() -> None:
+    model, _ = assemble(small_recipe(["head={name: dual, dim: 8, audio_pooling: attention}"]), ["a", "b"])
+    assert any(name.startswith("head.audio_pool.score") for name, _ in model.named_parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_recipe_trains_evaluates_and_searches(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On small random encoders, all else as the recipe says."""
+    write_sounds(tmp_path / "build")
+    loaded = recipe.load(name)
+    small = [f"audio.{setting}" for setting in SMALL_AUDIO[loaded.audio.encoder]]
+    small += [f"text.{setting}" for setting in SMALL_TEXT]
+    small += ["head.dim=16", "data.train=[{split: clotho/development}]", "data.batch_size=6", "data.workers=0"]
+    small += ["optimizer.steps=3", "validation={split: clotho/evaluation, first: 4}", "log.tensorboard=false"]
+    if loaded.audio.encoder == "passt":
+        small += ["audio.patchout_time=1", "audio.patchout_freq=1"]
+        small += ["audio.hop_s=0.5"] if loaded.audio.hop_s else []
+    words = [word for setting in small for word in ("--set", setting)]
+
+    def command(*words: str) -> dict[str, Any]:
+        assert cli.main([*words, "--shards", str(tmp_path / "build"), "--json"]) == 0
+        return dict(json.loads(capsys.readouterr().out.splitlines()[-1]))
+
+    done = command("fit", name, "--run", str(tmp_path / "run"), *words)
+    assert done["steps"] == 3 and 0 < done["loss"] < 20
+    export = str(tmp_path / "run/export")
+    exact, rough = (command("evaluate", export, "--split", "clotho/evaluation", "--first", n) for n in ("0", "4"))
+    assert exact["clips"] == 9
+    measured = done["validation"]["text_to_audio/mAP@10"]
+    assert rough["text_to_audio"]["mAP@10"] == pytest.approx(measured, abs=0.02)  # training reads in bfloat16
+    every, first = (
+        command("search", export, "a hiss", "--top", "4", "--first", n)["results"]["a hiss"] for n in ("0", "8")
+    )
+    scores = {
+        hit["clip_id"]: hit["score"] for hit in command("search", export, "a hiss", "--top", "99")["results"]["a hiss"]
+    }
+    assert [hit["score"] for hit in every] == sorted(scores.values(), reverse=True)[:4]
+    assert all(hit["score"] == pytest.approx(scores[hit["clip_id"]], abs=1e-5) for hit in first)

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sharding.common.errors import InputError
+from tests.training.small_runs import REPOSITORY, small_recipe
+from training.engine.distributed import LocalGroup
+from training.run import claim
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from tests.training.small_runs import small_recipe
+from training.run.claim import claimed
+from training.engine.distributed import LocalGroup
+
+with claimed(small_recipe(), Path(sys.argv[1]), LocalGroup()):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_second_trainer_is_kept_out_until_the_first_one_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        monkeypatch.setattr(claim, "PATIENCE_S", 0.1)
+        with (
+            pytest.raises(InputError, match="another process trains in this folder"),
+            claim.claimed(small_recipe(), tmp_path, LocalGroup()),
+        ):
+            pass
+        monkeypatch.setattr(claim, "PATIENCE_S", 60)
+        holder.kill()
+    with claim.claimed(small_recipe(), tmp_path, LocalGroup()):
+        assert (tmp_path / "recipe.yaml").is_file()
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"), claim.claimed(small_recipe(), tmp_path / "file" / "run", LocalGroup()):
+        pass

@@ -1,0 +1,53 @@
+"""``metrics.jsonl`` and its companions, as killed runs and full disks leave them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from training.config.recipe import LogSettings
+from training.run import log as metrics
+from training.run.log import NOT_FINITE, MetricsLog
+
+PLAIN = LogSettings(tensorboard=False)
+
+
+def line(step: int) -> str:
+    return json.dumps({"step": step, "loss": 1.0})
+
+
+def test_what_is_no_line_keeps_no_run_from_going_on(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    rows = [line(0), "null", "7", "{}", '{"step": 1, "lo', line(1), line(2)]
+    path.write_bytes("\n".join(rows).encode() + b"\n\xff\xfe\n")
+    MetricsLog(tmp_path, 2, PLAIN).close()
+    assert path.read_text().splitlines() == [line(0), line(1)]
+
+
+def test_steps_that_are_taken_again_stand_in_no_list_twice(tmp_path: Path) -> None:
+    (tmp_path / NOT_FINITE).write_text("\n".join(map(line, (1, 5, 8))) + "\n")
+    MetricsLog(tmp_path, 5, PLAIN).close()
+    assert [record["step"] for record in metrics.read(tmp_path / NOT_FINITE)] == [1]
+
+
+def test_a_run_keeps_its_number_and_another_one_gets_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights & Biases continues what has the same number: a moved run, and not the next one at its place."""
+    seen: list[str] = []
+
+    def init(**options: Any) -> SimpleNamespace:
+        seen.append(options["id"])
+        return SimpleNamespace(log=lambda *a, **k: None, finish=lambda: None)
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    settings = LogSettings(tensorboard=False, wandb="earshot")
+    (tmp_path / "run").mkdir()
+    MetricsLog(tmp_path / "run", 0, settings).close()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    MetricsLog(tmp_path / "moved", 3, settings).close()
+    MetricsLog(tmp_path / "moved", 0, settings).close()
+    assert seen[0] == seen[1] != seen[2]

@@ -1,0 +1,205 @@
+"""Runs that end and go on: killed, damaged, launched in another way, on other numbers of ranks."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+import yaml
+
+from sharding.common.errors import InputError
+from sharding.shards.manifest import Manifest
+from tests.training.small_runs import REPOSITORY, TREE, figures, lines, run_ranks, small_recipe, write_sounds
+from training.config.recipe import to_tree
+from training.engine import checkpoint
+from training.engine.distributed import Group
+from training.models import hub as export
+from training.run.loop import fit
+
+SOME_OF_ALL = [
+    "text.dropout=0.1",
+    "audio.dropout=0.1",
+    "optimizer.rates={'head.*': 3.0}",
+    "optimizer.layer_decay=0.8",
+    "engine.ema=0.9",
+    "loss.trainable_tau=true",
+    "checkpoint.every=2",
+]
+
+
+def test_a_start_that_was_killed_while_it_wrote_its_tokenizer_is_no_obstacle(
+    build: Path, group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_short(tokenizer: Any, folder: Path, *rest: Any, **more: Any) -> None:
+        Path(folder).mkdir(parents=True)
+        (Path(folder) / "tokenizer.json").write_text("{")
+        raise KeyboardInterrupt
+
+    recipe = small_recipe(["optimizer.steps=1"])
+    with monkeypatch.context() as patch:
+        patch.setattr("transformers.PreTrainedTokenizerFast.save_pretrained", cut_short)
+        with pytest.raises(KeyboardInterrupt):
+            fit(recipe, Manifest.open(build), tmp_path, group)
+    assert fit(recipe, Manifest.open(build), tmp_path, group)["steps"] == 1
+
+
+def test_a_killed_run_goes_on_bit_for_bit(build: Path, group: Group, tmp_path: Path) -> None:
+    recipe = small_recipe(SOME_OF_ALL)
+    fit(recipe, Manifest.open(build), tmp_path / "whole", group)
+    run_ranks(1, build, {"killed": SOME_OF_ALL}, tmp_path, die_after=4)
+    with (tmp_path / "killed/metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "loss"')  # a line that the kill cut short
+    assert len(lines_so_far(tmp_path / "killed/metrics.jsonl")) == 4
+    assert fit(recipe, Manifest.open(build), tmp_path / "killed", group)["resumed_from"] == 4
+    assert figures(tmp_path / "killed") == figures(tmp_path / "whole")
+    ends = [checkpoint.load(checkpoint.find(tmp_path / name)) for name in ("whole", "killed")]
+    reference, tensors = ({**end.model(), **_flat(end.moments())} for end in ends)
+    assert tensors.keys() == reference.keys()
+    assert all(torch.equal(tensors[name], reference[name]) for name in reference)
+
+
+def lines_so_far(log: Path) -> list[str]:
+    return [line for line in log.read_text().splitlines() if line.endswith("}")]
+
+
+def _flat(moments: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    return {f"{moment}/{name}": value for moment, named in moments.items() for name, value in named.items()}
+
+
+def test_a_damaged_checkpoint_is_passed_over(build: Path, group: Group, tmp_path: Path) -> None:
+    recipe = small_recipe(["checkpoint.every=2", "optimizer.steps=6", "optimizer.warmup_epochs=0"])
+    fit(recipe, Manifest.open(build), tmp_path / "run", group)
+    before = figures(tmp_path / "run")
+    newest = checkpoint.steps(tmp_path / "run/checkpoints")[-1]
+    (newest / checkpoint.MODEL).write_bytes(b"broken")
+    assert fit(recipe, Manifest.open(build), tmp_path / "run", group)["resumed_from"] == 4
+    assert figures(tmp_path / "run") == before
+
+
+def test_another_recipe_does_not_go_on(build: Path, group: Group, tmp_path: Path) -> None:
+    fit(small_recipe(["optimizer.steps=1"]), Manifest.open(build), tmp_path / "run", group)
+    with pytest.raises(InputError, match=r"optimizer\.lr: 0\.001 -> 0\.01"):
+        fit(small_recipe(["optimizer.steps=1", "optimizer.lr=0.01"]), Manifest.open(build), tmp_path / "run", group)
+
+
+def test_another_build_does_not_go_on(build: Path, group: Group, tmp_path: Path) -> None:
+    write_sounds(tmp_path / "build", clips=30)
+    recipe = small_recipe(["optimizer.steps=2"])
+    fit(recipe, Manifest.open(build), tmp_path / "run", group)
+    with pytest.raises(InputError, match="started on other data"):
+        fit(recipe, Manifest.open(tmp_path / "build"), tmp_path / "run", group)
+
+
+def test_a_start_that_came_to_nothing_leaves_no_tokenizer(build: Path, group: Group, tmp_path: Path) -> None:
+    for vocabulary in (280, 270):
+        fit(small_recipe(["optimizer.steps=1", f"text.vocabulary={vocabulary}"]), Manifest.open(build), tmp_path, group)
+        assert len(export.open_model(tmp_path).tokenizer) == vocabulary
+        shutil.rmtree(tmp_path / "checkpoints")  # as if killed before its first checkpoint
+        shutil.rmtree(tmp_path / "export")
+
+
+def test_an_export_whose_checkpoints_are_gone_is_not_mixed_with_another_run(
+    build: Path, group: Group, tmp_path: Path
+) -> None:
+    fit(small_recipe(["optimizer.steps=1"]), Manifest.open(build), tmp_path, group)
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(InputError, match="an export of a run whose checkpoints are gone"):
+        fit(small_recipe(["optimizer.steps=1", "seed=9"]), Manifest.open(build), tmp_path, group)
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(build: Path, group: Group, tmp_path: Path) -> None:
+    recipe = small_recipe(["optimizer.steps=1"])
+    fit(recipe, Manifest.open(build), tmp_path, group)
+    state = checkpoint.steps(tmp_path / "checkpoints")[0] / checkpoint.STATE
+    state.write_text(state.read_text().replace('"step": 1', '"step": 0'))
+    with pytest.raises(InputError, match=r"every checkpoint of the run is damaged.*state\.json"):
+        fit(recipe, Manifest.open(build), tmp_path, group)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_launcher_gives_the_same_numbers(build: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(TREE))
+    launchers = {
+        "one process": ["-m"],
+        "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "--"],
+        "deepspeed": ["-m", "deepspeed.launcher.runner", "--num_gpus=2", "--master_port=29511", "--module"],
+    }
+    for name, launcher in launchers.items():
+        command = [sys.executable, *launcher, "training", "fit", str(recipe), "--shards", str(build)]
+        done = subprocess.run(
+            [*command, "--run", str(tmp_path / name), "--set", "optimizer.steps=5", "--set", "text.dropout=0.2"],
+            cwd=REPOSITORY,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert figures(tmp_path / "deepspeed") == figures(tmp_path / "torchrun")
+    for one, other in zip(figures(tmp_path / "one process"), figures(tmp_path / "torchrun"), strict=True):
+        assert other["batch"] == one["batch"]
+        assert other["loss"] == pytest.approx(one["loss"], abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_goes_on_under_any_other_topology(build: Path, tmp_path: Path) -> None:
+    calm = [*SOME_OF_ALL, "validation.split=clotho/evaluation", "validation.every=8", "validation.batch=2"]
+    run_ranks(1, build, {"whole": calm}, tmp_path)
+    reference = figures(tmp_path / "whole")
+    for before, after in (((1, 1), (3, 2)), ((2, 3), (1, 0)), ((2, 2), (2, 3))):
+        name = f"{before} to {after}"
+        run_ranks(before[0], build, {name: [*calm, f"engine.zero={before[1]}"]}, tmp_path, die_after=4)
+        assert len(lines(tmp_path / name)) == 4
+        run_ranks(after[0], build, {name: [*calm, f"engine.zero={after[1]}"]}, tmp_path)
+        for one, other in zip(reference, figures(tmp_path / name), strict=True):
+            assert (other["step"], other["batch"], other["lr"]) == (one["step"], one["batch"], one["lr"])
+            assert other["loss"] == pytest.approx(one["loss"], abs=1e-5), name
+        validations = [lines(tmp_path / run)[-1]["validation"] for run in ("whole", name)]
+        assert validations[1] == pytest.approx(validations[0], abs=1e-6), name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_at_any_moment(build: Path, tmp_path: Path) -> None:
+    """Not at a checkpoint's end but anywhere, writing included."""
+
+    steps = ["checkpoint.every=1", *SOME_OF_ALL[:-1]]
+    run_ranks(2, build, {"whole": steps}, tmp_path)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(to_tree(small_recipe(steps))))
+    draw = np.random.default_rng(0)
+    log = tmp_path / "killed/metrics.jsonl"
+    for goal in (1, 4, 6):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+        process = subprocess.Popen(
+            [*command, "-m", "--", "training", "fit", str(recipe), f"--shards={build}", f"--run={log.parent}"],
+            cwd=REPOSITORY,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        while process.poll() is None and not (log.is_file() and len(lines_so_far(log)) >= goal):
+            time.sleep(0.01)
+        time.sleep(float(draw.uniform(0, 0.3)))
+        ranks = psutil.Process(process.pid).children()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not psutil.wait_procs(ranks, timeout=20)[1]  # none goes on writing beside the one that goes on
+    run_ranks(2, build, {"killed": steps}, tmp_path)
+    assert figures(tmp_path / "killed") == figures(tmp_path / "whole")
+    assert all(math.isfinite(line["loss"]) for line in figures(tmp_path / "killed"))

@@ -1,0 +1,264 @@
+"""Checkpoints that know no topology: tensors by parameter name in safetensors, and one small JSON.
+
+A checkpoint is the folder ``step-000000123`` with
+
+- ``model.safetensors``: every parameter (float32) and buffer by its name in the model,
+- ``optimizer.safetensors``: ``<moment>/<parameter name>``, e.g. ``exp_avg/head.audio.weight``,
+- ``state.json``: step, epoch, the name of the next batch, figures, the size and SHA-256 of the other two, and its own;
+  written last.
+
+It is written into a hidden folder, flushed to disk and renamed, so it is there whole or not at all.  Nothing
+in it depends on the number of ranks, the ZeRO stage, or how parameters are grouped.  Randomness needs no
+state: everything random is a function of the recipe's seed, the step and the sample.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sharding.common.errors import InputError
+from training.config.recipe import CheckpointSettings
+
+FORMAT = 1
+MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+_FOLDERS = "step-" + 9 * "[0-9]"  # what is named otherwise is somebody's own, and neither read nor removed
+SEAL = "sha256"  # key of state.json's own checksum
+GO_ON = "remove this checkpoint's folder; training resumes from the one before it"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint on disk."""
+
+    folder: Path
+    state: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """How many steps were taken before it was written: the next step's number."""
+        return int(self.state["step"])
+
+    def model(self) -> dict[str, Tensor]:
+        return read_tensors(self.folder / MODEL)
+
+    def moments(self) -> dict[str, dict[str, Tensor]]:
+        """Moment name to parameter name to tensor; no moment where the optimizer has not moved yet."""
+        moments: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in read_tensors(self.folder / OPTIMIZER).items():
+            moment, _, parameter = key.partition("/")
+            moments.setdefault(moment, {})[parameter] = tensor
+        return moments
+
+
+def save(
+    checkpoints: Path,
+    step: int,
+    model: Mapping[str, Tensor],
+    moments: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+) -> Path:
+    """Write a checkpoint below the folder ``checkpoints``, atomically; one rank does it.
+
+    Raises ``InputError`` where it cannot be written; what was there before stays.
+    """
+    target = checkpoints / f"step-{step:09d}"
+    folder = checkpoints / f".writing-{target.name}"
+    optimizer = {f"{moment}/{name}": tensor for moment, named in moments.items() for name, tensor in named.items()}
+    files = {}
+    with writing(target):
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        for leftover in checkpoints.glob(".writing-*"):
+            shutil.rmtree(leftover)
+        folder.mkdir()
+        for name, tensors in ((MODEL, model), (OPTIMIZER, optimizer)):
+            path = folder / name
+            save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
+            _flush(path)
+            files[name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        (folder / STATE).write_text(_sealed({"format": FORMAT, "step": step, **state, "files": files}))
+        _flush(folder / STATE)
+        _flush(folder)
+        for later in steps(checkpoints):
+            if later >= target:  # damaged, or it would have been gone on from
+                _remove(later)
+        folder.rename(target)
+        _flush(checkpoints)
+    return target
+
+
+def load(folder: Path) -> Checkpoint:
+    """Open a checkpoint and compare its files with their checksums; ``InputError`` where they differ."""
+    if not (folder / STATE).is_file():
+        raise InputError(
+            "not a checkpoint: it has no state.json",
+            file=folder,
+            remedy="name a folder such as RUN/checkpoints/step-000000123",
+        )
+    state = _unsealed(folder / STATE)
+    for name, expected in state["files"].items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != expected["bytes"] or _sha256(path) != expected["sha256"]:
+            raise InputError(
+                "the checkpoint is damaged: size or checksum differs from state.json", file=path, remedy=GO_ON
+            )
+    return Checkpoint(folder, state)
+
+
+def _sealed(state: Mapping[str, Any]) -> str:
+    """JSON that ends with its own SHA-256, so that no byte of it can change unnoticed."""
+    bare = json.dumps(state, indent=1)
+    return json.dumps({**state, SEAL: hashlib.sha256(bare.encode()).hexdigest()}, indent=1)
+
+
+def _unsealed(path: Path) -> dict[str, Any]:
+    damaged = InputError("the checkpoint is damaged: state.json is not as it was written", file=path, remedy=GO_ON)
+    try:
+        text = path.read_bytes().decode()
+        state = json.loads(text)
+        version = state["format"]
+        del state[SEAL]
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged from error
+    if version != FORMAT:
+        raise InputError(f"checkpoint of format {version}, this version reads {FORMAT}", file=path.parent)
+    if _sealed(state) != text:
+        raise damaged
+    return dict(state)
+
+
+def steps(checkpoints: Path) -> list[Path]:
+    """All checkpoints' folders, oldest first."""
+    return sorted(path for path in checkpoints.glob(_FOLDERS) if path.is_dir())
+
+
+def newest(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that passes its checks, and what was wrong with newer ones."""
+    complaints: list[str] = []
+    for folder in reversed(steps(checkpoints)):
+        try:
+            return load(folder), complaints
+        except InputError as error:
+            complaints.append(str(error))
+    return None, complaints
+
+
+def prune(checkpoints: Path, settings: CheckpointSettings, metric: str) -> list[Path]:
+    """Remove what the rule does not keep, and return what was removed.
+
+    Kept: the last ``keep_last``, and the ``keep_best`` with the highest ``metric`` among those that have it.
+    """
+    folders = steps(checkpoints)
+    scored = _scored(checkpoints, metric)
+    keep = {*folders[-settings.keep_last :], *(folder for _, folder in scored[: settings.keep_best])}
+    gone = [folder for folder in folders if folder not in keep]
+    for folder in gone:
+        _remove(folder)
+    return gone
+
+
+def best(checkpoints: Path, metric: str) -> Path | None:
+    """The whole checkpoint with the highest ``metric``, the newest of several; None where none has it."""
+    for _, folder in _scored(checkpoints, metric):
+        with contextlib.suppress(InputError):  # a damaged one is no candidate
+            return load(folder).folder
+    return None
+
+
+def _scored(checkpoints: Path, metric: str) -> list[tuple[float, Path]]:
+    """Checkpoints that have the metric, best first; the newest first of equal ones."""
+    scored = []
+    for folder in steps(checkpoints):
+        with contextlib.suppress(OSError, InputError):
+            value = _unsealed(folder / STATE).get("validation", {}).get(metric)
+            if value is not None:
+                scored.append((float(value), folder))
+    return sorted(scored, key=lambda pair: (pair[0], pair[1].name), reverse=True)
+
+
+def restore(model: nn.Module, loss: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Put a checkpoint's tensors into a model and a loss that were built from the same recipe."""
+    own = dict(model.state_dict()) | {f"loss.{name}": value for name, value in loss.state_dict().items()}
+    tied = _tied(own)
+    for name, value in own.items():
+        source = name if name in values else tied.get(name, name)
+        if source not in values:
+            raise InputError("the checkpoint lacks a parameter of the recipe's model", value=name)
+        if values[source].shape != value.shape:
+            shapes = f"{tuple(values[source].shape)}, the recipe's model has {tuple(value.shape)}"
+            raise InputError(f"a parameter of the checkpoint has shape {shapes}", value=name)
+        with torch.no_grad():
+            value.copy_(values[source])
+
+
+def _tied(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Names of tensors that share memory, to the first of them: it alone is saved."""
+    first: dict[tuple[int, torch.Size], str] = {}
+    return {name: first.setdefault((value.data_ptr(), value.shape), name) for name, value in state.items()}
+
+
+def _remove(folder: Path) -> None:
+    """Take a checkpoint away so that no half of it is ever seen under its name."""
+    doomed = folder.with_name(f".writing-{folder.name}.gone")
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def find(path: Path) -> Path:
+    """The checkpoint that ``path`` means: itself, or of a run or its checkpoints the newest valid one."""
+    if (path / STATE).is_file():
+        return path
+    for folder in (path / "checkpoints", path):
+        checkpoint, _ = newest(folder)
+        if checkpoint is not None:
+            return checkpoint.folder
+    raise InputError(
+        "no checkpoint here",
+        file=path,
+        remedy="name a run's folder, or RUN/checkpoints/step-..., or an export",
+    )
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What cannot be written, ``InputError`` says: safetensors has an error of its own for a full disk."""
+    try:
+        yield
+    except (SafetensorError, OSError) as error:
+        remedy = "make room there; the same command then goes on from the last checkpoint"
+        raise InputError(f"cannot be written: {error}", file=path, remedy=remedy) from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """A safetensors file; ``InputError`` where it cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"cannot be read: {error}", file=path) from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,111 @@
+"""HTS-AT (Chen et al., 2022), the audio tower of CLAP (Wu et al., 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sharding.common.errors import InputError
+from training.models.encoders import AudioEncoder
+from training.models.encoders.audio.hub import HubAudioSettings, heard, load, require_bins
+from training.models.encoders.published import Architecture
+
+FRAMES = 1001  # of 10 s
+# published files hold both towers; the audio tower's names begin with audio_model there
+ARCHITECTURE = Architecture("ClapAudioModel", "ClapAudioConfig", ((r"^audio_model\.", ""),))
+
+
+@dataclass(frozen=True)
+class Settings(HubAudioSettings):
+    """CLAP's audio tower; ``width`` and ``depth`` are those of its last stage and of each of four stages."""
+
+    encoder: str = "clap"
+    source: str = "laion/clap-htsat-unfused"
+    depth: int = 2
+    heads: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width % 8:
+            raise InputError("width must be a multiple of 8: each stage has half of the next one's", value=self.width)
+
+
+class ClapEncoder(AudioEncoder):
+    """transformers' ``ClapAudioModel``: 10 s at 48 kHz, 64 mels, 1001 frames.
+
+    Models with feature fusion get clips in segments of 10 s too, as if none were longer; what would fuse a longer
+    clip's parts stays as it is.
+    """
+
+    front_end = "clap"
+    segment_s = 10.0
+
+    def __init__(self, net: Any, settings: Settings) -> None:
+        super().__init__()
+        self.net = net
+        embedding = net.audio_encoder.patch_embed
+        for part in ("fusion_model", "mel_conv2d") if embedding.enable_fusion else ():
+            getattr(embedding, part).requires_grad_(False)
+        self.hop_s = settings.hop_s or self.segment_s
+        self.max_s = settings.max_s
+        self.dim = net.config.hidden_size
+
+    def train(self, mode: bool = True) -> ClapEncoder:
+        """Batch norms stay in evaluation: one rank's statistics are not the whole batch's."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def blocks(self) -> list[nn.Module]:
+        return [block for stage in self.net.audio_encoder.layers for block in stage.blocks]
+
+    def depths(self) -> Iterator[tuple[nn.Parameter, int]]:
+        """What joins two stages is as deep as the block below it."""
+        joins: dict[int, int] = {}
+        below = 0
+        for stage in self.net.audio_encoder.layers:
+            below += len(stage.blocks)
+            if stage.downsample is not None:
+                joins |= {id(parameter): below for parameter in stage.downsample.parameters()}
+        return ((parameter, joins.get(id(parameter), depth)) for parameter, depth in super().depths())
+
+    def top(self) -> list[nn.Module]:
+        return [self.net.audio_encoder.norm]
+
+    def forward(self, features: Tensor, frames: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        short = torch.zeros(len(features), 1, dtype=torch.bool, device=features.device)
+        out = self.net(input_features=features.transpose(1, 2)[:, None], is_longer=short)
+        grid = out.last_hidden_state  # [n, d, f, t]
+        starts = torch.arange(grid.shape[-1], device=frames.device) * features.shape[-1] / grid.shape[-1]
+        return (
+            out.pooler_output,
+            grid.flatten(2).transpose(1, 2),
+            heard(frames, starts).repeat(1, grid.shape[2]),
+        )
+
+
+def build(settings: Settings) -> ClapEncoder:
+    """The encoder that ``settings`` describes."""
+    sizes = {
+        "patch_embeds_hidden_size": settings.width // 8,
+        "hidden_size": settings.width,
+        "depths": (settings.depth,) * 4,
+        "num_attention_heads": tuple(max(1, settings.heads // 2**stage) for stage in (3, 2, 1, 0)),
+    }
+    rates = {
+        "hidden_dropout_prob": settings.dropout,
+        "attention_probs_dropout_prob": settings.dropout,
+        "drop_path_rate": 0.0,
+    }
+    net = load(ARCHITECTURE, settings.source, sizes, rates)
+    require_bins(net, 64, settings.source)
+    config = net.config
+    if config.spec_size * (config.spec_size // config.num_mel_bins) < FRAMES:
+        raise InputError("the model takes no 10 s of sound: its spec_size is too small", value=config.spec_size)
+    return ClapEncoder(net, settings)

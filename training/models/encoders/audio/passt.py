@@ -1,0 +1,297 @@
+"""PaSST (Koutini et al., Interspeech 2022): the audio encoder of papers/000 and papers/001."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sharding.common.errors import InputError
+from training.config.strict import check_dropout, check_multiple, check_positive
+from training.models.encoders import AudioEncoder
+from training.models.encoders.pooling import masked_mean
+from training.models.encoders.randomness import mix, subset
+from training.run.quiet import quiet
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A published model.
+
+    Attributes:
+        stride: frames and bins from patch to patch.
+        frames: of its input, which decide how many positions its file has.
+        segment_s: seconds of its input.
+        front_end: see `training.data.spectrogram`.
+        frame_rate: frames a second.
+    """
+
+    stride: int = 10
+    frames: int = 998
+    segment_s: float = 10.0
+    front_end: str = "passt"
+    frame_rate: int = 100
+
+
+VARIANTS = {
+    "passt_s_swa_p16_128_ap476": Variant(),
+    "passt_s_kd_p16_128_ap486": Variant(),
+    "passt_l_kd_p16_128_ap47": Variant(),
+    "passt_s_p16_s16_128_ap468": Variant(stride=16, frames=1000),
+    "passt_u600_f128_p16_s16_ap_460": Variant(stride=16, frames=1000),
+    "passt_b_f128_p16_s16_ap_459": Variant(stride=16, frames=1000),
+    "passt_20sec": Variant(frames=2000, segment_s=20.0),
+    "passt_30sec": Variant(frames=3000, segment_s=30.0),
+    "stfthop160": Variant(frames=2000, front_end="passt-hop160", frame_rate=200),
+    "stfthop100": Variant(frames=3200, front_end="passt-hop100", frame_rate=320),
+    "openmic": Variant(),
+    "fsd50k": Variant(),
+    "fsd50k-n": Variant(stride=16),
+}
+CUSTOM = "custom"
+_SIZES = ("segment_s", "width", "depth", "heads", "stride")  # of a custom variant
+PATCH = 16
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A PaSST encoder.
+
+    Attributes:
+        variant: a published model (``VARIANTS``), or ``custom`` for the sizes given here.
+        source: ``published`` (downloaded by hear21passt), ``random``, or a file of weights.
+        segment_s: seconds of a segment for ``custom``; a published variant has its own.
+        interpolate_s: seconds of a segment, where it is to be another than the model was made for: the positions
+            over time are interpolated. None: as the model was made.
+        hop_s: seconds between segments; None: segments do not overlap.
+        max_s: seconds of a clip that are encoded at most.
+        patchout_time, patchout_freq: columns and rows of patches left out in training, drawn for every
+            segment on its own (structured patchout, section 2.2 of arXiv 2110.05069).
+        patchout_any: patches left out anywhere (unstructured patchout).
+        dropout: in all blocks.
+        pooled: a segment's vector: ``summary``, the mean of the class and distillation tokens as published, or
+            ``patches``, the mean over patches that hold sound; without pre-training the latter learns sooner.
+        width, depth, heads, stride: sizes of ``custom``.
+    """
+
+    encoder: str = "passt"
+    variant: str = "passt_s_p16_s16_128_ap468"
+    source: str = "published"
+    segment_s: float = 10.0
+    interpolate_s: float | None = None
+    hop_s: float | None = None
+    max_s: float = 30.0
+    patchout_time: int = 0
+    patchout_freq: int = 0
+    patchout_any: int = 0
+    dropout: float = 0.0
+    pooled: Literal["summary", "patches"] = "summary"
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    stride: int = 16
+
+    def __post_init__(self) -> None:
+        check_positive(self, "segment_s", "interpolate_s", "hop_s", "max_s", "depth", "stride")
+        check_multiple(self, "width")
+        check_dropout(self, "dropout")
+        if min(self.patchout_time, self.patchout_freq, self.patchout_any) < 0:
+            raise InputError("patchout must not be negative", remedy="0 leaves nothing out")
+        sizes = [name for name in _SIZES if getattr(self, name) != getattr(Settings, name)]
+        if sizes and self.variant != CUSTOM:
+            remedy = f"set variant to {CUSTOM}, or interpolate_s for segments of another length"
+            raise InputError(f"{self.variant} has its own {', '.join(sizes)}", remedy=remedy)
+
+
+class PasstEncoder(AudioEncoder):
+    """The transformer of hear21passt, with patchout drawn segment by segment.
+
+    hear21passt's own forward draws one set of patches for the whole batch from the global generator, so a
+    batch split over ranks would not train like the same batch on one; here the segment's seed decides.
+    """
+
+    def __init__(self, net: Any, settings: Settings, variant: Variant) -> None:
+        super().__init__()
+        # the classifier has no part in retrieval, and parameters without gradient are a trap under ZeRO
+        net.head, net.head_dist = nn.Identity(), None
+        self.net = net
+        self.settings = settings
+        self.front_end = variant.front_end
+        self.segment_s = settings.interpolate_s or variant.segment_s
+        self.hop_s = settings.hop_s or self.segment_s
+        self.max_s = settings.max_s
+        self.dim = net.embed_dim
+
+    def blocks(self) -> list[nn.Module]:
+        return list(self.net.blocks)
+
+    def top(self) -> list[nn.Module]:
+        return [self.net.norm]
+
+    def forward(self, features: Tensor, frames: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        net = self.net
+        grid = net.patch_embed.proj(features[:, None])  # [n, d, f, t]
+        rows, columns = grid.shape[2:]
+        grid = grid + net.time_new_pos_embed[..., :columns] + net.freq_new_pos_embed[:, :, :rows]
+        starts = torch.arange(columns, device=frames.device) * net.patch_embed.stride[1]
+        heard = (starts[None, :] < frames[:, None])[:, None, :].expand(-1, rows, -1)  # [n, f, t]
+        tokens, mask = self._patchout(grid.permute(0, 2, 3, 1), heard, seeds)
+        first = net.cls_token + net.new_pos_embed[:, :1]
+        second = net.dist_token + net.new_pos_embed[:, 1:]
+        summary = torch.cat([first, second], 1).expand(len(tokens), -1, -1)
+        x = net.norm(net.blocks(net.pos_drop(torch.cat([summary, tokens], 1))))
+        patches = x[:, 2:]
+        if self.settings.pooled == "patches":
+            return masked_mean(patches, mask), patches, mask
+        return (x[:, 0] + x[:, 1]) / 2, patches, mask
+
+    def _patchout(self, grid: Tensor, heard: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
+        """``grid [n, f, t, d]`` and ``heard [n, f, t]`` to sequences ``[n, P, d]`` and ``[n, P]``."""
+        _, rows, columns, dim = grid.shape
+        out_rows, out_columns = self.settings.patchout_freq, self.settings.patchout_time
+        if self.training and out_columns:
+            index = subset(mix(seeds, torch.zeros_like(seeds)), columns, columns - out_columns)
+            grid = grid.gather(2, index[:, None, :, None].expand(-1, rows, -1, dim))
+            heard = heard.gather(2, index[:, None, :].expand(-1, rows, -1))
+        if self.training and out_rows:
+            index = subset(mix(seeds, torch.ones_like(seeds)), rows, rows - out_rows)
+            grid = grid.gather(1, index[:, :, None, None].expand(-1, -1, grid.shape[2], dim))
+            heard = heard.gather(1, index[:, :, None].expand(-1, -1, heard.shape[2]))
+        tokens, mask = grid.flatten(1, 2), heard.flatten(1, 2)
+        out = self.settings.patchout_any
+        if self.training and out:
+            index = subset(mix(seeds, torch.full_like(seeds, 2)), tokens.shape[1], tokens.shape[1] - out)
+            tokens = tokens.gather(1, index[:, :, None].expand(-1, -1, dim))
+            mask = mask.gather(1, index)
+        return tokens, mask
+
+
+def build(settings: Settings) -> PasstEncoder:
+    """The encoder that ``settings`` describes; a published one downloads its weights on first use."""
+    if settings.variant == CUSTOM:
+        variant = Variant(settings.stride, _frames(settings.segment_s, Variant.frame_rate), settings.segment_s)
+        net = _custom(settings, variant)
+    elif settings.variant in VARIANTS:
+        variant = VARIANTS[settings.variant]
+        net = _published(settings, variant)
+    else:
+        known = ", ".join([*VARIANTS, CUSTOM])
+        raise InputError("unknown PaSST variant", value=settings.variant, remedy=f"one of {known}")
+    if settings.source not in ("published", "random"):
+        _load(net, Path(settings.source))
+    if settings.interpolate_s is not None:
+        _interpolate(net, variant, settings.interpolate_s)
+    return _check_patchout(PasstEncoder(net, settings, variant))
+
+
+def _custom(settings: Settings, variant: Variant) -> Any:
+    """Random weights of any size."""
+    from hear21passt.models import passt  # imports torchaudio and timm: seconds
+
+    passt.first_RUN = False  # else the first forward prints every shape
+    if settings.source == "published":
+        raise InputError("no custom PaSST is published", value=settings.source, remedy="`random`, or a file of weights")
+    with quiet():
+        return passt.PaSST(
+            img_size=(128, variant.frames),
+            patch_size=PATCH,
+            stride=(variant.stride, variant.stride),
+            embed_dim=settings.width,
+            depth=settings.depth,
+            num_heads=settings.heads,
+            num_classes=1,
+            distilled=True,
+            drop_rate=settings.dropout,
+            attn_drop_rate=settings.dropout,
+        )
+
+
+def _published(settings: Settings, variant: Variant) -> Any:
+    """A published variant, its weights downloaded by hear21passt where ``source`` says so."""
+    from hear21passt.models import passt
+
+    passt.first_RUN = False
+    try:
+        with quiet():
+            net = passt.get_model(
+                arch=settings.variant,
+                pretrained=settings.source == "published",
+                fstride=variant.stride,
+                tstride=variant.stride,
+                input_tdim=variant.frames,
+            )
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"the published weights cannot be downloaded: {error}",
+            value=settings.variant,
+            remedy="name a file that has them as audio.source, or go where there is a network",
+        ) from error
+    for module in net.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = settings.dropout
+    return net
+
+
+def _interpolate(net: Any, variant: Variant, segment_s: float) -> None:
+    """Positions over time ``[1, d, 1, columns]`` for segments of another length."""
+    lengths = (variant.frames, _frames(segment_s, variant.frame_rate))
+    before, after = (_columns(frames, variant) for frames in lengths)
+    if after < 1:
+        raise InputError("a segment is shorter than a patch", value=segment_s)
+    with torch.no_grad():
+        positions = net.time_new_pos_embed[:, :, 0, :before]
+        net.time_new_pos_embed = nn.Parameter(F.interpolate(positions, after, mode="linear")[:, :, None])
+
+
+def _frames(seconds: float, rate: float) -> int:
+    """As many as the front end makes, which rounds up."""
+    return math.ceil(round(seconds * rate, 6))
+
+
+def _columns(frames: int, variant: Variant) -> int:
+    return (frames - PATCH) // variant.stride + 1
+
+
+def _check_patchout(encoder: PasstEncoder) -> PasstEncoder:
+    """``InputError`` where patchout would leave nothing."""
+    settings, net = encoder.settings, encoder.net
+    rows = net.freq_new_pos_embed.shape[2] - settings.patchout_freq
+    columns = net.time_new_pos_embed.shape[3] - settings.patchout_time
+    if min(rows, columns, rows * columns - settings.patchout_any) < 1:
+        value = (settings.patchout_freq, settings.patchout_time, settings.patchout_any)
+        raise InputError(
+            "patchout leaves no patch",
+            value=value,
+            remedy=f"without it there are {net.freq_new_pos_embed.shape[2]} rows",
+        )
+    return encoder
+
+
+def _load(net: nn.Module, path: Path) -> None:
+    """Weights from a file, without those of a classifier; ``InputError`` where they are of another model."""
+    if not path.is_file():
+        remedy = "`published`, `random`, or a .pt or .safetensors"
+        raise InputError("no such weights", file=path, remedy=remedy)
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = {name: value for name, value in state.items() if not name.startswith("head")}
+    except Exception as error:  # readers of broken files raise whatever they like
+        raise InputError(f"not a file of weights: {type(error).__name__}", file=path) from error
+    for name, value in net.state_dict().items():
+        if name.startswith("head"):
+            continue
+        if name not in state:
+            raise InputError("the weights lack a parameter of the variant", file=path, value=name)
+        if state[name].shape != value.shape:
+            shapes = f"{tuple(state[name].shape)}, the variant's {tuple(value.shape)}"
+            raise InputError(f"{name} has the shape {shapes}", file=path, remedy="name the variant of these weights")
+    net.load_state_dict(state, strict=False)

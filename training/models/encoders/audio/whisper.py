@@ -1,0 +1,79 @@
+"""The encoder of Whisper (Radford et al., 2022)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sharding.common.errors import InputError
+from training.config.strict import check_positive
+from training.models.encoders import AudioEncoder
+from training.models.encoders.audio.hub import HubAudioSettings, heard, load
+from training.models.encoders.pooling import masked_mean
+from training.models.encoders.published import Architecture
+
+FRONT_ENDS = {80: "whisper", 128: "whisper-128"}  # by mel bins; large-v3 has 128
+# published files hold the decoder too
+ARCHITECTURE = Architecture("WhisperEncoder", "WhisperConfig", ((r"^(model\.)?encoder\.", ""),))
+
+
+@dataclass(frozen=True)
+class Settings(HubAudioSettings):
+    """Whisper's encoder; the defaults are whisper-small, whose segment is 30 s."""
+
+    encoder: str = "whisper"
+    source: str = "openai/whisper-small"
+    segment_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "segment_s")
+
+
+class WhisperEncoder(AudioEncoder):
+    """The encoder half of transformers' ``WhisperModel``: a mel frame every 10 ms, a token every 20 ms."""
+
+    def __init__(self, net: Any, settings: Settings) -> None:
+        super().__init__()
+        self.net = net
+        self.front_end = FRONT_ENDS[net.config.num_mel_bins]
+        self.segment_s = net.config.max_source_positions / 50
+        self.hop_s = settings.hop_s or self.segment_s
+        self.max_s = settings.max_s
+        self.dim = net.config.d_model
+
+    def blocks(self) -> list[nn.Module]:
+        return list(self.net.layers)
+
+    def top(self) -> list[nn.Module]:
+        return [self.net.layer_norm]
+
+    def forward(self, features: Tensor, frames: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        tokens = self.net(features).last_hidden_state
+        mask = heard(frames, 2 * torch.arange(tokens.shape[1], device=frames.device))
+        return masked_mean(tokens, mask), tokens, mask
+
+
+def build(settings: Settings) -> WhisperEncoder:
+    """The encoder that ``settings`` describes."""
+    sizes = {
+        "d_model": settings.width,
+        "encoder_layers": settings.depth,
+        "encoder_attention_heads": settings.heads,
+        "encoder_ffn_dim": 4 * settings.width,
+        "max_source_positions": round(settings.segment_s * 50),
+    }
+    # layer drop draws from the process's generator, so ranks and repeated chunks would disagree
+    rates = {
+        "dropout": settings.dropout,
+        "attention_dropout": settings.dropout,
+        "encoder_layerdrop": 0.0,
+        "apply_spec_augment": False,
+    }
+    net = load(ARCHITECTURE, settings.source, sizes, rates)
+    if net.config.num_mel_bins not in FRONT_ENDS:
+        raise InputError("no front end gives so many mel bins", file=settings.source, value=net.config.num_mel_bins)
+    return WhisperEncoder(net, settings)

@@ -1,0 +1,122 @@
+"""What a head is: it turns encoded clips and captions into sides, and scores sides against each other."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from training.models.encoders import EncodedAudio, EncodedText
+
+Side = tuple[Tensor, ...]
+SHORTEST_SQUARED = 1e-16  # of a vector's length squared, as in torch.nn.functional.cosine_similarity
+
+
+def rows_of(side: Side, rows: slice | Tensor) -> Side:
+    """Some texts or audios of a side."""
+    return tuple(tensor[rows] for tensor in side)
+
+
+def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
+    """No autocast: for products whose rounding to bfloat16 would show in scores divided by tau."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+class Scorer(Protocol):
+    """What a loss over tiles needs of a head."""
+
+    def pair_scores(self, text: Side, audio: Side, shared: Side) -> Tensor:
+        """See `Head.pair_scores`."""
+
+    def pair_elements(self, text: Side, audio: Side) -> int:
+        """See `Head.pair_elements`."""
+
+
+class Head(nn.Module, ABC):
+    """A way to score every text against every audio.
+
+    All that belongs to one clip or one caption is computed once, in `audio_side` and `text_side`; what is
+    left for each pair is `pair_scores`.  That is a function of tensors alone: parameters that it needs come
+    as `shared` tensors, so that sharded parameters (ZeRO-3) are never touched inside a tile.  Modules'
+    parameters are read only inside those modules' forward, where DeepSpeed has made them whole.
+
+    Attributes:
+        uses_patches: whether `audio_side` needs `EncodedAudio.tokens`.
+    """
+
+    uses_patches: bool = False
+
+    @abstractmethod
+    def audio_side(self, audio: EncodedAudio) -> Side:
+        """What scoring needs of each clip: tensors ``[b, ...]``."""
+
+    @abstractmethod
+    def text_side(self, text: EncodedText) -> Side:
+        """What scoring needs of each caption: tensors ``[b, ...]``."""
+
+    def vectors(self, audio: EncodedAudio) -> tuple[Tensor, Tensor]:
+        """The patches or the segments of each clip, ``[b, M, d]`` with zeros on padding, and their mask."""
+        vectors, mask = audio.segments, audio.segment_mask
+        if self.uses_patches:
+            assert audio.tokens is not None and audio.token_mask is not None
+            vectors, mask = audio.tokens, audio.token_mask
+        return vectors.masked_fill(~mask[..., None], 0), mask
+
+    def words(self, text: EncodedText) -> tuple[Tensor, Tensor]:
+        """The tokens of each caption, ``[b, N, d]`` with zeros on padding, and their mask."""
+        return text.tokens.masked_fill(~text.token_mask[..., None], 0), text.token_mask
+
+    def shared(self) -> Side:
+        """What scoring needs besides the sides, in the graph of the head's parameters."""
+        return ()
+
+    @abstractmethod
+    def pair_scores(self, text: Side, audio: Side, shared: Side) -> Tensor:
+        """Similarities ``[texts, audios]`` before temperature, differentiable in every argument."""
+
+    def pair_elements(self, text: Side, audio: Side) -> int:
+        """About how many numbers `pair_scores` and its gradient hold for one pair; decides tile sizes."""
+        return 1
+
+    def score(self, text: Side, audio: Side) -> Tensor:
+        """Similarities ``[texts, audios]`` before temperature, all at once; see `losses.tiled.score_all`."""
+        return self.pair_scores(text, audio, self.shared())
+
+    def first_stage(self, text: Side, audio: Side, shared: Side) -> tuple[Tensor, Tensor] | None:
+        """Vectors ``[texts, k]`` and ``[audios, k]`` whose dot products are near the scores, or None.
+
+        Each comes from what belongs to one caption or one clip alone, so that the first candidates of a query are
+        found by one product of matrices; see `training.search.two_stage`.
+        """
+        return None
+
+    def embedding(self, side: Side) -> Tensor | None:
+        """``[b, d]`` vectors whose dot products are the scores, or None if the head has none."""
+        return None
+
+    def forward(self, encoded: EncodedAudio | EncodedText) -> Side:
+        """The side of encoded clips or captions."""
+        return self.audio_side(encoded) if isinstance(encoded, EncodedAudio) else self.text_side(encoded)
+
+
+def rough_scores(head: Head, text: Side, audio: Side, shared: Side) -> Tensor | None:
+    """Dot products of the first stage, ``[texts, audios]`` float64, or None where the head has none."""
+    vectors = head.first_stage(text, audio, shared)
+    return None if vectors is None else vectors[0].double() @ vectors[1].double().t()
+
+
+class ListedHead(Head):
+    """A head that can also score a list of pairs, for training on some of them: `training.objectives.pairs.candidates`.
+
+    Attributes:
+        candidates: negatives that each caption and each clip meets in training; 0: all.
+    """
+
+    candidates: int = 0
+
+    @abstractmethod
+    def listed_scores(self, text: Side, audio: Side, shared: Side) -> Tensor:
+        """Similarities ``[p]`` of p texts and p audios, the first with the first, and so on."""

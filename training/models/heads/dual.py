@@ -1,0 +1,75 @@
+"""The dual encoder: one vector a clip, one a caption, their cosine (papers/001 eq. 1, papers/000 section 3.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.config.strict import check_dropout, check_positive
+from training.engine.distributed import accumulation_dtype
+from training.models.encoders import EncodedAudio, EncodedText
+from training.models.heads.base import Head, Side
+from training.models.heads.pooling import AudioPooling, TextPooling, audio_pool, text_pool
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the dual encoder.
+
+    Attributes:
+        name: the key of the registry.
+        dim: width of the shared space (papers/000 section 3.3: 1024).
+        audio_pooling: over segments: "mean", or "attention" as in papers/001 eq. 3.
+        text_pooling: the "encoder"'s own (RoBERTa: its first token), the "first" token, or the "mean" over real
+            tokens as in papers/001 section 4.
+        dropout: on the pooled vectors, in training.
+    """
+
+    name: str = "dual"
+    dim: int = 1024
+    audio_pooling: AudioPooling = "mean"
+    text_pooling: TextPooling = "encoder"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_positive(self, "dim")
+        check_dropout(self, "dropout")
+
+
+class DualEncoder(Head):
+    def __init__(self, settings: Settings, audio_dim: int, text_dim: int) -> None:
+        super().__init__()
+        self.text_pooling = settings.text_pooling
+        self.audio_pool = audio_pool(settings.audio_pooling, audio_dim)
+        self.audio_projection = nn.Linear(audio_dim, settings.dim)
+        self.text_projection = nn.Linear(text_dim, settings.dim)
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def audio_side(self, audio: EncodedAudio) -> Side:
+        pooled = self.audio_pool(audio.segments, audio.segment_mask)
+        return (_unit(self.audio_projection(self.dropout(pooled))),)
+
+    def text_side(self, text: EncodedText) -> Side:
+        pooled = text_pool(self.text_pooling, text)
+        return (_unit(self.text_projection(self.dropout(pooled))),)
+
+    def pair_scores(self, text: Side, audio: Side, shared: Side) -> Tensor:
+        return text[0] @ audio[0].t()
+
+    def first_stage(self, text: Side, audio: Side, shared: Side) -> tuple[Tensor, Tensor]:
+        """The embeddings: the first stage is exact."""
+        return text[0], audio[0]
+
+    def embedding(self, side: Side) -> Tensor | None:
+        return side[0]
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """Vectors of length 1, in float32 at least: bfloat16 would move logits of 1 / tau = 20 by 0.1."""
+    return F.normalize(vectors.to(accumulation_dtype(vectors.dtype)), dim=-1)
+
+
+def build(settings: Settings, audio_dim: int, text_dim: int) -> DualEncoder:
+    return DualEncoder(settings, audio_dim, text_dim)

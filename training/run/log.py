@@ -1,0 +1,125 @@
+"""A run's figures: one JSON line a step, and TensorBoard or Weights & Biases beside it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sharding.common.errors import InputError
+from training.config.recipe import LogSettings
+
+NOT_FINITE = "nonfinite.jsonl"  # in the run's folder: steps whose loss or gradient was not finite, with their clips
+
+
+class MetricsLog:
+    """``metrics.jsonl`` of a run, written by one rank.
+
+    Lines of steps that a resumed run takes again are cut off first, so every step stands there once.
+
+    Args:
+        run: the run's folder.
+        step: steps taken so far.
+        settings: which other logs are wanted.
+    """
+
+    def __init__(self, run: Path, step: int, settings: LogSettings) -> None:
+        self.path = run / "metrics.jsonl"
+        _keep_steps_below(self.path, step)
+        if (run / NOT_FINITE).is_file():
+            _keep_steps_below(run / NOT_FINITE, step)
+        self.file = self.path.open("a", encoding="utf-8")
+        self.tensorboard = _tensorboard(run, step) if settings.tensorboard else None
+        self.wandb = _wandb(run, settings.wandb, step) if settings.wandb else None
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Add one line; when this returns it survives the end of the process.  NaN and infinity become null."""
+        self.file.write(json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n")
+        self.file.flush()
+        numbers = {
+            name: value for name, value in flat(record).items() if isinstance(value, int | float) and name != "step"
+        }
+        if self.tensorboard is not None:
+            for name, value in numbers.items():
+                self.tensorboard.add_scalar(name, value, record["step"])
+        if self.wandb is not None:
+            self.wandb.log(numbers, step=record["step"])
+
+    def close(self) -> None:
+        self.file.close()
+        if self.tensorboard is not None:
+            self.tensorboard.close()
+        if self.wandb is not None:
+            self.wandb.finish()
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined by slashes."""
+    result: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            result |= flat(value, f"{name}/")
+        else:
+            result[name] = value
+    return result
+
+
+def _plain(value: Any) -> Any:
+    """``value`` with null in place of numbers that JSON has no word for."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; what is none, as a killed process or a full disk leaves it, is left out."""
+    records = []
+    if path.is_file():
+        for line in path.read_bytes().splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:  # not UTF-8 either
+                continue
+            if isinstance(record, dict) and "step" in record:
+                records.append(record)
+    return records
+
+
+def _keep_steps_below(path: Path, step: int) -> None:
+    records = [record for record in read(path) if record["step"] < step]
+    draft = path.with_name(f".{path.name}")
+    draft.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+    os.replace(draft, path)  # noqa: PTH105 (atomic, also over an existing file)
+
+
+def _tensorboard(run: Path, step: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(run / "tensorboard"), purge_step=step, flush_secs=30)
+
+
+def check(settings: LogSettings) -> None:
+    """Refuse logs that cannot be written, before anything else begins."""
+    if settings.wandb is not None and importlib.util.find_spec("wandb") is None:
+        raise InputError(
+            "log.wandb is set, and the package wandb is not installed",
+            value=settings.wandb,
+            remedy="pip install wandb, or take log.wandb out; metrics.jsonl and TensorBoard are written without it",
+        )
+
+
+def _wandb(run: Path, project: str, step: int) -> Any:
+    import wandb  # type: ignore[import-not-found, unused-ignore]
+
+    # a continued run is found again by its number, wherever its folder lies by then; many runs have the same name
+    file = run / "wandb.id"
+    if step == 0 or not file.is_file():
+        file.write_text(uuid.uuid4().hex, encoding="utf-8")
+    number = file.read_text(encoding="utf-8")
+    return wandb.init(project=project, dir=str(run), name=run.name, resume="allow", id=number)
