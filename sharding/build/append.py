@@ -19,28 +19,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sharding.layout import catalogue_name
-from sharding.catalogue.table import check_families
+from sharding import layout
 from sharding.build.claim import Claim, claim
-from sharding.common.errors import InputError
-from sharding.fates.decide import decide, stretches
-from sharding.shards.manifest import Manifest, dataset_bytes
-from sharding.dedup.matching import Wave
-from sharding.catalogue.overview import overview, overview_bytes
-from sharding.probe.packs import PackReader
-from sharding.shards.plan import plan_hash, shard_hash
-from sharding.layout import FORMER, KEPT, SETTLED
 from sharding.build.reopening import differences, settings_bytes
-from sharding.reports.facts import read_facts
+from sharding.build.stages import Stages, describe, fingerprints, table_entry
+from sharding.catalogue.overview import overview, overview_bytes
+from sharding.catalogue.table import check_families
+from sharding.common.errors import InputError
 from sharding.common.runners import Runner
+from sharding.common.storage import Storage
+from sharding.dedup.matching import Wave
+from sharding.fates.decide import decide, stretches
+from sharding.layout import Work, catalogue_name, in_work, manifest_name, plan_name, work_of
+from sharding.probe.packs import PackReader
+from sharding.reports.facts import read_facts
 from sharding.schema import FATES
 from sharding.settings import BuildSettings
-from sharding.build.stages import Stages, describe, fingerprints, table_entry
-from sharding.common.storage import Storage
-from sharding.layout import manifest_name, plan_name
+from sharding.shards.manifest import Manifest, dataset_bytes
+from sharding.shards.plan import plan_hash, shard_hash
 
-FOLDER = ".build/append"
-_INTENT = ".build/merge.json"
+FOLDER = in_work(Work.ADDITION)
+_INTENT = in_work("merge.json")
 _MERGED = "merged"  # below FOLDER: files of OUT as they will be
 DIFFERENCES = pa.schema(
     [
@@ -57,8 +56,8 @@ DIFFERENCES = pa.schema(
 
 def former_settings(out: Storage) -> BuildSettings:
     """The settings of the finished build at ``out``."""
-    plain = out.read_json(".build/settings.json") if out.exists(".build/settings.json") else {}
-    if not out.exists("dataset.json") or not plain:  # none, or one that is being removed
+    plain = out.read_json(in_work(Work.SETTINGS)) if out.exists(in_work(Work.SETTINGS)) else {}
+    if not out.exists(layout.DATASET) or not plain:  # none, or one that is being removed
         raise InputError(
             "no finished build that could grow",
             file=out.url,
@@ -93,12 +92,12 @@ def finish_append(out: Storage) -> None:
     if not out.exists(_INTENT):
         return
     moves = json.loads(out.read(_INTENT))
-    if out.exists(f"{FOLDER}/{_MERGED}/dataset.json"):  # the last that is moved: else all is in place
-        out.remove("dataset.json")
+    if out.exists(f"{FOLDER}/{_MERGED}/{layout.DATASET}"):  # the last that is moved: else all is in place
+        out.remove(layout.DATASET)
         for source, target in moves:
             out.move(source, target)
     out.remove_tree(FOLDER)
-    out.remove_tree("report")
+    out.remove_tree(layout.REPORT)
     out.remove(_INTENT)
 
 
@@ -112,16 +111,16 @@ class Addition(Stages):
         self.manifest = Manifest.open(base.url)
 
     def first_generation(self) -> int:
-        return int(self.base.read_json(".build/catalogue.json")["generation"]) + 1
+        return int(self.base.read_json(in_work(Work.MARKER))["generation"]) + 1
 
     @functools.cached_property
     def old_catalogue(self) -> pa.Table:
-        names = self.base.read_json(".build/catalogue.json")["datasets"]
+        names = self.base.read_json(in_work(Work.MARKER))["datasets"]
         return pa.concat_tables([self.base.read_table(catalogue_name(name)) for name in names])
 
     @functools.cached_property
     def old_facts(self) -> pa.Table:
-        return self.base.child(".build").read_table(KEPT)
+        return work_of(self.base).read_table(Work.KEPT_FACTS)
 
     def catalogue(self) -> pa.Table:
         added = super().catalogue()
@@ -129,10 +128,10 @@ class Addition(Stages):
         return added
 
     def known(self) -> tuple[pa.Table, set[str]]:
-        return self.base.read_table("matches.parquet"), set(self.old_catalogue["clip_id"].to_pylist())
+        return self.base.read_table(layout.MATCHES), set(self.old_catalogue["clip_id"].to_pylist())
 
     def fingerprints(self) -> Iterator[pa.Table]:
-        return itertools.chain(fingerprints(self.base.child(".build")), super().fingerprints())
+        return itertools.chain(fingerprints(work_of(self.base)), super().fingerprints())
 
     def wave(self) -> Wave:
         return functools.partial(_wave, base=self.base.url, work=self.work.url, run=uuid.uuid4().hex)
@@ -144,13 +143,13 @@ class Addition(Stages):
         """Fates of the added clips; all fates, and what would be decided otherwise, stand in files beside."""
         both, all_facts = self.evidence(catalogue, facts)
         evidence = (both, all_facts, matches, self.listed(both), self.settings.fates)
-        standing = self.base.read_table("fates.parquet")
+        standing = self.base.read_table(layout.FATES)
         found = decide(*evidence, standing=standing)
-        former = (self.old_catalogue, self.old_facts, self.base.read_table("matches.parquet"))
+        former = (self.old_catalogue, self.old_facts, self.base.read_table(layout.MATCHES))
         was, now = (stretches(*tables, self.settings.fates) for tables in (former, evidence[:3]))
         cut = {clip_id for clip_id in was if was[clip_id] != now.get(clip_id)}
-        self.out.write_table(f"{_MERGED}/differences.parquet", differing(standing, decide(*evidence), cut))
-        self.out.write_table(f"{_MERGED}/fates.parquet", found)
+        self.out.write_table(f"{_MERGED}/{layout.DIFFERENCES}", differing(standing, decide(*evidence), cut))
+        self.out.write_table(f"{_MERGED}/{layout.FATES}", found)
         return found.filter(pc.is_in(found["clip_id"], catalogue["clip_id"].combine_chunks()))
 
     def describe_inputs(self, catalogue: pa.Table) -> None:
@@ -161,50 +160,50 @@ class Addition(Stages):
         merged = self.out.child(_MERGED)
         both = pa.concat_tables([self.old_catalogue, catalogue])
         fates = self._merged_fates()
-        merged.write_table("fates.parquet", fates)
-        merged.write("matches.parquet", self.out.read("matches.parquet"))
-        orphans = [storage.read_table("orphans.parquet") for storage in (self.base, self.out)]
-        merged.write_table("orphans.parquet", pa.concat_tables(orphans))
+        merged.write_table(layout.FATES, fates)
+        merged.write(layout.MATCHES, self.out.read(layout.MATCHES))
+        orphans = [storage.read_table(layout.ORPHANS) for storage in (self.base, self.out)]
+        merged.write_table(layout.ORPHANS, pa.concat_tables(orphans))
         marker = self.marker()
-        old_marker = self.base.read_json(".build/catalogue.json")
+        old_marker = self.base.read_json(in_work(Work.MARKER))
         notes = {**old_marker["notes"], **marker["notes"]}
         settings = dataclasses.replace(
             self.former,
             roots={**self.former.roots, **self.settings.roots},
             sources={**self.former.sources, **self.settings.sources},
         )
-        merged.write("overview.json", overview_bytes(overview(both, notes, settings)))
+        merged.write(layout.OVERVIEW, overview_bytes(overview(both, notes, settings)))
         old_records = self._with_new_kin(fates, merged)
         self._write_work(merged, settings, {**marker, "datasets": sorted(notes), "notes": notes})
         tables = dict(self.manifest.dataset["tables"])
-        for name in ("fates.parquet", "matches.parquet", "orphans.parquet", "overview.json", "differences.parquet"):
+        for name in (layout.FATES, layout.MATCHES, layout.ORPHANS, layout.OVERVIEW, layout.DIFFERENCES):
             tables[name] = table_entry(merged, name)
-        added = [*self.out.list("catalogue"), *(plan_name(record["name"]) for record in records)]
+        added = [*self.out.list(layout.CATALOGUE), *(plan_name(record["name"]) for record in records)]
         tables |= {name: table_entry(self.out, name) for name in added}
         about = describe(settings, both["dataset"], fates, self._plan_hash(records))
         shards = sorted([*old_records, *records], key=lambda record: record["name"])
         dataset = about | {"tables": dict(sorted(tables.items())), "shards": shards}
-        merged.write("dataset.json", dataset_bytes(dataset))
-        added += [f"shards/{record['name']}" for record in records]
+        merged.write(layout.DATASET, dataset_bytes(dataset))
+        added += [layout.shard_name(record["name"]) for record in records]
         added += [manifest_name(record["name"]) for record in records]
         self.base.write(_INTENT, json.dumps(self._moves(added, merged)).encode())
         finish_append(self.base)
 
     def _moves(self, added: list[str], merged: Storage) -> list[tuple[str, str]]:
         """(from, to) below OUT, of all that is added or replaced."""
-        pack = f"packs/unwritten-{self.marker()['generation']}.pack"
+        pack = f"{Work.PACKS}/unwritten-{self.marker()['generation']}.pack"
         moves = [(f"{FOLDER}/{name}", name) for name in added]
-        moves += [(f"{FOLDER}/.build/{name}", f".build/{name}") for name in [*self.work.list("fingerprints"), pack]]
-        names = [name for name in merged.list() if name != "dataset.json"]
-        return moves + [(f"{FOLDER}/{_MERGED}/{name}", name) for name in [*names, "dataset.json"]]
+        moves += [(f"{FOLDER}/{in_work(name)}", in_work(name)) for name in [*self.work.list(Work.FINGERPRINTS), pack]]
+        names = [name for name in merged.list() if name != layout.DATASET]
+        return moves + [(f"{FOLDER}/{_MERGED}/{name}", name) for name in [*names, layout.DATASET]]
 
     def _merged_fates(self) -> pa.Table:
         """All fates with their samples' keys: old clips' as they stood, new ones' as they were planned."""
         keys: dict[str, list[str]] = {}
         for storage in (self.base, self.out):
-            table = storage.read_table("fates.parquet", ["clip_id", "keys"])
+            table = storage.read_table(layout.FATES, ["clip_id", "keys"])
             keys.update(zip(table["clip_id"].to_pylist(), table["keys"].to_pylist(), strict=True))
-        fates = self.out.read_table(f"{_MERGED}/fates.parquet")
+        fates = self.out.read_table(f"{_MERGED}/{layout.FATES}")
         column = pa.array([keys[clip_id] for clip_id in fates["clip_id"].to_pylist()], FATES.field("keys").type)
         return fates.set_column(fates.schema.get_field_index("keys"), FATES.field("keys"), column)
 
@@ -229,10 +228,10 @@ class Addition(Stages):
 
     def _write_work(self, merged: Storage, settings: BuildSettings, marker: dict[str, Any]) -> None:
         """What a later retry, append or plan goes on with."""
-        facts = pa.concat_tables([self.old_facts, self.work.read_table(SETTLED)])
-        merged.write_table(f".build/{KEPT}", facts)
-        merged.write(".build/settings.json", settings_bytes(settings.as_dict()))
-        merged.write(".build/catalogue.json", json.dumps(marker).encode())
+        facts = pa.concat_tables([self.old_facts, self.work.read_table(Work.FINAL_FACTS)])
+        merged.write_table(in_work(Work.KEPT_FACTS), facts)
+        merged.write(in_work(Work.SETTINGS), settings_bytes(settings.as_dict()))
+        merged.write(in_work(Work.MARKER), json.dumps(marker).encode())
 
     def _plan_hash(self, records: list[dict[str, Any]]) -> str:
         old = {record["name"]: self.base for record in self.manifest.dataset["shards"]}
@@ -263,14 +262,14 @@ class _Finished(Storage):
     """The packs of a finished build: sound that was written lies in its shards."""
 
     def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
-        shard = path.removeprefix(f"packs/{FORMER}/")
-        return super().read(f".build/{path}" if shard == path else f"shards/{shard}", offset, size)
+        shard = path.removeprefix(f"{layout.pack_name(Work.FORMER_SHARDS)}/")
+        return super().read(in_work(path) if shard == path else layout.shard_name(shard), offset, size)
 
 
 @functools.lru_cache(maxsize=1)
 def _sounds(base: str, work: str, run: str) -> tuple[frozenset[str], PackReader, PackReader]:
     """A worker's view of all sound, read once a run of the builder."""
-    old = Storage(base).child(".build").read_table(KEPT)
+    old = work_of(Storage(base)).read_table(Work.KEPT_FACTS)
     new = read_facts(Storage(work))
     ids = frozenset(old["clip_id"].to_pylist())
     return ids, PackReader(_Finished(base), old), PackReader(Storage(work), new)
@@ -309,7 +308,7 @@ def append(out_url: str, roots: Mapping[str, str], sources: Mapping[str, str], r
         there = {**former.roots, **former.sources}
         asked = {**roots, **sources}
         # what an earlier append added is there: then its outcome is told once more
-        if not out.exists("differences.parquet") or any(there.get(name) != root for name, root in asked.items()):
+        if not out.exists(layout.DIFFERENCES) or any(there.get(name) != root for name, root in asked.items()):
             settings = added_settings(former, roots, sources)
             _settle(out, settings)
             Addition(settings, out, runner, held).run()
@@ -318,9 +317,9 @@ def append(out_url: str, roots: Mapping[str, str], sources: Mapping[str, str], r
 
 def _settle(out: Storage, settings: BuildSettings) -> None:
     """An append that was interrupted goes on only with the datasets that it began with."""
-    name = f"{FOLDER}/.build/settings.json"
+    name = f"{FOLDER}/{in_work(Work.SETTINGS)}"
     plain = settings.as_dict()
-    if not out.exists(f"{FOLDER}/.build/catalogue.json"):  # nothing was begun, or its datasets could not be read
+    if not out.exists(f"{FOLDER}/{in_work(Work.MARKER)}"):  # nothing was begun, or its datasets could not be read
         out.remove_tree(FOLDER)
         out.write(name, settings_bytes(plain))
         return
@@ -334,7 +333,7 @@ def _settle(out: Storage, settings: BuildSettings) -> None:
 
 
 def _outcome(out: Storage, datasets: list[str]) -> dict[str, Any]:
-    fates = out.read_table("fates.parquet", ["clip_id", "fate", "reason"])
+    fates = out.read_table(layout.FATES, ["clip_id", "fate", "reason"])
     counts: dict[str, Counter[str]] = {name: Counter() for name in datasets}
     reasons: dict[str, Counter[str]] = {name: Counter() for name in datasets}
     for clip_id, fate, reason in zip(*(column.to_pylist() for column in fates.columns), strict=True):
@@ -343,7 +342,7 @@ def _outcome(out: Storage, datasets: list[str]) -> dict[str, Any]:
             reasons[dataset][f"{fate}/{reason}"] += 1
     manifest = Manifest.open(out.url)
     new = manifest.table.filter(pc.is_in(manifest.table["dataset"], pa.array(datasets)))
-    differing = out.read_table("differences.parquet")
+    differing = out.read_table(layout.DIFFERENCES)
     return {
         "out": out.url,
         "added": {name: dict(sorted(count.items())) for name, count in counts.items()},

@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage, is_full
+from sharding.layout import Work, in_work
 
 Result = TypeVar("Result")
 
-LOCK = ".build/lock"
+LOCK = in_work(Work.LOCK)
 BEAT_S = 10.0  # between two signs of life of a builder in an object store
 SILENCE_S = 45.0  # without one, after which a builder on another machine counts as dead
 _REMEDY = "wait for it, or end it; the same command then goes on"

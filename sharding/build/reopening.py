@@ -16,20 +16,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sharding import layout
 from sharding.catalogue.table import Catalogue
-from sharding.layout import catalogue_name
 from sharding.common.errors import InputError
 from sharding.common.listing import Entry
-from sharding.shards.manifest import Manifest
-from sharding.schema import CATALOGUE, FACTS
 from sharding.common.storage import Storage
-from sharding.layout import KEPT, SETTLED, KNOWN, FORMER, NEXT
-from sharding.reports.facts import read_facts, finished_facts
+from sharding.layout import Work, catalogue_name, pack_name, work_of
+from sharding.reports.facts import finished_facts
+from sharding.schema import CATALOGUE
+from sharding.shards.manifest import Manifest
 
 _CLOCKS_S = 300.0  # by which the clocks of two storages may differ
 _INTENT = "reopen.json"
-
-
 
 
 def settle(out: Storage, settings: dict[str, Any], new_plan: bool, sources: Callable[[], Catalogue]) -> None:
@@ -45,20 +43,20 @@ def settle(out: Storage, settings: dict[str, Any], new_plan: bool, sources: Call
     Raises:
         InputError: other settings, unless ``new_plan`` allows them; or no build's files.
     """
-    work = out.child(".build")
+    work = work_of(out)
     work.sweep()
-    if not work.exists("settings.json"):
-        if any(not name.startswith(".build/") for name in out.sizes("")):
+    if not work.exists(Work.SETTINGS):
+        if any(not layout.is_work(name) for name in out.sizes("")):
             what = "holds files that no build wrote"
-            if out.exists("dataset.json"):
+            if out.exists(layout.DATASET):
                 what = "is a finished build without its .build folder: it can be read, but not gone on with"
             raise InputError(what, file=out.url, remedy="choose an empty --out")
         _begin(out, settings)
         return
     out.sweep()
     finish_reopening(out)
-    former = work.read_json("settings.json")
-    if not former or not (work.exists("catalogue.json") or out.exists("dataset.json")):
+    former = work.read_json(Work.SETTINGS)
+    if not former or not (work.exists(Work.MARKER) or out.exists(layout.DATASET)):
         _begin(out, settings)  # nothing was built: its datasets could not be read, or a build was being removed
         return
     found = sorted(differences(former, settings))
@@ -68,15 +66,15 @@ def settle(out: Storage, settings: dict[str, Any], new_plan: bool, sources: Call
             file=out.url,
             remedy="use those settings, another --out, or --new-plan to decide anew (known sound is kept)",
         )
-    if not new_plan or not (found or out.exists("dataset.json")):
+    if not new_plan or not (found or out.exists(layout.DATASET)):
         return
     now = sources()  # what cannot be read is refused before anything is removed
-    if former["probe"] != settings["probe"] or not work.exists("catalogue.json"):
+    if former["probe"] != settings["probe"] or not work.exists(Work.MARKER):
         _begin(out, settings)
         return
     facts = finished_facts(out)
     kept = _unchanged(facts, out, former, settings, now.table)
-    if found or out.exists("differences.parquet") or _inputs_changed(out, facts, kept, now):
+    if found or out.exists(layout.DIFFERENCES) or _inputs_changed(out, facts, kept, now):
         _replan(out, former, settings, now, kept)
 
 
@@ -96,25 +94,25 @@ def differences(former: Any, now: Any, place: str = "") -> Iterator[str]:
 
 def _begin(out: Storage, settings: dict[str, Any]) -> None:
     """Remove what is there of a build, and leave nothing but the settings of another one."""
-    work = out.child(".build")
-    work.write("settings.json", settings_bytes({}))  # killed from here on, the former build is not gone on with
+    work = work_of(out)
+    work.write(Work.SETTINGS, settings_bytes({}))  # killed from here on, the former build is not gone on with
     _forget_stages(out)
-    for folder in ("fingerprints", "packs", NEXT):
-        out.remove_tree(f".build/{folder}")
-    work.write("settings.json", settings_bytes(settings))
+    for folder in (Work.FINGERPRINTS, Work.PACKS, Work.REOPENED):
+        out.remove_tree(layout.in_work(folder))
+    work.write(Work.SETTINGS, settings_bytes(settings))
 
 
 def _forget_stages(out: Storage) -> None:
     """Remove what stages wrote, all but sound; what tells that a stage or a shard is through goes first."""
-    work = out.child(".build")
-    out.remove("dataset.json")
-    for name in ("plan.json", "catalogue.json", SETTLED, KNOWN):
+    work = work_of(out)
+    out.remove(layout.DATASET)
+    for name in (Work.PLAN, Work.MARKER, Work.FINAL_FACTS, Work.KNOWN_MATCHES):
         work.remove(name)
-    for name in ("matches.parquet", "fates.parquet", "orphans.parquet", "overview.json", "differences.parquet"):
+    for name in (layout.MATCHES, layout.FATES, layout.ORPHANS, layout.OVERVIEW, layout.DIFFERENCES):
         out.remove(name)
-    for folder in ("records", "tasks", "facts", "append"):
+    for folder in (Work.RECORDS, Work.TASKS, Work.FACTS, Work.ADDITION):
         work.remove_tree(folder)
-    for folder in ("shards", "plan", "manifest", "catalogue", "report"):
+    for folder in (layout.SHARDS, layout.PLAN, layout.MANIFESTS, layout.CATALOGUE, layout.REPORT):
         out.remove_tree(folder)
 
 
@@ -132,7 +130,7 @@ def _replan(out: Storage, former: dict[str, Any], settings: dict[str, Any], now:
     # hubs of common sounds are chosen by what is protected, and all places of a leak are sought where it is trimmed:
     # evidence of other settings may be other evidence
     same_rules = all(former["fates"].get(name) == settings["fates"].get(name) for name in ("protect", "leaks"))
-    known = out.read_table("matches.parquet") if same_rules and out.exists("matches.parquet") else None
+    known = out.read_table(layout.MATCHES) if same_rules and out.exists(layout.MATCHES) else None
     reopen(out, kept, known, now, settings)
 
 
@@ -142,7 +140,7 @@ def _unchanged(
     """Facts of clips that lie where they lay, whose bytes are the same, and that decoded well."""
     roots = {**settings["roots"], **settings["sources"]}
     stayed = {name for name, root in {**former["roots"], **former["sources"]}.items() if roots.get(name) == root}
-    marker = out.child(".build").read_json("catalogue.json")
+    marker = work_of(out).read_json(Work.MARKER)
     paths: dict[str, str | None] = {}
     for dataset in stayed & set(marker["datasets"]):
         table = out.read_table(catalogue_name(dataset), ["clip_id", "path"])
@@ -152,7 +150,7 @@ def _unchanged(
     unchanged = set()
     columns = ("clip_id", "source_bytes", "source_sha256")
     known = {row[0]: row[1:] for row in zip(*(facts[name].to_pylist() for name in columns), strict=True)}
-    since = out.child(".build").entries()["catalogue.json"].changed - _CLOCKS_S
+    since = work_of(out).entries()[Work.MARKER].changed - _CLOCKS_S
     for clip_id, dataset, path in zip(*(now[name].to_pylist() for name in ("clip_id", "dataset", "path")), strict=True):
         if path is None or clip_id not in known or paths.get(clip_id) != path:
             continue
@@ -184,8 +182,6 @@ def _entry(root: Storage, entries: dict[str, Entry], path: str) -> Entry:
         return absent
 
 
-
-
 def reopen(
     out: Storage,
     kept: pa.Table,
@@ -204,18 +200,18 @@ def reopen(
         settings: the settings that it goes on with.
         retry: the error class for whose sake this is done.
     """
-    work = out.child(".build")
+    work = work_of(out)
     shards: list[str] = []
-    if out.exists("dataset.json"):  # shards become packs: what is damaged is not taken apart
+    if out.exists(layout.DATASET):  # shards become packs: what is damaged is not taken apart
         shards = [shard["name"] for shard in Manifest.open(out.url).dataset["shards"]]
-    work.remove_tree(NEXT)
-    work.write_table(f"{NEXT}/facts.parquet", kept)
+    work.remove_tree(Work.REOPENED)
+    work.write_table(f"{Work.REOPENED}/facts.parquet", kept)
     for dataset in now.notes:
-        work.write_table(f"{NEXT}/{catalogue_name(dataset)}", now.of(dataset))
-    work.write_table(f"{NEXT}/orphans.parquet", now.orphans)
+        work.write_table(f"{Work.REOPENED}/{catalogue_name(dataset)}", now.of(dataset))
+    work.write_table(f"{Work.REOPENED}/{layout.ORPHANS}", now.orphans)
     if known is not None:
-        work.write_table(f"{NEXT}/{KNOWN}", known)
-    generation = work.read_json("catalogue.json")["generation"] + 1
+        work.write_table(f"{Work.REOPENED}/{Work.KNOWN_MATCHES}", known)
+    generation = work.read_json(Work.MARKER)["generation"] + 1
     intent = {
         "shards": shards,
         "known": known is not None,
@@ -237,31 +233,31 @@ def catalogue_marker(catalogue: Catalogue, generation: int, retry: str | None = 
 
 def finish_reopening(out: Storage) -> None:
     """Go on with a reopening that was interrupted after it was decided; where there is none, nothing happens."""
-    work = out.child(".build")
+    work = work_of(out)
     if not work.exists(_INTENT):
         return
     intent = work.read_json(_INTENT)
-    out.remove("dataset.json")
+    out.remove(layout.DATASET)
     for shard in intent["shards"]:
-        out.move(f"shards/{shard}", f".build/packs/{FORMER}/{shard}")
+        out.move(layout.shard_name(shard), layout.in_work(pack_name(f"{Work.FORMER_SHARDS}/{shard}")))
     _forget_stages(out)
-    kept = work.read_table(f"{NEXT}/facts.parquet")
-    work.write_table(KEPT, kept)
+    kept = work.read_table(f"{Work.REOPENED}/facts.parquet")
+    work.write_table(Work.KEPT_FACTS, kept)
     if intent["known"]:
-        work.write(KNOWN, work.read(f"{NEXT}/{KNOWN}"))
+        work.write(Work.KNOWN_MATCHES, work.read(f"{Work.REOPENED}/{Work.KNOWN_MATCHES}"))
     _forget_fingerprints(work, kept["clip_id"])
     for dataset in intent["marker"]["datasets"]:
-        out.write(catalogue_name(dataset), work.read(f"{NEXT}/{catalogue_name(dataset)}"))
-    out.write("orphans.parquet", work.read(f"{NEXT}/orphans.parquet"))
-    work.write("settings.json", settings_bytes(intent["settings"]))
-    work.write("catalogue.json", json.dumps(intent["marker"]).encode())
+        out.write(catalogue_name(dataset), work.read(f"{Work.REOPENED}/{catalogue_name(dataset)}"))
+    out.write(layout.ORPHANS, work.read(f"{Work.REOPENED}/{layout.ORPHANS}"))
+    work.write(Work.SETTINGS, settings_bytes(intent["settings"]))
+    work.write(Work.MARKER, json.dumps(intent["marker"]).encode())
     work.remove(_INTENT)
-    work.remove_tree(NEXT)
+    work.remove_tree(Work.REOPENED)
 
 
 def _forget_fingerprints(work: Storage, kept: pa.ChunkedArray) -> None:
     """Fingerprints of clips that are probed again, or are gone, must not stand beside new ones."""
-    for name in work.list("fingerprints"):
+    for name in work.list(Work.FINGERPRINTS):
         ids = work.read_table(name, ["clip_id"])["clip_id"]
         stays = pc.is_in(ids, pa.array(kept.to_pylist(), pa.string()))
         if pc.all(stays, min_count=0).as_py():

@@ -13,22 +13,22 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sharding import layout
 from sharding.build.claim import Claim, claim
+from sharding.build.reopening import settings_bytes
+from sharding.build.stages import decoded_windows, shard_places, table_entry, with_places
 from sharding.common.errors import InputError
+from sharding.common.progress import Progress
+from sharding.common.runners import Runner
+from sharding.common.storage import Storage
+from sharding.layout import Work, in_work, pack_name, plan_name, work_of
+from sharding.reports.facts import finished_facts
+from sharding.schema import MANIFEST
 from sharding.shards.manifest import Manifest, dataset_bytes
 from sharding.shards.plan import PlanSettings, lay_out
-from sharding.common.progress import Progress
-from sharding.layout import KEPT
-from sharding.reports.facts import finished_facts
-from sharding.build.reopening import settings_bytes
-from sharding.common.runners import Runner
-from sharding.schema import MANIFEST
-from sharding.build.stages import decoded_windows, shard_places, table_entry, with_places
-from sharding.common.storage import Storage
-from sharding.layout import plan_name
 from sharding.shards.write import store_plan, write_shards
 
-_MARKER = ".build/reshard.json"
+_MARKER = in_work(Work.RESHARD)
 _CHUNK = 8192  # samples that are Python objects at once
 
 
@@ -47,11 +47,11 @@ def reshard(source_url: str, out_url: str, shard_bytes: int, runner: Runner) -> 
         raise InputError("shards cannot be written over those that are read", file=out.url, remedy="another --out")
     with claim(out) as held:
         _settle(out, {"plan": source.dataset["plan"], "shard_bytes": shard_bytes})
-        if not out.exists("dataset.json"):
+        if not out.exists(layout.DATASET):
             _write(source, out, shard_bytes, runner, held)
         out.sweep()
-        for folder in ("tasks", "records"):
-            out.remove_tree(f".build/{folder}")
+        for folder in (Work.TASKS, Work.RECORDS):
+            out.remove_tree(in_work(folder))
     written = Manifest.open(out_url).dataset
     return {
         "out": out.url,
@@ -72,31 +72,31 @@ def _settle(out: Storage, wanted: dict[str, Any]) -> None:
                 "another build was resharded here, or to another size", file=out.url, remedy="choose an empty --out"
             )
         return
-    if any(name != ".build/lock" for name in out.sizes("")):
+    if any(name != in_work(Work.LOCK) for name in out.sizes("")):
         raise InputError("holds other files", file=out.url, remedy="choose an empty --out")
     out.write(_MARKER, contents)
 
 
 def _write(source: Manifest, out: Storage, shard_bytes: int, runner: Runner, held: Claim) -> None:
-    work = out.child(".build")
-    if not work.exists("plan.json"):
+    work = work_of(out)
+    if not work.exists(Work.PLAN):
         about, _ = store_plan(_plan(source, shard_bytes), out)
-        work.write("plan.json", json.dumps(about).encode())
-    plan = work.read_json("plan.json")
+        work.write(Work.PLAN, json.dumps(about).encode())
+    plan = work.read_json(Work.PLAN)
     records = write_shards(
         plan["shards"],
         out,
         lambda function, items: held.guarded(runner.map(function, items)),
         functools.partial(Progress, watch=runner.watch),
-        source.storage.child("shards"),
+        source.storage.child(layout.SHARDS),
     )
     _copy_rest(source, out, plan["shards"], shard_bytes)
-    copied = [name for name in source.dataset["tables"] if not name.startswith("plan/")]
+    copied = [name for name in source.dataset["tables"] if not name.startswith(f"{layout.PLAN}/")]
     tables = {name: table_entry(out, name) for name in [*copied, *map(plan_name, plan["shards"])]}
     settings = source.dataset["settings"]
     settings = settings | {"plan": settings["plan"] | {"shard_bytes": shard_bytes}}
     dataset = source.dataset | {"plan": plan["hash"], "settings": settings, "tables": tables, "shards": records}
-    out.write("dataset.json", dataset_bytes(dataset))
+    out.write(layout.DATASET, dataset_bytes(dataset))
 
 
 def _plan(source: Manifest, shard_bytes: int) -> Iterator[tuple[str, pa.Table]]:
@@ -118,9 +118,9 @@ def _copy_rest(source: Manifest, out: Storage, shards: list[str], shard_bytes: i
     """The tables; and what a later retry, append or plan goes on with, where the source has that."""
     storage = source.storage
     for name in source.dataset["tables"]:
-        if not name.startswith("plan/"):
+        if not name.startswith(f"{layout.PLAN}/"):
             out.write(name, storage.read(name))
-    if not storage.exists(".build/settings.json"):
+    if not storage.exists(in_work(Work.SETTINGS)):
         return
     facts = finished_facts(storage)
     places = shard_places(out, shards)
@@ -129,15 +129,15 @@ def _copy_rest(source: Manifest, out: Storage, shards: list[str], shard_bytes: i
         for window in windows:
             packs[window["pack"]] = None
             places.setdefault((clip_id, window["window"]), (window["pack"], window["offset"]))
-    old = storage.child(".build/packs")
+    old = work_of(storage).child(Work.PACKS)
     for pack in filter(old.exists, packs):
-        with out.writer(f".build/packs/{pack}") as file, old.open(pack) as contents:
+        with out.writer(in_work(pack_name(pack))) as file, old.open(pack) as contents:
             while data := contents.read(8 << 20):
                 file.write(data)
-    out.write_table(f".build/{KEPT}", with_places(facts, places))
-    for name in storage.list(".build/fingerprints"):
+    out.write_table(in_work(Work.KEPT_FACTS), with_places(facts, places))
+    for name in storage.list(in_work(Work.FINGERPRINTS)):
         out.write(name, storage.read(name))
-    out.write(".build/catalogue.json", storage.read(".build/catalogue.json"))
-    settings = storage.read_json(".build/settings.json")
+    out.write(in_work(Work.MARKER), storage.read(in_work(Work.MARKER)))
+    settings = storage.read_json(in_work(Work.SETTINGS))
     settings["plan"]["shard_bytes"] = shard_bytes
-    out.write(".build/settings.json", settings_bytes(settings))
+    out.write(in_work(Work.SETTINGS), settings_bytes(settings))

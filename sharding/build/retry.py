@@ -8,13 +8,12 @@ from collections import Counter
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sharding.catalogue.table import Catalogue
-from sharding.layout import catalogue_name
-from sharding.layout import KNOWN
-from sharding.reports.facts import finished_facts
 from sharding.build.reopening import reopen
-from sharding.schema import CATALOGUE
+from sharding.catalogue.table import Catalogue
 from sharding.common.storage import Storage
+from sharding.layout import MATCHES, Work, catalogue_name, work_of
+from sharding.reports.facts import finished_facts
+from sharding.schema import CATALOGUE
 
 
 def choose(out: Storage, error: str) -> set[str]:
@@ -30,8 +29,8 @@ def choose(out: Storage, error: str) -> set[str]:
 
 def interrupted(out: Storage, error: str) -> bool:
     """Whether a finished build is one whose retry of this class was killed before all was in order."""
-    work = out.child(".build")
-    return work.exists(KNOWN) and work.read_json("catalogue.json")["retry"] == error
+    work = work_of(out)
+    return work.exists(Work.KNOWN_MATCHES) and work.read_json(Work.MARKER)["retry"] == error
 
 
 def retry_clips(out: Storage, error: str, chosen: set[str], now: Catalogue) -> None:
@@ -43,15 +42,15 @@ def retry_clips(out: Storage, error: str, chosen: set[str], now: Catalogue) -> N
         chosen: clips that are tried again.
         now: the catalogue as it reads today.
     """
-    work = out.child(".build")
+    work = work_of(out)
     facts = finished_facts(out)
     kept = facts.filter(pc.invert(pc.is_in(facts["clip_id"], pa.array(sorted(chosen), pa.string()))))
     fresh = now.table.filter(pc.is_in(now.table["clip_id"], pa.array(sorted(chosen), pa.string()))).to_pylist()
     today = {row["clip_id"]: row for row in fresh}
     parts = [_mixed(out.read_table(catalogue_name(dataset)), today) for dataset in now.notes]
     mixed = Catalogue(pa.concat_tables(parts), now.orphans, now.notes)
-    settings = work.read_json("settings.json")
-    reopen(out, kept, out.read_table("matches.parquet"), mixed, settings, error)
+    settings = work.read_json(Work.SETTINGS)
+    reopen(out, kept, out.read_table(MATCHES), mixed, settings, error)
 
 
 def _mixed(former: pa.Table, today: dict[str, dict]) -> pa.Table:

@@ -6,15 +6,16 @@ from typing import Any
 
 from sharding.build.append import finish_append
 from sharding.build.claim import claim
-from sharding.common.errors import InputError
-from sharding.shards.manifest import Manifest, read_dataset
-from sharding.catalogue.overview import read_overview
 from sharding.build.reopening import settle
 from sharding.build.retry import choose, interrupted, retry_clips
-from sharding.common.runners import Runner
-from sharding.settings import BuildSettings
 from sharding.build.stages import Stages
+from sharding.catalogue.overview import read_overview
+from sharding.common.errors import InputError
+from sharding.common.runners import Runner
 from sharding.common.storage import Storage
+from sharding.layout import DATASET
+from sharding.settings import BuildSettings
+from sharding.shards.manifest import Manifest, read_dataset
 
 __all__ = ["BuildSettings", "build", "summary"]
 
@@ -47,12 +48,12 @@ def build(
         finish_append(out)
         stages = Stages(settings, out, runner, held)
         settle(out, plain, new_plan, stages.read_sources)
-        if retry is not None and out.exists("dataset.json"):
+        if retry is not None and out.exists(DATASET):
             done = interrupted(out, retry)
             stages.tidy()
             if not done and (chosen := choose(out, retry)):
                 retry_clips(out, retry, chosen, stages.read_sources())
-        if out.exists("dataset.json"):
+        if out.exists(DATASET):
             Manifest.open(out.url)  # a build that was finished long ago may have lost shards since
         else:
             stages.run()

@@ -18,34 +18,33 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sharding import layout
 from sharding.audio import AudioForm
-from sharding.catalogue.table import Catalogue, build_catalogue, check_protected
-from sharding.layout import catalogue_name
 from sharding.build.claim import Claim
-from sharding.probe.trim import trim_batch, trimmed_name
+from sharding.build.reopening import catalogue_marker
+from sharding.catalogue.overview import overview, overview_bytes
+from sharding.catalogue.table import Catalogue, build_catalogue, check_protected
 from sharding.common.errors import InputError
-from sharding.fates.decide import decide, stretches
+from sharding.common.progress import Progress
+from sharding.common.runners import Runner
+from sharding.common.storage import Storage
 from sharding.dedup.candidates import JoinSettings
 from sharding.dedup.identity import identity_matches
-from sharding.sources.exclusion import listed, read_exclusion_list
-from sharding.shards.manifest import dataset_bytes
 from sharding.dedup.matching import MatchSettings, Wave, find_matches
-from sharding.catalogue.overview import overview, overview_bytes
-from sharding.shards.plan import make_plan, with_keys
-from sharding.probe.packs import PackReader
-from sharding.probe.clip import ProbeSettings
+from sharding.fates.decide import decide, stretches
+from sharding.fates.trimming import Part
+from sharding.layout import Work, catalogue_name, facts_name, manifest_name, pack_name, plan_name, trimmed_name, work_of
 from sharding.probe.batch import probe_batch
-from sharding.common.progress import Progress
-from sharding.layout import FORMER, KEPT, KNOWN, NEXT, SETTLED
-from sharding.build.reopening import catalogue_marker
+from sharding.probe.clip import ProbeSettings
+from sharding.probe.packs import PackReader
+from sharding.probe.trim import trim_batch
 from sharding.reports.facts import read_facts
-from sharding.common.runners import Runner
 from sharding.schema import FORMAT_VERSION
 from sharding.settings import BuildSettings, cpu, versions
-from sharding.common.storage import Storage
-from sharding.fates.trimming import Part
-from sharding.layout import manifest_name, plan_name
+from sharding.shards.manifest import dataset_bytes
+from sharding.shards.plan import make_plan, with_keys
 from sharding.shards.write import store_plan, write_shards
+from sharding.sources.exclusion import listed, read_exclusion_list
 
 BATCH_CLIPS = 64
 BATCH_SECONDS = 1200.0
@@ -64,7 +63,7 @@ class Stages:
 
     def __init__(self, settings: BuildSettings, out: Storage, runner: Runner, claim: Claim) -> None:
         self.settings, self.out, self.runner, self.claim = settings, out, runner, claim
-        self.work = out.child(".build")
+        self.work = work_of(out)
         self.roots = {**settings.roots, **settings.sources}
 
     def run(self) -> None:
@@ -88,12 +87,12 @@ class Stages:
 
     def catalogue(self) -> pa.Table:
         """The catalogue; read from the published tables once, so that an interrupted build goes on with the same."""
-        if not self.work.exists("catalogue.json"):
+        if not self.work.exists(Work.MARKER):
             found = self.read_sources()
             for dataset in self.roots:
                 self.out.write_table(catalogue_name(dataset), found.of(dataset))
-            self.out.write_table("orphans.parquet", found.orphans)
-            self.work.write("catalogue.json", json.dumps(catalogue_marker(found, self.first_generation())).encode())
+            self.out.write_table(layout.ORPHANS, found.orphans)
+            self.work.write(Work.MARKER, json.dumps(catalogue_marker(found, self.first_generation())).encode())
         names = self.marker()["datasets"]
         return pa.concat_tables([self.out.read_table(catalogue_name(name)) for name in names])
 
@@ -102,18 +101,16 @@ class Stages:
         return 0
 
     def marker(self) -> dict[str, Any]:
-        return self.work.read_json("catalogue.json")
+        return self.work.read_json(Work.MARKER)
 
     def probe(self, catalogue: pa.Table) -> pa.Table:
         """Facts of every clip: batches whose facts are there are done."""
-        have = set(self.work.list("facts"))
+        have = set(self.work.list(Work.FACTS))
         rows = catalogue
-        if KEPT in have:
-            kept = self.work.read_table(KEPT, ["clip_id"])["clip_id"]
+        if Work.KEPT_FACTS in have:
+            kept = self.work.read_table(Work.KEPT_FACTS, ["clip_id"])["clip_id"]
             rows = catalogue.filter(pc.invert(pc.is_in(catalogue["clip_id"], kept)))
-        todo = [
-            batch for batch in batches(rows, self.marker()["generation"]) if f"facts/{batch[0]}.parquet" not in have
-        ]
+        todo = [batch for batch in batches(rows, self.marker()["generation"]) if facts_name(batch[0]) not in have]
         one = functools.partial(_probe, roots=self.roots, url=self.work.url, settings=self.settings.probe)
         progress = self.progress("probe", sum(rows.num_rows for _, rows in todo), "clips")
         for record in self.spread(one, todo):
@@ -130,10 +127,10 @@ class Stages:
 
     def known(self) -> tuple[pa.Table | None, set[str]]:
         """Matches of an earlier build, and the clips that it compared."""
-        if not self.work.exists(KNOWN):
+        if not self.work.exists(Work.KNOWN_MATCHES):
             return None, set()
-        kept = self.work.read_table(KEPT, ["clip_id"])["clip_id"]
-        return self.work.read_table(KNOWN), set(kept.to_pylist())
+        kept = self.work.read_table(Work.KEPT_FACTS, ["clip_id"])["clip_id"]
+        return self.work.read_table(Work.KNOWN_MATCHES), set(kept.to_pylist())
 
     def fingerprints(self) -> Iterator[pa.Table]:
         """All fingerprints, table after table."""
@@ -151,7 +148,7 @@ class Stages:
 
     def matches(self, catalogue: pa.Table, facts: pa.Table) -> pa.Table:
         """The evidence: ids and sound; what an earlier build knows is not sought again."""
-        if not self.out.exists("matches.parquet"):
+        if not self.out.exists(layout.MATCHES):
             everything, all_facts = self.evidence(catalogue, facts)
             known, old = self.known()
             found = find_matches(
@@ -167,8 +164,8 @@ class Stages:
                 self.progress,
             )
             self.claim.check()
-            self.out.write_table("matches.parquet", found)
-        return self.out.read_table("matches.parquet")
+            self.out.write_table(layout.MATCHES, found)
+        return self.out.read_table(layout.MATCHES)
 
     def fates(self, catalogue: pa.Table, facts: pa.Table, matches: pa.Table) -> pa.Table:
         """One fate a clip."""
@@ -207,21 +204,21 @@ class Stages:
 
     def plan(self, catalogue: pa.Table, facts: pa.Table, matches: pa.Table, fates: pa.Table) -> tuple[list[str], str]:
         """Names of the shards, and the plan's hash; ``fates.parquet`` learns each clip's samples."""
-        if not self.work.exists("plan.json"):
+        if not self.work.exists(Work.PLAN):
             facts = self.trim(catalogue, facts, matches, fates)
             settings, rate = self.settings.plan, self.settings.probe.form.rate
             plan, samples = store_plan(make_plan(catalogue, facts, fates, matches, settings, rate), self.out)
-            self.out.write_table("fates.parquet", with_keys(fates, samples))
+            self.out.write_table(layout.FATES, with_keys(fates, samples))
             self.describe_inputs(catalogue)
             self.claim.check()
-            self.work.write("plan.json", json.dumps(plan).encode())
-        plan = self.work.read_json("plan.json")
+            self.work.write(Work.PLAN, json.dumps(plan).encode())
+        plan = self.work.read_json(Work.PLAN)
         return plan["shards"], plan["hash"]
 
     def describe_inputs(self, catalogue: pa.Table) -> None:
         """``overview.json``: what is remarkable about the datasets, beside their clips' fates."""
         about = overview(catalogue, self.marker()["notes"], self.settings)
-        self.out.write("overview.json", overview_bytes(about))
+        self.out.write(layout.OVERVIEW, overview_bytes(about))
 
     def write(self, shards: list[str]) -> list[dict[str, Any]]:
         """Shards that have a record are done; the others are written."""
@@ -232,49 +229,51 @@ class Stages:
 
         Sound that reached no shard is kept: later clips are compared with it, and it may yet be written.
         """
-        if self.work.exists(SETTLED):
+        if self.work.exists(Work.FINAL_FACTS):
             return
         places = shard_places(self.out, shards)
         pack = f"unwritten-{self.marker()['generation']}.pack"
-        with self.work.writer(f"packs/{pack}") as file:
+        with self.work.writer(pack_name(pack)) as file:
             at = 0
             for clip_id, windows in decoded_windows(facts):
                 for window in windows:
                     if (clip_id, window["window"]) not in places:
-                        file.write(self.work.read(f"packs/{window['pack']}", window["offset"], window["bytes"]))
+                        file.write(self.work.read(pack_name(window["pack"]), window["offset"], window["bytes"]))
                         places[clip_id, window["window"]] = pack, at
                         at += window["bytes"]
-        self.work.write_table(SETTLED, with_places(facts, places))
+        self.work.write_table(Work.FINAL_FACTS, with_places(facts, places))
 
     def commit(self, catalogue: pa.Table, records: list[dict[str, Any]], digest: str) -> None:
         """``dataset.json``: from here on the build is finished."""
-        fates = self.out.read_table("fates.parquet", ["clip_id", "fate", "reason"])
+        fates = self.out.read_table(layout.FATES, ["clip_id", "fate", "reason"])
         if sorted(fates["clip_id"].to_pylist()) != sorted(catalogue["clip_id"].to_pylist()):
-            raise InputError("the fates do not add up to the catalogue", file=self.out.name("fates.parquet"))
-        names = ["fates.parquet", "matches.parquet", "orphans.parquet", "overview.json"]
+            raise InputError("the fates do not add up to the catalogue", file=self.out.name(layout.FATES))
+        names = [layout.FATES, layout.MATCHES, layout.ORPHANS, layout.OVERVIEW]
         names += [catalogue_name(dataset) for dataset in self.marker()["datasets"]]
         tables = {name: table_entry(self.out, name) for name in names}
         tables |= {plan_name(record["name"]): table_entry(self.out, plan_name(record["name"])) for record in records}
         dataset = describe(self.settings, catalogue["dataset"], fates, digest) | {"tables": tables, "shards": records}
-        self.out.write("dataset.json", dataset_bytes(dataset))
+        self.out.write(layout.DATASET, dataset_bytes(dataset))
 
     def tidy(self) -> None:
         """Remove what a finished build needs no more, and what killed workers left behind."""
         self.out.sweep()
-        if self.work.exists(SETTLED):
-            self.work.write(KEPT, self.work.read(SETTLED))
-            for name in self.work.list("facts"):
-                if name != KEPT:
+        if self.work.exists(Work.FINAL_FACTS):
+            self.work.write(Work.KEPT_FACTS, self.work.read(Work.FINAL_FACTS))
+            for name in self.work.list(Work.FACTS):
+                if name != Work.KEPT_FACTS:
                     self.work.remove(name)
-            self.work.remove(SETTLED)
-        windows = pc.list_flatten(self.work.read_table(KEPT, ["windows"])["windows"])
+            self.work.remove(Work.FINAL_FACTS)
+        windows = pc.list_flatten(self.work.read_table(Work.KEPT_FACTS, ["windows"])["windows"])
         needed = set(pc.unique(pc.struct_field(windows, "pack")).to_pylist())
-        for name in self.work.list("packs"):
-            if name.removeprefix("packs/") not in needed or name.startswith(f"packs/{FORMER}/"):
+        for name in self.work.list(Work.PACKS):
+            if name.removeprefix(f"{Work.PACKS}/") not in needed or name.startswith(
+                f"{pack_name(Work.FORMER_SHARDS)}/"
+            ):
                 self.work.remove(name)
-        for folder in ("tasks", "records", NEXT):
+        for folder in (Work.TASKS, Work.RECORDS, Work.REOPENED):
             self.work.remove_tree(folder)
-        self.work.remove(KNOWN)
+        self.work.remove(Work.KNOWN_MATCHES)
 
 
 def batches(catalogue: pa.Table, generation: int) -> list[tuple[str, pa.Table]]:
@@ -296,7 +295,7 @@ def batches(catalogue: pa.Table, generation: int) -> list[tuple[str, pa.Table]]:
 
 def fingerprints(work: Storage) -> Iterator[pa.Table]:
     """All fingerprints below a build's work folder, table after table."""
-    return (work.read_table(name) for name in work.list("fingerprints"))
+    return (work.read_table(name) for name in work.list(Work.FINGERPRINTS))
 
 
 def decoded_windows(facts: pa.Table) -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -311,14 +310,14 @@ def shard_places(out: Storage, shards: Iterable[str]) -> dict[tuple[str, int], t
 
     Of trimmed clips the shards do not hold all.
     """
-    fates = out.read_table("fates.parquet", ["clip_id", "reason"])
+    fates = out.read_table(layout.FATES, ["clip_id", "reason"])
     trimmed = set(fates.filter(pc.equal(fates["reason"], "trimmed"))["clip_id"].to_pylist())
     places: dict[tuple[str, int], tuple[str, int]] = {}
     for shard in shards:
         rows = out.read_table(manifest_name(shard), ["clip_id", "window", "audio_offset"])
         for clip_id, window, offset in zip(*(column.to_pylist() for column in rows.columns), strict=True):
             if clip_id not in trimmed:
-                places[clip_id, window] = f"{FORMER}/{shard}", offset
+                places[clip_id, window] = f"{Work.FORMER_SHARDS}/{shard}", offset
     return places
 
 

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from sharding.catalogue.shared_captions import shared_captions
 from sharding.catalogue.table import part_counts
 from sharding.common.storage import Storage
+from sharding.layout import OVERVIEW
 from sharding.settings import BuildSettings
 from sharding.sources.exclusion import list_report, listed, read_exclusion_list
 from sharding.sources.protected import NEVER_LISTED
@@ -78,7 +79,7 @@ def _examples(shared: pa.Table) -> list[dict[str, Any]]:
 
 def read_overview(storage: Storage) -> dict[str, Any]:
     """``overview.json`` of a build; InputError where it is damaged."""
-    return storage.read_json("overview.json")
+    return storage.read_json(OVERVIEW)
 
 
 def overview_bytes(about: dict[str, Any]) -> bytes:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from sharding import layout
 from sharding.catalogue.shared_captions import shared_captions
 from sharding.catalogue.table import Catalogue, build_catalogue, check_protected, part_counts
 from sharding.commands.arguments import add_datasets, datasets_of
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.dedup.identity import identity_matches, shared_sources
-from sharding.layout import catalogue_name
 from sharding.sources import SOURCES
 from sharding.sources.exclusion import list_report, listed, read_exclusion_list
 from sharding.sources.protected import DEFAULT_PROTECT, parse_protect
@@ -38,13 +38,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if not roots and not own:
         raise InputError("no dataset given", remedy="name at least one, e.g. --clotho DIR")
     out = Storage(args.out)
-    if out.exists("dataset.json") or out.exists(".build/settings.json"):
+    if out.exists(layout.DATASET) or layout.work_of(out).exists(layout.Work.SETTINGS):
         raise InputError("holds a build, which has a catalogue", file=args.out, remedy="choose another --out")
     catalogue = build_catalogue(roots, own)
     check_protected(catalogue.table, own, protect)
     for dataset in catalogue.notes:
-        out.write_table(catalogue_name(dataset), catalogue.of(dataset))
-    out.write_table("orphans.parquet", catalogue.orphans)
+        out.write_table(layout.catalogue_name(dataset), catalogue.of(dataset))
+    out.write_table(layout.ORPHANS, catalogue.orphans)
     matches = identity_matches(catalogue.table)
     named = listed(catalogue.table, lists)
     reports = list_report(catalogue.table, lists)

@@ -8,10 +8,10 @@ import difflib
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sharding import layout
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.fates.decide import REASONS
-from sharding.layout import catalogue_name
 from sharding.reports.facts import finished_facts
 from sharding.shards.manifest import Manifest
 
@@ -24,23 +24,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict:
     """Gather everything that a build knows about one clip."""
     build = Storage(args.out)
-    if not build.exists("fates.parquet"):
+    if not build.exists(layout.FATES):
         raise InputError("no fates here", file=args.out, remedy="give the folder that a build wrote")
-    fates = build.read_table("fates.parquet")
+    fates = build.read_table(layout.FATES)
     rows = fates.filter(pc.field("clip_id") == args.clip).to_pylist()
     if not rows:
         near = difflib.get_close_matches(args.clip, fates["clip_id"].to_pylist(), 3, 0.5)
         remedy = f"did you mean {' or '.join(near)}?" if near else "see OUT/fates.parquet for the clips"
         raise InputError("no such clip", file=args.out, value=args.clip, remedy=remedy)
     fate = rows[0]
-    matches = build.read_table("matches.parquet")
+    matches = build.read_table(layout.MATCHES)
     mine = matches.filter((pc.field("a") == args.clip) | (pc.field("b") == args.clip)).to_pylist()
     members = {
         name: [c for c in fates.filter(pc.field(name) == fate[name])["clip_id"].to_pylist() if c != args.clip]
         for name in ("group", "kin")
     }
     dataset = args.clip.partition("/")[0]
-    catalogue = build.read_table(catalogue_name(dataset))
+    catalogue = build.read_table(layout.catalogue_name(dataset))
     entry = catalogue.filter(pc.field("clip_id") == args.clip).to_pylist()
     facts = finished_facts(build, ["clip_id", "detail"]).filter(pc.field("clip_id") == args.clip)
     return {
@@ -87,7 +87,7 @@ def show(result: dict) -> str:
 
 def _times(build: Storage, keys: list[str]) -> dict[str, tuple[float, float]]:
     """Where the samples of a finished build begin and end in their clip."""
-    if not keys or not build.exists("dataset.json"):
+    if not keys or not build.exists(layout.DATASET):
         return {}
     table = Manifest.open(build.url).table.select(["key", "start_s", "duration_s"])
     rows = table.filter(pc.is_in(table["key"], pa.array(keys))).to_pylist()

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from sharding.build.run import summary
 from sharding.common.errors import MEND, InputError
+from sharding.layout import shard_name
 from sharding.shards.manifest import Manifest
 
 
@@ -32,11 +33,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         remedy = f"{advice}`python -m sharding explain` tells what became of a clip that has no sample"
         raise InputError("no such sample", file=args.out, value=args.key, remedy=remedy)
     row = rows.slice(0, 1).to_pylist()[0]
-    text = manifest.storage.read(f"shards/{row['shard']}", row["json_offset"], row["json_bytes"])
+    text = manifest.storage.read(shard_name(row["shard"]), row["json_offset"], row["json_bytes"])
     if hashlib.sha256(text).hexdigest() != row["json_sha256"]:
         raise InputError(
             f"damaged: the JSON of {row['key']}",
-            file=manifest.storage.name(f"shards/{row['shard']}"),
+            file=manifest.storage.name(shard_name(row["shard"])),
             remedy=MEND,
         )
     return {"manifest": row, "json": json.loads(text), "windows": rows["key"].to_pylist()}

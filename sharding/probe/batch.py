@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sharding.common.storage import Storage
+from sharding.layout import facts_name, fingerprints_name, pack_name
 from sharding.probe.child import Task, examine
 from sharding.probe.clip import Finding, ProbeSettings
 from sharding.probe.packs import PackReader
@@ -54,7 +55,7 @@ def probe_batch(
             row.facts["error"] = "missing"
     tasks = [Task(*places[i]) for i in todo]
     size = 0
-    with build.writer(f"packs/{pack}") as out:
+    with build.writer(pack_name(pack)) as out:
         for message in examine(tasks, roots, settings, out):
             row = rows[todo[message.index]]
             if message.kind == "end":
@@ -62,8 +63,8 @@ def probe_batch(
             elif message.kind == "fail":
                 row.facts |= {"error": message.value.error, "detail": message.value.detail}
     found = [row.fingerprint for row in rows if row.fingerprint is not None]
-    _write_fingerprints(build, f"fingerprints/{batch}.parquet", found)
-    build.write_table(f"facts/{batch}.parquet", pa.Table.from_pylist([row.facts for row in rows], schema=FACTS))
+    _write_fingerprints(build, fingerprints_name(batch), found)
+    build.write_table(facts_name(batch), pa.Table.from_pylist([row.facts for row in rows], schema=FACTS))
     return {
         "batch": batch,
         "clips": len(rows),

@@ -11,6 +11,7 @@ import soxr
 from sharding.audio import AudioError, decode_segment
 from sharding.common.errors import MEND, InputError
 from sharding.common.storage import Storage
+from sharding.layout import pack_name
 
 _MARGIN_S = 0.05  # decoded beyond both ends, so that the resampler meets no edge
 
@@ -33,7 +34,7 @@ class PackReader:
     def bytes(self, clip_id: str, window: int = 0) -> bytes:
         """A window's file, as it stands in the shard."""
         place = self._windows[clip_id][window]
-        return self._build.read(f"packs/{place['pack']}", place["offset"], place["bytes"])
+        return self._build.read(pack_name(place["pack"]), place["offset"], place["bytes"])
 
     def wave(self, clip_id: str, start_s: float, duration_s: float, rate: int = 8000) -> np.ndarray:
         """Sound of ``[start_s, start_s + duration_s)`` as float32 ``[n]`` mono at ``rate``.
@@ -52,7 +53,7 @@ class PackReader:
             try:
                 part, native = decode_segment(self.bytes(clip_id, window), at - place["start_s"], stop - at)
             except AudioError as error:
-                file = self._build.name(f"packs/{place['pack']}")
+                file = self._build.name(pack_name(place["pack"]))
                 what = f"damaged: window {window} does not decode ({error})"
                 raise InputError(what, file=file, value=clip_id, remedy=MEND) from error
             parts.append(part)

@@ -13,14 +13,8 @@ from sharding.audio import AudioForm, Decoded, Source, decode, encode, mix, quan
 from sharding.audio.resample import Resampler
 from sharding.common.storage import Storage
 from sharding.fates.trimming import Part
+from sharding.layout import pack_name, trimmed_name
 from sharding.schema import FACTS
-
-FOLDER = "tasks/trimmed"  # below OUT/.build
-
-
-def trimmed_name(batch: str) -> str:
-    """The file below OUT/.build with a batch's facts: where it is, its sound is cut."""
-    return f"{FOLDER}/{batch}.parquet"
 
 
 def trim_batch(
@@ -43,7 +37,7 @@ def trim_batch(
     """
     rows = facts.to_pylist()
     pack = f"{batch}.pack"
-    with build.writer(f"packs/{pack}") as file:
+    with build.writer(pack_name(pack)) as file:
         position = 0
         for row in rows:
             windows = []
@@ -53,7 +47,7 @@ def trim_batch(
                     windows.append({**window, "window": number})
                     continue
                 sound = _cut(
-                    build.read(f"packs/{window['pack']}", window["offset"], window["bytes"]), window, part, form
+                    build.read(pack_name(window["pack"]), window["offset"], window["bytes"]), window, part, form
                 )
                 data = encode(sound, form)
                 file.write(data)

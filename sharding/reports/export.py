@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from sharding import layout
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.schema import CATALOGUE, FATES, MANIFEST, MATCHES
@@ -28,7 +29,7 @@ def export_csv(url: str, folder: Path) -> dict[str, int]:
     """
     manifest = Manifest.open(url)
     storage = manifest.storage
-    fates = storage.read_table("fates.parquet")
+    fates = storage.read_table(layout.FATES)
     try:
         return {
             "clips.csv": _write(
@@ -40,7 +41,7 @@ def export_csv(url: str, folder: Path) -> dict[str, int]:
             "samples.csv": _write(folder / "samples.csv", _SAMPLE, _plain(manifest.table, _SAMPLE)),
             "fates.csv": _write(folder / "fates.csv", FATES.names, _plain(fates, FATES.names)),
             "matches.csv": _write(
-                folder / "matches.csv", MATCHES.names, _plain(storage.read_table("matches.parquet"), MATCHES.names)
+                folder / "matches.csv", MATCHES.names, _plain(storage.read_table(layout.MATCHES), MATCHES.names)
             ),
         }
     except OSError as error:

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import soundfile as sf
 
+from sharding import layout
 from sharding.audio import ERROR_CLASSES, AudioError, decode_segment
 from sharding.catalogue.overview import read_overview
 from sharding.common.storage import Storage
@@ -54,8 +55,8 @@ def write_report(out_url: str | PathLike[str]) -> str:
     """
     build = Build(Manifest.open(out_url))
     page = environment().get_template("report.html").render(describe(build))
-    build.storage.write("report/index.html", page.encode())
-    return build.storage.name("report/index.html")
+    build.storage.write(f"{layout.REPORT}/index.html", page.encode())
+    return build.storage.name(f"{layout.REPORT}/index.html")
 
 
 class Build:
@@ -70,8 +71,8 @@ class Build:
     def __init__(self, manifest: Manifest) -> None:
         self.manifest, self.storage = manifest, manifest.storage
         self.dataset, self.table = manifest.dataset, manifest.table
-        self.fates = self.storage.read_table("fates.parquet")
-        matches = self.storage.read_table("matches.parquet")
+        self.fates = self.storage.read_table(layout.FATES)
+        matches = self.storage.read_table(layout.MATCHES)
         self.relations = {(one.a, one.b): one for one in relations(matches)}
         self.methods: dict[tuple[str, str], set[str]] = defaultdict(set)
         for row in matches.to_pylist():
@@ -85,9 +86,10 @@ class Build:
 
     def _roots(self) -> dict[str, str]:
         """Where the datasets lay."""
-        if not self.storage.exists(".build/settings.json"):
+        work = layout.work_of(self.storage)
+        if not work.exists(layout.Work.SETTINGS):
             return {}
-        settings = self.storage.read_json(".build/settings.json")
+        settings = work.read_json(layout.Work.SETTINGS)
         return {**settings.get("roots", {}), **settings.get("sources", {})}
 
     def wave(self, clip_id: str, seconds: float = EXCERPT_S, start_s: float = 0.0) -> tuple[np.ndarray, int] | None:
@@ -96,7 +98,7 @@ class Build:
             row = _row(self.first, clip_id)
             inside = -1.0 if row is None else start_s - row["start_s"]
             if row is not None and 0 <= inside < row["duration_s"]:
-                shard = f"shards/{row['shard']}"
+                shard = layout.shard_name(row["shard"])
                 contents = self.storage.read(shard, row["audio_offset"], row["audio_bytes"])
                 return decode_segment(contents, inside, seconds)
             clip = _row(self.catalogue, clip_id)
@@ -220,9 +222,9 @@ def _parts(build: Build) -> list[dict[str, Any]]:
 
 def _differences(build: Build) -> dict[str, Any] | None:
     """Old clips about which a build of all datasets would have decided otherwise; None where nothing was appended."""
-    if "differences.parquet" not in build.dataset["tables"]:
+    if layout.DIFFERENCES not in build.dataset["tables"]:
         return None
-    table = build.storage.read_table("differences.parquet")
+    table = build.storage.read_table(layout.DIFFERENCES)
     return {"count": table.num_rows, "rows": table.slice(0, 12).to_pylist()}
 
 

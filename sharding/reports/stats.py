@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sharding import layout
 from sharding.reports.facts import finished_facts
 from sharding.shards.manifest import Manifest
 
@@ -64,7 +65,7 @@ def source_rates(manifest: Manifest) -> Mapping[str, int]:
     first = manifest.table.filter(pc.equal(manifest.table["window"], 0))
     names = ("clip_id", "shard", "json_offset", "json_bytes")
     return {
-        clip_id: json.loads(manifest.storage.read(f"shards/{shard}", offset, size))["source"]["rate"]
+        clip_id: json.loads(manifest.storage.read(layout.shard_name(shard), offset, size))["source"]["rate"]
         for clip_id, shard, offset, size in zip(*(first[name].to_pylist() for name in names), strict=True)
     }
 

@@ -16,11 +16,12 @@ from sharding.common.errors import InputError
 from sharding.common.progress import Progress
 from sharding.common.runners import Runner
 from sharding.common.storage import Storage
-from sharding.layout import manifest_name
+from sharding.layout import CATALOGUE, DATASET, MANIFESTS, PLAN, SHARDS, manifest_name, shard_name
 from sharding.shards.manifest import read_dataset
 from sharding.shards.tar import END, header, padding
 
 LEVELS = ("quick", "full", "decode")
+_LISTED = tuple(f"{folder}/" for folder in (SHARDS, MANIFESTS, PLAN, CATALOGUE))  # dataset.json lists all of these
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,9 @@ def verify(url: str, level: str, runner: Runner) -> list[Damage]:
     try:
         dataset = read_dataset(storage)
     except InputError as error:
-        if not storage.exists("dataset.json"):
+        if not storage.exists(DATASET):
             raise  # no finished build: nothing that could be damaged
-        return [Damage("dataset.json", None, error.what)]
+        return [Damage(DATASET, None, error.what)]
     sizes = storage.sizes("")
     found: list[Damage] = []
     for name, entry in sorted(dataset["tables"].items()):
@@ -57,17 +58,17 @@ def verify(url: str, level: str, runner: Runner) -> list[Damage]:
     for shard in dataset["shards"]:
         name = manifest_name(shard["name"])
         found += _check_file(storage, sizes, name, shard["manifest_bytes"], shard["manifest_sha256"])
-        found += _check_size(sizes, f"shards/{shard['name']}", shard["bytes"])
-    expected = {f"shards/{shard['name']}" for shard in dataset["shards"]} | set(dataset["tables"])
+        found += _check_size(sizes, shard_name(shard["name"]), shard["bytes"])
+    expected = {shard_name(shard["name"]) for shard in dataset["shards"]} | set(dataset["tables"])
     expected |= {manifest_name(shard["name"]) for shard in dataset["shards"]}
     found += [
         Damage(name, None, "dataset.json does not know it")
         for name in sizes
-        if name.startswith(("shards/", "manifest/", "plan/", "catalogue/")) and name not in expected
+        if name.startswith(_LISTED) and name not in expected
     ]
     if level != "quick":
         check = functools.partial(check_shard, url=url, decode=level == "decode")
-        present = [shard for shard in dataset["shards"] if f"shards/{shard['name']}" in sizes]
+        present = [shard for shard in dataset["shards"] if shard_name(shard["name"]) in sizes]
         progress = Progress("verify", len(dataset["shards"]), "shards", runner.watch)
         missing = len(dataset["shards"]) - len(present)
         progress.add(missing, missing)
@@ -96,9 +97,9 @@ def _check_file(storage: Storage, sizes: dict[str, int], name: str, size: int, s
 def check_shard(shard: dict[str, Any], url: str, decode: bool) -> list[Damage]:
     """All damage of one shard; names the sample for every byte."""
     try:
-        return _damage(Storage(url), f"shards/{shard['name']}", shard, decode)
+        return _damage(Storage(url), shard_name(shard["name"]), shard, decode)
     except OSError as error:
-        return [Damage(f"shards/{shard['name']}", None, f"cannot be read: {error}")]
+        return [Damage(shard_name(shard["name"]), None, f"cannot be read: {error}")]
 
 
 def _damage(storage: Storage, name: str, shard: dict[str, Any], decode: bool) -> list[Damage]:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from sharding.common.errors import MEND, InputError
 from sharding.common.storage import Storage
-from sharding.layout import manifest_name
+from sharding.layout import CATALOGUE, DATASET, SHARDS, manifest_name, shard_name
 from sharding.schema import FORMAT_VERSION, MANIFEST
 
 
@@ -30,15 +30,15 @@ def read_dataset(storage: Storage) -> dict[str, Any]:
     Raises:
         InputError: there is none, it is damaged, or another version of Earshot wrote it.
     """
-    file = storage.name("dataset.json")
-    if not storage.exists("dataset.json"):
+    file = storage.name(DATASET)
+    if not storage.exists(DATASET):
         raise InputError(
             "no finished build here: dataset.json is missing",
             file=storage.url,
             remedy="run `python -m sharding build` to its end; it goes on where it was",
         )
     try:
-        contents = storage.read("dataset.json")
+        contents = storage.read(DATASET)
         dataset = json.loads(contents)
         # compared as bytes: white space is no place for damage either
         whole = isinstance(dataset, dict) and contents == dataset_bytes(dataset)
@@ -80,10 +80,10 @@ class Manifest:
         """
         storage = Storage(url)
         dataset = read_dataset(storage)
-        sizes = storage.sizes("shards")
+        sizes = storage.sizes(SHARDS)
         tables = []
         for shard in dataset["shards"]:
-            file = f"shards/{shard['name']}"
+            file = shard_name(shard["name"])
             if sizes.get(file) != shard["bytes"]:
                 found = "missing" if file not in sizes else f"{sizes[file]} bytes"
                 raise InputError(
@@ -98,7 +98,7 @@ class Manifest:
 
     def catalogue(self) -> list[str]:
         """The catalogue's files, below ``storage``."""
-        return [name for name in self.dataset["tables"] if name.startswith("catalogue/")]
+        return [name for name in self.dataset["tables"] if name.startswith(f"{CATALOGUE}/")]
 
 
 def _read_manifest(storage: Storage, shard: dict[str, Any]) -> pa.Table:

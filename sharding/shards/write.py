@@ -14,7 +14,7 @@ from sharding.common.errors import InputError
 from sharding.common.progress import Progress
 from sharding.common.storage import Storage
 from sharding.dedup.candidates import Spread
-from sharding.layout import manifest_name, plan_name, record_name, task_name
+from sharding.layout import Work, manifest_name, plan_name, record_name, shard_name, task_name, work_of
 from sharding.schema import MANIFEST
 from sharding.shards.plan import PLAN, plan_hash, shard_hash
 from sharding.shards.tar import END, header, padding
@@ -49,7 +49,7 @@ def store_plan(plan: Iterable[tuple[str, pa.Table]], out: Storage) -> tuple[dict
     digests: dict[str, str] = {}
     samples = []
     for shard, rows in plan:
-        out.write_table(f".build/{task_name(shard)}", rows)
+        work_of(out).write_table(task_name(shard), rows)
         out.write_table(plan_name(shard), rows.select(PLAN))
         digests[shard] = shard_hash(rows)
         samples.append(rows.select(["clip_id", "key"]))
@@ -67,8 +67,8 @@ def write_shards(
         spread: ``spread(function, items)`` gives results in any order.
         begin: ``begin(what, total, unit)`` begins to show progress.
     """
-    work = out.child(".build")
-    have = set(work.list("records"))
+    work = work_of(out)
+    have = set(work.list(Work.RECORDS))
     todo = [shard for shard in shards if record_name(shard) not in have]
     progress = begin("write", len(todo), "shards")
     for _ in spread(functools.partial(write_shard, out=out, packs=packs), todo):
@@ -91,10 +91,10 @@ def write_shard(shard: str, out: Storage, packs: Storage | None = None) -> dict[
     Raises:
         InputError: a pack disagrees with the plan.
     """
-    build = out.child(".build")
-    packs = packs or build.child("packs")
+    build = work_of(out)
+    packs = packs or build.child(Work.PACKS)
     rows = build.read_table(task_name(shard))
-    with out.writer(f"shards/{shard}") as file:
+    with out.writer(shard_name(shard)) as file:
         tar = _Counted(file)
         for row in rows.to_pylist():
             _write_sample(tar, row, packs)

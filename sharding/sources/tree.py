@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
+from sharding.layout import Work, in_work
 from sharding.sources.base import orphans_table
 from sharding.sources.tables import decode
 
@@ -31,7 +32,7 @@ _UNPACK = {
     ".hdf": "write its recordings out as files named <youtube_id>_<start>.*",
     ".h5": "write its recordings out as files named <youtube_id>_<start>.*",
 }
-_OF_A_BUILD = "/.build/settings.json"
+_OF_A_BUILD = f"/{in_work(Work.SETTINGS)}"
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from sharding.audio import AudioError, decode_segment
 from sharding.common.errors import InputError
+from sharding.layout import shard_name
 from training.data.draws import Draws
 
 Wave = NDArray[np.float32]
@@ -117,12 +118,12 @@ class SampleReader:
         """A run's bytes, asked for again where a store fails in any way: its clients have errors of their own."""
         for wait in PAUSES_S:
             try:
-                return self.storage.read(f"shards/{run.shard}", run.begin, run.end - run.begin)
+                return self.storage.read(shard_name(run.shard), run.begin, run.end - run.begin)
             except (FileNotFoundError, PermissionError):
                 raise
             except Exception:
                 time.sleep(wait)
-        return self.storage.read(f"shards/{run.shard}", run.begin, run.end - run.begin)
+        return self.storage.read(shard_name(run.shard), run.begin, run.end - run.begin)
 
     def _decode(self, draws: Draws, place: int, data: bytes) -> Wave:
         if len(data) != draws.size[place]:

@@ -22,6 +22,7 @@ import soundfile
 import webdataset
 
 from sharding.common.errors import InputError
+from sharding.layout import SHARDS
 from sharding.schema import MANIFEST
 from training.data.draws import COLUMNS, Choice, Records, make_draws
 from training.data.features import AudioInput, Features
@@ -74,7 +75,7 @@ class _Members:
     data: Mapping[str, bytes]
 
     def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
-        return self.data[path.removeprefix("shards/")]
+        return self.data[path.removeprefix(f"{SHARDS}/")]
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from sharding.build.append import append
 from sharding.build.run import build
 from sharding.cli import main
 from sharding.common.errors import InputError
-from sharding.sources.protected import parse_protect
-from sharding.shards.manifest import Manifest
 from sharding.common.runners import LocalRunner
 from sharding.common.storage import Storage
 from sharding.shards.integrity import verify
+from sharding.shards.manifest import Manifest
+from sharding.sources.protected import parse_protect
 from tests.sharding.conftest import settings_for
 from tests.sharding.corpora import RATE, noise, tree, write_extra
 

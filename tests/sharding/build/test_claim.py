@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import sharding.build.claim
-from sharding.build.run import build
 from sharding.build.claim import claim
+from sharding.build.run import build
 from sharding.common.errors import InputError
 from sharding.common.runners import LocalRunner
 from sharding.common.storage import Storage

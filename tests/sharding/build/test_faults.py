@@ -16,19 +16,19 @@ from typing import Any
 
 import pytest
 
-from sharding.build.append import append
 from sharding.audio import AudioForm
+from sharding.build.append import append
+from sharding.build.reshard import reshard
 from sharding.build.run import build
 from sharding.common.errors import InputError
-from sharding.fates.decide import FateSettings
-from sharding.sources.protected import parse_protect
-from sharding.build.reshard import reshard
 from sharding.common.runners import LocalRunner
+from sharding.fates.decide import FateSettings
 from sharding.shards.integrity import verify
+from sharding.sources.protected import parse_protect
 from tests.conftest import REPOSITORY
+from tests.sharding.build.kills import Death, Killed, killed
 from tests.sharding.conftest import settings_for
 from tests.sharding.corpora import tree, write_corpus, write_extra
-from tests.sharding.build.kills import Death, Killed, killed
 
 
 def swept(death: Death, run: Callable[[], Any], out: Path, begin: Callable[[], Any], most: int = 0) -> int:

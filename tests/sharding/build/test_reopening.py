@@ -12,19 +12,19 @@ import pytest
 import soundfile
 
 from sharding.build.append import append
-from sharding.settings import BuildSettings
 from sharding.build.run import build
 from sharding.common.errors import InputError
-from sharding.fates.decide import FateSettings
-from sharding.sources.protected import parse_protect
-from sharding.shards.manifest import Manifest
-from sharding.shards.plan import PlanSettings
 from sharding.common.runners import LocalRunner
 from sharding.common.storage import Storage
+from sharding.fates.decide import FateSettings
+from sharding.settings import BuildSettings
 from sharding.shards.integrity import verify
+from sharding.shards.manifest import Manifest
+from sharding.shards.plan import PlanSettings
+from sharding.sources.protected import parse_protect
+from tests.sharding.build.kills import Killed, killed
 from tests.sharding.conftest import settings_for
 from tests.sharding.corpora import RATE, noise, outcome, tree, write_extra
-from tests.sharding.build.kills import Killed, killed
 
 
 @pytest.mark.parametrize("finished", [True, False])

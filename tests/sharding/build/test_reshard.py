@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from sharding.build.append import append
+from sharding.build.reshard import reshard
 from sharding.build.run import build
 from sharding.cli import main
 from sharding.common.errors import InputError
-from sharding.shards.manifest import Manifest
-from sharding.build.reshard import reshard
 from sharding.common.runners import LocalRunner
 from sharding.common.storage import Storage
 from sharding.shards.integrity import verify
+from sharding.shards.manifest import Manifest
 from tests.sharding.conftest import settings_for
 from tests.sharding.corpora import tree, write_extra
 

@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 import soundfile as sf
 
-from sharding.settings import BuildSettings
 from sharding.build.run import build
 from sharding.cli import main
 from sharding.common.errors import InputError
+from sharding.common.runners import LocalRunner
+from sharding.common.storage import Storage
+from sharding.schema import parse_key
+from sharding.settings import BuildSettings
 from sharding.shards.manifest import Manifest
 from sharding.shards.plan import PlanSettings
-from sharding.common.runners import LocalRunner
-from sharding.schema import parse_key
-from sharding.common.storage import Storage
 from tests.conftest import REPOSITORY
 from tests.sharding.conftest import settings_for
 from tests.sharding.corpora import tree
