@@ -155,8 +155,8 @@ def run_condition(waves: list[np.ndarray], change: Change, seconds: float, rng: 
         clips[f"copy/{number:04d}"] = soxr.resample(change(wave[start : start + length], rng), STORED, RATE)
         starts[f"{number:04d}"] = start / STORED
     heard = relations(matched(clips))
-    found = {(r.a, r.b): r for r in heard if r.heard == "same"}
-    undecided = {(r.a, r.b) for r in heard if r.heard == "undecided"}
+    found = {(r.a, r.b): r for r in heard if r.by_waveform == "same"}
+    undecided = {(r.a, r.b) for r in heard if r.by_waveform == "undecided"}
     planted = {(f"copy/{n}", f"original/{n}"): -start for n, start in starts.items()}
     hits = [found[pair].offset_s - offset for pair, offset in planted.items() if pair in found]
     return {
@@ -213,8 +213,8 @@ def known_pairs(data: Path) -> dict[str, float]:
             a, b = (decoded(data / "audio" / row[name], RATE) for name in ("a", "b"))
             table = compare_waves(a, b)
             relation = relations(table)[0]
-            counts[row["kind"], relation.heard] += 1
-            if row["kind"] == "esc50_same_freesound_id" and relation.heard == "same":
+            counts[row["kind"], relation.by_waveform] += 1
+            if row["kind"] == "esc50_same_freesound_id" and relation.by_waveform == "same":
                 print(f"  shared sound: {row['a']} {row['b']} at {relation.offset_s:.3f} s, {relation.overlap_s:.2f} s")
     kinds = sorted({kind for kind, _ in counts})
     for kind in kinds:

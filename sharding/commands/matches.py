@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> dict:
         "b": str(args.pairs[1]),
         "a_duration_s": len(a) / RATE,
         "b_duration_s": len(b) / RATE,
-        "outcome": relation.heard,
+        "outcome": relation.by_waveform,
         "rows": [{k: v for k, v in row.items() if k not in ("a", "b")} for row in table.to_pylist()],
     }
 

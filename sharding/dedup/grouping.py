@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-HEARD = ("source_bytes", "pcm", "waveform")  # methods whose verdict rests on the sound itself
+SOUND_METHODS = ("source_bytes", "pcm", "waveform")  # methods whose verdict rests on the sound itself
 
 
 @dataclass
@@ -17,9 +17,9 @@ class Relation:
 
     a: str
     b: str
-    heard: str = "different"  # same | different | undecided, by the sound
-    told: str | None = None  # the same, by ids; None: ids say nothing
-    told_overlap_s: float = 0.0  # longest overlap that ids tell
+    by_waveform: str = "different"  # outcome from the sound: same | different | undecided
+    by_identity: str | None = None  # outcome from published ids; None: the ids say nothing
+    identity_overlap_s: float = 0.0  # longest overlap of the published intervals
     offset_s: float = 0.0  # b's time 0 in a, of the longest verified overlap
     overlap_s: float = 0.0  # longest verified overlap
 
@@ -41,12 +41,12 @@ def relations(matches: pa.Table) -> list[Relation]:
     ):
         relation = found.setdefault((row["a"], row["b"]), Relation(row["a"], row["b"]))
         if row["method"] == "identity":
-            if relation.told is None or rank[row["outcome"]] > rank[relation.told]:
-                relation.told = row["outcome"]
-            relation.told_overlap_s = max(relation.told_overlap_s, row["overlap_s"] or 0.0)
-        elif row["method"] in HEARD:
-            if rank[row["outcome"]] > rank[relation.heard]:
-                relation.heard = row["outcome"]
+            if relation.by_identity is None or rank[row["outcome"]] > rank[relation.by_identity]:
+                relation.by_identity = row["outcome"]
+            relation.identity_overlap_s = max(relation.identity_overlap_s, row["overlap_s"] or 0.0)
+        elif row["method"] in SOUND_METHODS:
+            if rank[row["outcome"]] > rank[relation.by_waveform]:
+                relation.by_waveform = row["outcome"]
             if row["outcome"] == "same" and (row["overlap_s"] or 0.0) > relation.overlap_s:
                 relation.overlap_s, relation.offset_s = row["overlap_s"], row["offset_s"] or 0.0
     return list(found.values())
@@ -54,7 +54,7 @@ def relations(matches: pa.Table) -> list[Relation]:
 
 def covers(relation: Relation, clip_id: str, durations: dict[str, float], share: float) -> bool:
     """Whether the verified overlap is at least ``share`` of the clip."""
-    return relation.heard == "same" and relation.overlap_s >= share * durations.get(clip_id, float("inf"))
+    return relation.by_waveform == "same" and relation.overlap_s >= share * durations.get(clip_id, float("inf"))
 
 
 def common_elements(found: Iterable[Relation], durations: dict[str, float], limit: int) -> set[tuple[str, str]]:
@@ -66,7 +66,8 @@ def common_elements(found: Iterable[Relation], durations: dict[str, float], limi
     partial = [
         r
         for r in found
-        if r.heard == "undecided" or (r.heard == "same" and not any(covers(r, c, durations, 0.95) for c in (r.a, r.b)))
+        if r.by_waveform == "undecided"
+        or (r.by_waveform == "same" and not any(covers(r, c, durations, 0.95) for c in (r.a, r.b)))
     ]
     degree = Counter(end for r in partial for end in (r.a, r.b))
     return {(r.a, r.b) for r in partial if max(degree[r.a], degree[r.b]) > limit}
@@ -96,9 +97,9 @@ def groups_and_kin(
     clips = catalogue["clip_id"].to_pylist()
     aside = common_elements(found, durations, limit)
     linked = [r for r in found if (r.a, r.b) not in aside]
-    same = [(r.a, r.b) for r in linked if r.heard == "same"]
-    wider = same + [(r.a, r.b) for r in linked if r.heard == "undecided"]
-    wider += [(r.a, r.b) for r in found if r.told is not None]
+    same = [(r.a, r.b) for r in linked if r.by_waveform == "same"]
+    wider = same + [(r.a, r.b) for r in linked if r.by_waveform == "undecided"]
+    wider += [(r.a, r.b) for r in found if r.by_identity is not None]
     sources: dict[str, list[str]] = defaultdict(list)
     for clip, identity in zip(clips, catalogue["identity"].to_pylist(), strict=True):
         if identity:

@@ -30,7 +30,7 @@ import pyarrow.compute as pc
 from sharding.common.progress import Progress
 from sharding.dedup.candidates import JoinSettings, Spread, join
 from sharding.dedup.fingerprint import HOP_S, RATE, fingerprint
-from sharding.dedup.grouping import HEARD
+from sharding.dedup.grouping import SOUND_METHODS
 from sharding.dedup.spans import Span, outside
 from sharding.dedup.waveform import Verdict, VerificationSettings, is_silent, verify
 from sharding.schema import FINGERPRINTS, MATCHES
@@ -176,7 +176,11 @@ def _leaks(rows: list[dict], protected: Collection[str], old: Collection[str]) -
     """(clip, protected clip, where it begins) of pairs whose sound is the same, sorted; no pair of two old clips."""
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     for row in rows:
-        if row["method"] in HEARD and row["outcome"] == "same" and (row["a"] in protected) != (row["b"] in protected):
+        if (
+            row["method"] in SOUND_METHODS
+            and row["outcome"] == "same"
+            and (row["a"] in protected) != (row["b"] in protected)
+        ):
             if row["b"] in protected:
                 found[row["a"], row["b"]].append(row["offset_s"])
             else:

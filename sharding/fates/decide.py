@@ -170,7 +170,7 @@ class _Court:
         if fact["error"]:
             return "failed", fact["error"], None
         if clip_id in self.protected:
-            return "written", "protected", self._first(clip_id, lambda r: r.heard == "same")
+            return "written", "protected", self._first(clip_id, lambda r: r.by_waveform == "same")
         if clip_id in self.listed:
             return "withheld", "listed", None
         leak = self._leak(clip_id)
@@ -208,13 +208,15 @@ class _Court:
         return {c: (i["start"], math.inf if i["end"] is None else i["end"]) for c, i in known if i["start"] is not None}
 
     def _leak(self, clip_id: str) -> tuple[str, str] | None:
-        heard = self._first(clip_id, lambda r: r.heard == "same")
+        heard = self._first(clip_id, lambda r: r.by_waveform == "same")
         if heard:
             return "shares_sound_with_protected", heard
-        told = self._first(clip_id, lambda r: r.told == "same" or (r.told == "undecided" and r.told_overlap_s > 0))
+        told = self._first(
+            clip_id, lambda r: r.by_identity == "same" or (r.by_identity == "undecided" and r.identity_overlap_s > 0)
+        )
         if told:
             return "shares_interval_with_protected", told
-        unknown = self._first(clip_id, lambda r: r.told == "undecided")
+        unknown = self._first(clip_id, lambda r: r.by_identity == "undecided")
         if unknown and self.settings.withhold_unknown_part:
             return "shares_source_with_protected", unknown
         return None

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sharding.dedup.grouping import HEARD
+from sharding.dedup.grouping import SOUND_METHODS
 from sharding.dedup.spans import _GRID, Span
 
 LEAST_PART_S = 1.0  # of a window that the stretch cuts through: less of it is left out
@@ -56,7 +56,7 @@ def shared_places(
         intervals: what is known of the part of its source that a clip covers.
         unknown: whether ids that name the source and no part of it count.
     """
-    heard = pc.and_(pc.is_in(matches["method"], pa.array(HEARD)), pc.equal(matches["outcome"], "same"))
+    heard = pc.and_(pc.is_in(matches["method"], pa.array(SOUND_METHODS)), pc.equal(matches["outcome"], "same"))
     told = pc.and_(pc.equal(matches["method"], "identity"), pc.not_equal(matches["outcome"], "different"))
     found: dict[str, dict[str, list[Span]]] = defaultdict(lambda: defaultdict(list))
     for row in matches.filter(pc.or_(heard, told)).to_pylist():

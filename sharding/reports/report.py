@@ -129,7 +129,7 @@ def _row(table: pa.Table, clip_id: str) -> dict[str, Any] | None:
 def describe(build: Build) -> dict[str, Any]:
     """Everything that the template ``report.html`` fills in."""
     fates = fate_counts(build)
-    undecided = [one for one in build.relations.values() if one.heard == "undecided"]
+    undecided = [one for one in build.relations.values() if one.by_waveform == "undecided"]
     return {
         "title": "Earshot build report",
         "clips": build.fates.num_rows,

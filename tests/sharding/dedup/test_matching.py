@@ -66,7 +66,7 @@ def coded(wave, form, subtype):
 
 
 def same(table):
-    return {(r.a, r.b): r for r in relations(table) if r.heard == "same"}
+    return {(r.a, r.b): r for r in relations(table) if r.by_waveform == "same"}
 
 
 @pytest.fixture(scope="module")
@@ -152,8 +152,8 @@ def test_clips_that_only_ids_connect_are_compared_too():
     table = Collection(clips).matches(pa.Table.from_pylist(told, MATCHES))
     assert [r["method"] for r in table.to_pylist()].count("identity") == 2
     found = {(r.a, r.b): r for r in relations(table)}
-    assert found["a", "b"].heard == "same" and found["a", "b"].offset_s == pytest.approx(5, abs=0.02)
-    assert found["a", "c"].heard == "different"
+    assert found["a", "b"].by_waveform == "same" and found["a", "b"].offset_s == pytest.approx(5, abs=0.02)
+    assert found["a", "c"].by_waveform == "different"
 
 
 def test_equal_samples_are_the_same_but_silent_clips_equal_nothing():
@@ -224,21 +224,21 @@ def _known_pairs(folder, kind, every):
 
 def test_real_recordings_in_two_encodings_are_found(shared_data):
     for row, relation in _known_pairs(shared_data, "esc10_ogg44k__esc50_flac16k", 20):
-        assert relation.heard == "same", row
+        assert relation.by_waveform == "same", row
         assert abs(relation.offset_s) < 0.02
 
 
 @pytest.mark.slow
 def test_all_real_recordings_in_two_encodings_are_found(shared_data):
     for row, relation in _known_pairs(shared_data, "esc10_ogg44k__esc50_flac16k", 1):
-        assert relation.heard == "same", row
+        assert relation.by_waveform == "same", row
         assert relation.offset_s == pytest.approx(float(row["lag_s"]), abs=0.02)
 
 
 @pytest.mark.slow
 def test_a_shared_source_alone_merges_nothing(shared_data):
     for row, relation in _known_pairs(shared_data, "esc50_same_freesound_id", 1):
-        if relation.heard == "same":  # the correlation that was measured independently must show it too
+        if relation.by_waveform == "same":  # the correlation that was measured independently must show it too
             assert float(row["xcorr_peak_8k"]) > 0.55, row
 
 
