@@ -117,7 +117,7 @@ def _take(out: Storage, me: dict[str, Any]) -> None:
     mine = json.dumps(me).encode()
     while True:
         try:
-            contents = out.setdefault(LOCK, mine)
+            contents = out.put_if_absent(LOCK, mine)
         except FileNotFoundError as error:
             raise InputError(str(error), file=out.url, remedy="create it, or correct the address") from error
         if not contents:  # its owner was just done

@@ -19,8 +19,7 @@ import pyarrow.compute as pc
 from sharding import layout
 from sharding.catalogue.table import Catalogue
 from sharding.common.errors import InputError
-from sharding.common.listing import Entry
-from sharding.common.storage import Storage
+from sharding.common.storage import Entry, Storage
 from sharding.layout import Work, catalogue_name, pack_name, work_of
 from sharding.reports.facts import finished_facts
 from sharding.schema import CATALOGUE

@@ -45,13 +45,14 @@ def main(pipe_number: int, memory_mb: int) -> None:
     _limit_memory(memory_mb)
     _hush_libraries()
     pipe = Connection(pipe_number)
+    known: dict[str, Storage] = {}  # kept from batch to batch, because a storage keeps its zip archives open
     while True:
         try:
             tasks, roots, settings, position = pipe.recv()
             pack = _Pack(recv_handle(pipe), position)
         except EOFError:
             return
-        storages = {dataset: Storage(root) for dataset, root in roots.items()}
+        storages = {dataset: known.setdefault(root, Storage(root)) for dataset, root in roots.items()}
         for index, task in enumerate(tasks):
             if not _answer(pipe, index, task, storages, settings, pack):
                 break

@@ -84,13 +84,14 @@ class Build:
         self.overview = read_overview(self.storage)
         self.roots = self._roots()
 
-    def _roots(self) -> dict[str, str]:
+    def _roots(self) -> dict[str, Storage]:
         """Where the datasets lay."""
         work = layout.work_of(self.storage)
         if not work.exists(layout.Work.SETTINGS):
             return {}
         settings = work.read_json(layout.Work.SETTINGS)
-        return {**settings.get("roots", {}), **settings.get("sources", {})}
+        roots = {**settings.get("roots", {}), **settings.get("sources", {})}
+        return {name: Storage(root) for name, root in roots.items()}
 
     def wave(self, clip_id: str, seconds: float = EXCERPT_S, start_s: float = 0.0) -> tuple[np.ndarray, int] | None:
         """A part of a clip as mono float32 [n] and its rate; None where no sound can be had."""
@@ -104,7 +105,7 @@ class Build:
             clip = _row(self.catalogue, clip_id)
             if clip is None or clip["path"] is None or clip["dataset"] not in self.roots:
                 return None
-            with Storage(self.roots[clip["dataset"]]).open(clip["path"]) as source:
+            with self.roots[clip["dataset"]].open(clip["path"]) as source:
                 return excerpt(source, seconds, start_s)
         except (OSError, AudioError, sf.LibsndfileError, zipfile.BadZipFile, zlib.error):
             return None

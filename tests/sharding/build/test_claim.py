@@ -82,5 +82,5 @@ def test_of_many_that_claim_at_once_one_is_obeyed(s3: str, tmp_path: Path) -> No
     storage = Storage(f"{s3}/{tmp_path.name}")
     with ThreadPoolExecutor(8) as pool:
         for name in map(str, range(5)):
-            found = list(pool.map(lambda n, name=name: storage.setdefault(name, str(n).encode()), range(8)))
+            found = list(pool.map(lambda n, name=name: storage.put_if_absent(name, str(n).encode()), range(8)))
             assert len(set(found)) == 1 and storage.read(name) == found[0]

@@ -1,0 +1,173 @@
+"""A folder of this machine, whatever users keep there: links in circles, pipes, what killed writers left."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import math
+import os
+import posixpath
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from sharding.common.storage.backend import Entry
+from sharding.common.storage.failures import UnreadableFile, naming, persist
+
+T = TypeVar("T")
+
+PIECE = 1 << 16  # bytes of one write: larger writes wait for large pages where memory is fragmented, 5 times as long
+_TEMPORARY = ".tmp"  # ends the hidden names of files that are not whole yet
+
+
+class LocalFolder:
+    """The backend of a folder of this machine.
+
+    A file is written under a temporary name in the same folder, synced to the disk, and then renamed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def is_file(self, name: str) -> bool:
+        return self._path(name).is_file()
+
+    def size(self, name: str) -> int:
+        return self._path(name).stat().st_size
+
+    def version(self, name: str) -> tuple[object, ...]:
+        found = self._path(name).stat()
+        return found.st_size, found.st_mtime_ns, found.st_ino
+
+    def names(self, folder: str) -> list[str]:
+        prefix = posixpath.normpath(folder) + "/" if folder else ""
+        return sorted(_files_below(str(self._path(folder)), prefix))
+
+    def entries(self, folder: str) -> dict[str, Entry]:
+        return {name: _entry_of(self.folder / name) for name in self.names(folder)}
+
+    def read(self, name: str, offset: int, size: int | None) -> bytes:
+        with self.open(name) as file:
+            file.seek(offset)
+            return file.read() if size is None else file.read(size)
+
+    def open(self, name: str) -> BinaryIO:
+        return io.BufferedReader(_PatientFile(str(self._path(name))), PIECE)
+
+    @contextlib.contextmanager
+    def writer(self, name: str) -> Iterator[BinaryIO]:
+        target = self._path(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.parent / f".{target.name[:80]}.{secrets.token_hex(8)}{_TEMPORARY}"
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            with io.BufferedWriter(_InPieces(handle, "w")) as file:
+                yield file
+                with naming(str(target)):
+                    file.flush()
+                    os.fsync(file.fileno())
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(target.parent)
+
+    def remove(self, name: str) -> None:
+        self._path(name).unlink(missing_ok=True)
+
+    def remove_tree(self, folder: str) -> None:
+        shutil.rmtree(self._path(folder), ignore_errors=True)
+
+    def move(self, source: str, target: str) -> None:
+        old, new = self._path(source), self._path(target)
+        new.parent.mkdir(parents=True, exist_ok=True)
+        old.replace(new)
+        _sync_folder(new.parent)
+        _sync_folder(old.parent)
+
+    def sweep(self) -> None:
+        for path in self.folder.rglob(f".*{_TEMPORARY}"):
+            path.unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / name
+
+
+class _PatientFile(io.FileIO):
+    """A file whose reads are tried again after an error of the disk (EIO), and whose errors name it."""
+
+    def readinto(self, buffer: Any) -> int | None:
+        return self._patiently(lambda: io.FileIO.readinto(self, buffer))
+
+    def readall(self) -> bytes:
+        start = self.tell() if self.seekable() else None
+
+        def read_rest() -> bytes:
+            if start is not None:
+                self.seek(start)  # a try that failed may have moved on
+            return io.FileIO.readall(self)
+
+        return self._patiently(read_rest)
+
+    def _patiently(self, action: Callable[[], T]) -> T:
+        name = str(self.name)
+        try:
+            with naming(name):
+                return persist(action, lambda error: error.errno == errno.EIO)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            raise UnreadableFile(errno.EIO, error.strerror, name) from error
+
+
+class _InPieces(io.FileIO):
+    def write(self, data: Any) -> int:
+        return super().write(memoryview(data)[:PIECE])  # the buffer in front of it sends the rest with further calls
+
+
+def _files_below(folder: str, prefix: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
+    """Names of all files below a folder, without a stat of each: a dataset has 400,000.  Links may form loops."""
+    try:
+        found = Path(folder).stat()
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    here = (found.st_dev, found.st_ino)
+    if here in above:
+        return
+    for entry in entries:
+        try:
+            is_folder = entry.is_dir()
+            if not (is_folder or entry.is_file()):
+                entry.stat()  # this succeeds for a pipe or a device, and fails for a link to nowhere
+        except FileNotFoundError:
+            continue
+        except OSError:  # links that form a circle are listed; opening one fails
+            is_folder = False
+        if is_folder:
+            yield from _files_below(entry.path, f"{prefix}{entry.name}/", (*above, here))
+        elif not (entry.name.startswith(".") and entry.name.endswith(_TEMPORARY)):
+            yield prefix + entry.name
+
+
+def _entry_of(path: Path) -> Entry:
+    """Size and time of a listed file; a link that is part of a circle counts as empty."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return Entry(0, math.inf)
+    return Entry(found.st_size, found.st_ctime)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,161 @@
+"""A folder in an object store, through fsspec."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, TypeVar, cast
+
+import fsspec
+
+from sharding.common.errors import InputError
+from sharding.common.storage.backend import Entry
+from sharding.common.storage.failures import naming, persist
+
+T = TypeVar("T")
+
+_IN_MEMORY = 32 << 20  # bytes of an upload that wait in memory; more wait in a temporary file
+
+
+class ObjectStore:
+    """The backend of an address that fsspec knows, such as ``s3://bucket/folder``.
+
+    Object stores fail for moments, so every operation is tried again a few times, uploads as a whole: s3fs repeats
+    single requests, and other file systems of fsspec repeat nothing.  A file appears with the upload's own commit.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    @functools.cached_property
+    def _files(self) -> Any:
+        protocol = self.url.partition("://")[0]
+        try:
+            # cached listings would hide what other workers have written since
+            return fsspec.filesystem(protocol, use_listings_cache=False, skip_instance_cache=True)
+        except (ImportError, ValueError) as error:
+            raise InputError(str(error), file=self.url, remedy="give a local folder, or s3://...") from error
+
+    def is_file(self, name: str) -> bool:
+        try:  # fsspec's isfile() takes every failure for an absent file
+            return bool(self._info(name)["type"] == "file")
+        except FileNotFoundError:
+            return False
+
+    def size(self, name: str) -> int:
+        return int(self._info(name)["size"])
+
+    def version(self, name: str) -> tuple[object, ...]:
+        found = self._info(name)
+        return found["size"], found.get("ETag"), str(found.get("LastModified"))
+
+    def names(self, folder: str) -> list[str]:
+        return sorted(self.entries(folder))
+
+    def entries(self, folder: str) -> dict[str, Entry]:
+        root = self._files._strip_protocol(self.url).rstrip("/")
+        try:
+            found = self._persist(folder, lambda key: self._files.find(key, detail=True))
+        except FileNotFoundError:
+            return {}
+        # the address of a single file is listed as itself, and consoles make folders by empty objects named "folder/"
+        return {
+            name[len(root) + 1 :]: Entry(int(info["size"]), _seconds(info.get("LastModified")))
+            for name, info in sorted(found.items())
+            if name.startswith(f"{root}/") and not name.endswith("/") and info["type"] == "file"
+        }
+
+    def read(self, name: str, offset: int, size: int | None) -> bytes:
+        if size == 0:
+            return b""
+        start = offset or None  # without an offset no range is asked for: an empty file has none that could be met
+        end = None if size is None else offset + size
+        return bytes(self._persist(name, lambda key: self._files.cat_file(key, start=start, end=end)))
+
+    def open(self, name: str) -> BinaryIO:
+        return cast(BinaryIO, self._persist(name, lambda key: self._files.open(key, "rb")))
+
+    @contextlib.contextmanager
+    def writer(self, name: str) -> Iterator[BinaryIO]:
+        with tempfile.SpooledTemporaryFile(_IN_MEMORY) as waiting:
+            yield cast(BinaryIO, waiting)
+            self._persist(name, functools.partial(self._upload, waiting))
+
+    def _upload(self, waiting: Any, key: str) -> None:
+        waiting.seek(0)
+        out = self._files.open(key, "wb")
+        try:
+            shutil.copyfileobj(waiting, out, 8 << 20)
+            out.close()
+        except BaseException:
+            out.discard()  # else the parts that did arrive would be committed
+            out.closed = True
+            raise
+
+    def put_if_absent(self, name: str, data: bytes) -> None:
+        """Put a whole file under its name unless there is one.
+
+        Where several try at once, one succeeds if the store knows conditional puts (S3's ``If-None-Match: *``); where
+        it does not, the last one overwrites the others.
+        """
+        try:
+            self._plainly(name, lambda key: self._files.pipe_file(key, data, mode="create"))
+        except FileExistsError:
+            return
+        except (OSError, TypeError, ValueError, NotImplementedError):
+            # another server's words for a condition that did not hold, or a store that knows no conditions
+            if not self.is_file(name):
+                with self.writer(name) as file:
+                    file.write(data)
+
+    def remove(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._persist(name, lambda key: self._files.rm_file(key))
+
+    def remove_tree(self, folder: str) -> None:
+        for name in self.names(folder):
+            self.remove(name)
+
+    def move(self, source: str, target: str) -> None:
+        self._persist(source, lambda key: self._files.copy(key, self._key(target)))
+        self.remove(source)
+
+    def sweep(self) -> None:
+        """An upload that was broken off leaves nothing under any name."""
+
+    def _info(self, name: str) -> dict[str, Any]:
+        return dict(self._persist(name, lambda key: self._files.info(key)))
+
+    def _key(self, name: str) -> str:
+        return f"{self.url}/{name}" if name else self.url
+
+    def _persist(self, name: str, action: Callable[[str], T]) -> T:
+        return persist(lambda: self._plainly(name, action))
+
+    def _plainly(self, name: str, action: Callable[[str], T]) -> T:
+        """The action's result; an object store's own errors are raised as OSError that names the file."""
+        key = self._key(name)
+        with naming(key):
+            try:
+                return action(key)
+            except OSError:
+                raise
+            except Exception as error:
+                from botocore.exceptions import BotoCoreError, NoCredentialsError
+
+                if isinstance(error, NoCredentialsError):
+                    advice = "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or a profile)"
+                    raise PermissionError(f"{error} {advice}") from error
+                if isinstance(error, BotoCoreError):
+                    raise OSError(str(error)) from error
+                raise
+
+
+def _seconds(time: object) -> float:
+    """When an object store says that a file was put there, in seconds since 1970; infinite where it does not say."""
+    return time.timestamp() if isinstance(time, datetime.datetime) else math.inf
