@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ import pyarrow.compute as pc
 import soxr
 import torch
 
+from sharding.reports.contents import BuildContents, FirstSample, first_caption
 from sharding.reports.excerpts import picture, player
-from sharding.reports.report import Build, environment, fate_counts, first_caption, reasons_of, splits_of, write_report
+from sharding.reports.outcomes import drop_reasons, fate_counts, split_outcomes
+from sharding.reports.report import environment, write_report
+from sharding.rows import rows
 from sharding.shards.manifest import Manifest
 from training.data.features import find_front_end
 from training.data.masking import Masking
@@ -39,13 +43,13 @@ def write_demo_report(folder: Path, build_out: Path, run_dir: Path, evaluation: 
             their chance levels under ``text_to_audio`` and ``audio_to_text``.
     """
     manifest = Manifest.open(build_out)
-    build = Build(manifest)
+    build = BuildContents(manifest)
     retriever = load(run_dir / "export")
     report = folder / "report"
     report.mkdir(parents=True, exist_ok=True)
     metrics = {name: evaluation[name] for name in ("text_to_audio", "audio_to_text")}
     (report / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-    held_out = build.first.filter(pa.array(select_rows(build.first, evaluation["split"]))).to_pylist()
+    held_out = list(rows(build.first.filter(pa.array(select_rows(build.first, evaluation["split"]))), FirstSample))
     values = {
         "title": "Earshot demo",
         "evaluation": evaluation,
@@ -56,8 +60,8 @@ def write_demo_report(folder: Path, build_out: Path, run_dir: Path, evaluation: 
         "build": {
             "clips": build.fates.num_rows,
             "fates": fate_counts(build),
-            "splits": splits_of(build),
-            "reasons": reasons_of(build),
+            "splits": split_outcomes(build),
+            "reasons": drop_reasons(build),
         },
         "build_report": os.path.relpath(write_report(build_out), report),
     }
@@ -66,7 +70,7 @@ def write_demo_report(folder: Path, build_out: Path, run_dir: Path, evaluation: 
     return report / "index.html"
 
 
-def _tiles(build: Build, evaluation: dict[str, Any]) -> list[tuple[str, str]]:
+def _tiles(build: BuildContents, evaluation: dict[str, Any]) -> list[tuple[str, str]]:
     found = evaluation["text_to_audio"]
     times = found["mAP@10"] / found["chance_mAP@10"]
     return [
@@ -98,10 +102,10 @@ def curves(metrics: Path) -> dict[str, Any]:
 
 
 def _queries(
-    build: Build, retriever: Retriever, manifest: Manifest, split: str, held_out: list[dict[str, Any]]
+    build: BuildContents, retriever: Retriever, manifest: Manifest, split: str, held_out: list[FirstSample]
 ) -> list[dict[str, Any]]:
     """One caption of each of some held-out clips, and what is found for it among all of them."""
-    asked = {first_caption(row["captions"]): row["clip_id"] for row in held_out[:: max(1, len(held_out) // QUERIES)]}
+    asked = {first_caption(clip.captions): clip.clip_id for clip in held_out[:: max(1, len(held_out) // QUERIES)]}
     asked = dict(list(asked.items())[:QUERIES])
     index = build_index(retriever, manifest, split)
     results = search(retriever, manifest, list(asked), split, top=len(index.clips), index=index)
@@ -109,7 +113,7 @@ def _queries(
     for query, found in results.items():
         order = [hit["clip_id"] for hit in found]
         shown = [
-            build.side(hit["clip_id"]) | {"score": hit["score"], "right": hit["clip_id"] == asked[query]}
+            asdict(build.view(hit["clip_id"])) | {"score": hit["score"], "right": hit["clip_id"] == asked[query]}
             for hit in found[:FOUND]
         ]
         place = order.index(asked[query]) + 1
@@ -117,13 +121,13 @@ def _queries(
     return queries
 
 
-def _masked(build: Build, retriever: Retriever) -> dict[str, Any]:
+def _masked(build: BuildContents, retriever: Retriever) -> dict[str, Any]:
     """A training clip's features as the encoder gets them, without and with masks."""
     settings = retriever.recipe.data.masking
     front_end = find_front_end(retriever.audio_input.front_end)
     trained = build.first.filter(pc.invert(pc.is_in(build.first["split"], pa.array(["validation", "evaluation"]))))
-    row = (trained if trained.num_rows else build.first).slice(0, 1).to_pylist()[0]
-    sound = build.wave(row["clip_id"], seconds=retriever.audio_input.max_s)
+    shown = next(rows(trained if trained.num_rows else build.first, FirstSample))
+    sound = build.wave(shown.clip_id, seconds=retriever.audio_input.max_s)
     assert sound is not None  # a written clip's sound lies in its shard
     wave, rate = sound
     if rate != front_end.rate:
@@ -134,7 +138,7 @@ def _masked(build: Build, retriever: Retriever) -> dict[str, Any]:
     masked = Masking(settings)(plain.clone(), torch.tensor([plain.shape[-1]]), seeds, fill)
     low, high = float(plain.min()), float(plain.max())
     return {
-        "caption": first_caption(row["captions"]),
+        "caption": first_caption(shown.captions),
         "sound": player(wave, front_end.rate),
         "plain": picture(plain[0].numpy(), low, high),
         "masked": picture(masked[0].numpy(), low, high),

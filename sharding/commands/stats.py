@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from typing import Any
 
 from sharding.commands.arguments import on_this_machine
@@ -23,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     manifest = Manifest.open(args.out)
     rates = source_rates(manifest)
-    result: dict[str, Any] = {"out": args.out, "splits": split_stats(manifest, rates)}
+    splits = {name: dataclasses.asdict(split) for name, split in split_stats(manifest, rates).items()}
+    result: dict[str, Any] = {"out": args.out, "splits": splits}
     if args.plot:
         write_plots(dataset_stats(manifest, rates), args.plot)
         result["plot"] = str(args.plot)

@@ -1,4 +1,4 @@
-"""Pieces of sound for HTML pages: players and pictures that need nothing but the page itself."""
+"""Players and pictures of sound for HTML pages, as data URIs inside the page."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ PLAYER_RATE = 22050
 
 
 def data_uri(kind: str, contents: bytes) -> str:
+    """``contents`` as an address that holds them; ``kind`` is their media type."""
     return f"data:{kind};base64,{base64.b64encode(contents).decode()}"
 
 
 def excerpt(file: BinaryIO, seconds: float, start_s: float = 0.0) -> tuple[NDArray[np.float32], int]:
-    """``seconds`` of a sound file from ``start_s`` on: mono float32 [n] and its rate.
+    """``seconds`` of a sound file from ``start_s`` on, as mono float32 [n], and its rate in Hz.
 
-    Raises ``soundfile.LibsndfileError`` where the file is no sound that libsndfile knows.
+    Raises:
+        soundfile.LibsndfileError: libsndfile cannot read the file.
     """
     with sf.SoundFile(file) as sound:
         sound.seek(min(int(start_s * sound.samplerate), sound.frames))
@@ -30,7 +32,7 @@ def excerpt(file: BinaryIO, seconds: float, start_s: float = 0.0) -> tuple[NDArr
 
 
 def player(wave: NDArray[np.float32], rate: int) -> str:
-    """A data URI of MP3 that every browser plays; ``wave`` [n] mono at ``rate``."""
+    """``wave`` [n], mono at ``rate`` Hz, as a data URI of MP3, which every browser plays."""
     if rate != PLAYER_RATE:
         wave = soxr.resample(wave, rate, PLAYER_RATE)
     buffer = io.BytesIO()
@@ -39,7 +41,7 @@ def player(wave: NDArray[np.float32], rate: int) -> str:
 
 
 def spectrogram(wave: NDArray[np.float32], rate: int, columns: int = 480) -> str:
-    """A picture of ``wave`` [n]: time to the right in ``columns``, log-spaced frequency up, loudness as colour."""
+    """A spectrogram of ``wave`` [n] as a data URI: time to the right, frequency upwards, level as colour."""
     size, hop = 1024, max(256, len(wave) // columns)
     padded = np.pad(wave, (0, max(0, size - len(wave))))
     frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop]
@@ -53,7 +55,10 @@ def spectrogram(wave: NDArray[np.float32], rate: int, columns: int = 480) -> str
 
 
 def picture(values: NDArray[np.floating], low: float, high: float, stretch: int = 2) -> str:
-    """A PNG of ``values`` [F, T] as a data URI: row 0 at the bottom, ``stretch`` pixels a row, coloured low to high."""
+    """A PNG of ``values`` [F, T] as a data URI, with row 0 at the bottom and every row ``stretch`` pixels high.
+
+    The colours run from ``low`` to ``high``.
+    """
     import matplotlib
 
     matplotlib.use("Agg")

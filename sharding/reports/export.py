@@ -1,4 +1,4 @@
-"""A build's tables for people: CSV files that any spreadsheet opens."""
+"""The tables of a build as CSV files for people and spreadsheets."""
 
 from __future__ import annotations
 
@@ -6,88 +6,94 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from sharding import layout
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
-from sharding.schema import CATALOGUE, FATES, MANIFEST, MATCHES
+from sharding.rows import CatalogueRow, Interval, rows
+from sharding.schema import CAPTION, CATALOGUE, FATES, MANIFEST, MATCHES
 from sharding.shards.manifest import Manifest
 
+_BATCH = 8192  # rows that are turned into Python objects at once
 _CLIP = [name for name in CATALOGUE.names if name not in ("captions", "interval", "keywords", "notes")]
 _SAMPLE = [name for name in MANIFEST.names if name != "captions"]
-_CAPTION = ["text", "kind", "onset", "offset", "source"]
+_CAPTION = [field.name for field in CAPTION]
 
 
 def export_csv(url: str, folder: Path) -> dict[str, int]:
-    """Write ``clips, captions, samples, fates`` and ``matches`` below ``folder``; rows of each file.
+    """Write ``clips, captions, samples, fates`` and ``matches`` below ``folder``; returns the rows of each file.
 
-    UTF-8 with a byte order mark, without which Excel takes it for something else.  Lists are separated by `` | ``.
-    Raises ``InputError`` where there is no finished build, or the folder cannot be written.
+    The files are UTF-8 with a byte order mark, because Excel assumes another encoding without it.  The values of a list
+    are separated by `` | ``.
+
+    Raises:
+        InputError: there is no finished build, or the folder cannot be written.
     """
     manifest = Manifest.open(url)
-    storage = manifest.storage
-    fates = storage.read_table(layout.FATES)
+    fates = manifest.storage.read_table(layout.FATES)
+    matches = manifest.storage.read_table(layout.MATCHES)
+    clip_header = [*_CLIP, "start_s", "end_s", "keywords", "notes", "captions", "fate", "reason", "other"]
     try:
         return {
-            "clips.csv": _write(
-                folder / "clips.csv",
-                [*_CLIP, "start_s", "end_s", "keywords", "notes", "captions", "fate", "reason", "other"],
-                _clips(manifest, fates),
-            ),
+            "clips.csv": _write(folder / "clips.csv", clip_header, _clips(manifest, fates)),
             "captions.csv": _write(folder / "captions.csv", ["clip_id", "number", *_CAPTION], _captions(manifest)),
-            "samples.csv": _write(folder / "samples.csv", _SAMPLE, _plain(manifest.table, _SAMPLE)),
-            "fates.csv": _write(folder / "fates.csv", FATES.names, _plain(fates, FATES.names)),
-            "matches.csv": _write(
-                folder / "matches.csv", MATCHES.names, _plain(storage.read_table(layout.MATCHES), MATCHES.names)
-            ),
+            "samples.csv": _write(folder / "samples.csv", _SAMPLE, _values(manifest.table, _SAMPLE)),
+            "fates.csv": _write(folder / "fates.csv", FATES.names, _values(fates, FATES.names)),
+            "matches.csv": _write(folder / "matches.csv", MATCHES.names, _values(matches, MATCHES.names)),
         }
     except OSError as error:
-        raise InputError(error.strerror or str(error), file=error.filename or folder, remedy="another --csv") from error
+        what, file = error.strerror or str(error), error.filename or folder
+        raise InputError(what, file=file, remedy="choose another --csv") from error
 
 
-def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
+class _Fate(NamedTuple):
+    clip_id: str
+    fate: str
+    reason: str
+    other: str | None
+
+
+def _write(path: Path, header: Sequence[str], lines: Iterable[Sequence[Any]]) -> int:
+    """Write one file, whole or not at all; returns the number of its lines below the header."""
     count = 0
     with Storage(path.parent).writer(path.name) as raw:
         file = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
         writer = csv.writer(file)
         writer.writerow(header)
-        for row in rows:
-            writer.writerow([_cell(value) for value in row])
+        for line in lines:
+            writer.writerow([_cell(value) for value in line])
             count += 1
-        file.detach()  # flushes; the file beneath is not this wrapper's to close
+        file.detach()  # writes what is buffered, and leaves it to the writer to close the file
     return count
 
 
 def _cell(value: Any) -> Any:
-    if isinstance(value, list):
-        return " | ".join(map(str, value))
-    return value
+    return " | ".join(map(str, value)) if isinstance(value, list) else value
 
 
-def _plain(table: pa.Table, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    for batch in table.select(list(names)).to_batches(max_chunksize=8192):
+def _values(table: pa.Table, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    for batch in table.select(list(names)).to_batches(max_chunksize=_BATCH):
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
-def _catalogue(manifest: Manifest) -> Iterator[dict[str, Any]]:
+def _catalogue(manifest: Manifest) -> Iterator[CatalogueRow]:
     for name in manifest.catalogue():
-        for batch in manifest.storage.read_table(name).to_batches(max_chunksize=8192):
-            yield from batch.to_pylist()
+        yield from rows(manifest.storage.read_table(name), CatalogueRow)
 
 
 def _clips(manifest: Manifest, fates: pa.Table) -> Iterator[list[Any]]:
-    names = ("clip_id", "fate", "reason", "other")
-    found = {row[0]: row[1:] for row in zip(*(fates[name].to_pylist() for name in names), strict=True)}
-    for row in _catalogue(manifest):
-        interval = row["interval"] or {"start": None, "end": None}
-        lists = [row["keywords"], row["notes"], len(row["captions"] or [])]
-        yield [*(row[name] for name in _CLIP), *interval.values(), *lists, *found[row["clip_id"]]]
+    fate_of = {fate.clip_id: fate for fate in rows(fates, _Fate)}
+    for clip in _catalogue(manifest):
+        interval: Interval = clip.interval or {"start": None, "end": None}
+        lists = [clip.keywords, clip.notes, len(clip.captions)]
+        plain = (getattr(clip, name) for name in _CLIP)
+        yield [*plain, interval["start"], interval["end"], *lists, *fate_of[clip.clip_id][1:]]
 
 
 def _captions(manifest: Manifest) -> Iterator[list[Any]]:
-    for row in _catalogue(manifest):
-        for number, caption in enumerate(row["captions"] or [], 1):
-            yield [row["clip_id"], number, *(caption[name] for name in _CAPTION)]
+    for clip in _catalogue(manifest):
+        for number, caption in enumerate(clip.captions, 1):
+            yield [clip.clip_id, number, *caption.values()]

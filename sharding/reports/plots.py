@@ -1,34 +1,34 @@
-"""Pictures of what a build holds, per dataset: lengths, sample rates of the sources, captions, licences."""
+"""A picture of a build: durations, sample rates, captions and licences of each dataset."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
-from sharding.reports.stats import ranked_counts
+from sharding.reports.stats import DatasetStats, ranked_counts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _INK, _SOFT, _PAPER = "#1d2430", "#5b6675", "#ffffff"
-_COLOURS = {"lengths": "#0b7a75", "rates": "#4a7fc1", "words": "#e09f3e", "licences": "#8d78b8"}
-_MOST = 6  # licences and rates that are named; the others are summed up
-_LABEL = 34  # letters of a licence that are shown
+_COLOURS = {"durations": "#0b7a75", "rates": "#4a7fc1", "words": "#e09f3e", "licences": "#8d78b8"}
+_MOST = 6  # licences and rates with a bar of their own; one more bar sums up the others
+_LABEL = 34  # characters of a licence that are shown
 
 
-def write_plots(datasets: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """One PNG with a row a dataset: lengths of clips, source sample rates, words a caption, licences.
+def write_plots(datasets: Mapping[str, DatasetStats], path: Path) -> None:
+    """Write one picture with a row for each dataset.
 
-    Args:
-        datasets: name to ``durations`` (seconds of each clip), ``source_rates`` (Hz: clips), ``words`` (of each
-            caption) and ``licences`` (name: clips).
-        path: the file.
+    The suffix of ``path`` chooses the format of the picture.
+
+    Raises:
+        InputError: the file cannot be written, or its suffix names no known format.
     """
     import matplotlib
 
@@ -39,21 +39,23 @@ def write_plots(datasets: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     figure, grid = pyplot.subplots(
         rows, 4, figsize=(16, 2.9 * rows + 0.5), squeeze=False, facecolor=_PAPER, layout="constrained"
     )
-    for axes, (name, about) in zip(grid, datasets.items(), strict=False):  # nothing written: an empty row
-        _lengths(axes[0], about["durations"])
-        _bars(axes[1], "sample rate of the source", {f"{int(rate) / 1000:g} kHz": n for rate, n in
-              about["source_rates"].items()}, _COLOURS["rates"])  # fmt: skip
-        _words(axes[2], about["words"])
-        _bars(axes[3], "licence", about["licences"], _COLOURS["licences"])
+    for axes, (name, about) in zip(grid, datasets.items(), strict=False):  # without datasets one row stays empty
+        rates = {f"{int(rate) / 1000:g} kHz": count for rate, count in about.source_rates.items()}
+        _durations(axes[0], about.durations)
+        _bars(axes[1], "sample rate of the published file", rates, _COLOURS["rates"])
+        _words(axes[2], about.words)
+        _bars(axes[3], "licence", about.licences, _COLOURS["licences"])
         axes[0].set_ylabel(name, fontsize=13, fontweight="bold", color=_INK)
-    figure.suptitle(f"{sum(len(about['durations']) for about in datasets.values()):,} clips in shards", fontsize=14)
+    figure.suptitle(f"{sum(len(about.durations) for about in datasets.values()):,} clips in shards", fontsize=14)
     try:
         image = io.BytesIO()
-        figure.savefig(image, format=path.suffix[1:] or None, dpi=110, metadata={"Software": None})
+        kind = path.suffix[1:] or "png"
+        plain = {"Software": None} if kind == "png" else None  # the version of matplotlib is no part of the picture
+        figure.savefig(image, format=kind, dpi=110, metadata=plain)
         Storage(path.parent).write(path.name, image.getvalue())
-    except (OSError, ValueError) as error:  # ValueError: a suffix that matplotlib does not know
+    except (OSError, ValueError) as error:  # matplotlib raises ValueError for a suffix that it does not know
         what = getattr(error, "strerror", None) or str(error)
-        raise InputError(what, file=path, remedy="another --plot, with a name in .png") from error
+        raise InputError(what, file=path, remedy="choose another --plot, with a name that ends in .png") from error
     finally:
         pyplot.close(figure)
 
@@ -66,13 +68,13 @@ def _plain(axes: Axes, title: str) -> None:
         spine.set_color("#dfe4ea")
 
 
-def _lengths(axes: Axes, durations: list[float]) -> None:
-    """Lengths on a logarithmic axis: clips last from tenths of a second to many hours."""
-    _plain(axes, f"length of a clip (median {np.median(durations):.1f} s)" if durations else "length of a clip")
+def _durations(axes: Axes, durations: list[float]) -> None:
+    """A histogram with a logarithmic axis, because clips last from tenths of a second to many hours."""
+    _plain(axes, f"duration of a clip (median {np.median(durations):.1f} s)" if durations else "duration of a clip")
     if not durations:
         return
     low, high = min(durations) * 0.9, max(durations) * 1.1
-    axes.hist(durations, bins=list(np.geomspace(low, high, 40)), color=_COLOURS["lengths"])
+    axes.hist(durations, bins=list(np.geomspace(low, high, 40)), color=_COLOURS["durations"])
     axes.set_xscale("log")
     ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 300, 1800, 7200, 36000, 86400) if low <= t <= high]
     axes.set_xticks(

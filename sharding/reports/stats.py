@@ -1,109 +1,182 @@
-"""What a build holds in figures: clips, lengths, sample rates, captions, licences, by dataset and split."""
+"""Figures of a build: clips, durations, sample rates, captions and licences, by dataset and by split."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from sharding import layout
 from sharding.reports.facts import finished_facts
+from sharding.rows import column, optional_column, rows
 from sharding.shards.manifest import Manifest
 
 
-def split_stats(manifest: Manifest, rates: Mapping[str, int]) -> dict[str, dict[str, Any]]:
-    """``dataset/split`` to its figures: lengths in seconds, ``source_rates`` (Hz: clips), ``rates`` (Hz: samples).
+@dataclass(frozen=True)
+class SplitStats:
+    """Figures of one split.
 
-    Args:
-        rates: from `source_rates`.
+    Attributes:
+        rates: samples by their rate in Hz.
+        source_rates: clips by the rate of the published file in Hz.
+        captions: captions by kind (human, machine, label).
+        median_words: median number of words in a caption.
+        licences: clips by licence, most frequent first.
     """
+
+    clips: int
+    samples: int
+    hours: float
+    shortest_s: float
+    median_s: float
+    longest_s: float
+    rates: dict[str, int]
+    source_rates: dict[str, int]
+    captions: dict[str, int]
+    median_words: int
+    licences: dict[str, int]
+
+
+@dataclass(frozen=True)
+class DatasetStats:
+    """What pictures show of one dataset.
+
+    Attributes:
+        durations: seconds of each clip.
+        source_rates: clips by the rate of the published file in Hz.
+        words: number of words in each caption.
+        licences: clips by licence.
+    """
+
+    durations: list[float]
+    source_rates: dict[str, int]
+    words: list[int]
+    licences: dict[str, int]
+
+
+def split_stats(manifest: Manifest, rates: Mapping[str, int]) -> dict[str, SplitStats]:
+    """Figures by ``dataset/split``; ``rates`` comes from `source_rates`."""
     table = manifest.table
-    families = pc.binary_join_element_wise(table["dataset"], table["split"], "/")
+    names = pc.binary_join_element_wise(table["dataset"], table["split"], "/")
     return {
-        name: _describe(table.filter(pc.equal(families, name)), rates)
-        for name in sorted(pc.unique(families).to_pylist())
+        name: _split_stats(table.filter(pc.equal(names, name)), rates) for name in sorted(pc.unique(names).to_pylist())
     }
 
 
-def dataset_stats(manifest: Manifest, rates: Mapping[str, int]) -> dict[str, dict[str, Any]]:
-    """Dataset to what ``plots.write_plots`` draws of it.
+def dataset_stats(manifest: Manifest, rates: Mapping[str, int]) -> dict[str, DatasetStats]:
+    """Figures by dataset; ``rates`` comes from `source_rates`."""
+    return {
+        name: _dataset_stats(manifest.table.filter(pc.equal(manifest.table["dataset"], name)), rates)
+        for name in sorted(set(column(manifest.table, "dataset", str)))
+    }
 
-    Args:
-        rates: from `source_rates`.
+
+def source_rates(manifest: Manifest) -> dict[str, int]:
+    """The sample rate in Hz of each clip's published file.
+
+    It is read from the build's facts, or from the samples in the shards where the facts were removed.
     """
-    table = manifest.table
-    found = {}
-    for name in sorted(pc.unique(table["dataset"]).to_pylist()):
-        rows = table.filter(pc.equal(table["dataset"], name))
-        first = rows.filter(pc.equal(rows["window"], 0))
-        found[name] = {
-            "durations": list(_lengths(rows).values()),
-            "source_rates": _rates(first, rates),
-            "words": _words(first).tolist(),
-            "licences": dict(Counter(licence or "not told" for licence in first["licence"].to_pylist())),
-        }
-    return found
+    facts = finished_facts(manifest.storage, ["clip_id", "source_rate"])
+    if facts.num_rows:
+        rates = zip(column(facts, "clip_id", str), optional_column(facts, "source_rate", int), strict=True)
+        return {clip_id: rate for clip_id, rate in rates if rate is not None}
+    first = manifest.table.filter(pc.equal(manifest.table["window"], 0))
+    return {sample.clip_id: _rate_in_shard(manifest, sample) for sample in rows(first, _SampleJson)}
 
 
-def ranked_counts(counts: Mapping[str, int], most: int) -> list[tuple[str, int]]:
-    """The ``most`` largest counts, and the sum of the others."""
+def ranked_counts(counts: Mapping[str, int], most: int = 10) -> list[tuple[str, int]]:
+    """The ``most`` largest counts in falling order, and one row with the sum of the others."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     rest = sum(count for _, count in ordered[most:])
     return ordered[:most] + ([(f"{len(ordered) - most} others", rest)] if rest else [])
 
 
-def source_rates(manifest: Manifest) -> Mapping[str, int]:
-    """The sample rate in Hz of each clip's source: from the build's facts, or where these are gone, from the shards."""
-    facts = finished_facts(manifest.storage, ["clip_id", "source_rate"])
-    if facts.num_rows:
-        return dict(zip(facts["clip_id"].to_pylist(), facts["source_rate"].to_pylist(), strict=True))
-    first = manifest.table.filter(pc.equal(manifest.table["window"], 0))
-    names = ("clip_id", "shard", "json_offset", "json_bytes")
-    return {
-        clip_id: json.loads(manifest.storage.read(layout.shard_name(shard), offset, size))["source"]["rate"]
-        for clip_id, shard, offset, size in zip(*(first[name].to_pylist() for name in names), strict=True)
-    }
+def row_counts(table: pa.Table) -> dict[tuple[Any, ...], int]:
+    """How often each row of a table occurs."""
+    found = table.group_by(table.column_names).aggregate([([], "count_all")])
+    values = (found[name].to_pylist() for name in table.column_names)
+    return dict(zip(zip(*values, strict=True), column(found, "count_all", int), strict=True))
 
 
-def _lengths(rows: pa.Table) -> dict[str, float]:
-    """Seconds of each clip: from the beginning of its first window (it may be trimmed) to the end of its last."""
-    ends = pc.add(rows["start_s"], rows["duration_s"])
-    windows = pa.table({"clip_id": rows["clip_id"], "start": rows["start_s"], "end": ends})
-    found = windows.group_by("clip_id").aggregate([("start", "min"), ("end", "max")])
-    lengths = pc.subtract(found["end_max"], found["start_min"])
-    return dict(sorted(zip(found["clip_id"].to_pylist(), lengths.to_pylist(), strict=True)))
+class _SampleJson(NamedTuple):
+    """Where the JSON of a sample lies."""
+
+    clip_id: str
+    shard: str
+    json_offset: int
+    json_bytes: int
 
 
-def _words(first: pa.Table) -> np.ndarray:
-    texts = pc.struct_field(pc.list_flatten(first["captions"]), "text")
-    return np.array([len(text.split()) for text in texts.to_pylist()], np.int64)
+class _Extent(NamedTuple):
+    """When the first window of a clip starts and its last one ends."""
+
+    clip_id: str
+    start_min: float
+    end_max: float
 
 
-def _rates(first: pa.Table, rates: Mapping[str, int]) -> dict[str, int]:
-    counts = Counter(rates[clip_id] for clip_id in first["clip_id"].to_pylist())
-    return {str(rate): count for rate, count in sorted(counts.items())}
+def _rate_in_shard(manifest: Manifest, sample: _SampleJson) -> int:
+    contents = manifest.storage.read(layout.shard_name(sample.shard), sample.json_offset, sample.json_bytes)
+    return int(json.loads(contents)["source"]["rate"])
 
 
-def _describe(rows: pa.Table, rates: Mapping[str, int]) -> dict[str, Any]:
-    durations = np.sort(list(_lengths(rows).values()))
-    first = rows.filter(pc.equal(rows["window"], 0))
+def _split_stats(samples: pa.Table, rates: Mapping[str, int]) -> SplitStats:
+    durations = np.sort(_durations(samples))
+    first = samples.filter(pc.equal(samples["window"], 0))
     kinds = pc.struct_field(pc.list_flatten(first["captions"]), "kind").to_pylist()
     words = _words(first)
-    return {
-        "clips": len(durations),
-        "samples": rows.num_rows,
-        "hours": float(durations.sum() / 3600),
-        "shortest_s": float(durations[0]),
-        "median_s": float(np.median(durations)),
-        "longest_s": float(durations[-1]),
-        "rates": {str(rate): count for rate, count in sorted(Counter(rows["rate"].to_pylist()).items())},
-        "source_rates": _rates(first, rates),
-        "captions": dict(sorted(Counter(kinds).items())),
-        "median_words": int(np.median(words)) if len(words) else 0,
-        "licences": dict(Counter(licence or "not told" for licence in first["licence"].to_pylist()).most_common()),
-    }
+    return SplitStats(
+        clips=len(durations),
+        samples=samples.num_rows,
+        hours=float(durations.sum() / 3600),
+        shortest_s=float(durations[0]),
+        median_s=float(np.median(durations)),
+        longest_s=float(durations[-1]),
+        rates=_by_rate(column(samples, "rate", int)),
+        source_rates=_by_rate(rates[clip_id] for clip_id in column(first, "clip_id", str)),
+        captions=dict(sorted(Counter(kinds).items())),
+        median_words=int(np.median(words)) if words else 0,
+        licences=dict(_licences(first).most_common()),
+    )
+
+
+def _dataset_stats(samples: pa.Table, rates: Mapping[str, int]) -> DatasetStats:
+    first = samples.filter(pc.equal(samples["window"], 0))
+    return DatasetStats(
+        durations=_durations(samples).tolist(),
+        source_rates=_by_rate(rates[clip_id] for clip_id in column(first, "clip_id", str)),
+        words=_words(first),
+        licences=dict(_licences(first)),
+    )
+
+
+def _durations(samples: pa.Table) -> NDArray[np.float64]:
+    """Seconds of each clip, by clip_id: from the start of its first window to the end of its last.
+
+    A trimmed clip does not start at 0.
+    """
+    ends = pc.add(samples["start_s"], samples["duration_s"])
+    windows = pa.table({"clip_id": samples["clip_id"], "start": samples["start_s"], "end": ends})
+    extents = windows.group_by("clip_id").aggregate([("start", "min"), ("end", "max")]).sort_by("clip_id")
+    return np.array([extent.end_max - extent.start_min for extent in rows(extents, _Extent)], np.float64)
+
+
+def _words(first: pa.Table) -> list[int]:
+    """How many words each caption has."""
+    texts: list[str] = pc.struct_field(pc.list_flatten(first["captions"]), "text").to_pylist()
+    return [len(text.split()) for text in texts]
+
+
+def _by_rate(rates: Iterable[int]) -> dict[str, int]:
+    return {str(rate): count for rate, count in sorted(Counter(rates).items())}
+
+
+def _licences(first: pa.Table) -> Counter[str]:
+    return Counter(licence or "not stated" for licence in optional_column(first, "licence", str))

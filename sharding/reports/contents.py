@@ -1,0 +1,160 @@
+"""The tables of a finished build as its pages need them, and the sound of its clips."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import soundfile as sf
+from numpy.typing import NDArray
+
+from sharding import layout
+from sharding.audio import AudioError, decode_segment
+from sharding.catalogue.overview import read_overview
+from sharding.common.storage import Storage
+from sharding.dedup.grouping import relations
+from sharding.reports.excerpts import excerpt, player, spectrogram
+from sharding.reports.facts import finished_facts
+from sharding.rows import Caption, MatchRow, rows
+from sharding.shards.manifest import Manifest
+
+EXCERPT_S = 6.0  # of each sound, so that a page stays below about 5 MB
+Row = TypeVar("Row", bound=tuple)
+
+
+class CatalogueEntry(NamedTuple):
+    """What pages use of CATALOGUE."""
+
+    clip_id: str
+    dataset: str
+    split: str
+    path: str | None
+    captions: list[Caption]
+    notes: list[str]
+
+
+class FirstSample(NamedTuple):
+    """What pages use of MANIFEST, for the first window of a clip."""
+
+    clip_id: str
+    dataset: str
+    split: str
+    shard: str
+    audio_offset: int
+    audio_bytes: int
+    start_s: float
+    duration_s: float
+    captions: list[Caption]
+    licence: str | None
+
+
+class ProbeDetail(NamedTuple):
+    """What the probe says about a clip, in words."""
+
+    clip_id: str
+    detail: str | None
+
+
+@dataclass(frozen=True)
+class ClipView:
+    """A clip as a page shows it; ``sound`` and ``picture`` are data URIs, or None where no sound can be read."""
+
+    clip_id: str
+    caption: str
+    sound: str | None
+    picture: str | None
+
+
+class BuildContents:
+    """Everything that a page shows of a build.
+
+    Clips stay in Arrow tables, because half a million of them as Python objects fill gigabytes.
+
+    Attributes:
+        samples: MANIFEST.
+        first: the rows of MANIFEST of every clip's first window, with the columns of FirstSample.
+        fates: FATES.
+        catalogue: the columns of CatalogueEntry.
+        relations: the Relation of each pair of clips with evidence; a pair has the smaller clip_id first.
+        methods: the kinds of evidence (``method`` of MATCHES) that do not say that the two clips differ, by pair.
+        overview: ``overview.json``.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest, self.storage = manifest, manifest.storage
+        self.dataset, self.samples = manifest.dataset, manifest.table
+        self.fates = self.storage.read_table(layout.FATES)
+        matches = self.storage.read_table(layout.MATCHES)
+        self.relations = {(one.a, one.b): one for one in relations(matches)}
+        self.methods: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for match in rows(matches, MatchRow):
+            if match.outcome != "different":
+                self.methods[match.a, match.b].add(match.method)
+        columns = list(CatalogueEntry._fields)
+        self.catalogue = pa.concat_tables(self.storage.read_table(name, columns) for name in manifest.catalogue())
+        self._details = finished_facts(self.storage, list(ProbeDetail._fields))
+        first_windows = self.samples.filter(pc.equal(self.samples["window"], 0))
+        self.first = first_windows.select(list(FirstSample._fields))
+        self.overview = read_overview(self.storage)
+        self._folders = self._dataset_folders()
+
+    def _dataset_folders(self) -> dict[str, Storage]:
+        """The folder of each dataset when the build was made; empty where the build does not have it any more."""
+        work = layout.work_of(self.storage)
+        if not work.exists(layout.Work.SETTINGS):
+            return {}
+        settings = work.read_json(layout.Work.SETTINGS)
+        folders = {**settings.get("roots", {}), **settings.get("sources", {})}
+        return {name: Storage(folder) for name, folder in folders.items()}
+
+    def wave(self, clip_id: str, seconds: float = EXCERPT_S, start_s: float = 0.0) -> tuple[NDArray, int] | None:
+        """A part of a clip as mono float32 [n], and its rate in Hz; None where no sound can be read.
+
+        The sound comes from the shards where these hold it, else from the dataset's folder.
+        """
+        try:
+            sample = _find(self.first, FirstSample, clip_id)
+            if sample is not None and 0 <= start_s - sample.start_s < sample.duration_s:
+                shard = layout.shard_name(sample.shard)
+                contents = self.storage.read(shard, sample.audio_offset, sample.audio_bytes)
+                wave, rate = decode_segment(contents, start_s - sample.start_s, seconds)
+                return np.asarray(wave), rate
+            entry = _find(self.catalogue, CatalogueEntry, clip_id)
+            if entry is None or entry.path is None or entry.dataset not in self._folders:
+                return None
+            with self._folders[entry.dataset].open(entry.path) as source:
+                return excerpt(source, seconds, start_s)
+        except (OSError, AudioError, sf.LibsndfileError, zipfile.BadZipFile, zlib.error):
+            return None
+
+    def view(self, clip_id: str, start_s: float = 0.0) -> ClipView:
+        """A clip as a page shows it, with a player that starts at ``start_s`` of the clip."""
+        sound, entry = self.wave(clip_id, start_s=start_s), _find(self.catalogue, CatalogueEntry, clip_id)
+        return ClipView(
+            clip_id,
+            first_caption(entry.captions if entry else []),
+            player(*sound) if sound else None,
+            spectrogram(*sound, columns=240) if sound else None,
+        )
+
+    def detail(self, clip_id: str) -> str | None:
+        """What the probe says about a clip, in words."""
+        found = _find(self._details, ProbeDetail, clip_id)
+        return found.detail if found else None
+
+
+def first_caption(captions: list[Caption]) -> str:
+    """The text of the first caption."""
+    return captions[0]["text"] if captions else "(no caption)"
+
+
+def _find(table: pa.Table, row: type[Row], clip_id: str) -> Row | None:
+    """The first row of a clip; None where the table has none."""
+    position = pc.index(table["clip_id"], clip_id).as_py()
+    return next(rows(table.slice(position, 1), row)) if position >= 0 else None

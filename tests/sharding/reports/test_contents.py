@@ -1,0 +1,55 @@
+"""What pages know of a build: its clips and their sound."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sharding.reports.contents import BuildContents
+from sharding.shards.manifest import Manifest
+from tests.sharding.reports.conftest import NASTY
+
+
+def test_a_written_clip_sounds_from_its_shard_and_a_dropped_one_from_its_dataset(contents: BuildContents) -> None:
+    kept, dropped = contents.wave("mine/train/one", 2.0, 1.0), contents.wave("mine/train/copy", 2.0, 1.0)
+    assert kept is not None and dropped is not None
+    assert kept[1] == dropped[1] == 32000
+    assert np.allclose(kept[0], dropped[0], atol=1e-4) and len(kept[0]) == 2 * 32000
+
+
+@pytest.mark.parametrize("clip", ["mine/train/page", "mine/train/nothing"])
+def test_a_clip_that_cannot_be_read_has_no_player(contents: BuildContents, clip: str) -> None:
+    assert contents.wave(clip) is None
+    view = contents.view(clip)
+    assert view.sound is None and view.picture is None
+    assert view.caption == ("A dog." if clip.endswith("page") else "(no caption)")
+
+
+def test_a_view_shows_the_first_caption_as_published(contents: BuildContents) -> None:
+    view = contents.view("mine/train/two")
+    assert view.caption == NASTY and view.sound is not None and view.sound.startswith("data:audio/mpeg")
+
+
+def test_the_detail_of_a_failed_clip_is_what_the_probe_said(contents: BuildContents) -> None:
+    assert "begins with" in (contents.detail("mine/train/page") or "")
+    assert contents.detail("mine/train/one") is None and contents.detail("no/such/clip") is None
+
+
+def test_without_its_datasets_a_build_still_plays_what_it_holds(reported: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(reported, out)
+    settings = json.loads((out / ".build/settings.json").read_text())
+    (out / ".build/settings.json").write_text(json.dumps(settings | {"sources": {"mine": str(tmp_path / "nowhere")}}))
+    moved = BuildContents(Manifest.open(out))
+    assert moved.wave("mine/train/two") is not None and moved.wave("mine/train/leak") is None
+    shutil.rmtree(out / ".build")
+    assert BuildContents(Manifest.open(out)).wave("mine/train/leak") is None
+
+
+def test_evidence_is_kept_by_pair(contents: BuildContents) -> None:
+    assert "source_bytes" in contents.methods["mine/train/copy", "mine/train/one"]
+    assert contents.relations["mine/test/held", "mine/train/leak"].overlap_s == pytest.approx(6.0, abs=0.1)

@@ -1,0 +1,57 @@
+"""What the shards hold, as a report shows it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sharding.reports.contents import BuildContents
+from sharding.reports.holdings import (
+    dataset_holdings,
+    histogram,
+    note_counts,
+    part_listings,
+    sample_views,
+    settings_of,
+    totals,
+)
+from sharding.reports.outcomes import fate_counts
+
+
+def test_a_histogram_counts_every_value_and_says_when_some_lie_beyond_its_end() -> None:
+    values = [0.0, 0.5, 9.9, 10.0, 25.0]
+    found = histogram(values, 10.0, bins=10)
+    assert sum(found.counts) == len(values) and found.counts[0] == 2 and found.counts[-1] == 3
+    assert len(found.edges) == 11 and found.edges[0] == 0 and found.edges[-1] == 10
+    assert found.beyond and not histogram([10.0], 10.0).beyond
+    assert sum(histogram([], 10.0).counts) == 0
+
+
+def test_a_dataset_is_counted_by_its_written_clips(contents: BuildContents) -> None:
+    (mine,) = dataset_holdings(contents)
+    assert (mine.name, mine.clips) == ("mine", 3)
+    assert mine.hours == pytest.approx(18 / 3600, rel=1e-3)
+    assert sum(mine.durations.counts) == 3 and dict(mine.rates) == {"32 kHz": 3}
+    assert dict(mine.kinds) == {"human": 5, "human, from a duplicate": 2}
+    assert dict(mine.licences) == {"CC0": 2, "not stated": 1}
+
+
+def test_a_part_tells_how_much_audio_it_lacks(contents: BuildContents) -> None:
+    parts = {part.name: part for part in part_listings(contents)}
+    assert {name: (part.clips, part.lost, part.share) for name, part in parts.items()} == {
+        "mine/test": (1, 0, 0.0),
+        "mine/train": (5, 0, 0.0),
+    }
+
+
+def test_samples_come_from_every_split_in_turn(contents: BuildContents) -> None:
+    views = sample_views(contents)
+    assert [view.clip_id.rpartition("/")[0] for view in views] == ["mine/test", "mine/train", "mine/train"]
+    assert all(view.sound.startswith("data:audio") and view.picture.startswith("data:image") for view in views)
+
+
+def test_totals_and_settings_are_in_words(contents: BuildContents) -> None:
+    shown = {label: value for value, label in totals(contents, fate_counts(contents))}
+    assert shown["clips written"] == "3" and shown["withheld"] == "1" and "filtered" not in shown
+    assert {"versions", "shard format", "fates"} <= dict(settings_of(contents.dataset)).keys()
+    assert np.all([count > 0 for _, count in note_counts(contents)])
