@@ -24,7 +24,7 @@ from sharding.build.claim import Claim, claim
 from sharding.build.reopening import differences, settings_bytes
 from sharding.build.stages import Stages, describe, fingerprints, table_entry
 from sharding.catalogue.overview import overview, overview_bytes
-from sharding.catalogue.table import check_families
+from sharding.catalogue.table import check_shard_names
 from sharding.common.errors import InputError
 from sharding.common.runners import Runner
 from sharding.common.storage import Storage
@@ -124,7 +124,7 @@ class Addition(Stages):
 
     def catalogue(self) -> pa.Table:
         added = super().catalogue()
-        check_families(pa.concat_tables([self.old_catalogue, added]))
+        check_shard_names(pa.concat_tables([self.old_catalogue, added]))
         return added
 
     def known(self) -> tuple[pa.Table, set[str]]:

@@ -1,7 +1,7 @@
-"""What a build's inputs are like, beside what became of each clip: ``OUT/overview.json``.
+"""A description of a build's inputs: ``OUT/overview.json``.
 
-Remarks on the datasets, audio that is missing, what exclusion lists would have missed, and captions that
-training and protected splits have in common.  All of it is reported and decides nothing.
+It has remarks on the datasets, counts of missing audio, what the exclusion lists lack, and captions that occur in both
+training and protected splits.  All of this is only reported; nothing is decided by it.
 """
 
 from __future__ import annotations
@@ -9,35 +9,66 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sharding.catalogue.shared_captions import shared_captions
-from sharding.catalogue.table import part_counts
+from sharding.catalogue.table import PartCounts, part_counts
 from sharding.common.storage import Storage
 from sharding.layout import OVERVIEW
 from sharding.settings import BuildSettings
-from sharding.sources.exclusion import list_report, listed, read_exclusion_list
-from sharding.sources.protected import NEVER_LISTED
+from sharding.sources.exclusion import UNLISTED, ListReport, list_report, listed, read_exclusion_list
 
-EXAMPLES = 40  # of anything that is listed
+EXAMPLES = 40  # entries of each list in overview.json
 
 
-def overview(catalogue: pa.Table, notes: Mapping[str, Sequence[str]], settings: BuildSettings) -> dict[str, Any]:
-    """Plain JSON about a catalogue.
+class SharedCaption(TypedDict):
+    """A caption of training and protected clips: how many clips of each have it, and one of each."""
 
-    ``notes`` (dataset: remarks), ``parts`` (clips, captions, audio, missing, hours, published counts, of each part),
-    ``lists`` (what each exclusion list lacks, split by split), ``listed`` (list: clips that it names) and
-    ``shared_captions`` (``captions``, ``training`` and ``protected`` clips, and ``examples``).
+    caption: str
+    training: int
+    protected: int
+    training_clip: str
+    protected_clip: str
+
+
+class SharedCaptions(TypedDict):
+    """How many captions occur in training and in protected clips, in how many clips of each, and examples."""
+
+    captions: int
+    training: int
+    protected: int
+    examples: list[SharedCaption]
+
+
+class Overview(TypedDict):
+    """``overview.json``.
+
+    Attributes:
+        notes: dataset to remarks.
+        parts: counts of each part.
+        lists: what each exclusion list lacks, for each part.
+        listed: exclusion list to the number of clips that it names.
+        shared_captions: captions that occur in both training and protected splits.
     """
+
+    notes: dict[str, list[str]]
+    parts: list[PartCounts]
+    lists: list[ListReport]
+    listed: dict[str, int]
+    shared_captions: SharedCaptions
+
+
+def overview(catalogue: pa.Table, notes: Mapping[str, Sequence[str]], settings: BuildSettings) -> Overview:
+    """The contents of ``overview.json``; ``notes`` maps each dataset to remarks about it."""
     lists = [read_exclusion_list(str(path)) for path in settings.exclude]
     shared = shared_captions(catalogue, settings.fates.protect)
-    report = [
+    report: list[ListReport] = [
         {**row, "missed_ids": row["missed_ids"][:EXAMPLES]}
         for row in list_report(catalogue, lists, catalogue["dataset"].unique().to_pylist())
-        if _worth_telling(row, settings)
+        if _relevant(row, settings)
     ]
     return {
         "notes": {dataset: list(remarks) for dataset, remarks in sorted(notes.items())},
@@ -53,13 +84,13 @@ def overview(catalogue: pa.Table, notes: Mapping[str, Sequence[str]], settings: 
     }
 
 
-def _worth_telling(row: dict[str, Any], settings: BuildSettings) -> bool:
-    """A list is judged by the splits that must not leak, and by the datasets that such lists are made for."""
-    return row["dataset"] in NEVER_LISTED or (row["dataset"], row["part"]) in settings.fates.protect
+def _relevant(row: ListReport, settings: BuildSettings) -> bool:
+    """Whether a list should name the ids of a part: a protected split, or a dataset that such lists are made for."""
+    return row["dataset"] in UNLISTED or (row["dataset"], row["part"]) in settings.fates.protect
 
 
-def _examples(shared: pa.Table) -> list[dict[str, Any]]:
-    """Those that most clips have, each with a clip of either side."""
+def _examples(shared: pa.Table) -> list[SharedCaption]:
+    """The captions that most clips have."""
     counts = pc.add(pc.list_value_length(shared["training"]), pc.list_value_length(shared["protected"]))
     order = pc.sort_indices(
         pa.table({"count": counts, "caption": shared["caption"]}),
@@ -82,6 +113,6 @@ def read_overview(storage: Storage) -> dict[str, Any]:
     return storage.read_json(OVERVIEW)
 
 
-def overview_bytes(about: dict[str, Any]) -> bytes:
+def overview_bytes(about: Overview) -> bytes:
     """``overview.json`` as it is written."""
     return json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False).encode()

@@ -29,21 +29,18 @@ def plain_caption(text: str) -> str:
 def shared_captions(catalogue: pa.Table, protect: Collection[tuple[str, str]]) -> pa.Table:
     """SHARED_CAPTIONS: captions that a protected clip and an unprotected one have in common.
 
-    Common words are no evidence of common sound: these are reported, and decide nothing.
+    Equal captions do not prove equal sound, so these are reported and decide nothing.
     """
     protected: dict[str, list[str]] = defaultdict(list)
     training: dict[str, list[str]] = defaultdict(list)
     splits = catalogue.select(["dataset", "split"]).to_pydict()
-    guarded = [pair in protect for pair in zip(*splits.values(), strict=True)]
-    for want in (True, False):  # the protected first: only their captions are remembered for the others
-        chosen = pa.array([flag is want for flag in guarded], pa.bool_())
-        rows = catalogue.select(["clip_id", "captions"]).filter(chosen)
-        for text, clip_id in _texts(rows):
-            plain = plain_caption(text)
-            if want:
-                protected[plain].append(clip_id)
-            elif plain in protected:
-                training[plain].append(clip_id)
+    is_protected = pa.array([pair in protect for pair in zip(*splits.values(), strict=True)], pa.bool_())
+    captions = catalogue.select(["clip_id", "captions"])
+    for text, clip_id in _texts(captions.filter(is_protected)):
+        protected[plain_caption(text)].append(clip_id)
+    for text, clip_id in _texts(captions.filter(pc.invert(is_protected))):
+        if (plain := plain_caption(text)) in protected:
+            training[plain].append(clip_id)
     shared = sorted(text for text in training if text)
     return pa.table(
         {

@@ -8,16 +8,17 @@ import gc
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
+from sharding.rows import rows
 from sharding.schema import CATALOGUE
-from sharding.sources import SOURCES, generic
-from sharding.sources.base import ORPHANS, SourceTables
+from sharding.sources import DATASETS, generic
+from sharding.sources.base import ORPHANS, DatasetTables
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -27,7 +28,7 @@ class Catalogue:
     """The catalogue of a build.
 
     Attributes:
-        table: CATALOGUE of all datasets, in the order of the registry, then generic sources by name.
+        table: CATALOGUE of all datasets: published ones in the order of the registry, then users' own by name.
         orphans: ORPHANS, audio files that belong to no row.
         notes: dataset to remarks about it as a whole.
     """
@@ -45,7 +46,7 @@ def build_catalogue(roots: Mapping[str, str], generic_roots: Mapping[str, str] |
     """Read the tables of all datasets and find their audio, without opening any.
 
     Args:
-        roots: published dataset (a name of ``sharding.sources.SOURCES``) to its folder, local or remote.
+        roots: published dataset (a name of ``sharding.sources.DATASETS``) to its folder, local or remote.
         generic_roots: name of a user's own dataset to its folder (see ``sharding.sources.generic``).
 
     Raises:
@@ -53,37 +54,42 @@ def build_catalogue(roots: Mapping[str, str], generic_roots: Mapping[str, str] |
     """
     generic_roots = generic_roots or {}
     _check_names(roots, generic_roots)
-    found: dict[str, SourceTables] = {}
-    with _no_collection():
-        for dataset, source in SOURCES.items():
-            if dataset in roots:
-                found[dataset] = _read(source.read, roots[dataset])
+    found: dict[str, DatasetTables] = {}
+    with _without_garbage_collection():
+        for name, dataset in DATASETS.items():
+            if name in roots:
+                found[name] = _read(dataset.read, roots[name])
         for name in sorted(generic_roots):
             found[name] = _read(functools.partial(generic.read, name=name), generic_roots[name])
     table = pa.concat_tables([tables.catalogue for tables in found.values()] or [CATALOGUE.empty_table()])
-    check_families(table)
+    check_shard_names(table)
     return Catalogue(
         table,
         pa.concat_tables([tables.orphans for tables in found.values()] or [ORPHANS.empty_table()]),
-        {dataset: tables.notes for dataset, tables in found.items()},
+        {name: tables.notes for name, tables in found.items()},
     )
 
 
-def _read(read: Callable[[Storage], SourceTables], root: str) -> SourceTables:
-    """A dataset's tables; where its storage fails, the error says which."""
+def _read(read: Callable[[Storage], DatasetTables], root: str) -> DatasetTables:
+    """A dataset's tables; a failure of its storage becomes an InputError that names the folder."""
     try:
         return read(Storage(root))
     except OSError as error:
-        remedy = "once that is mended, the same command goes on"
+        remedy = "mend the storage, then run the same command again; it continues"
         raise InputError(f"reading failed: {error}", file=root, remedy=remedy) from error
 
 
-def check_families(table: pa.Table) -> None:
-    """Refuse datasets and splits whose shards would have one name: ``a-b`` with ``c``, and ``a`` with ``b-c``."""
+class _Split(NamedTuple):
+    dataset: str
+    split: str
+
+
+def check_shard_names(table: pa.Table) -> None:
+    """Refuse two splits whose shards would have one name, such as ``a-b/c`` and ``a/b-c``."""
     owners: dict[str, str] = {}
-    for row in table.select(["dataset", "split"]).group_by(["dataset", "split"]).aggregate([]).to_pylist():
-        name = f"{row['dataset']}/{row['split']}"
-        other = owners.setdefault(f"{row['dataset']}-{row['split']}", name)
+    for dataset, split in rows(table.group_by(["dataset", "split"]).aggregate([]), _Split):
+        name = f"{dataset}/{split}"
+        other = owners.setdefault(f"{dataset}-{split}", name)
         if other != name:
             raise InputError(
                 f"shards of {min(name, other)} and {max(name, other)} would have one name",
@@ -92,7 +98,13 @@ def check_families(table: pa.Table) -> None:
 
 
 def check_protected(table: pa.Table, own: Iterable[str], protected: Iterable[tuple[str, str]]) -> None:
-    """Refuse a protected split that one's own sources do not have: it would protect nothing, in silence."""
+    """Refuse a protected split that a user's own dataset does not have, because it would protect nothing.
+
+    Args:
+        table: CATALOGUE.
+        own: names of users' own datasets.
+        protected: (dataset, split) that are to be protected.
+    """
     for dataset, split in sorted(protected):
         if dataset in own:
             splits = sorted(table.filter(pc.equal(table["dataset"], dataset))["split"].unique().to_pylist())
@@ -104,8 +116,25 @@ def check_protected(table: pa.Table, own: Iterable[str], protected: Iterable[tup
                 )
 
 
-def part_counts(table: pa.Table) -> list[dict[str, Any]]:
-    """One dict a part: clips, captions, audio, missing, out_of_root, ids, hours, published clips and captions."""
+class PartCounts(TypedDict):
+    """What the catalogue has of one part of a dataset, beside the counts that were published (None: not known)."""
+
+    dataset: str
+    part: str
+    clips: int
+    captions: int
+    audio: int  # clips whose audio file was found
+    missing: int
+    out_of_root: int
+    ids: int  # clips with an identity
+    noted: int  # clips with a remark
+    hours: float  # sum of the published durations
+    published_clips: int | None
+    published_captions: int | None
+
+
+def part_counts(table: pa.Table) -> list[PartCounts]:
+    """Counts of every part of every dataset of a CATALOGUE."""
     flat = pa.table(
         {
             "dataset": table["dataset"],
@@ -123,14 +152,15 @@ def part_counts(table: pa.Table) -> list[dict[str, Any]]:
     sums = flat.group_by(["dataset", "part"], use_threads=False).aggregate(
         [([], "count_all"), *((name, "sum") for name in names)]
     )
-    parts = []
+    parts: list[PartCounts] = []
     for row in sums.to_pylist():
-        source = SOURCES.get(row["dataset"])
-        published = source.published.get(row["part"]) if source else None
+        dataset = DATASETS.get(row["dataset"])
+        published = dataset.published.get(row["part"]) if dataset else None
         parts.append(
             {
                 "dataset": row["dataset"], "part": row["part"], "clips": row["count_all"],
-                **{name: row[f"{name}_sum"] for name in names if name != "seconds"},
+                "captions": row["captions_sum"], "audio": row["audio_sum"], "missing": row["missing_sum"],
+                "out_of_root": row["out_of_root_sum"], "ids": row["ids_sum"], "noted": row["noted_sum"],
                 "hours": round(row["seconds_sum"] / 3600, 2),
                 "published_clips": published[0] if published else None,
                 "published_captions": published[1] if published else None,
@@ -140,8 +170,8 @@ def part_counts(table: pa.Table) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Millions of small objects without cycles: looking through them for cycles is a third of the time."""
+def _without_garbage_collection() -> Iterator[None]:
+    """Pause the search for reference cycles: among millions of small objects it would take a third of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -153,12 +183,14 @@ def _no_collection() -> Iterator[None]:
 
 def _check_names(roots: Mapping[str, str], generic_roots: Mapping[str, str]) -> None:
     for dataset in roots:
-        if dataset not in SOURCES:
+        if dataset not in DATASETS:
             raise InputError(
-                "not a published dataset", value=dataset, remedy=f"one of {', '.join(SOURCES)}, or --source NAME=FOLDER"
+                "not a published dataset",
+                value=dataset,
+                remedy=f"one of {', '.join(DATASETS)}, or --source NAME=FOLDER",
             )
     for name in generic_roots:
-        if name in SOURCES:
+        if name in DATASETS:
             raise InputError("the name belongs to a published dataset", value=name, remedy="choose another name")
         if not _NAME.fullmatch(name):
             raise InputError("not a name for a dataset", value=name, remedy="use letters, digits, '_' and '-'")

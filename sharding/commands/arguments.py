@@ -9,7 +9,7 @@ from pathlib import Path
 from sharding.common.errors import InputError
 from sharding.common.runners import LocalRunner, Runner
 from sharding.common.storage import Storage
-from sharding.sources import SOURCES
+from sharding.sources import DATASETS
 
 _SIZE = re.compile(r"(?P<number>\d+(\.\d+)?([eE]\d+)?)\s*(?P<prefix>[kKMGT]?)(?P<binary>i?)B?")
 
@@ -42,7 +42,7 @@ def on_this_machine(text: str) -> Path:
 def add_datasets(parser: argparse.ArgumentParser, title: str) -> None:
     """``--clotho DIR`` and so on, and ``--source NAME=DIR``."""
     inputs = parser.add_argument_group(title)
-    for name in SOURCES:
+    for name in DATASETS:
         inputs.add_argument(f"--{name}", metavar="DIR", help=f"{name} as it is published")
     inputs.add_argument(
         "--source",
@@ -55,7 +55,7 @@ def add_datasets(parser: argparse.ArgumentParser, title: str) -> None:
 
 def datasets_of(args: argparse.Namespace) -> tuple[dict[str, str], dict[str, str]]:
     """(published datasets, generic sources): name to folder; relative folders count from here."""
-    roots = {name: absolute(getattr(args, name)) for name in SOURCES if getattr(args, name)}
+    roots = {name: absolute(getattr(args, name)) for name in DATASETS if getattr(args, name)}
     sources: dict[str, str] = {}
     for text in args.source:
         name, equals, folder = text.partition("=")

@@ -17,7 +17,7 @@ from sharding.fates.decide import LEAKS, FateSettings
 from sharding.probe.clip import ProbeSettings
 from sharding.settings import BuildSettings
 from sharding.shards.plan import PlanSettings
-from sharding.sources import SOURCES
+from sharding.sources import DATASETS
 from sharding.sources.protected import DEFAULT_PROTECT, parse_protect
 
 _ABOUT = """Build deduplicated WebDataset shards from published datasets and your own sounds.
@@ -112,7 +112,7 @@ def settings_of(args: argparse.Namespace) -> BuildSettings:
     roots, sources = datasets_of(args)
     window, protect = args.window_s, parse_protect(args.protect)
     for dataset, split in sorted(protect):
-        if dataset not in SOURCES and dataset not in sources:
+        if dataset not in DATASETS and dataset not in sources:
             told = (
                 f"note: --protect names {dataset}/{split}, and no {dataset} is in this build; it may be appended later"
             )

@@ -15,7 +15,7 @@ from sharding.commands.arguments import add_datasets, datasets_of
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.dedup.identity import identity_matches, shared_sources
-from sharding.sources import SOURCES
+from sharding.sources import DATASETS
 from sharding.sources.exclusion import list_report, listed, read_exclusion_list
 from sharding.sources.protected import DEFAULT_PROTECT, parse_protect
 
@@ -68,7 +68,7 @@ def _datasets(catalogue: Catalogue) -> dict[str, dict[str, int | None]]:
     clips = Counter(catalogue.table["dataset"].to_pylist())
     published = {}
     for name in catalogue.notes:
-        parts = SOURCES[name].published if name in SOURCES else {}
+        parts = DATASETS[name].published if name in DATASETS else {}
         whole = parts.get("*") or (sum(clips for clips, _ in parts.values()),)
         published[name] = {"clips": clips[name], "published_clips": whole[0] or None}
     return published

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sharding.schema import MATCHES
-from sharding.sources.protected import source_of
+from sharding.sources.identities import original_of
 
 MINIMUM_OVERLAP_S = 1.0
 MANY = 64  # clips of one source
@@ -40,7 +40,7 @@ def identity_matches(catalogue: pa.Table) -> pa.Table:
     for clip_id, identity, start, end in zip(ids, identities, starts, ends, strict=True):
         empty = start is None or (end is not None and end <= start)  # of no length: nothing is known, nothing proved
         interval = None if empty else (start, math.inf if end is None else end)
-        sources[source_of(identity)].append(_Part(clip_id, interval))
+        sources[original_of(identity)].append(_Part(clip_id, interval))
     found = [
         _match(*sorted(pair, key=lambda part: part.clip_id)) for parts in sources.values() for pair in _pairs(parts)
     ]
@@ -89,5 +89,5 @@ def shared_sources(catalogue: pa.Table) -> dict[str, list[str]]:
     columns = catalogue.select(["clip_id", "dataset", "identity"]).to_pydict()
     for clip_id, dataset, identity in zip(*columns.values(), strict=True):
         if identity:
-            found[dataset, source_of(identity)].append(clip_id)
+            found[dataset, original_of(identity)].append(clip_id)
     return {source: sorted(clips) for (_, source), clips in sorted(found.items()) if len(clips) > 1}

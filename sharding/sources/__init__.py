@@ -1,36 +1,13 @@
-"""Readers of published datasets, one a file: ``read(root) -> SourceTables``.
+"""Readers of published datasets, one a module: ``read(root) -> DatasetTables``.
 
-A new dataset is one module and one line here.
+A new dataset is one module that defines ``DATASET``, and one entry of ``DATASETS``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-
-from sharding.common.storage import Storage
 from sharding.sources import audiocaps, clotho, tacos, wavcaps
-from sharding.sources.base import SourceTables
+from sharding.sources.base import Dataset
 
-
-@dataclass(frozen=True)
-class Source:
-    """A published dataset.
-
-    Attributes:
-        read: catalogues the dataset below a folder.
-        published: part to (clips, captions) as the released tables count them; ``*``: all parts together.
-        splits: what its clips can be called.
-    """
-
-    read: Callable[[Storage], SourceTables]
-    published: Mapping[str, tuple[int, int]]
-    splits: tuple[str, ...]
-
-
-SOURCES: dict[str, Source] = {
-    "clotho": Source(clotho.read, clotho.PUBLISHED, tuple(clotho.FOLDERS)),
-    "audiocaps": Source(audiocaps.read, audiocaps.PUBLISHED, audiocaps.SPLITS),
-    "wavcaps": Source(wavcaps.read, wavcaps.PUBLISHED, ("train",)),
-    "tacos": Source(tacos.read, tacos.PUBLISHED, tuple(tacos.SPLITS)),
-}
+DATASETS: dict[str, Dataset] = {
+    module.DATASET.name: module.DATASET for module in (clotho, audiocaps, wavcaps, tacos)
+}  # in the order of the catalogue

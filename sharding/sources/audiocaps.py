@@ -1,8 +1,8 @@
 """AudioCaps v1 and v2 (Kim et al., NAACL 2019; github.com/cdjkim/audiocaps).
 
-A clip is ten seconds of a YouTube video, so both releases, whatever their captions and captions' ids, speak
-of one clip where video and start agree: it is catalogued once, with the captions of v1 and then those of v2
-that differ from them by more than case or spacing (most of v2's are v1's in lower case).
+A clip is ten seconds of a YouTube video.  Rows of the two releases describe the same clip where video and start
+agree, even if their captions and caption ids differ.  Such a clip has one row in the catalogue, with the captions of
+v1 and then those of v2 that differ from v1's by more than case or spacing (most captions of v2 are v1's in lower case).
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
-from sharding.sources.base import Caption, Rows, SourceTables, finite, youtube
-from sharding.sources.tables import FETCH_AGAIN, csv_rows
+from sharding.sources.base import CatalogueBuilder, Dataset, DatasetTables, PublishedCaption
+from sharding.sources.identities import youtube
+from sharding.sources.tables import FETCH_AGAIN, csv_rows, finite_number
 from sharding.sources.tree import AudioIndex, Tree, climbs, folders, stem_of
 
-DATASET = "audiocaps"
+NAME = "audiocaps"
 PUBLISHED = {"train": (49838, 49838), "val": (495, 2475), "test": (975, 4875)}  # v1: clips, captions
 SPLITS = tuple(PUBLISHED)
 COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
@@ -35,7 +36,7 @@ class _Clip:
 
     video: str
     start: float
-    captions: list[Caption] = field(default_factory=list)
+    captions: list[PublishedCaption] = field(default_factory=list)
     numbers: list[str] = field(default_factory=list)  # audiocap_ids, under which its audio may be stored
     notes: list[str] = field(default_factory=list)
 
@@ -44,8 +45,8 @@ class _Clip:
         return f"{self.video}_{self.start:g}"
 
 
-def read(root: Storage) -> SourceTables:
-    """Every clip of every table, with its audio under any of the names in use."""
+def read(root: Storage) -> DatasetTables:
+    """Every clip of every table, with its audio, which may have any of the names that downloaders give it."""
     tree = Tree(root)
     tables = _tables(tree)
     clips: dict[str, dict[str, _Clip]] = {split: {} for split in SPLITS}
@@ -56,7 +57,7 @@ def read(root: Storage) -> SourceTables:
         for clip in clips[split].values():
             segments[clip.video].add(clip.stem)
     index, orphans = _audio(tree)
-    rows = Rows(DATASET)
+    rows = CatalogueBuilder(NAME)
     claimed: set[str] = set()
     for split in SPLITS:
         for clip in clips[split].values():
@@ -65,11 +66,11 @@ def read(root: Storage) -> SourceTables:
     notes += [f"no table of the {split} split" for split in SPLITS if not clips[split]]
     if orphans:
         notes.append(f"{len(orphans)} numbered recordings with a .json beside them carry no id")
-    return SourceTables(rows.table(), tree.orphans(DATASET, claimed), tuple(notes))
+    return DatasetTables(rows.table(), tree.orphans(NAME, claimed), tuple(notes))
 
 
 def _tables(tree: Tree) -> list[tuple[str, str]]:
-    """(split, path), v1 before v2; tables of other projects, which lack the start, are passed over."""
+    """(split, path) of each table, v1 before v2; tables of other projects lack the start and are skipped."""
     found: list[tuple[str, str]] = []
     others: list[str] = []
     for path in tree.named(*(f"{split}.csv" for split in SPLITS)):
@@ -91,9 +92,9 @@ def _tables(tree: Tree) -> list[tuple[str, str]]:
 def _read_table(tree: Tree, path: str, clips: dict[str, _Clip]) -> None:
     file = tree.name(path)
     text, lines, joined = _mend(tree.text(path), file)
-    before = {stem: {caption.plain for caption in clip.captions} for stem, clip in clips.items()}
+    before = {stem: {caption.normal_form for caption in clip.captions} for stem, clip in clips.items()}
     for row, cells in csv_rows(text, file, COLUMNS, lines=lines):
-        start = finite(cells["start_time"])
+        start = finite_number(cells["start_time"])
         if start is None or start < 0:
             raise InputError(
                 "start_time is not a number of seconds", file=file, row=row, value=cells["start_time"],
@@ -111,20 +112,21 @@ def _read_table(tree: Tree, path: str, clips: dict[str, _Clip]) -> None:
             clip.notes.append(f"caption broken over several lines in {path}, row {row}; joined with a space")
         if row in joined:
             clip.notes.append(f"caption broken over several lines in {path}, row {row}; joined with a space")
-        caption = Caption(words, "human")
+        caption = PublishedCaption(words, "human")
         if not words.strip():
             clip.notes.append(f"empty caption in {path}, row {row}")
-        elif caption.plain not in before.get(clip.stem, ()):
+        elif caption.normal_form not in before.get(clip.stem, ()):
             clip.captions.append(caption)
 
 
 def _mend(text: str, file: str) -> tuple[str, list[int], set[int]]:
     """Join rows that a newline inside an unquoted caption broke (three in the first releases of v2).
 
-    A line that begins with no number is the rest of the caption above it.
+    A line that does not begin with a number is the rest of the caption in the line above it.
 
     Returns:
-        The text, the original line number of each of its lines, and the lines that were joined to.
+        The text, the original line number of each of its lines, and the original numbers of the lines that were
+        lengthened.
     """
     head, *body = text.replace("\r\n", "\n").split("\n")
     if head.strip() != _HEADER:
@@ -146,14 +148,18 @@ def _mend(text: str, file: str) -> tuple[str, list[int], set[int]]:
 
 
 def _audio(tree: Tree) -> tuple[AudioIndex, set[str]]:
-    """Audio by name; numbered files with a caption beside them are numbered by somebody else."""
+    """Audio by name, and numbered files that are left out.
+
+    A numbered file with a .json of the same name comes from another project (LAION), whose numbers
+    are not audiocap_ids.
+    """
     numbered = {
         path for path in tree.audio if stem_of(path).isdigit() and f"{path.rpartition('.')[0]}.json" in tree.file_set
     }
     return AudioIndex(path for path in tree.audio if path not in numbered), numbered
 
 
-def _add(rows: Rows, split: str, clip: _Clip, index: AudioIndex, alone: bool) -> set[str]:
+def _add(rows: CatalogueBuilder, split: str, clip: _Clip, index: AudioIndex, alone: bool) -> set[str]:
     """Add a clip; returns every file that is its audio."""
     outside = climbs(clip.stem)
     names = [clip.stem, f"Y{clip.stem}"]
@@ -178,3 +184,6 @@ def _add(rows: Rows, split: str, clip: _Clip, index: AudioIndex, alone: bool) ->
         notes=notes,
     )
     return set(paths)
+
+
+DATASET = Dataset(NAME, read, PUBLISHED, splits=SPLITS, protected=("val", "test"), exclusion_lists_apply=False)

@@ -1,19 +1,16 @@
-"""What every source has in common: the rows that it collects and the tables that it hands over."""
+"""What all readers of datasets share: the description of a dataset, and the catalogue rows that a reader collects."""
 
 from __future__ import annotations
 
-import ast
-import functools
 import json
-import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from sharding.common.errors import InputError
+from sharding.common.storage import Storage
 from sharding.schema import CAPTION, CATALOGUE, INTERVAL
 
 ORPHANS = pa.schema(
@@ -23,19 +20,16 @@ ORPHANS = pa.schema(
         ("why", pa.string()),  # in words
     ]
 )
-_LONGEST_ID = 18  # digits of a Freesound id; more are none
-_FREESOUND = re.compile(r"(?:freesound\.org/(?:people/[^/]+/sounds|s)/)(\d+)")
-_YOUTUBE = re.compile(r"(?:youtu\.be/|[?&]v=)([\w-]{11})(?:.*[?&](?:t|start)=(\d+(?:\.\d+)?)s?(?=[&#]|$))?")
 
 
 @dataclass(frozen=True)
-class SourceTables:
-    """What a source found.
+class DatasetTables:
+    """What a reader found below the folder of one dataset.
 
     Attributes:
         catalogue: CATALOGUE, one row a published clip, in published order.
-        orphans: ORPHANS, audio files that belong to no row.
-        notes: remarks about the dataset as a whole, for a person.
+        orphans: ORPHANS, audio files that no row of the published tables names.
+        notes: remarks about the dataset as a whole, for people.
     """
 
     catalogue: pa.Table
@@ -43,8 +37,35 @@ class SourceTables:
     notes: tuple[str, ...] = ()
 
 
-class Caption(NamedTuple):
-    """A caption as published; ``onset`` and ``offset`` in seconds in the clip, None where it speaks of all."""
+@dataclass(frozen=True)
+class Dataset:
+    """A published dataset, and how a build treats its splits.
+
+    Attributes:
+        name: as in ``clip_id`` and on the command line (``--clotho DIR``).
+        read: reads the published tables below a folder and finds their audio, without opening it.
+        published: part to (clips, captions) as the released tables count them; ``*`` stands for all parts together.
+        splits: every split that its clips may belong to.
+        protected: splits for evaluation; by default no training clip may share sound with their clips.
+        kept: splits whose clips are never dropped as duplicates of other clips.
+        exclusion_lists_apply: False where published exclusion lists name the dataset's own training clips, because
+            the lists were made to keep other collections away from this dataset.
+    """
+
+    name: str
+    read: Callable[[Storage], DatasetTables]
+    published: Mapping[str, tuple[int, int]]
+    splits: tuple[str, ...]
+    protected: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    exclusion_lists_apply: bool = True
+
+
+class PublishedCaption(NamedTuple):
+    """A caption as its dataset publishes it.
+
+    ``onset`` and ``offset`` are seconds in the clip; both are None where the caption describes the whole clip.
+    """
 
     text: str
     kind: str  # human | machine | label
@@ -52,28 +73,48 @@ class Caption(NamedTuple):
     offset: float | None = None
 
     @property
-    def plain(self) -> tuple[str, float | None, float | None]:
-        """What two spellings of one caption have in common: case and spacing do not count."""
+    def normal_form(self) -> tuple[str, float | None, float | None]:
+        """The caption without differences of case and spacing; equal for two spellings of one caption."""
         return " ".join(self.text.casefold().split()), self.onset, self.offset
 
 
-class Rows:
-    """Collects the CATALOGUE rows of one dataset column by column."""
+@dataclass
+class _Clip:
+    """One row of CATALOGUE; the fields are its columns."""
+
+    clip_id: str
+    dataset: str
+    part: str
+    split: str
+    path: str | None
+    problem: str | None
+    captions: list[PublishedCaption]
+    identity: str | None
+    interval: tuple[float, float | None] | None
+    licence: str | None
+    uploader: str | None
+    title: str | None
+    keywords: list[str]
+    published_duration_s: float | None
+    notes: list[str] = field(default_factory=list)
+
+
+class CatalogueBuilder:
+    """Collects the CATALOGUE rows of one dataset."""
 
     def __init__(self, dataset: str) -> None:
         self.dataset = dataset
-        self._place: dict[str, int] = {}
-        self._columns: dict[str, list] = {name: [] for name in CATALOGUE.names if name not in ("dataset",)}
+        self._clips: dict[str, _Clip] = {}  # by clip_id, in published order
 
     def __len__(self) -> int:
-        return len(self._place)
+        return len(self._clips)
+
+    def __contains__(self, clip_id: str) -> bool:
+        return clip_id in self._clips
 
     def clip_id(self, part: str, stem: str) -> str:
         """``<dataset>/<part>/<stem>``, the stem verbatim."""
         return f"{self.dataset}/{part}/{stem}"
-
-    def __contains__(self, clip_id: str) -> bool:
-        return clip_id in self._place
 
     def add(
         self,
@@ -81,7 +122,7 @@ class Rows:
         stem: str,
         *,
         path: str | None,
-        captions: Sequence[Caption] = (),
+        captions: Sequence[PublishedCaption] = (),
         split: str | None = None,
         identity: str | None = None,
         interval: tuple[float, float | None] | None = None,
@@ -93,7 +134,16 @@ class Rows:
         out_of_root: bool = False,
         notes: Sequence[str] = (),
     ) -> None:
-        """One clip; without a path it is ``missing``.
+        """Add one clip.
+
+        Args:
+            part, stem: make the clip_id.
+            path: of the audio below the dataset's folder; None: the audio is missing.
+            split: default: the part.
+            interval: (start, end) in seconds of the original recording; the end is None where it is not known.
+            duration_s: as published, in seconds.
+            out_of_root: whether the table names a file outside the dataset's folder, which is never read.
+            captions, identity, licence, uploader, title, keywords, notes: columns of CATALOGUE.
 
         Raises:
             InputError: there is a clip of this name already.
@@ -103,166 +153,85 @@ class Rows:
             raise InputError(
                 "two recordings would have one name", value=clip_id, remedy="give one of them another file name"
             )
-        self._place[clip_id] = len(self._place)
         problem = "out_of_root" if out_of_root else "missing" if path is None else None
-        values = {
-            "clip_id": clip_id, "part": part, "split": split or part, "path": None if problem else path,
-            "problem": problem, "captions": list(captions), "identity": identity, "interval": interval,
-            "licence": licence or None, "uploader": uploader or None, "title": title or None,
-            "keywords": list(keywords), "published_duration_s": duration_s, "notes": list(notes),
-        }  # fmt: skip
-        for name, column in self._columns.items():
-            column.append(values[name])
+        self._clips[clip_id] = _Clip(
+            clip_id, self.dataset, part, split or part, None if problem else path, problem, list(captions), identity,
+            interval, licence or None, uploader or None, title or None, list(keywords), duration_s, list(notes),
+        )  # fmt: skip
 
-    def merge(self, clip_id: str, captions: Iterable[Caption], note: str) -> None:
-        """Give a clip the captions that it lacks; those that differ only in case or spacing are not new."""
-        place = self._place[clip_id]
-        mine: list[Caption] = self._columns["captions"][place]
-        known = {caption.plain for caption in mine}
+    def merge(self, clip_id: str, captions: Iterable[PublishedCaption], note: str) -> None:
+        """Give a clip the captions that it lacks; one that differs only in case or spacing is not new."""
+        own = self._clips[clip_id].captions
+        known = {caption.normal_form for caption in own}
         for caption in captions:
-            if caption.plain not in known:
-                known.add(caption.plain)
-                mine.append(caption)
+            if caption.normal_form not in known:
+                known.add(caption.normal_form)
+                own.append(caption)
         self.note(clip_id, note)
 
     def note(self, clip_id: str, note: str) -> None:
         """Add a remark to a clip, once."""
-        notes = self._columns["notes"][self._place[clip_id]]
+        notes = self._clips[clip_id].notes
         if note not in notes:
             notes.append(note)
 
     def used_paths(self) -> set[str]:
-        """The audio that the rows name."""
-        return {path for path in self._columns["path"] if path is not None}
+        """The audio files that the rows name."""
+        return {clip.path for clip in self._clips.values() if clip.path is not None}
 
     def table(self) -> pa.Table:
         """CATALOGUE.
 
         Raises:
-            InputError: a text holds what no encoding can hold (JSON can spell halves of a character).
+            InputError: a text holds half a surrogate pair, which JSON can spell and UTF-8 cannot encode.
         """
         try:
-            return self._table()
+            return pa.table([self._column(column) for column in CATALOGUE], schema=CATALOGUE)
         except UnicodeEncodeError as error:
             raise InputError(
-                "its row holds half a character (a surrogate)", value=self._broken_text(), remedy="mend the table"
+                "its row holds half a character (a surrogate)", value=self._not_encodable(), remedy="mend the table"
             ) from error
 
-    def _broken_text(self) -> str | None:
+    def _column(self, column: pa.Field) -> pa.Array:
+        values: list[Any] = [getattr(clip, column.name) for clip in self._clips.values()]
+        if column.name == "captions":
+            return _captions(values)
+        if column.name == "interval":
+            return _intervals(values)
+        return pa.array(values, column.type)
+
+    def _not_encodable(self) -> str | None:
         """The first clip with a text that cannot be encoded."""
-        for place, clip_id in enumerate(self._columns["clip_id"]):
-            row = [column[place] for column in self._columns.values()]
+        for clip_id, clip in self._clips.items():
             try:
-                json.dumps(row, ensure_ascii=False).encode()
+                json.dumps(vars(clip), ensure_ascii=False).encode()
             except UnicodeEncodeError:
                 return clip_id
         return None
 
-    def _table(self) -> pa.Table:
-        columns = self._columns
-        arrays = []
-        for field in CATALOGUE:
-            if field.name == "dataset":
-                arrays.append(pa.array([self.dataset] * len(self), pa.string()))
-            elif field.name == "captions":
-                arrays.append(_captions(columns["captions"]))
-            elif field.name == "interval":
-                arrays.append(_intervals(columns["interval"]))
-            else:
-                arrays.append(pa.array(columns[field.name], field.type))
-        return pa.table(arrays, schema=CATALOGUE)
 
-
-def _captions(rows: list[list[Caption]]) -> pa.Array:
+def _captions(clips: list[list[PublishedCaption]]) -> pa.Array:
     offsets = [0]
-    flat: list[Caption] = []
-    for captions in rows:
+    flat: list[PublishedCaption] = []
+    for captions in clips:
         flat.extend(captions)
         offsets.append(len(flat))
     columns = zip(*flat, strict=True) if flat else iter([()] * 4)
     arrays = [pa.array(list(column), field.type) for field, column in zip(CAPTION, columns, strict=False)]
-    arrays.append(pa.nulls(len(flat), pa.string()))  # source: these captions are the clip's own
+    arrays.append(pa.nulls(len(flat), pa.string()))  # source: a published caption is the clip's own
     struct = pa.StructArray.from_arrays(arrays, fields=list(CAPTION))
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), struct)
 
 
-def _intervals(rows: list[tuple[float, float | None] | None]) -> pa.Array:
-    starts = pa.array([None if row is None else row[0] for row in rows], pa.float64())
-    ends = pa.array([None if row is None else row[1] for row in rows], pa.float64())
-    unknown = pa.array([row is None for row in rows], pa.bool_())
+def _intervals(clips: list[tuple[float, float | None] | None]) -> pa.Array:
+    starts = pa.array([None if interval is None else interval[0] for interval in clips], pa.float64())
+    ends = pa.array([None if interval is None else interval[1] for interval in clips], pa.float64())
+    unknown = pa.array([interval is None for interval in clips], pa.bool_())
     return pa.StructArray.from_arrays([starts, ends], fields=list(INTERVAL), mask=unknown)
 
 
 def orphans_table(dataset: str, why: Mapping[str, str]) -> pa.Table:
-    """ORPHANS of one dataset, sorted by path; ``why`` is said of each."""
+    """ORPHANS of one dataset, sorted by path; ``why`` maps each path to the reason."""
     names = sorted(why)
     columns = [[dataset] * len(names), names, [why[name] for name in names]]
     return pa.table([pa.array(column, pa.string()) for column in columns], schema=ORPHANS)
-
-
-def freesound(sound_id: str) -> str | None:
-    """``freesound:<id>``, or None: ``Not found`` and blanks name no sound and never match anything."""
-    digits = sound_id.strip()
-    known = digits.isascii() and digits.isdigit() and len(digits) <= _LONGEST_ID
-    return f"freesound:{int(digits)}" if known else None
-
-
-def id_remark(sound_id: str) -> str | None:
-    """A remark on an id that ought to be Freesound's and is none: a leak that ids could have shown stays hidden."""
-    told = sound_id.strip().lower()
-    return None if told in ("", "not found") or freesound(told) else f"not a Freesound id: {sound_id.strip()}"
-
-
-def youtube(video_id: str, start_s: float | None = None) -> str:
-    """``youtube:<id>``, with ``@<start>`` in seconds to three places where the start is known."""
-    return f"youtube:{video_id}" if start_s is None else f"youtube:{video_id}@{start_s:.3f}"
-
-
-def normalised_identity(text: str) -> str | None:
-    """One spelling for an identity that a user wrote: ``scheme:value`` or a Freesound or YouTube address.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    text = text.strip()
-    if text.lower() in ("", "not found", "none", "null"):
-        return None
-    if found := _FREESOUND.search(text):
-        return freesound(found[1])
-    if found := _YOUTUBE.search(text):
-        return youtube(found[1], float(found[2]) if found[2] else None)
-    scheme, colon, value = text.partition(":")
-    scheme, value = scheme.strip().lower(), value.strip()
-    if not colon or not value or not re.fullmatch(r"[a-z][a-z0-9_-]*", scheme) or value.startswith("//"):
-        raise ValueError(text)
-    if scheme == "freesound":
-        identity = freesound(value)
-        if identity is None and value.lower() != "not found":
-            raise ValueError(text)
-        return identity
-    if scheme == "youtube":
-        video_id, at, start = value.partition("@")
-        if at and not 0 <= float(start) < math.inf:
-            raise ValueError(text)
-        return youtube(video_id, float(start) if at else None)
-    return f"{scheme}:{value}"
-
-
-@functools.lru_cache(maxsize=4096)
-def keywords(cell: str) -> tuple[str, ...]:
-    """Words between ``;``, or a list that was written out as text (``"['Nature']"``)."""
-    if cell.startswith("["):
-        try:
-            return tuple(str(word) for word in ast.literal_eval(cell))
-        except (ValueError, SyntaxError, TypeError):
-            return (cell,)
-    return tuple(word for word in cell.split(";") if word.strip())
-
-
-def finite(text: str | float | None) -> float | None:
-    """A finite number, or None."""
-    try:
-        number = float(text) if text is not None else math.nan
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None

@@ -1,7 +1,8 @@
 """Clotho v2.1 (Drossos et al., ICASSP 2020; Zenodo 4783391) and the challenge's sets that came with it.
 
-The published tables are found anywhere below the folder.  Audio is found by what a folder holds, not by what
-it is called: in the wild ``test`` is the evaluation split, the validation split, or one of two challenge sets.
+The published tables may lie anywhere below the folder.  Which split a folder of audio belongs to is decided by the
+file names in it, not by the folder's name: copies of the dataset use ``test`` for the evaluation split, for the
+validation split, and for either of two challenge sets.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from dataclasses import dataclass, field
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
-from sharding.sources.base import Caption, Rows, SourceTables, freesound, id_remark, keywords
-from sharding.sources.tables import csv_rows
+from sharding.sources.base import CatalogueBuilder, Dataset, DatasetTables, PublishedCaption
+from sharding.sources.identities import freesound, id_remark
+from sharding.sources.tables import csv_rows, keywords
 from sharding.sources.tree import AudioIndex, Tree, climbs, folders, stem_of
 
-DATASET = "clotho"
+NAME = "clotho"
 PUBLISHED = {"development": (3839, 19195), "validation": (1045, 5225), "evaluation": (1045, 5225)}
 SPLITS = tuple(PUBLISHED)
 RATE = 44100  # of start_end_samples, which count samples of the Freesound original
@@ -31,8 +33,8 @@ FOLDERS = {
     "retrieval": ("test_retrieval_audio", "retrieval_audio"),
     "analysis": ("clotho_analysis", "clotho_analysis_2022", "analysis"),
 }
-# Copies of the caption tables under the names of other code bases.  Where a `valid.csv` lies beside, its
-# makers call evaluation "valid" and validation "test".
+# Copies of the caption tables under the names that other code bases use.  Where `valid.csv` is present, the code base
+# calls evaluation "valid" and validation "test".
 RENAMED = {"train.csv": "development", "val.csv": "validation", "test.csv": "evaluation"}
 RENAMED_VALID = {"train.csv": "development", "valid.csv": "evaluation", "test.csv": "validation"}
 _KNOWN_FOLDERS = frozenset({"train", "val", "valid", *(name for names in FOLDERS.values() for name in names)})
@@ -41,9 +43,9 @@ _SAMPLES = re.compile(r"\[\s*(\d{1,15})\s*,\s*(\d{1,15})\s*\]")
 
 @dataclass
 class _Entry:
-    """What the tables say of one file name of one split."""
+    """What the tables say about one file name of one split."""
 
-    captions: list[Caption] = field(default_factory=list)
+    captions: list[PublishedCaption] = field(default_factory=list)
     metadata: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -51,7 +53,7 @@ class _Entry:
 _Split = dict[str, _Entry]  # by file name, in published order
 
 
-def read(root: Storage) -> SourceTables:
+def read(root: Storage) -> DatasetTables:
     """The three splits, the challenge's test, retrieval and analysis sets where present, and their audio."""
     tree = Tree(root)
     notes: list[str] = []
@@ -63,7 +65,7 @@ def read(root: Storage) -> SourceTables:
             remedy="put clotho_captions_<split>.csv and clotho_metadata_<split>.csv into it (Zenodo 4783391)",
         )
     finder = _AudioFinder(tree, splits, notes)
-    rows = Rows(DATASET)
+    rows = CatalogueBuilder(NAME)
     claimed: set[str] = set()
     for split, entries in splits.items():
         for file_name, entry in entries.items():
@@ -74,10 +76,10 @@ def read(root: Storage) -> SourceTables:
         claimed.update(analysis.all(stem))
     missing = len(rows) - len(rows.used_paths())
     notes += tree.sealed if missing else []
-    return SourceTables(rows.table(), tree.orphans(DATASET, claimed), tuple(notes))
+    return DatasetTables(rows.table(), tree.orphans(NAME, claimed), tuple(notes))
 
 
-def _add(rows: Rows, split: str, file_name: str, entry: _Entry, finder: _AudioFinder) -> set[str]:
+def _add(rows: CatalogueBuilder, split: str, file_name: str, entry: _Entry, finder: _AudioFinder) -> set[str]:
     """Add a clip; returns every file that is its audio."""
     row = entry.metadata
     outside = climbs(file_name)
@@ -103,7 +105,7 @@ def _add(rows: Rows, split: str, file_name: str, entry: _Entry, finder: _AudioFi
 
 
 def _interval(row: dict[str, str], identity: str | None) -> tuple[tuple[float, float | None] | None, str | None]:
-    """Seconds of the original, and a remark; an empty cell means that the whole file was used."""
+    """The interval in seconds of the original, and a remark; an empty cell means that the whole file was used."""
     cell = (row.get("start_end_samples") or "").strip()
     if not row or "start_end_samples" not in row:
         return None, None
@@ -133,7 +135,7 @@ def _read_tables(tree: Tree, notes: list[str]) -> dict[str, _Split]:
             raise InputError(
                 f"clotho_{lacking}_{split}.csv is missing",
                 file=tree.root.url,
-                remedy=f"put it beside {table or metadata} (Zenodo 4783391)",
+                remedy=f"put it into the folder of {table or metadata} (Zenodo 4783391)",
             )
         entries = _captions(tree, table) if table else {}
         if metadata:
@@ -172,12 +174,12 @@ def _captions(tree: Tree, path: str) -> _Split:
         texts = [text for column, text in cells.items() if re.fullmatch(r"caption_\d+", column)]
         entry = entries.setdefault(name, _Entry())
         if entry.captions:
-            entry.notes.append(f"its captions stand twice in the table; row {row} repeats them")
+            entry.notes.append(f"its captions occur twice in the table; row {row} repeats them")
         if blank := sum(not text.strip() for text in texts):
             entry.notes.append(f"captions empty in the table: {blank}")
-        known = {caption.plain for caption in entry.captions}
-        new = [Caption(text, "human") for text in texts if text.strip()]
-        entry.captions += [caption for caption in new if caption.plain not in known]
+        known = {caption.normal_form for caption in entry.captions}
+        new = [PublishedCaption(text, "human") for text in texts if text.strip()]
+        entry.captions += [caption for caption in new if caption.normal_form not in known]
     return entries
 
 
@@ -205,7 +207,7 @@ def _metadata(tree: Tree, path: str, notes: list[str]) -> dict[str, dict[str, st
 
 
 def _join(entries: _Split, metadata: dict[str, dict[str, str]], split: str) -> None:
-    """Put metadata beside captions.  Copies of the tables lost the spaces at the edges of three names."""
+    """Give each entry its metadata.  Some copies of the tables lost leading or trailing spaces of three names."""
     stripped = defaultdict(list)
     for name in metadata:
         stripped[name.strip()].append(name)
@@ -215,7 +217,7 @@ def _join(entries: _Split, metadata: dict[str, dict[str, str]], split: str) -> N
             continue
         entry = entries[name]
         entry.notes.append(f"the captions call it {name!r}, the metadata {same[0]!r}")
-        spaced = max(name, same[0], key=len)  # spaces get lost, they do not grow
+        spaced = max(name, same[0], key=len)  # the longer name is the published one: copying loses spaces
         entry.metadata = metadata.pop(same[0])
         if spaced != name:
             renamed = {spaced if key == name else key: value for key, value in entries.items()}
@@ -234,11 +236,11 @@ def _join(entries: _Split, metadata: dict[str, dict[str, str]], split: str) -> N
 
 
 class _AudioFinder:
-    """Which file belongs to a row.
+    """Finds the audio file of a row.
 
-    A folder belongs to the split whose names make up most of it, or else to the split that it is named
-    after.  A row takes its file from the folders of its split; a name that only one split has may also lie
-    in a folder of no split at all.
+    A folder belongs to the split that most of its file names belong to, or else to the split that it is named
+    after.  The file of a row is searched in the folders of the row's split.  If the name occurs in one split only, the
+    folders that belong to no split are searched too.
     """
 
     def __init__(self, tree: Tree, splits: dict[str, _Split], notes: list[str]) -> None:
@@ -262,11 +264,11 @@ class _AudioFinder:
                 of_split[holds] += paths
                 if holds != called:
                     notes.append(f"the folder {folder or '.'} holds the names of {holds} and is read as {holds}")
-            if called is None and holds != "analysis":  # a folder of all splits is mostly one's, and holds the others'
+            if called is None and holds != "analysis":  # it may hold files of other splits too
                 loose += paths
         self.of_split = {split: AudioIndex(paths) for split, paths in of_split.items()}
         self.loose = AudioIndex(loose)
-        # The archives of two challenge sets unpack into one folder.
+        # The archives of the two challenge sets unpack into the same folder.
         self.challenge = AudioIndex(path for split in CHALLENGE_METADATA for path in of_split[split])
 
     def _split_of(self, paths: list[str], called: str | None) -> str | None:
@@ -280,15 +282,15 @@ class _AudioFinder:
         return best[0] if len(best) == 1 and 2 * top > len(paths) else called or None
 
     def find(self, split: str, file_name: str) -> tuple[list[str], str | None]:
-        """Every copy of the row's audio, best first, and a remark where its name had to be bent."""
+        """Every copy of the row's audio, best first, and a remark where the file's name differs from the table's."""
         index = self.of_split.get(split)
         for stem in dict.fromkeys((stem_of(file_name), stem_of(file_name).strip(), _plain(file_name))):
             paths = index.all(stem) if index else []
             if not paths and len(self.owners[_plain(file_name)]) == 1:
                 paths = (self.challenge.all(stem) if split in CHALLENGE_METADATA else []) or self.loose.all(stem)
             if paths:
-                bent = stem != stem_of(file_name)
-                return paths, f"its file is called {paths[0].rpartition('/')[2]!r}" if bent else None
+                differs = stem != stem_of(file_name)
+                return paths, f"its file is called {paths[0].rpartition('/')[2]!r}" if differs else None
         return [], None
 
 
@@ -298,7 +300,7 @@ def _plain(name: str) -> str:
 
 
 def _called(folder: str) -> str | None:
-    """The split that a folder is named after; '' for a name of a split under which anything may lie."""
+    """The split that a folder is named after; '' for names such as ``train`` whose split is not certain."""
     for part in reversed(folders(folder + "/")):
         for split, names in FOLDERS.items():
             if part.lower() in names:
@@ -306,3 +308,14 @@ def _called(folder: str) -> str | None:
         if part.lower() in _KNOWN_FOLDERS:
             return ""
     return None
+
+
+DATASET = Dataset(
+    NAME,
+    read,
+    PUBLISHED,
+    splits=tuple(FOLDERS),
+    protected=("validation", "evaluation"),
+    kept=("development",),
+    exclusion_lists_apply=False,
+)

@@ -9,16 +9,18 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import pyarrow as pa
 
 from sharding.common.errors import InputError
 from sharding.common.storage import located
-from sharding.sources.base import freesound, youtube
-from sharding.sources.protected import NEVER_LISTED, source_of
+from sharding.sources import DATASETS
+from sharding.sources.identities import freesound, original_of, youtube
 from sharding.sources.tables import FETCH_AGAIN, check_columns, decode
 
+# Datasets whose clips are never excluded by a list (see ``Dataset.exclusion_lists_apply``).
+UNLISTED = frozenset(one.name for one in DATASETS.values() if not one.exclusion_lists_apply)
 _LISTED_VIDEO = re.compile(r"Y([\w-]{11})(?:\.(?:wav|flac|mp3))?$")
 
 
@@ -28,7 +30,7 @@ class ExclusionList:
 
     Attributes:
         name: the file's name.
-        identities: sources in one spelling, without starts.
+        identities: originals in one spelling, without starts of excerpts.
         entries: rows of the file.
         unusable: rows that name no sound (``Not found``).
     """
@@ -109,43 +111,68 @@ def _json_entries(text: str, path: str) -> Iterator[tuple[int, str]]:
 
 
 def listed(catalogue: pa.Table, lists: Sequence[ExclusionList]) -> dict[str, str]:
-    """clip_id to the first list that names its source.
+    """clip_id to the first list that names the clip's original recording.
 
-    Clips of Clotho and AudioCaps are never listed: the lists keep other collections away from those two, and
-    so name their own training clips as well.
+    Clips of the datasets in UNLISTED are left out: the lists were made to keep other collections away from those
+    datasets, so the lists also name the datasets' own training clips.
     """
     found: dict[str, str] = {}
     names = catalogue.select(["clip_id", "dataset", "identity"]).to_pydict()
     for clip_id, dataset, identity in zip(*names.values(), strict=True):
-        if identity is None or dataset in NEVER_LISTED:
+        if identity is None or dataset in UNLISTED:
             continue
-        source = source_of(identity)
-        name = next((one.name for one in lists if source in one.identities), None)
+        original = original_of(identity)
+        name = next((one.name for one in lists if original in one.identities), None)
         if name is not None:
             found[clip_id] = name
     return found
 
 
-def list_report(
-    catalogue: pa.Table, lists: Sequence[ExclusionList], datasets: Collection[str] = NEVER_LISTED
-) -> list[dict[str, Any]]:
-    """List by list and split by split: what the list would have missed.
+class ListReport(TypedDict):
+    """What one list lacks of one part of a dataset.
 
-    One dict a list and split of ``datasets``: ``list, entries, dataset, part, clips, no_id`` (clips whose
-    source no list can name), ``ids`` (distinct sources), ``values`` (as published: ``Not found`` counts once),
-    ``missed`` (ids that the list lacks) and ``missed_ids`` (sorted).  Freesound lists say nothing about videos:
-    a split none of whose ids is of a kind that the list holds is left out.
+    Attributes:
+        list: name of the list.
+        entries: rows of the list.
+        dataset, part: the part.
+        clips: of the part.
+        no_id: clips without an id, which no list can name.
+        ids: distinct original recordings.
+        values: distinct ids as published, where all ``Not found`` count as one.
+        missed: how many ids the list lacks.
+        missed_ids: those ids, sorted.
     """
-    splits: dict[tuple[str, str], list[str | None]] = defaultdict(list)
+
+    list: str
+    entries: int
+    dataset: str
+    part: str
+    clips: int
+    no_id: int
+    ids: int
+    values: int
+    missed: int
+    missed_ids: list[str]
+
+
+def list_report(
+    catalogue: pa.Table, lists: Sequence[ExclusionList], datasets: Collection[str] = UNLISTED
+) -> list[ListReport]:
+    """What each list lacks of each part of the given datasets.
+
+    A part is left out where none of its ids is of a kind that the list holds: a list of Freesound ids says nothing
+    about videos.
+    """
+    identities_of: dict[tuple[str, str], list[str | None]] = defaultdict(list)
     columns = catalogue.select(["dataset", "part", "identity"]).to_pydict()
     for dataset, part, identity in zip(*columns.values(), strict=True):
         if dataset in datasets:
-            splits[dataset, part].append(identity)
-    report = []
+            identities_of[dataset, part].append(identity)
+    report: list[ListReport] = []
     for one in lists:
         kinds = {identity.partition(":")[0] for identity in one.identities}
-        for (dataset, part), identities in splits.items():
-            ids = {source_of(identity) for identity in identities if identity}
+        for (dataset, part), identities in identities_of.items():
+            ids = {original_of(identity) for identity in identities if identity}
             if not {identity.partition(":")[0] for identity in ids} & kinds:
                 continue
             no_id = identities.count(None)

@@ -1,4 +1,4 @@
-"""Anybody's sounds: a folder with ``clips.csv`` or ``clips.jsonl``.
+"""A user's own sounds: a folder with ``clips.csv`` or ``clips.jsonl``.
 
 Columns: ``path`` (below the folder), ``captions`` (one text, or a JSON list) or ``caption_1 ... caption_n``,
 and optionally ``identity``, ``split``, ``licence``, ``start_s``, ``end_s`` (of the original), ``kind`` (of the
@@ -16,8 +16,9 @@ from typing import Any
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
-from sharding.sources.base import Caption, Rows, SourceTables, finite, keywords, normalised_identity
-from sharding.sources.tables import csv_rows
+from sharding.sources.base import CatalogueBuilder, DatasetTables, PublishedCaption
+from sharding.sources.identities import normalised_identity
+from sharding.sources.tables import csv_rows, finite_number, keywords
 from sharding.sources.tree import Tree, climbs
 
 Interval = tuple[float, float | None] | None  # start and end of a clip in its original, in seconds
@@ -42,7 +43,7 @@ class _Row:
     def number_of(self, column: str) -> float | None:
         """Seconds, or None where the cell is empty."""
         text = self.text(column)
-        value = finite(text) if text else None
+        value = finite_number(text) if text else None
         if text and (value is None or value < 0):
             raise self.error(f"{column} is not a number of seconds", text, "write seconds, such as 12.5")
         return value
@@ -59,11 +60,11 @@ class _Row:
         return split
 
 
-def read(root: Storage, name: str) -> SourceTables:
+def read(root: Storage, name: str) -> DatasetTables:
     """Every clip of the table, as dataset ``name``."""
     tree = Tree(root)
     table_rows = _rows(tree)
-    rows = Rows(name)
+    rows = CatalogueBuilder(name)
     stems = _stems(table_rows)
     identities: dict[str, str | None] = {}
     intervals: dict[str, Interval] = {}
@@ -85,7 +86,7 @@ def read(root: Storage, name: str) -> SourceTables:
         _add(rows, row, identity, interval, stem, tree)
     notes = list(tree.sealed) if len(rows.used_paths()) < len(rows) else []
     orphans = tree.orphans(name, rows.used_paths())
-    return SourceTables(rows.table(), orphans, tuple(notes))
+    return DatasetTables(rows.table(), orphans, tuple(notes))
 
 
 def _rows(tree: Tree) -> list[_Row]:
@@ -127,7 +128,7 @@ def _json_lines(text: str, file: str) -> list[_Row]:
 
 
 def _stems(rows: list[_Row]) -> dict[tuple[str, str], str]:
-    """A stem for each (split, path): the file's name without suffix; where two share it, as much as tells."""
+    """A stem for each (split, path): the file's name without suffix, or more of the path where two files share it."""
     paths = list(dict.fromkeys((row.split, posixpath.normpath(row.path)) for row in rows))
     stems: dict[tuple[str, str], str] = {}
     whole = set(paths)
@@ -135,7 +136,7 @@ def _stems(rows: list[_Row]) -> dict[tuple[str, str], str]:
         counts = Counter((split, shorten(path)) for split, path in paths)
         for split, path in paths:
             stem = shorten(path)
-            free = stem == path or (split, stem) not in whole  # x.wav.flac is not x.wav where that is there too
+            free = stem == path or (split, stem) not in whole  # x.wav.flac must not become x.wav if x.wav exists too
             if (split, path) not in stems and free and counts[split, stem] == 1:
                 stems[split, path] = stem
     return stems
@@ -145,7 +146,7 @@ def _name(path: str) -> str:
     return posixpath.splitext(posixpath.basename(path))[0]
 
 
-def _captions(row: _Row) -> list[Caption]:
+def _captions(row: _Row) -> list[PublishedCaption]:
     kind = row.text("kind") or "human"
     if kind not in KINDS:
         raise row.error("kind is none of human, machine, label", kind, "use one of the three")
@@ -162,7 +163,7 @@ def _captions(row: _Row) -> list[Caption]:
         raise row.error("captions are not texts", str(value)[:80], "write a text, or a JSON list of texts")
     numbered = sorted((c for c in row.cells if _NUMBERED.match(c)), key=lambda c: int(c.rpartition("_")[2]))
     texts = texts + [str(row.cells[column] or "") for column in numbered]
-    return [Caption(text, kind) for text in texts if text.strip()]
+    return [PublishedCaption(text, kind) for text in texts if text.strip()]
 
 
 def _identity(row: _Row) -> str | None:
@@ -181,7 +182,7 @@ def _interval(row: _Row) -> Interval:
     return None if start is None and end is None else (start or 0.0, end)
 
 
-def _add(rows: Rows, row: _Row, identity: str | None, interval: Interval, stem: str, tree: Tree) -> None:
+def _add(rows: CatalogueBuilder, row: _Row, identity: str | None, interval: Interval, stem: str, tree: Tree) -> None:
     captions = _captions(row)
     words = row.cells.get("keywords")
     rows.add(

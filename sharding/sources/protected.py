@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from sharding.common.errors import InputError
-from sharding.sources import SOURCES
+from sharding.sources import DATASETS
 
-DEFAULT_PROTECT = "clotho/validation,clotho/evaluation,audiocaps/val,audiocaps/test,tacos/test"
-# Lists keep other collections away from these datasets, and name the datasets' own training clips too.
-NEVER_LISTED = frozenset({"clotho", "audiocaps"})
+DEFAULT_PROTECT = ",".join(f"{one.name}/{split}" for one in DATASETS.values() for split in one.protected)
+# Splits whose clips are never dropped as duplicates of other clips.
+DEFAULT_KEEP = frozenset((one.name, split) for one in DATASETS.values() for split in one.kept)
 
 
 def parse_protect(text: str = DEFAULT_PROTECT) -> frozenset[tuple[str, str]]:
@@ -23,14 +23,9 @@ def parse_protect(text: str = DEFAULT_PROTECT) -> frozenset[tuple[str, str]]:
             raise InputError(
                 "not a protected split", value=entry, remedy="write DATASET/SPLIT,... such as clotho/evaluation"
             )
-        if dataset in SOURCES and split not in SOURCES[dataset].splits:
+        if dataset in DATASETS and split not in DATASETS[dataset].splits:
             raise InputError(
-                f"{dataset} has no such split", value=entry, remedy=f"one of {', '.join(SOURCES[dataset].splits)}"
+                f"{dataset} has no such split", value=entry, remedy=f"one of {', '.join(DATASETS[dataset].splits)}"
             )
         found.add((dataset, split))
     return frozenset(found)
-
-
-def source_of(identity: str) -> str:
-    """The identity without the start of an excerpt: what clips of one recording have in common."""
-    return identity.partition("@")[0]

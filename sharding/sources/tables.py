@@ -1,11 +1,13 @@
-"""CSV and JSON tables of any origin, read strictly: a defect is an InputError that names file, row, remedy."""
+"""CSV and JSON tables, read strictly: a defect is an InputError that names file, row, value and remedy."""
 
 from __future__ import annotations
 
+import ast
 import codecs
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
@@ -19,7 +21,7 @@ FETCH_AGAIN = "download the file again; it is damaged"
 
 
 def decode(data: bytes, file: str, encoding: str = "utf-8") -> str:
-    """Text of a table; a byte-order mark goes.
+    """The text of a table, without a byte-order mark.
 
     Raises:
         InputError: the bytes are not in that encoding; names the line.
@@ -107,7 +109,7 @@ def check_columns(header: Sequence[str], required: Sequence[str], file: str) -> 
 
 
 def json_items(stream: BinaryIO, file: str, key: str = "data") -> Iterator[tuple[int, Any]]:
-    """(1-based number, item) of a JSON list, or of the list under ``key`` of a JSON object, as they come.
+    """(1-based number, item) of a JSON list, or of the list under ``key`` of a JSON object, one after another.
 
     The file is read in blocks, so a table of hundreds of megabytes needs the memory of one block.
 
@@ -137,7 +139,11 @@ def json_items(stream: BinaryIO, file: str, key: str = "data") -> Iterator[tuple
 
 
 class _JsonText:
-    """A JSON file as a window of text that moves on as values are taken."""
+    """A JSON file of which one block at a time is in memory; values are taken from its front.
+
+    (The library ijson reads as much, but its errors name neither item nor value, and it replaces halves of surrogate
+    pairs, which are reported here.)
+    """
 
     def __init__(self, stream: BinaryIO, file: str) -> None:
         self.stream, self.file = stream, file
@@ -209,3 +215,22 @@ class _JsonText:
                 self.expect(",")
         self.at += 1
         self.row = 0
+
+
+def keywords(cell: str) -> tuple[str, ...]:
+    """Words separated by ``;``, or the words of a list that was written out as text (``"['Nature']"``)."""
+    if cell.startswith("["):
+        try:
+            return tuple(str(word) for word in ast.literal_eval(cell))
+        except (ValueError, SyntaxError, TypeError):
+            return (cell,)
+    return tuple(word for word in cell.split(";") if word.strip())
+
+
+def finite_number(cell: str | float | None) -> float | None:
+    """A finite number, or None where the cell holds none."""
+    try:
+        number = float(cell) if cell is not None else math.nan
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

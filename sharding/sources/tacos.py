@@ -1,7 +1,7 @@
 """TACOS (Primus et al., 2025; Zenodo 15379789): excerpts of Freesound recordings, captioned in time.
 
-Strong captions are people's, each with onset and offset in the clip; the weak caption of a clip was written
-by a language model.  Both are in the catalogue, strong ones first; a recipe chooses.
+People wrote the strong captions, each with an onset and an offset in the clip.  A language model wrote the one weak
+caption of each clip.  The catalogue has both, strong captions first; a training recipe chooses between them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
-from sharding.sources.base import Caption, Rows, SourceTables, finite, freesound, id_remark, keywords
-from sharding.sources.tables import FETCH_AGAIN, csv_rows
+from sharding.sources.base import CatalogueBuilder, Dataset, DatasetTables, PublishedCaption
+from sharding.sources.identities import freesound, id_remark
+from sharding.sources.tables import FETCH_AGAIN, csv_rows, finite_number, keywords
 from sharding.sources.tree import AudioIndex, Tree, climbs, stem_of
 
-DATASET = "tacos"
-# Of both splits together ("*"): 47,748 strong captions, and a weak one for each recording.
+NAME = "tacos"
+# Both splits together ("*"): 47,748 strong captions, and one weak caption for each recording.
 PUBLISHED = {"*": (12358, 47748 + 12358)}
 TABLES = ("metadata.csv", "annotations_strong.csv", "annotations_weak.csv")
 SPLITS = {"development": "development_split.csv", "test": "test_split.csv"}
@@ -25,17 +26,17 @@ COLUMNS = ("filename", "freesound_id", "license", "start_time_s", "end_time_s")
 
 @dataclass
 class _Clip:
-    """What the tables say of one file."""
+    """What the tables say about one file."""
 
     metadata: dict[str, str] = field(default_factory=dict)
-    strong: list[Caption] = field(default_factory=list)
-    weak: list[Caption] = field(default_factory=list)
+    strong: list[PublishedCaption] = field(default_factory=list)
+    weak: list[PublishedCaption] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
     def interval(self) -> tuple[float, float] | None:
         """Seconds of the Freesound original."""
-        start, end = finite(self.metadata.get("start_time_s")), finite(self.metadata.get("end_time_s"))
+        start, end = finite_number(self.metadata.get("start_time_s")), finite_number(self.metadata.get("end_time_s"))
         return (start, end) if start is not None and end is not None and 0 <= start < end else None
 
     @property
@@ -44,7 +45,7 @@ class _Clip:
         return None if self.interval is None else round(self.interval[1] - self.interval[0], 6)
 
 
-def read(root: Storage) -> SourceTables:
+def read(root: Storage) -> DatasetTables:
     """Every clip of metadata.csv with its strong and weak captions and its split."""
     tree = Tree(root)
     paths = {name: tree.one(name) for name in TABLES}
@@ -63,13 +64,13 @@ def read(root: Storage) -> SourceTables:
         _weak(tree, path, clips)
     splits = _splits(tree, notes)
     index = AudioIndex(tree.audio)
-    rows = Rows(DATASET)
+    rows = CatalogueBuilder(NAME)
     claimed: set[str] = set()
     for filename, clip in clips.items():
         claimed |= _add(rows, filename, clip, splits, index)
     if len(rows.used_paths()) < len(rows):
         notes += tree.sealed
-    return SourceTables(rows.table(), tree.orphans(DATASET, claimed), tuple(notes))
+    return DatasetTables(rows.table(), tree.orphans(NAME, claimed), tuple(notes))
 
 
 def _metadata(tree: Tree, path: str) -> dict[str, _Clip]:
@@ -79,14 +80,14 @@ def _metadata(tree: Tree, path: str) -> dict[str, _Clip]:
             raise InputError("a row without a file name", file=tree.name(path), row=row, remedy=FETCH_AGAIN)
         clip = clips.setdefault(cells["filename"], _Clip(cells))
         if clip.metadata is not cells:
-            clip.notes.append(f"its metadata stand twice; row {row} is not used")
+            clip.notes.append(f"its metadata occur twice; row {row} is not used")
             continue
         for column in ("start_time_s", "end_time_s"):
-            if cells[column].strip() and finite(cells[column]) is None:
+            if cells[column].strip() and finite_number(cells[column]) is None:
                 raise InputError(
                     f"{column} is not a number", file=tree.name(path), row=row, value=cells[column], remedy=FETCH_AGAIN
                 )
-        original = finite(cells.get("duration"))
+        original = finite_number(cells.get("duration"))
         if clip.interval is None:
             clip.notes.append("start_time_s and end_time_s are not two times in order")
         elif original is not None and clip.interval[1] > original + 0.01:
@@ -103,7 +104,7 @@ def _clip(clips: dict[str, _Clip], filename: str) -> _Clip:
 def _strong(tree: Tree, path: str, clips: dict[str, _Clip]) -> None:
     columns = ("filename", "text", "onset", "offset")
     for row, cells in csv_rows(tree.text(path), tree.name(path), columns):
-        onset, offset = finite(cells["onset"]), finite(cells["offset"])
+        onset, offset = finite_number(cells["onset"]), finite_number(cells["offset"])
         if onset is None or offset is None:
             column = "onset" if onset is None else "offset"
             raise InputError(
@@ -117,17 +118,17 @@ def _strong(tree: Tree, path: str, clips: dict[str, _Clip]) -> None:
         clip.strong.append(_clipped(clip, cells["text"], onset, offset))
 
 
-def _clipped(clip: _Clip, text: str, onset: float, offset: float) -> Caption:
-    """A caption whose interval lies inside the clip; one of no length comes to speak of the whole clip."""
+def _clipped(clip: _Clip, text: str, onset: float, offset: float) -> PublishedCaption:
+    """The caption with its interval cut to the clip; without an interval if nothing of it lies in the clip."""
     end = clip.duration_s if clip.duration_s is not None else max(onset, offset)
     inside = max(0.0, onset), min(end, offset)
     if inside == (onset, offset) and onset < offset:
-        return Caption(text, "human", onset, offset)
+        return PublishedCaption(text, "human", onset, offset)
     if inside[0] >= inside[1]:
         clip.notes.append(f"interval without length in the clip, dropped: {onset:g} to {offset:g} s of {end:g} s")
-        return Caption(text, "human")
+        return PublishedCaption(text, "human")
     clip.notes.append(f"interval reached outside the clip, clipped: {onset:g} to {offset:g} s of {end:g} s")
-    return Caption(text, "human", *inside)
+    return PublishedCaption(text, "human", *inside)
 
 
 def _weak(tree: Tree, path: str, clips: dict[str, _Clip]) -> None:
@@ -137,7 +138,7 @@ def _weak(tree: Tree, path: str, clips: dict[str, _Clip]) -> None:
     for row, cells in csv_rows(text, tree.name(path), ("filename", column)):
         clip = _clip(clips, cells["filename"])
         if cells[column].strip():
-            clip.weak.append(Caption(cells[column], "machine"))
+            clip.weak.append(PublishedCaption(cells[column], "machine"))
         else:
             clip.notes.append(f"empty caption in {path}, row {row}")
 
@@ -145,11 +146,11 @@ def _weak(tree: Tree, path: str, clips: dict[str, _Clip]) -> None:
 def _splits(tree: Tree, notes: list[str]) -> dict[str, list[str]]:
     """The splits that name each file; empty where there is no table of splits."""
     paths = {split: tree.one(name) for split, name in SPLITS.items()}
-    if paths["development"] and not paths["test"]:  # what it does not name would be trained on
+    if paths["development"] and not paths["test"]:  # clips of the test split would count as training clips
         raise InputError(
             "there is development_split.csv and no test_split.csv",
             file=tree.root.url,
-            remedy="put it beside the other one (Zenodo 15379789)",
+            remedy="put test_split.csv into the same folder (Zenodo 15379789)",
         )
     named: dict[str, list[str]] = {}
     for split, path in paths.items():
@@ -163,7 +164,9 @@ def _splits(tree: Tree, notes: list[str]) -> dict[str, list[str]]:
     return named
 
 
-def _add(rows: Rows, filename: str, clip: _Clip, splits: dict[str, list[str]], index: AudioIndex) -> set[str]:
+def _add(
+    rows: CatalogueBuilder, filename: str, clip: _Clip, splits: dict[str, list[str]], index: AudioIndex
+) -> set[str]:
     """Add a clip; returns every file that is its audio."""
     row, stem = clip.metadata, stem_of(filename)
     sound_id = (row.get("freesound_id") or "").strip() or stem
@@ -179,7 +182,7 @@ def _add(rows: Rows, filename: str, clip: _Clip, splits: dict[str, list[str]], i
         notes.append("both splits name it: counts as test")
     if rows.clip_id(split, sound_id) in rows:
         sound_id = filename if rows.clip_id(split, stem) in rows else stem
-        notes.append("its freesound_id stands twice in the metadata")
+        notes.append("its freesound_id occurs twice in the metadata")
     paths = [] if climbs(filename) else index.all(stem)
     if len(paths) > 1:
         notes.append("further copies of its audio: " + ", ".join(paths[1:]))
@@ -199,3 +202,6 @@ def _add(rows: Rows, filename: str, clip: _Clip, splits: dict[str, list[str]], i
         notes=[f"{note} ({count} times)" if count > 1 else note for note, count in Counter(notes).items()],
     )
     return set(paths)
+
+
+DATASET = Dataset(NAME, read, PUBLISHED, splits=tuple(SPLITS), protected=("test",))

@@ -1,4 +1,4 @@
-"""A dataset's folder, listed once: its tables, its audio, and the members of its zip archives."""
+"""A dataset's folder, listed once: its tables, its audio files, and the members of its zip archives."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sharding.layout import Work, in_work
 from sharding.sources.base import orphans_table
 from sharding.sources.tables import decode
 
-# Best first: where a recording lies there twice, the copy with the least loss is taken.
+# Best first: of several copies of a recording, the one with the least loss is used.
 AUDIO_SUFFIXES = (
     ".flac", ".wav", ".aif", ".aiff", ".aifc", ".w64", ".rf64", ".caf", ".au", ".opus", ".ogg", ".oga", ".m4a",
     ".aac", ".mp3", ".mp4", ".webm", ".mka", ".mkv", ".wma", ".3gp", ".amr",
@@ -37,7 +37,7 @@ _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
 class Tree:
-    """Every file below a dataset's folder, from one listing; zip members stand as ``ARCHIVE.zip!/MEMBER``."""
+    """Every file below a dataset's folder, from one listing; a zip member is named ``ARCHIVE.zip!/MEMBER``."""
 
     def __init__(self, root: Storage) -> None:
         self.root = root
@@ -45,12 +45,12 @@ class Tree:
         if not listed and root.local is not None and not root.local.is_dir():
             raise InputError("no such folder", file=root.url, remedy="give the folder that the dataset lies in")
         self.files: list[str] = []
-        self.misnamed: list[str] = []  # files whose names are no text, as far as they can be spelled
-        self.sealed: list[str] = []  # what to run for each archive that cannot be read in place
+        self.misnamed: list[str] = []  # files whose names are not UTF-8; other bytes are shown as escapes
+        self.sealed: list[str] = []  # for each archive that must be unpacked first: the command to run
         names = set(listed)
         builds = tuple(path.removesuffix(_OF_A_BUILD) + "/" for path in listed if path.endswith(_OF_A_BUILD))
         for path in listed:
-            if _is_junk(path) or path.startswith(builds):  # OUT may lie in the folder that it is built from
+            if _is_junk(path) or path.startswith(builds):  # a build's OUT may lie inside its input
                 continue
             if not _is_text(path):
                 self.misnamed.append(path.encode("utf-8", "backslashreplace").decode())
@@ -85,26 +85,26 @@ class Tree:
         return f"{str(self.root.url).rstrip('/')}/{path}"
 
     def named(self, *basenames: str) -> list[str]:
-        """Files of those names in any folder, sorted."""
-        return [path for path in self._by_basename if posixpath.basename(path) in basenames]
+        """Tables of those names in any folder, sorted."""
+        return [path for path in self._tables if posixpath.basename(path) in basenames]
 
     def one(self, basename: str) -> str | None:
-        """The file of that name; of several, the first, if all hold the same bytes.
+        """The table of that name; of several, the first, if all hold the same bytes.
 
         Raises:
-            InputError: two files of that name differ, and nothing says which one counts.
+            InputError: two tables of that name differ, and nothing says which one is right.
         """
         found = self.named(basename)
         if len(found) > 1 and len({self.read(path) for path in found}) > 1:
             raise InputError(
                 f"two different tables of one name: {found[0]} and {found[1]}",
                 file=self.name(found[1]),
-                remedy="leave the one that you mean, and move the other out of the folder",
+                remedy="keep the right one, and move the other out of the folder",
             )
         return found[0] if found else None
 
     @cached_property
-    def _by_basename(self) -> list[str]:
+    def _tables(self) -> list[str]:
         return [path for path in self.files if path.lower().endswith((".csv", ".json", ".jsonl"))]
 
     def read(self, path: str) -> bytes:
@@ -126,7 +126,7 @@ class Tree:
 
     @cached_property
     def file_set(self) -> frozenset[str]:
-        """Every file, for asking whether one is there."""
+        """Every file, as a set."""
         return frozenset(self.files)
 
     @cached_property
@@ -135,13 +135,13 @@ class Tree:
         return [path for path in self.files if suffix_of(path) in _RANK]
 
     def orphans(self, dataset: str, claimed: Collection[str]) -> pa.Table:
-        """ORPHANS: audio that no row claimed, and files that no row can name."""
+        """ORPHANS: audio files that no row claimed, and files whose names no table can spell."""
         why = dict.fromkeys(set(self.audio).difference(claimed), "no row of the tables names it")
         return orphans_table(dataset, why | dict.fromkeys(self.misnamed, "its name is not UTF-8: rename it"))
 
 
 class AudioIndex:
-    """Audio by the name of its file without the suffix."""
+    """Audio files by their names without the suffix."""
 
     def __init__(self, paths: Iterable[str]) -> None:
         self._paths: dict[str, list[str]] = defaultdict(list)
@@ -187,7 +187,7 @@ def climbs(name: str) -> bool:
 
 
 def _is_text(path: str) -> bool:
-    """False for names in an encoding of old: Linux allows any bytes, and Python spells them as surrogates."""
+    """Whether a name is UTF-8.  Linux allows any bytes; Python represents the others as surrogates."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -196,5 +196,5 @@ def _is_text(path: str) -> bool:
 
 
 def _is_junk(path: str) -> bool:
-    """What macOS leaves in archives and on shares."""
+    """Whether a file is one that macOS adds to archives and network shares."""
     return path.startswith("__MACOSX/") or "/__MACOSX/" in path or path.rpartition("/")[2].startswith("._")

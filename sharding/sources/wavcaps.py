@@ -1,7 +1,7 @@
-"""WavCaps (Mei et al., TASLP 2024; huggingface.co/datasets/cvssp/WavCaps): four sources, captions by ChatGPT.
+"""WavCaps (Mei et al., TASLP 2024; huggingface.co/datasets/cvssp/WavCaps): four parts, captions by ChatGPT.
 
-Audio is 32 kHz mono FLAC in folders called after the source (``FreeSound``, ``FreeSound_flac``, ...), or
-still in the published zip archives, where it is read in place.
+Audio is 32 kHz mono FLAC in folders named after the part (``FreeSound``, ``FreeSound_flac``, ...), or in the published
+zip archives, which are read without unpacking.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import Any
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
-from sharding.sources.base import Caption, Rows, SourceTables, finite, freesound, keywords, youtube
-from sharding.sources.tables import FETCH_AGAIN, json_items
+from sharding.sources.base import CatalogueBuilder, Dataset, DatasetTables, PublishedCaption
+from sharding.sources.identities import freesound, youtube
+from sharding.sources.tables import FETCH_AGAIN, finite_number, json_items, keywords
 from sharding.sources.tree import AudioIndex, Tree, climbs, folders
 
-DATASET = "wavcaps"
+NAME = "wavcaps"
 PUBLISHED = {
     "FreeSound": (262300, 262300),
     "BBC_Sound_Effects": (31201, 31201),
@@ -30,15 +31,22 @@ _VIDEO = re.compile(r"Y([\w-]{11})$")
 
 
 @dataclass(frozen=True)
-class _Source:
-    """How one source's JSON is read.  ``later`` tables only add what the first one lacks."""
+class _Part:
+    """How the JSON tables of one part are read.
+
+    Attributes:
+        tables: file names; the first table has all clips, and later ones only add captions that it lacks.
+        identity: makes an identity of a published id.
+        title, uploader, keywords: keys of an item.
+        whole: whether a recording is the whole of its original.
+    """
 
     tables: tuple[str, ...]
     identity: Callable[[str], str | None]
     title: str = "title"
     uploader: str = "author"
     keywords: str = ""
-    whole: bool = True  # whether a recording is the whole of its original
+    whole: bool = True
 
 
 def _video(stem: str) -> str | None:
@@ -46,14 +54,14 @@ def _video(stem: str) -> str | None:
     return youtube(found[1]) if found else None
 
 
-SOURCES = {
-    "FreeSound": _Source(("fsd_final.json", "fsd_final_2s.json"), freesound, title="file_name", keywords="tags"),
-    "BBC_Sound_Effects": _Source(
+PARTS = {
+    "FreeSound": _Part(("fsd_final.json", "fsd_final_2s.json"), freesound, title="file_name", keywords="tags"),
+    "BBC_Sound_Effects": _Part(
         ("bbc_final.json",), lambda stem: f"bbc:{stem}", title="description", keywords="category"
     ),
-    "SoundBible": _Source(("sb_final.json",), lambda stem: f"soundbible:{stem}"),
-    # Ten seconds of a video, but the published id does not say which.
-    "AudioSet_SL": _Source(("as_final.json",), _video, whole=False),
+    "SoundBible": _Part(("sb_final.json",), lambda stem: f"soundbible:{stem}"),
+    # Ten seconds of a video; the published id does not say which.
+    "AudioSet_SL": _Part(("as_final.json",), _video, whole=False),
 }
 
 
@@ -63,23 +71,23 @@ class _Report:
     claimed: set[str] = field(default_factory=set)
 
 
-def read(root: Storage) -> SourceTables:
-    """Every row of the sources whose JSON is there, with its audio."""
+def read(root: Storage) -> DatasetTables:
+    """Every row of the parts whose JSON is present, with its audio."""
     tree = Tree(root)
-    audio = _audio_by_source(tree)
-    rows = Rows(DATASET)
+    audio = _audio_by_part(tree)
+    rows = CatalogueBuilder(NAME)
     report = _Report()
-    for name, source in SOURCES.items():
-        tables = [path for table in source.tables if (path := tree.one(table))]
+    for name, part in PARTS.items():
+        tables = [path for table in part.tables if (path := tree.one(table))]
         if not tables:
-            report.notes.append(f"no table of {name} ({source.tables[0]})")
+            report.notes.append(f"no table of {name} ({part.tables[0]})")
             continue
-        if source.tables[0] not in {posixpath.basename(path) for path in tables}:
-            report.notes.append(f"{source.tables[0]} is absent; {tables[0]} holds only a part of {name}")
+        if part.tables[0] not in {posixpath.basename(path) for path in tables}:
+            report.notes.append(f"{part.tables[0]} is absent; {tables[0]} holds only a part of {name}")
         index = AudioIndex(audio[name])
         for path in tables:
-            _read_source(tree, path, name, rows, index, report)
-    if not len(rows) and len(report.notes) == len(SOURCES):
+            _read_part(tree, path, name, rows, index, report)
+    if not len(rows) and len(report.notes) == len(PARTS):
         raise InputError(
             "no WavCaps table in it",
             file=root.url,
@@ -87,22 +95,22 @@ def read(root: Storage) -> SourceTables:
         )
     if len(rows.used_paths()) < len(rows):
         report.notes += tree.sealed
-    orphans = tree.orphans(DATASET, report.claimed)
-    return SourceTables(rows.table(), orphans, tuple(report.notes))
+    orphans = tree.orphans(NAME, report.claimed)
+    return DatasetTables(rows.table(), orphans, tuple(report.notes))
 
 
-def _audio_by_source(tree: Tree) -> dict[str, list[str]]:
-    """Audio by the innermost folder (or archive) that is called after a source."""
-    found: dict[str, list[str]] = {name: [] for name in SOURCES}
+def _audio_by_part(tree: Tree) -> dict[str, list[str]]:
+    """Audio by part: that of the innermost folder (or archive) that is named after a part."""
+    found: dict[str, list[str]] = {name: [] for name in PARTS}
     owner: dict[str, str | None] = {}
     called = {
-        name: re.compile(rf"{name}(_(flac|mp3|wav|ogg|opus|merged|whole|audio))*$", re.IGNORECASE) for name in SOURCES
+        name: re.compile(rf"{name}(_(flac|mp3|wav|ogg|opus|merged|whole|audio))*$", re.IGNORECASE) for name in PARTS
     }
     for path in tree.audio:
         folder = path.rpartition("/")[0]
         if folder not in owner:
             owner[folder] = next(
-                (name for part in reversed(folders(path)) for name in SOURCES if called[name].match(part)), None
+                (name for parent in reversed(folders(path)) for name in PARTS if called[name].match(parent)), None
             )
         name = owner[folder]
         if name is not None:
@@ -110,21 +118,21 @@ def _audio_by_source(tree: Tree) -> dict[str, list[str]]:
     return found
 
 
-def _read_source(tree: Tree, path: str, name: str, rows: Rows, index: AudioIndex, report: _Report) -> None:
-    source, file = SOURCES[name], tree.name(path)
-    repeats_first = posixpath.basename(path) != source.tables[0]
+def _read_part(tree: Tree, path: str, name: str, rows: CatalogueBuilder, index: AudioIndex, report: _Report) -> None:
+    part, file = PARTS[name], tree.name(path)
+    repeats_first = posixpath.basename(path) != part.tables[0]
     seen: set[str] = set()
     for number, item in _items(tree, path):
         stem, caption = _id_and_caption(item, file, number)
         clip_id = rows.clip_id(name, stem)
-        captions = [Caption(caption, "machine")] if caption.strip() else []
+        captions = [PublishedCaption(caption, "machine")] if caption.strip() else []
         if clip_id in rows and repeats_first and clip_id not in seen:
             seen.add(clip_id)
             if captions:
                 rows.merge(clip_id, captions, f"also in {posixpath.basename(path)}")
             continue
         if clip_id in rows:
-            rows.merge(clip_id, captions, f"its id stands twice in {posixpath.basename(path)}")
+            rows.merge(clip_id, captions, f"its id occurs twice in {posixpath.basename(path)}")
             continue
         seen.add(clip_id)
         paths = [] if climbs(stem) else index.all(stem)
@@ -157,10 +165,17 @@ def _id_and_caption(item: Any, file: str, number: int) -> tuple[str, str]:
     return str(item["id"]).removesuffix(".wav"), str(item["caption"])
 
 
-def _add(rows: Rows, name: str, stem: str, item: dict[str, Any], paths: list[str], captions: list[Caption]) -> None:
-    source = SOURCES[name]
+def _add(
+    rows: CatalogueBuilder,
+    name: str,
+    stem: str,
+    item: dict[str, Any],
+    paths: list[str],
+    captions: list[PublishedCaption],
+) -> None:
+    part = PARTS[name]
     value = item.get("duration")
-    duration = finite(value) if isinstance(value, (int, float, str)) else None
+    duration = finite_number(value) if isinstance(value, (int, float, str)) else None
     notes = []
     if duration is None:
         notes.append("no duration in the table")
@@ -170,10 +185,10 @@ def _add(rows: Rows, name: str, stem: str, item: dict[str, Any], paths: list[str
         notes.append("empty caption in the table")
     if len(paths) > 1:
         notes.append("further copies of its audio: " + ", ".join(paths[1:]))
-    identity = source.identity(stem)
+    identity = part.identity(stem)
     if identity is None:
         notes.append(f"its id is not one of {name}")
-    whole = (0.0, duration or None) if source.whole and identity and (duration is None or duration > 0) else None
+    whole = (0.0, duration or None) if part.whole and identity and (duration is None or duration > 0) else None
     rows.add(
         name,
         stem,
@@ -184,9 +199,9 @@ def _add(rows: Rows, name: str, stem: str, item: dict[str, Any], paths: list[str
         identity=identity,
         interval=whole,
         licence=LICENCE,
-        uploader=_text(item.get(source.uploader)),
-        title=_text(item.get(source.title)),
-        keywords=_keywords(item.get(source.keywords)) if source.keywords else (),
+        uploader=_text(item.get(part.uploader)),
+        title=_text(item.get(part.title)),
+        keywords=_keywords(item.get(part.keywords)) if part.keywords else (),
         duration_s=duration,
         notes=notes,
     )
@@ -198,3 +213,6 @@ def _text(value: Any) -> str | None:
 
 def _keywords(value: Any) -> Sequence[str]:
     return [str(word) for word in value] if isinstance(value, list) else keywords(_text(value) or "")
+
+
+DATASET = Dataset(NAME, read, PUBLISHED, splits=("train",))

@@ -1,32 +1,10 @@
-import json
-from pathlib import Path
-from typing import Any
-
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from sharding.catalogue.shared_captions import shared_captions
-from sharding.common.errors import InputError
 from sharding.dedup.identity import identity_matches, shared_sources
-from sharding.schema import CATALOGUE, MATCHES
-from sharding.sources.exclusion import list_report, listed, read_exclusion_list
-from sharding.sources.protected import DEFAULT_PROTECT, parse_protect
-
-
-def clip(clip_id: str, identity: str | None, start: float | None = None, end: float | None = None, **more: Any) -> dict:
-    dataset, part = clip_id.split("/")[:2]
-    interval = None if start is None else {"start": start, "end": end}
-    row = dict.fromkeys(CATALOGUE.names)
-    return row | {
-        "clip_id": clip_id, "dataset": dataset, "part": part, "split": part, "identity": identity,
-        "interval": interval, "captions": [], **more,
-    }  # fmt: skip
-
-
-def catalogue(*rows: dict) -> pa.Table:
-    return pa.Table.from_pylist(list(rows), CATALOGUE)
+from sharding.schema import MATCHES
+from tests.sharding.catalogue.clips import catalogue, clip
 
 
 def outcome(*rows: dict) -> list[tuple]:
@@ -79,82 +57,6 @@ def test_matches_do_not_depend_on_the_order_of_rows() -> None:
     rows = [clip(f"wavcaps/FreeSound/{k}", "freesound:7", float(k), k + 10.0) for k in range(5)]
     assert identity_matches(catalogue(*rows)).equals(identity_matches(catalogue(*rows[::-1])))
     assert identity_matches(catalogue(*rows)).num_rows == 10
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "identities"),
-    [
-        ("c.csv", "sound_id\n7\nNot found\n8\n", {"freesound:7", "freesound:8"}),
-        ("l.csv", "index,id\r\n0,Y-bcdefghijk.wav\r\n1,99\r\n", {"youtube:-bcdefghijk", "freesound:99"}),
-        (
-            "b.json",
-            json.dumps({"AudioSet": ["Yabcdefghijk.wav"], "FreeSound": ["7", "Not found"]}),
-            {"youtube:abcdefghijk", "freesound:7"},
-        ),
-    ],
-)
-def test_every_form_of_exclusion_list(tmp_path: Path, name: str, text: str, identities: set[str]) -> None:
-    (tmp_path / name).write_text(text, newline="")
-    assert read_exclusion_list(str(tmp_path / name)).identities == identities
-
-
-@pytest.mark.parametrize(
-    ("text", "what"),
-    [
-        ("name\n7\n", "lacks the column"),
-        ("sound_id\nbird\n", "row 2: the entry names no sound"),
-        ('{"FreeSound": ["7"', "cut off"),
-        ('{"Vimeo": ["7"]}', "not a list of"),
-    ],
-)
-def test_what_is_no_exclusion_list(tmp_path: Path, text: str, what: str) -> None:
-    (tmp_path / "list").write_text(text)
-    with pytest.raises(InputError, match=what):
-        read_exclusion_list(str(tmp_path / "list"))
-    with pytest.raises(InputError, match="no such"):
-        read_exclusion_list(str(tmp_path / "absent.csv"))
-
-
-def test_a_list_names_clips_of_other_collections_only(tmp_path: Path) -> None:
-    (tmp_path / "c.csv").write_text("sound_id\n7\nNot found\n")
-    one = read_exclusion_list(str(tmp_path / "c.csv"))
-    rows = catalogue(
-        clip("clotho/development/a", "freesound:7"),
-        clip("wavcaps/FreeSound/7", "freesound:7"),
-        clip("tacos/development/7", "freesound:7"),
-        clip("wavcaps/FreeSound/8", "freesound:8"),
-        clip("wavcaps/AudioSet_SL/Yx", None),
-    )
-    assert listed(rows, [one]) == {"wavcaps/FreeSound/7": "c.csv", "tacos/development/7": "c.csv"}
-    (row,) = list_report(rows, [one])
-    assert (row["dataset"], row["ids"], row["missed"]) == ("clotho", 1, 0)
-
-
-def test_protected_splits() -> None:
-    assert ("clotho", "evaluation") in parse_protect(DEFAULT_PROTECT)
-    assert parse_protect("mine/all, clotho/validation") == {("mine", "all"), ("clotho", "validation")}
-    assert parse_protect("") == frozenset()
-    for bad in ("clotho", "clotho/", "/test", "a/b/c"):
-        with pytest.raises(InputError, match="not a protected split"):
-            parse_protect(bad)
-    with pytest.raises(InputError, match=r"clotho has no such split.*evalution"):
-        parse_protect("clotho/evalution")
-
-
-def test_captions_that_protected_and_training_clips_share() -> None:
-    def says(clip_id: str, *texts: str) -> dict:
-        return clip(clip_id, None, captions=[{"text": text, "kind": "human"} for text in texts])
-
-    rows = catalogue(
-        says("clotho/development/a", "Rain  falls.", "A dog"),
-        says("clotho/evaluation/b", "rain falls", "a cat"),
-        says("clotho/development/c", "A dog!"),
-    )
-    assert shared_captions(rows.slice(0, 0), parse_protect()).num_rows == 0
-    (row,) = shared_captions(rows, parse_protect()).to_pylist()
-    assert row == {
-        "caption": "rain falls", "protected": ["clotho/evaluation/b"], "training": ["clotho/development/a"],
-    }  # fmt: skip
 
 
 def test_sources_that_clips_of_one_dataset_share() -> None:

@@ -6,7 +6,6 @@ import pytest
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
-from sharding.sources.base import normalised_identity
 from sharding.sources.generic import read
 from tests.sharding.sources.trees import archive, by_id, table, texts, touch
 
@@ -125,31 +124,6 @@ def test_a_column_that_comes_twice_is_refused(tmp_path: Path) -> None:
 def test_a_folder_without_a_table(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"neither clips\.csv nor clips\.jsonl"):
         read(Storage(tmp_path), "mine")
-
-
-@pytest.mark.parametrize(
-    ("written", "identity"),
-    [
-        ("freesound:007", "freesound:7"),
-        ("https://freesound.org/people/ann/sounds/117790/", "freesound:117790"),
-        ("https://www.youtube.com/watch?v=r1nicOVtvkQ&t=130", "youtube:r1nicOVtvkQ@130.000"),
-        ("https://youtu.be/r1nicOVtvkQ?t=130s", "youtube:r1nicOVtvkQ@130.000"),
-        ("https://youtu.be/r1nicOVtvkQ?t=1m30s", "youtube:r1nicOVtvkQ"),
-        ("YouTube:r1nicOVtvkQ@130", "youtube:r1nicOVtvkQ@130.000"),
-        ("https://youtu.be/r1nicOVtvkQ", "youtube:r1nicOVtvkQ"),
-        ("bbc:NHU05051026", "bbc:NHU05051026"),
-        ("Not found", None),
-        ("", None),
-    ],
-)
-def test_identities_have_one_spelling(written: str, identity: str | None) -> None:
-    assert normalised_identity(written) == identity
-
-
-@pytest.mark.parametrize("written", ["youtube:r1nicOVtvkQ@nan", "youtube:r1nicOVtvkQ@-1", "freesound:" + "1" * 5000])
-def test_what_names_no_source_is_an_error(written: str) -> None:
-    with pytest.raises(ValueError):
-        normalised_identity(written)
 
 
 def test_parts_of_one_file_are_refused(tmp_path: Path) -> None:

@@ -96,12 +96,12 @@ def test_the_short_freesound_table_adds_only_what_the_full_one_lacks(tmp_path: P
     assert any("only a part of FreeSound" in note for note in found.notes)
 
 
-def test_an_id_that_stands_twice_is_one_clip(tmp_path: Path) -> None:
+def test_an_id_that_occurs_twice_is_one_clip(tmp_path: Path) -> None:
     items = [item("1"), item("1", caption="Rain."), item("1")]
     wavcaps_json(tmp_path, "FreeSound", "fsd_final", items)
     rows = by_id(read(Storage(tmp_path)).catalogue)
     assert texts(rows["wavcaps/FreeSound/1"]) == ["A dog barks.", "Rain."]
-    assert "stands twice" in rows["wavcaps/FreeSound/1"]["notes"][0]
+    assert "occurs twice" in rows["wavcaps/FreeSound/1"]["notes"][0]
 
 
 def test_zero_length_and_climbing_ids(tmp_path: Path) -> None:
