@@ -35,7 +35,7 @@ from sharding.common.runners import LocalRunner
 from sharding.probe.clip import ProbeSettings
 from sharding.settings import BuildSettings
 from sharding.shards.manifest import Manifest
-from training.config.recipe import load as load_recipe
+from training.config.loading import load_recipe
 from training.engine.distributed import Group
 from training.evaluation.run import encoders_of, evaluate
 from training.models.hub import Retriever, load

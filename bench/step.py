@@ -28,10 +28,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from training.config import recipe as recipes
-from training.config.recipe import Recipe
+from training.config.loading import load_recipe
+from training.config.sections import Recipe
+from training.data.batch import Batch
 from training.data.features import AudioInput
-from training.data.prepare import Batch
 from training.engine.chunks import rows
 from training.engine.schedule import make_schedule
 from training.engine.step import Engine, ranks
@@ -42,7 +42,7 @@ SETTINGS = ["engine.zero=1", "audio.width=192", "audio.depth=4", "text.width=192
 
 
 def recipe_of(*more: str) -> Recipe:
-    return recipes.load("dual_encoder_small", [*SETTINGS, *more])
+    return load_recipe("dual_encoder_small", [*SETTINGS, *more])
 
 
 def make_batch(size: int) -> Batch:
@@ -129,7 +129,7 @@ def on_ranks(count: int, rounds: int) -> float:
 
 def full_size(steps: int = 1) -> dict[str, float]:
     """Steps of the published dual encoder with random weights, two clips of 30 s: what they take and reach."""
-    recipe = recipes.load("dual_encoder", ["audio.source=random", "text.source=random", "data.batch_size=2"])
+    recipe = load_recipe("dual_encoder", ["audio.source=random", "text.source=random", "data.batch_size=2"])
     batch = make_batch(2)
     batch = replace(batch, features=torch.randn(2, 3, 128, 1000), frames=torch.full((2, 3), 1000))
     model, loss = assemble(recipe, ["one two three"])

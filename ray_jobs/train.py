@@ -40,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from training.config.recipe import load, to_tree
+    from training.config.loading import load_recipe
+    from training.config.resolved import to_tree
 
     fewest = args.workers if args.min_workers is None else args.min_workers
     if not 1 <= fewest <= args.workers:
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise InputError("a rank needs CPUs", value=args.cpus, remedy="--cpus above 0")
     job = {
         # A wrong recipe fails here, before any worker starts; and its file need not lie on every node.
-        "recipe": to_tree(load(args.recipe, args.set)),
+        "recipe": to_tree(load_recipe(args.recipe, args.set)),
         "shards": absolute(args.shards),
         "run": str(args.run.resolve()),
         # where ranks write what they refuse: each driver's own, for a second job in the folder is refused itself
@@ -119,7 +120,7 @@ def train_rank(job: dict[str, Any]) -> None:
     import ray.train
 
     from sharding.shards.manifest import Manifest
-    from training.config.recipe import parse
+    from training.config.loading import parse_recipe
     from training.engine.step import ranks
     from training.run.loop import fit
 
@@ -132,7 +133,7 @@ def train_rank(job: dict[str, Any]) -> None:
 
     with ranks() as group:
         try:
-            result = fit(parse(job["recipe"]), Manifest.open(job["shards"]), folder, group, report)
+            result = fit(parse_recipe(job["recipe"]), Manifest.open(job["shards"]), folder, group, report)
         except InputError as error:
             details = {"what": error.what, "row": error.row, "remedy": error.remedy}
             texts = {"file": error.file, "value": error.value}

@@ -1,5 +1,5 @@
 """Training and use of audio-text retrieval models."""
 
-from training.run.quiet import hush
+from training.run.quiet import silence_libraries
 
-hush()
+silence_libraries()

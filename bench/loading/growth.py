@@ -26,7 +26,7 @@ from bench.loading.clips import RATE, Clips, manifest_row, no_tokens, synthesise
 from sharding.common.storage import Storage
 from sharding.schema import MANIFEST
 from training.data import AudioInput, DataSettings, Loader, MixtureItem, Order, ShuffleSettings
-from training.data.samples import runs
+from training.data.samples import byte_ranges
 
 CHUNK = 1000  # rows of a shard, as a manifest has them
 CLIP_BYTES, BESIDE = 400_000, 2048  # of 10 s of FLAC; of JSON and headers between two clips
@@ -125,7 +125,7 @@ def shuffled(table: pa.Table, way: ShuffleSettings, steps: int = 20) -> Shuffled
     # |i - j| of two random places: P(distance <= d) = 1 - (1 - d / n)^2, mean n / 3
     gap = np.abs(1 - (1 - distances / size) ** 2 - np.arange(1, len(distances) + 1) / len(distances)).max()
     batches = [order.batch(0, step) for step in range(steps)]
-    reads = [run for draws in batches for run in runs(draws)]
+    reads = [run for draws in batches for run in byte_ranges(draws)]
     used = sum(int(draws.size.sum()) for draws in batches)
     return Shuffled(
         gap=float(gap),

@@ -19,8 +19,8 @@ from sharding.demo.sounds import SOUNDS
 from sharding.demo.waves import RATE
 from sharding.settings import BuildSettings
 from sharding.shards.manifest import Manifest
-from training.config.recipe import dump
-from training.config.recipe import load as load_recipe
+from training.config.loading import load_recipe
+from training.config.resolved import dump
 from training.engine import checkpoint
 from training.engine.distributed import LocalGroup
 from training.evaluation.run import encoders_of, evaluate

@@ -23,8 +23,9 @@ from sharding.schema import FORMAT_VERSION
 from sharding.shards.manifest import Manifest, dataset_bytes
 from tests.training.data.shards import RATE, _add, flac, row, table_of
 from tests.training.ranks import on_ranks
-from training.config import recipe as recipes
-from training.config.recipe import Recipe
+from training.config.loading import parse_recipe
+from training.config.overrides import apply_override
+from training.config.sections import Recipe
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TREE: dict[str, Any] = {
@@ -69,8 +70,8 @@ SOUNDS = ("low hum", "whistle", "hiss", "ticking", "rising tone", "beeping")
 def small_recipe(overrides: Sequence[str] = (), tree: Mapping[str, Any] = TREE) -> Recipe:
     changed = json.loads(json.dumps(tree))
     for override in overrides:
-        recipes.apply_override(changed, override)
-    return recipes.parse(changed, "small recipe")
+        apply_override(changed, override)
+    return parse_recipe(changed, "small recipe")
 
 
 def sound(kind: int, seconds: float, draw: np.random.Generator) -> np.ndarray:

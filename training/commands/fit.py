@@ -8,7 +8,7 @@ from typing import Any
 
 from sharding.common.processes import leave
 from sharding.shards.manifest import Manifest
-from training.config.recipe import load
+from training.config.loading import load_recipe
 from training.engine.distributed import Group
 
 RECIPE_HELP = "a recipe's YAML file, or the name of one that comes with Earshot (demo, dual_encoder, ...)"
@@ -42,7 +42,7 @@ def run_folder(text: str) -> Path:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    recipe = load(args.recipe, args.set)
+    recipe = load_recipe(args.recipe, args.set)
     manifest = Manifest.open(args.shards)
     from training.engine.step import ranks
     from training.run.loop import fit

@@ -11,12 +11,13 @@ import torch
 
 from sharding.common.errors import InputError
 from sharding.shards.manifest import Manifest
-from training.config.recipe import Recipe, load
-from training.data.batch import Loader
-from training.data.draws import Draws
-from training.data.features import AudioInput, Features, segment_seeds
+from training.config.loading import load_recipe
+from training.config.sections import Recipe
+from training.data.features import AudioInput, FeatureExtractor, segment_seeds
+from training.data.loader import Loader
 from training.data.masking import Masking, mask_digest
 from training.data.order import Order, batch_hash
+from training.data.sampling import DrawnSamples
 from training.data.settings import DataSettings
 from training.models.encoders import AUDIO_ENCODERS, encoder_module
 
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.world < 1 or min(args.epoch, args.workers or 0) < 0:
         wrong = (args.world, args.epoch, args.workers)
         raise InputError("--world counts from 1, --epoch and --workers from 0", value=wrong)
-    recipe = load(args.recipe, args.set)
+    recipe = load_recipe(args.recipe, args.set)
     manifest = Manifest.open(args.shards)
     order = Order(manifest.table, recipe.data, recipe.seed)
     audio = declared_input(recipe)
@@ -77,13 +78,13 @@ def describe(
         "step": step,
         "steps_per_epoch": order.steps_per_epoch,
         "hash": batch_hash([sample["key"] for sample in samples]),
-        "kin_met": order.kin_met(epoch, step),
+        "kin_met": order.count_kin_repeats(epoch, step),
         "samples": samples,
     }
 
 
-def _samples(draws: Draws, settings: DataSettings, audio: AudioInput) -> list[dict[str, Any]]:
-    features, masking = Features(audio, settings.masking, train=True), Masking(settings.masking)
+def _samples(draws: DrawnSamples, settings: DataSettings, audio: AudioInput) -> list[dict[str, Any]]:
+    features, masking = FeatureExtractor(audio, settings.masking, train=True), Masking(settings.masking)
     bins, _ = features.shape
     out = []
     for place, key in enumerate(draws.keys):

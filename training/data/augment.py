@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import fftconvolve
 
-from training.data.hashing import mix, signed
+from training.data.hashing import hash64, signed
 from training.data.settings import AugmentSettings
 
 Wave = NDArray[np.float32]
@@ -57,7 +57,7 @@ def mixup(wave: Wave, partner: Wave, share: float) -> Wave:
 
 def generator(purpose: int, seed: int) -> np.random.Generator:
     """A generator that belongs to one purpose of one sample."""
-    key = int(signed(mix(purpose, seed).reshape(1))[0]) & 0xFFFFFFFFFFFFFFFF
+    key = int(signed(hash64(purpose, seed).reshape(1))[0]) & 0xFFFFFFFFFFFFFFFF
     return np.random.Generator(np.random.Philox(key=key))
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sharding.common.errors import InputError
-from training.data.hashing import mix, signed
+from training.data.hashing import hash64, signed
 from training.data.masking import Masking
 from training.data.settings import MaskingSettings
 from training.data.spectrogram import FRONT_ENDS, FrontEnd
@@ -75,7 +75,7 @@ def find_front_end(name: str) -> FrontEnd:
 
 
 @dataclass(frozen=True)
-class Features:
+class FeatureExtractor:
     """Segments to features, in a loader worker or on a device: the same numbers to rounding.
 
     Attributes:
@@ -118,4 +118,4 @@ class Features:
 
 def segment_seeds(seeds: int | np.integer | Int64, segments: int) -> Int64:
     """Randomness of each segment of a sample, ``[segments]``; of samples ``[n]``: ``[n, segments]``."""
-    return signed(mix(SEGMENT, np.asarray(seeds, dtype=np.int64)[..., None], np.arange(segments)))
+    return signed(hash64(SEGMENT, np.asarray(seeds, dtype=np.int64)[..., None], np.arange(segments)))

@@ -1,6 +1,6 @@
 """Randomness that belongs to a sample: counter-based hashes instead of generators with a state.
 
-Every random choice of the loader is ``mix(purpose, seed, epoch, clip, ...)``.  Nothing depends on which
+Every random choice of the loader is ``hash64(purpose, seed, epoch, clip, ...)``.  Nothing depends on which
 process draws it or on what was drawn before, and nothing depends on the version of a library.
 """
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Uint64 = NDArray[np.uint64]
 
 
-def mix(*parts: int | NDArray[np.integer]) -> Uint64:
+def hash64(*parts: int | NDArray[np.integer]) -> Uint64:
     """Hash integers (or arrays of them, broadcast) to uniform uint64, by SplitMix64 finalisers.
 
     Steele, Lea, Flood: "Fast splittable pseudorandom number generators" (OOPSLA 2014), figure 16.
@@ -29,14 +29,14 @@ def uniform(bits: Uint64) -> NDArray[np.float64]:
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def below(bits: Uint64, limits: int | NDArray[np.integer]) -> NDArray[np.int64]:
+def integers_below(bits: Uint64, limits: int | NDArray[np.integer]) -> NDArray[np.int64]:
     """Hashed bits as integers in [0, limits)."""
     return np.floor(uniform(bits) * np.asarray(limits)).astype(np.int64)
 
 
 def permutation(size: int, *parts: int) -> NDArray[np.int64]:
     """A permutation of ``range(size)`` named by ``parts``: the sorting order of hashes."""
-    return np.argsort(mix(*parts, np.arange(size)), kind="stable")
+    return np.argsort(hash64(*parts, np.arange(size)), kind="stable")
 
 
 def signed(bits: Uint64) -> NDArray[np.int64]:

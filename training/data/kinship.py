@@ -12,7 +12,7 @@ Int64 = NDArray[np.int64]
 REACH = 32  # batches to either side in which a draw looks for a place
 
 
-def separate(kin: Int64, batch: int, like: bool = False) -> Int64:
+def separate_kin(kin: Int64, batch: int, like: bool = False) -> Int64:
     """Reorder draws so that no two kin share a batch.
 
     A draw that meets kin changes places with one of a near batch where both then fit.  Where that does not
@@ -30,18 +30,18 @@ def separate(kin: Int64, batch: int, like: bool = False) -> Int64:
         ``[n]``: which draw stands at each place.
     """
     order = np.arange(len(kin))
-    doubled = clashes(kin, batch)
+    doubled = kin_repeats(kin, batch)
     if not len(doubled):
         return order
     # Where every other draw meets kin, a search for places is a long way to what a deal finds at once.
     if like or 4 * len(doubled) < len(kin):
         order = _swapped(kin, doubled, batch)
-    if like or len(clashes(kin[order], batch)) <= unavoidable(kin, batch):
+    if like or len(kin_repeats(kin[order], batch)) <= unavoidable_repeats(kin, batch):
         return order
     return _dealt(kin, batch)
 
 
-def clashes(kin: Int64, batch: int) -> Int64:
+def kin_repeats(kin: Int64, batch: int) -> Int64:
     """Places whose kin already stands earlier in their batch."""
     if len(kin) == 0:
         return np.zeros(0, dtype=np.int64)
@@ -53,14 +53,14 @@ def clashes(kin: Int64, batch: int) -> Int64:
     return np.sort(sorted_places[1:][same])
 
 
-def unavoidable(kin: Int64, batch: int) -> int:
+def unavoidable_repeats(kin: Int64, batch: int) -> int:
     """How many draws meet kin in any order: those of a kin beyond one in each batch."""
     counts = np.bincount(kin)
     return int(np.maximum(counts + len(kin) // -batch, 0).sum())
 
 
 def _dealt(kin: Int64, batch: int) -> Int64:
-    """Draws by kin, the largest kin first, dealt to the batches in turn."""
+    """DrawnSamples by kin, the largest kin first, dealt to the batches in turn."""
     size = len(kin)
     counts = np.bincount(kin)
     first = np.zeros(len(counts), dtype=np.int64)  # kin of one size stay in the order in which they were drawn
@@ -76,11 +76,11 @@ def _dealt(kin: Int64, batch: int) -> Int64:
 
 
 def _swapped(kin: Int64, doubled: Int64, batch: int) -> Int64:
-    """Draws after every doubled one has looked for a place nearby."""
+    """DrawnSamples after every doubled one has looked for a place nearby."""
     state = _Places(kin.copy(), batch)
     for _ in range(3):  # a move into a batch that itself holds kin can fail and succeed a round later
         moved = [state.move(place) for place in doubled.tolist()]
-        doubled = clashes(state.kin, batch)
+        doubled = kin_repeats(state.kin, batch)
         if not any(moved) or not len(doubled):
             break
     return state.order

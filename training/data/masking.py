@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.data.hashing import mix, uniform
+from training.data.hashing import hash64, uniform
 from training.data.settings import MaskingSettings
 
 Int64 = NDArray[np.int64]
@@ -80,8 +80,8 @@ def mask_digest(time: Int64, freq: Int64) -> str:
 def _spans(purpose: int, seeds: Int64, masks: int, limits: Int64, sizes: Int64) -> Int64:
     number = np.arange(masks)
     column = np.asarray(seeds)[:, None]
-    widths = uniform(mix(purpose, column, 2 * number)) * limits[:, None]
-    starts = np.floor(uniform(mix(purpose, column, 2 * number + 1)) * (sizes[:, None] - widths)).astype(np.int64)
+    widths = uniform(hash64(purpose, column, 2 * number)) * limits[:, None]
+    starts = np.floor(uniform(hash64(purpose, column, 2 * number + 1)) * (sizes[:, None] - widths)).astype(np.int64)
     return np.stack([starts, starts + np.floor(widths).astype(np.int64)], axis=-1)
 
 

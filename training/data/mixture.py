@@ -40,7 +40,7 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Spans:
+class ClipRuns:
     """Runs of neighbouring clips: each draws clips ``first .. first + length`` of the pool ``item``.
 
     ``turn`` counts the passes over the pool since epoch 0.
@@ -51,8 +51,8 @@ class Spans:
     first: Int64
     length: Int64
 
-    def take(self, which: Int64) -> Spans:
-        return Spans(self.item[which], self.turn[which], self.first[which], self.length[which])
+    def take(self, which: Int64) -> ClipRuns:
+        return ClipRuns(self.item[which], self.turn[which], self.first[which], self.length[which])
 
 
 def select_rows(table: pa.Table, split: str) -> NDArray[np.bool_]:
@@ -81,10 +81,10 @@ def build_pools(table: pa.Table, items: Sequence[MixtureItem]) -> list[Pool]:
 
 def clip_codes(table: pa.Table) -> Int64:
     """A number for each manifest row, equal for windows of one clip."""
-    return encode(table["clip_id"])
+    return integer_codes(table["clip_id"])
 
 
-def encode(column: pa.ChunkedArray) -> Int64:
+def integer_codes(column: pa.ChunkedArray) -> Int64:
     """Strings as numbers, equal for equal strings, by first appearance."""
     encoded = pc.dictionary_encode(column.combine_chunks())
     if isinstance(encoded, pa.ChunkedArray):
@@ -150,7 +150,7 @@ def _plain_draws(clips: int, item: MixtureItem) -> int:
     return wanted if item.cap is None else min(item.cap, wanted)
 
 
-def epoch_spans(pools: Sequence[Pool], counts: Int64, run: int, seed: int, epoch: int) -> Spans:
+def epoch_runs(pools: Sequence[Pool], counts: Int64, run: int, seed: int, epoch: int) -> ClipRuns:
     """The runs that an epoch draws, item by item.
 
     Each item is an endless row of passes over its clips, each pass with its runs in another order; epoch e
@@ -161,7 +161,7 @@ def epoch_spans(pools: Sequence[Pool], counts: Int64, run: int, seed: int, epoch
         for item, (pool, count) in enumerate(zip(pools, counts, strict=True))
     ]
     columns: list[Any] = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    return Spans(*columns)
+    return ClipRuns(*columns)
 
 
 def _item_spans(

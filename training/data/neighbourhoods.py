@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sharding.common.errors import InputError
-from training.data.hashing import mix, signed
-from training.data.mixture import encode
+from training.data.hashing import hash64, signed
+from training.data.mixture import integer_codes
 from training.data.settings import ShuffleSettings
 
 Int64 = NDArray[np.int64]
@@ -36,7 +36,7 @@ def arrange(table: pa.Table, used: Sequence[Int64], settings: ShuffleSettings) -
         used: rows that can be drawn; only these need neighbours.
     """
     if settings.batches == "dataset":
-        return _by(encode(table["dataset"]))
+        return _by(integer_codes(table["dataset"]))
     if settings.batches == "length":
         durations = np.asarray(table["duration_s"].to_numpy(), dtype=np.float64)
         return _by(np.round(durations * 4).astype(np.int64))  # quarters of a second
@@ -51,7 +51,7 @@ def _by(labels: Int64) -> Arrange:
 
 
 def _by_neighbourhood(table: pa.Table, used: Int64, file: Path) -> Arrange:
-    """Draws halved by random planes through their median until a part fits a batch."""
+    """DrawnSamples halved by random planes through their median until a part fits a batch."""
     if not file.is_file():
         raise InputError("the file of neighbours is missing", file=file, remedy=MAKE)
     try:
@@ -85,7 +85,7 @@ def _sketch(embeddings: pa.ChunkedArray, file: Path) -> NDArray[np.float64]:
     if len(widths) != 1 or not widths[0].as_py():
         raise InputError("embeddings must all have the same width", file=file, value=widths.to_pylist()[:5])
     width = widths[0].as_py()
-    axes = np.where(mix(SKETCH, np.arange(width)[:, None], np.arange(AXES)) >> np.uint64(63), 1.0, -1.0)
+    axes = np.where(hash64(SKETCH, np.arange(width)[:, None], np.arange(AXES)) >> np.uint64(63), 1.0, -1.0)
     out = np.empty((len(embeddings), AXES))
     for start in range(0, len(embeddings), PORTION):
         flat = embeddings.slice(start, PORTION).combine_chunks().flatten()
@@ -100,7 +100,7 @@ def _sketch(embeddings: pa.ChunkedArray, file: Path) -> NDArray[np.float64]:
 def _halve(vectors: NDArray[np.float64], members: Int64, batch: int, name: tuple[int, ...]) -> Int64:
     if len(members) <= batch:
         return members
-    plane = signed(mix(SPLIT, *name, np.arange(vectors.shape[1]))) >> np.int64(56)  # in [-128, 127]
+    plane = signed(hash64(SPLIT, *name, np.arange(vectors.shape[1]))) >> np.int64(56)  # in [-128, 127]
     order = members[np.argsort(vectors[members] @ plane.astype(np.float64), kind="stable")]
     # Parts are whole batches, so that no batch spans two neighbourhoods.
     half = max(1, -(-len(members) // batch) // 2) * batch

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from sharding.common.errors import InputError
 from sharding.schema import stable_id
-from training.data.draws import Choice, Draws, Records, make_draws
 from training.data.hashing import permutation
-from training.data.kinship import clashes, separate
-from training.data.mixture import Spans, build_pools, draws_per_item, encode, epoch_spans
+from training.data.kinship import kin_repeats, separate_kin
+from training.data.mixture import ClipRuns, build_pools, draws_per_item, epoch_runs, integer_codes
 from training.data.neighbourhoods import arrange
+from training.data.sampling import ClipChoice, DrawnSamples, ManifestRows, draw_samples
 from training.data.settings import DataSettings, MixtureItem
 
 Int64 = NDArray[np.int64]
@@ -34,7 +34,7 @@ EPOCH, WINDOW = 0x45504F43, 0x57494E44
 
 @dataclass(frozen=True)
 class _Window:
-    """Draws ``first .. first + len`` of an epoch in their final order."""
+    """DrawnSamples ``first .. first + len`` of an epoch in their final order."""
 
     first: int
     item: Int64
@@ -53,10 +53,10 @@ class Order:
 
     def __init__(self, table: pa.Table, settings: DataSettings, seed: int = 0) -> None:
         self.settings, self.seed = settings, seed
-        self._records = Records(table)
+        self._records = ManifestRows(table)
         self._pools = build_pools(table, settings.train)
         self._counts = draws_per_item(self._pools, settings)
-        self._kin = encode(pc.coalesce(table["kin"], table["group"], table["clip_id"]))
+        self._kin = integer_codes(pc.coalesce(table["kin"], table["group"], table["clip_id"]))
         self._arrange = arrange(table, [pool.rows for pool in self._pools], settings.shuffle)
         self.draws_per_epoch = int(self._counts.sum())
         size = settings.batch_size
@@ -74,17 +74,17 @@ class Order:
         self._spans = lru_cache(maxsize=2)(self._epoch_spans)
         self._window = lru_cache(maxsize=2)(self._shuffled_window)
 
-    def batch(self, epoch: int, step: int, rank: int = 0, world: int = 1) -> Draws:
+    def batch(self, epoch: int, step: int, rank: int = 0, world: int = 1) -> DrawnSamples:
         """The rank's part of a global batch; rank 0 of 1 is the whole batch."""
         window, inside = self._locate(epoch, step)
         start = inside.start + (inside.stop - inside.start) * rank // world
         end = inside.start + (inside.stop - inside.start) * (rank + 1) // world
         return self._draws(window, np.arange(start, end), epoch)
 
-    def kin_met(self, epoch: int, step: int) -> int:
+    def count_kin_repeats(self, epoch: int, step: int) -> int:
         """How many samples of a global batch have kin before them in it; the loss leaves those pairs out."""
         window, inside = self._locate(epoch, step)
-        return len(clashes(self._kin[self._first_rows(window)[inside]], self.settings.batch_size))
+        return len(kin_repeats(self._kin[self._first_rows(window)[inside]], self.settings.batch_size))
 
     def rows(self, epoch: int) -> Int64:
         """Manifest rows of an epoch's draws (first windows) in their order, ``[draws an epoch]``."""
@@ -104,9 +104,9 @@ class Order:
         end = min(begin + self.settings.batch_size, self.draws_per_epoch)
         return window, slice(begin - window.first, end - window.first)
 
-    def _epoch_spans(self, epoch: int) -> tuple[Spans, Int64]:
+    def _epoch_spans(self, epoch: int) -> tuple[ClipRuns, Int64]:
         """The epoch's runs in their order, and the place of each run's end."""
-        spans = epoch_spans(self._pools, self._counts, self.settings.shuffle.run, self.seed, epoch)
+        spans = epoch_runs(self._pools, self._counts, self.settings.shuffle.run, self.seed, epoch)
         spans = spans.take(permutation(len(spans.first), EPOCH, self.seed, epoch))
         return spans, np.cumsum(spans.length)
 
@@ -125,9 +125,9 @@ class Order:
         window = _reorder(window, permutation(len(of), WINDOW, self.seed, epoch, number))
         size = self.settings.batch_size
         if self.settings.shuffle.batches == "mixed":
-            return _reorder(window, separate(self._kin[self._first_rows(window)], size))
+            return _reorder(window, separate_kin(self._kin[self._first_rows(window)], size))
         window = _reorder(window, self._arrange(self._first_rows(window), size, (self.seed, epoch, number)))
-        window = _reorder(window, separate(self._kin[self._first_rows(window)], size, like=True))
+        window = _reorder(window, separate_kin(self._kin[self._first_rows(window)], size, like=True))
         # Like batches stood side by side while kin were separated; now they spread over the window.
         whole = len(of) // size
         batches = permutation(whole, WINDOW, self.seed, epoch, number, 1)
@@ -141,15 +141,15 @@ class Order:
             rows[mine] = pool.rows[pool.starts[window.clip[mine]]]
         return rows
 
-    def _draws(self, window: _Window, places: Int64, epoch: int) -> Draws:
+    def _draws(self, window: _Window, places: Int64, epoch: int) -> DrawnSamples:
         choices = []
         items = self.settings.train
         for place in places:
             item, clip = int(window.item[place]), int(window.clip[place])
             pool = self._pools[item]
             rows = pool.rows[pool.starts[clip] : pool.starts[clip + 1]]
-            choices.append(Choice(rows, int(window.turn[place]), items[item]))
-        return make_draws(self._records, choices, self.settings, self.seed, epoch)
+            choices.append(ClipChoice(rows, int(window.turn[place]), items[item]))
+        return draw_samples(self._records, choices, self.settings, self.seed, epoch)
 
 
 class SequentialOrder:
@@ -162,19 +162,19 @@ class SequentialOrder:
     def __init__(self, table: pa.Table, split: str, settings: DataSettings, batch_size: int) -> None:
         self.item = MixtureItem(split)
         self.settings, self.batch_size = settings, batch_size
-        self._records = Records(table)
+        self._records = ManifestRows(table)
         self._pool = build_pools(table, [self.item])[0]
         self.draws_per_epoch = len(self._pool)
         self.steps_per_epoch = -(-len(self._pool) // batch_size)
 
-    def batch(self, epoch: int, step: int, rank: int = 0, world: int = 1) -> Draws:
+    def batch(self, epoch: int, step: int, rank: int = 0, world: int = 1) -> DrawnSamples:
         """The rank's part of a batch; the same in every epoch."""
         begin = step * self.batch_size
         end = min(begin + self.batch_size, self.draws_per_epoch)
         start, stop = begin + (end - begin) * rank // world, begin + (end - begin) * (rank + 1) // world
         firsts = self._pool.rows[self._pool.starts[start:stop]]
-        choices = [Choice(firsts[[place]], 0, self.item) for place in range(stop - start)]
-        return make_draws(self._records, choices, self.settings, 0, 0, fixed=True)
+        choices = [ClipChoice(firsts[[place]], 0, self.item) for place in range(stop - start)]
+        return draw_samples(self._records, choices, self.settings, 0, 0, fixed=True)
 
 
 def _reorder(window: _Window, order: Int64) -> _Window:

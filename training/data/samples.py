@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sharding.audio import AudioError, decode_segment
 from sharding.common.errors import InputError
 from sharding.layout import shard_name
-from training.data.draws import Draws
+from training.data.sampling import DrawnSamples
 
 Wave = NDArray[np.float32]
 ReadWave = Callable[[int], Wave]  # from a place among draws to its wave
@@ -38,7 +38,7 @@ class Reads(Protocol):
 
 
 @dataclass(frozen=True)
-class Run:
+class ByteRange:
     """Samples that are read at once: ``places`` among the draws, and the bytes ``begin .. end`` of a shard."""
 
     shard: str
@@ -47,17 +47,17 @@ class Run:
     places: list[int]
 
 
-def runs(draws: Draws) -> list[Run]:
-    """Draws that lie close together in a shard, as reads."""
-    found: list[Run] = []
+def byte_ranges(draws: DrawnSamples) -> list[ByteRange]:
+    """DrawnSamples that lie close together in a shard, as reads."""
+    found: list[ByteRange] = []
     for place in sorted(range(len(draws)), key=lambda place: (draws.shard[place], draws.offset[place])):
         shard, begin = draws.shard[place], int(draws.offset[place])
         end = begin + int(draws.size[place])
         last = found[-1] if found else None
         if last and last.shard == shard and begin - last.end <= GAP and end - last.begin <= LONGEST:
-            found[-1] = Run(shard, last.begin, max(last.end, end), [*last.places, place])
+            found[-1] = ByteRange(shard, last.begin, max(last.end, end), [*last.places, place])
         else:
-            found.append(Run(shard, begin, end, [place]))
+            found.append(ByteRange(shard, begin, end, [place]))
     return found
 
 
@@ -77,11 +77,11 @@ class SampleReader:
     max_s: float
     checksum: bool = False
 
-    def length(self, draws: Draws, place: int) -> int:
+    def length(self, draws: DrawnSamples, place: int) -> int:
         """Samples of a draw's wave, known without reading it."""
         return max(1, round(min(float(draws.duration_s[place]), self.max_s) * self.rate))
 
-    def start(self, draws: Draws) -> ReadWave:
+    def start(self, draws: DrawnSamples) -> ReadWave:
         """Begin to read draws; the function returned waits for one and decodes it.
 
         An object store is asked for all of them at once, a disk for each when it is wanted.
@@ -92,7 +92,7 @@ class SampleReader:
         """
         bytes_of: dict[int, Callable[[], bytes]] = {}
         begins = {}
-        for run in runs(draws):
+        for run in byte_ranges(draws):
             fetch = self._begun(run)
             for place in run.places:
                 bytes_of[place], begins[place] = fetch, int(draws.offset[place]) - run.begin
@@ -109,12 +109,12 @@ class SampleReader:
 
         return read
 
-    def _begun(self, run: Run) -> Callable[[], bytes]:
+    def _begun(self, run: ByteRange) -> Callable[[], bytes]:
         if getattr(self.storage, "local", Path()) is None:
             return _threads(os.getpid()).submit(self._fetch, run).result
         return lru_cache(maxsize=1)(lambda: self._fetch(run))
 
-    def _fetch(self, run: Run) -> bytes:
+    def _fetch(self, run: ByteRange) -> bytes:
         """A run's bytes, asked for again where a store fails in any way: its clients have errors of their own."""
         for wait in PAUSES_S:
             try:
@@ -125,7 +125,7 @@ class SampleReader:
                 time.sleep(wait)
         return self.storage.read(shard_name(run.shard), run.begin, run.end - run.begin)
 
-    def _decode(self, draws: Draws, place: int, data: bytes) -> Wave:
+    def _decode(self, draws: DrawnSamples, place: int, data: bytes) -> Wave:
         if len(data) != draws.size[place]:
             raise self._damage(draws, place, f"the shard ends {int(draws.size[place]) - len(data)} bytes too early")
         # FLAC's own checksums find damage; a changed WAV would be other sound, and nobody would know.
@@ -149,7 +149,7 @@ class SampleReader:
             wave = np.pad(wave, (0, wanted - len(wave)))
         return np.ascontiguousarray(wave[:wanted], dtype=np.float32)
 
-    def _damage(self, draws: Draws, place: int, what: str) -> InputError:
+    def _damage(self, draws: DrawnSamples, place: int, what: str) -> InputError:
         return InputError(
             f"sample {draws.keys[place]} {what}",
             file=draws.shard[place],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from training.config.strict import require
+from training.config.checks import require
 
 Kind = Literal["human", "machine", "label"]
 KINDS: tuple[Kind, ...] = ("human", "machine", "label")
@@ -15,7 +15,7 @@ KINDS: tuple[Kind, ...] = ("human", "machine", "label")
 class MixtureItem:
     """One part of the training mixture: a split's clips with captions of some kinds.
 
-    An epoch draws ``choose`` clips of it, or else ``min(cap, repeat × clips)``.  Draws go on from epoch to
+    An epoch draws ``choose`` clips of it, or else ``min(cap, repeat × clips)``.  DrawnSamples go on from epoch to
     epoch where they left off, so that ``repeat: 0.5`` meets every clip once in two epochs.  To weigh kinds
     of captions against each other, list the split twice.
     """

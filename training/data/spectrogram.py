@@ -17,7 +17,7 @@ import torchaudio.compliance.kaldi as kaldi
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.data.hashing import below, mix
+from training.data.hashing import hash64, integers_below
 from training.data.melbank import MelBank, kaldi_bank, slaney_bank
 
 Int64 = NDArray[np.int64]
@@ -49,7 +49,7 @@ class FrontEnd(ABC):
 
     @torch.no_grad()
     def __call__(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool, out: Tensor | None = None) -> Tensor:
-        """Features of waves of one padded length.
+        """FeatureExtractor of waves of one padded length.
 
         Args:
             waves: ``[n, samples]`` float32 in [-1, 1], zero after each length.
@@ -96,7 +96,10 @@ class Passt(FrontEnd):
         low, high = np.zeros(len(waves), np.int64), np.full(len(waves), 15000)
         if train:
             numbers = seeds.cpu().numpy()
-            low, high = below(mix(JITTER, numbers, 0), 10), 16000 - below(mix(JITTER, numbers, 1), 2000)
+            low, high = (
+                integers_below(hash64(JITTER, numbers, 0), 10),
+                16000 - integers_below(hash64(JITTER, numbers, 1), 2000),
+            )
         banks = [kaldi_bank(128, 1024, self.rate, float(a), float(b)) for a, b in zip(low, high, strict=True)]
         return _filter(power, banks).add_(1e-5).log_().add_(4.5).div_(5)
 

@@ -24,15 +24,16 @@ import webdataset
 from sharding.common.errors import InputError
 from sharding.layout import SHARDS
 from sharding.schema import MANIFEST
-from training.data.draws import COLUMNS, Choice, Records, make_draws
-from training.data.features import AudioInput, Features
+from training.data.batch import Batch
+from training.data.builder import BatchBuilder, BatchRequest
+from training.data.features import AudioInput, FeatureExtractor
 from training.data.hashing import permutation
-from training.data.prepare import Batch, Prepare, Request
 from training.data.samples import SampleReader
+from training.data.sampling import SAMPLE_COLUMNS, ClipChoice, ManifestRows, draw_samples
 from training.data.settings import DataSettings, MixtureItem
 
 STREAM = 0x53545245  # purpose of a hash: the order of shards
-_SCHEMA = pa.schema([MANIFEST.field(name) for name in COLUMNS])
+_SCHEMA = pa.schema([MANIFEST.field(name) for name in SAMPLE_COLUMNS])
 
 
 def stream(
@@ -56,20 +57,20 @@ def stream(
     if not urls:
         raise InputError("there are no shards to stream", remedy="give the URLs of the tars")
     shards = [urls[place] for place in permutation(len(urls), STREAM, seed, epoch)] if buffer else list(urls)
-    reader = SampleReader(_Members({}), audio.rate, audio.max_s)
-    prepare = Prepare(reader, Features(audio, settings.masking, train), settings, tokenizer)
+    reader = SampleReader(TarMembers({}), audio.rate, audio.max_s)
+    builder = BatchBuilder(reader, FeatureExtractor(audio, settings.masking, train), settings, tokenizer)
     return webdataset.DataPipeline(
         webdataset.SimpleShardList(shards),
         webdataset.split_by_node,
         webdataset.split_by_worker,
         webdataset.tarfile_to_samples(),
         *([webdataset.shuffle(buffer, rng=random.Random(f"{seed} {epoch}"))] if buffer else []),
-        _Batches(prepare, seed, epoch),
+        BatchStream(builder, seed, epoch),
     )
 
 
 @dataclass(frozen=True)
-class _Members:
+class TarMembers:
     """A storage of tar members in memory."""
 
     data: Mapping[str, bytes]
@@ -79,10 +80,10 @@ class _Members:
 
 
 @dataclass(frozen=True)
-class _Batches:
+class BatchStream:
     """Tar samples to batches."""
 
-    prepare: Prepare
+    builder: BatchBuilder
     seed: int
     epoch: int
 
@@ -92,31 +93,33 @@ class _Batches:
             row = _row(sample)
             if self._items(row[0]):
                 waiting.append(row)
-            if len(waiting) == self.prepare.settings.batch_size:
+            if len(waiting) == self.builder.settings.batch_size:
                 yield self._batch(waiting)
                 waiting = []
-        if waiting and self.prepare.settings.last == "keep":
+        if waiting and self.builder.settings.last == "keep":
             yield self._batch(waiting)
 
     def _batch(self, samples: Sequence[tuple[dict[str, Any], bytes]]) -> Batch:
-        rows = [{name: row[name] for name in COLUMNS} for row, _ in samples]
-        settings = self.prepare.settings
+        rows = [{name: row[name] for name in SAMPLE_COLUMNS} for row, _ in samples]
+        settings = self.builder.settings
         items = [self._items(row)[0] for row, _ in samples]
-        choices = [Choice(np.array([place]), self.epoch, item) for place, item in enumerate(items)]
+        choices = [ClipChoice(np.array([place]), self.epoch, item) for place, item in enumerate(items)]
         table = pa.Table.from_pylist(rows, schema=_SCHEMA)
-        draws = make_draws(Records(table), choices, settings, self.seed, self.epoch, not self.prepare.features.train)
+        draws = draw_samples(
+            ManifestRows(table), choices, settings, self.seed, self.epoch, not self.builder.features.train
+        )
         partners = None
-        if self.prepare.features.train and settings.augment.mixup:
+        if self.builder.features.train and settings.augment.mixup:
             partners = draws.take(np.roll(np.arange(len(draws)), 1))
-        members = _Members({row["shard"]: data for row, data in samples})
-        reader = replace(self.prepare.reader, storage=members)
-        return replace(self.prepare, reader=reader).packed(Request(draws, partners)).unpack()
+        members = TarMembers({row["shard"]: data for row, data in samples})
+        reader = replace(self.builder.reader, storage=members)
+        return replace(self.builder, reader=reader).build(BatchRequest(draws, partners)).unpack()
 
     def _items(self, row: Mapping[str, Any]) -> list[MixtureItem]:
         """The items of the mixture that can draw a sample; the first one chooses its caption."""
         kinds = {caption["kind"] for caption in row["captions"]}
         mine = (row["dataset"], row["part"])
-        return [item for item in self.prepare.settings.train if item.split in mine and kinds & set(item.captions)]
+        return [item for item in self.builder.settings.train if item.split in mine and kinds & set(item.captions)]
 
 
 def _row(sample: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
@@ -143,7 +146,7 @@ def _row(sample: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
         "clip_id": clip_id,
         "dataset": dataset,
         "part": f"{dataset}/{split}",
-        "shard": f"{key}.{member}",  # the place of its bytes in ``_Members``
+        "shard": f"{key}.{member}",  # the place of its bytes in ``TarMembers``
         "audio": f"{key}.{member}",
         "audio_offset": 0,
         "audio_bytes": len(data),

@@ -30,7 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sharding.common.errors import InputError
-from training.config.recipe import CheckpointSettings
+from training.config.sections import CheckpointSettings
 
 FORMAT = 1
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.data.prepare import Batch
+from training.data.batch import Batch
 from training.models.heads.base import Side
 
 Sides = tuple[Side, Side]  # audio, text

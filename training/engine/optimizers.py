@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from sharding.common.errors import InputError
-from training.config.recipe import OptimizerSettings
-from training.config.strict import nearest
+from training.config.checks import nearest
+from training.config.sections import OptimizerSettings
 from training.models.retrieval import RetrievalModel
 
 AVERAGE = "average"  # the moment that holds the averaged weights

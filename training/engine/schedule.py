@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from training.config.recipe import OptimizerSettings
+from training.config.sections import OptimizerSettings
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,8 @@ from deepspeed.utils import (
 from torch import Tensor, nn
 
 from sharding.common.processes import die_with_parent
-from training.config.recipe import Recipe
-from training.data.prepare import Batch
+from training.config.sections import Recipe
+from training.data.batch import Batch
 from training.engine.chunks import Sides, detached, joined, rows, silence, weighted_sum
 from training.engine.distributed import Group, LocalGroup
 from training.engine.distributed import connect as connect_ranks

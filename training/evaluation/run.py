@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from sharding.common.errors import InputError
-from training.data.batch import Loader
 from training.data.captions import normalise, tokenise
-from training.data.draws import Draws
 from training.data.features import AudioInput
+from training.data.loader import Loader
 from training.data.mixture import select_rows
 from training.data.order import SequentialOrder
+from training.data.sampling import DrawnSamples
 from training.data.settings import DataSettings
 from training.engine.distributed import Group
 from training.evaluation.retrieval import Ranks, metrics, rank_relevant, relevance_matrix
@@ -80,7 +80,7 @@ class Dealt:
         self.order, self.rank, self.world = order, rank, world
         self.steps_per_epoch = -(-order.steps_per_epoch // world)
 
-    def batch(self, epoch: int, step: int, rank: int = 0, world: int = 1) -> Draws:
+    def batch(self, epoch: int, step: int, rank: int = 0, world: int = 1) -> DrawnSamples:
         """The ``step``-th batch of this rank."""
         return self.order.batch(epoch, step * self.world + self.rank)
 

@@ -25,10 +25,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sharding.common.errors import InputError
-from training.config import recipe as recipes
-from training.config.recipe import Recipe
+from training.config import resolved
+from training.config.loading import load_recipe, parse_recipe
+from training.config.sections import Recipe
 from training.data.captions import normalise, tokenise
-from training.data.features import AudioInput, Features, segment_seeds
+from training.data.features import AudioInput, FeatureExtractor, segment_seeds
 from training.engine.checkpoint import MODEL, Checkpoint, find, read_tensors, restore, writing
 from training.engine.checkpoint import load as open_verified
 from training.engine.optimizers import AVERAGE
@@ -86,7 +87,7 @@ class Retriever:
         heard = heard[: round(audio.max_s * audio.rate)].float().cpu()
         segments = torch.from_numpy(audio.cut(heard.numpy()))
         lengths = torch.from_numpy(audio.segment_lengths(len(heard)))
-        features = Features(audio, self.recipe.data.masking, train=False)
+        features = FeatureExtractor(audio, self.recipe.data.masking, train=False)
         values = features(segments, lengths, torch.from_numpy(segment_seeds(0, len(segments))))
         batch = values[None], features.frames(lengths)[None], torch.zeros(1, dtype=torch.int64)
         return self.model.audio_side(*(tensor.to(self.device) for tensor in batch))
@@ -106,7 +107,7 @@ def load(folder: str | Path) -> Retriever:
         raise InputError("not an export: it has no readable config.json", file=path) from error
     if version != FORMAT:
         raise InputError(f"an export of format {version}; this version reads {FORMAT}", file=path)
-    recipe = recipes.parse(tree, path / CONFIG)
+    recipe = parse_recipe(tree, path / CONFIG)
     model, loss = assemble(_here(recipe, path), ())
     kept = read_tensors(path / MODEL)
     for part in ("audio", "text"):
@@ -131,7 +132,7 @@ def _here(recipe: Recipe, path: Path) -> Recipe:
 def open_checkpoint(checkpoint: Checkpoint) -> Retriever:
     """The model of a checkpoint inside its run's folder, its averaged weights where the recipe keeps them."""
     run = checkpoint.folder.resolve().parent.parent
-    recipe = recipes.load(run / "recipe.yaml")
+    recipe = load_recipe(run / "recipe.yaml")
     if not (run / TOKENIZER).is_dir():
         raise InputError("the run's folder has no tokenizer", file=run, remedy="keep checkpoints inside their run")
     model, loss = assemble(with_tokenizer(recipe, run), ())
@@ -185,7 +186,7 @@ def _draft(retriever: Retriever, checkpoint: Checkpoint, target: Path) -> Path:
     save_file({name: value.detach().contiguous() for name, value in weights.items()}, draft / MODEL)
     config = {
         "format": FORMAT,
-        "recipe": recipes.to_tree(retriever.recipe),
+        "recipe": resolved.to_tree(retriever.recipe),
         "step": checkpoint.step,
         "plan": checkpoint.state.get("plan"),
         "validation": checkpoint.state.get("validation", {}),

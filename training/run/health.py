@@ -12,7 +12,7 @@ from training.models.heads.base import Head
 from training.objectives.pairs.base import PairLoss
 
 
-def health(
+def measure_health(
     head: Head, loss: PairLoss, audio: Sequence[Tensor], text: Sequence[Tensor], group: Group
 ) -> dict[str, float]:
     """Alignment and uniformity (Wang and Isola 2020, arXiv 2005.10242, eq. 2 and 3) and the loss's numbers.

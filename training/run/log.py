@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sharding.common.errors import InputError
-from training.config.recipe import LogSettings
+from training.config.sections import LogSettings
 
 NOT_FINITE = "nonfinite.jsonl"  # in the run's folder: steps whose loss or gradient was not finite, with their clips
 
@@ -42,7 +42,7 @@ class MetricsLog:
         self.file.write(json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n")
         self.file.flush()
         numbers = {
-            name: value for name, value in flat(record).items() if isinstance(value, int | float) and name != "step"
+            name: value for name, value in flatten(record).items() if isinstance(value, int | float) and name != "step"
         }
         if self.tensorboard is not None:
             for name, value in numbers.items():
@@ -58,13 +58,13 @@ class MetricsLog:
             self.wandb.finish()
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one, keys joined by slashes."""
     result: dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            result |= flat(value, f"{name}/")
+            result |= flatten(value, f"{name}/")
         else:
             result[name] = value
     return result
@@ -77,7 +77,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read_records(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl; what is none, as a killed process or a full disk leaves it, is left out."""
     records = []
     if path.is_file():
@@ -92,7 +92,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def _keep_steps_below(path: Path, step: int) -> None:
-    records = [record for record in read(path) if record["step"] < step]
+    records = [record for record in read_records(path) if record["step"] < step]
     draft = path.with_name(f".{path.name}")
     draft.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
     os.replace(draft, path)  # noqa: PTH105 (atomic, also over an existing file)
@@ -104,7 +104,7 @@ def _tensorboard(run: Path, step: int) -> Any:
     return SummaryWriter(str(run / "tensorboard"), purge_step=step, flush_secs=30)
 
 
-def check(settings: LogSettings) -> None:
+def check_log_settings(settings: LogSettings) -> None:
     """Refuse logs that cannot be written, before anything else begins."""
     if settings.wandb is not None and importlib.util.find_spec("wandb") is None:
         raise InputError(

@@ -18,13 +18,13 @@ from typing import Any
 import torch
 
 from sharding.common.errors import InputError
-from training.config import recipe as recipes
-from training.config.recipe import Recipe
-from training.data.batch import Loader
+from training.config import resolved
+from training.config.sections import Recipe
+from training.data.batch import Batch
 from training.data.features import AudioInput
+from training.data.loader import Loader
 from training.data.mixture import select_rows
 from training.data.order import Order, SequentialOrder, batch_hash
-from training.data.prepare import Batch
 from training.engine import checkpoint
 from training.engine.distributed import Group
 from training.engine.schedule import make_schedule
@@ -32,10 +32,9 @@ from training.engine.step import Engine, StepResult
 from training.evaluation.retrieval import DIRECTIONS
 from training.evaluation.run import evaluate, read_split
 from training.models.hub import EXPORT, export
-from training.run.claim import claimed
-from training.run.health import health
-from training.run.log import NOT_FINITE, MetricsLog, flat
-from training.run.log import check as check_logs
+from training.run.health import measure_health
+from training.run.lock import hold_run_folder
+from training.run.log import NOT_FINITE, MetricsLog, check_log_settings, flatten
 from training.run.progress import StatusLine
 from training.tasks.retrieval import TOKENIZER, assemble, training_captions, with_tokenizer
 
@@ -80,7 +79,7 @@ def fit(recipe: Recipe, manifest: Any, folder: Path, group: Group, report: Repor
         steps, the last loss (None: no step, or not finite), the export's folder and its validation.
     """
     _check(recipe, manifest)
-    with claimed(recipe, folder, group):
+    with hold_run_folder(recipe, folder, group):
         return _train(_start(recipe, manifest, folder, group), report)
 
 
@@ -123,7 +122,7 @@ def _train(run: Run, report: Report | None) -> dict[str, Any]:
 
 def _check(recipe: Recipe, manifest: Any) -> None:
     """``InputError`` now for what would be one after an epoch, or what would make figures worthless."""
-    check_logs(recipe.log)
+    check_log_settings(recipe.log)
     split = recipe.validation.split
     if split is None:
         return
@@ -258,10 +257,10 @@ def _step(run: Run, epoch: int, batch: Batch, waited: float) -> dict[str, Any]:
         "loss_bytes_received": run.group.bytes_received - received,
         "engine_bytes_received": run.group.engine_bytes_received - moved,
         "damaged": _damaged(run),
-        "kin_met": run.order.kin_met(epoch, place),
+        "kin_met": run.order.count_kin_repeats(epoch, place),
     }
     if run.recipe.log.health and step % run.recipe.log.health == 0:
-        record |= health(run.engine.model.head, run.engine.system.loss, *result.sides, run.group)
+        record |= measure_health(run.engine.model.head, run.engine.system.loss, *result.sides, run.group)
     return record
 
 
@@ -307,7 +306,7 @@ def _validate(run: Run, progress: StatusLine) -> dict[str, float] | None:
         settings.batch,
         first=settings.first,
     )
-    figures = flat({name: result[name] for name in DIRECTIONS})
+    figures = flatten({name: result[name] for name in DIRECTIONS})
     progress.say(f"step {run.engine.steps_taken}: {settings.split} {settings.metric} {figures[settings.metric]:.4f}")
     return figures
 
@@ -321,7 +320,7 @@ def _save(run: Run, validation: dict[str, float] | None) -> dict[str, Any]:
         "epoch": taken // run.order.steps_per_epoch,
         "next": _next_batch(run.order, taken),
         "updates": run.engine.updates,
-        "recipe": recipes.digest(run.recipe),
+        "recipe": resolved.digest(run.recipe),
         "plan": run.manifest.dataset.get("plan"),
         "world": run.group.size,
         "torch": torch.__version__,

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 CHATTY = ("DeepSpeed", "deepspeed", "transformers", "torch.distributed", "numexpr", "matplotlib", "fsspec")
 
 
-def hush() -> None:
+def silence_libraries() -> None:
     """Let only errors through; runs before the libraries are imported."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

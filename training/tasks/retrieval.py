@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import torch
 
 from sharding.common.errors import InputError
-from training.config.recipe import Recipe
+from training.config.sections import Recipe
 from training.data.captions import normalise
 from training.data.mixture import select_rows
 from training.data.settings import DataSettings

@@ -11,11 +11,13 @@ import torch
 
 from tests.training.small_runs import small_recipe, write_sounds
 from training import cli
-from training.config import recipe
+from training.config import resolved
+from training.config.extending import RECIPES
+from training.config.loading import load_recipe, parse_recipe
 from training.models.encoders.audio.passt import Settings, build
 from training.tasks.retrieval import assemble
 
-PUBLISHED = sorted(path.stem for path in recipe.RECIPES.glob("*.yaml") if path.stem != "demo")
+PUBLISHED = sorted(path.stem for path in RECIPES.glob("*.yaml") if path.stem != "demo")
 SMALL_TEXT = ["source=random", "width=16", "depth=1", "heads=2", "vocabulary=300"]
 SMALL_AUDIO = {
     "passt": ["variant=custom", "source=random", "width=16", "depth=10", "heads=2", "segment_s=1.0", "max_s=3.0"],
@@ -25,14 +27,14 @@ SMALL_AUDIO = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_recipe_says_how_it_is_started(name: str) -> None:
-    text = (recipe.RECIPES / f"{name}.yaml").read_text()
+    text = (RECIPES / f"{name}.yaml").read_text()
     assert f"training fit {name} --shards OUT --run RUN" in text
-    loaded = recipe.load(name)
-    assert recipe.parse(recipe.to_tree(loaded)) == loaded
+    loaded = load_recipe(name)
+    assert parse_recipe(resolved.to_tree(loaded)) == loaded
 
 
 def test_published_settings() -> None:
-    token, sentence = recipe.load("token_attention"), recipe.load("sentence_attention")
+    token, sentence = load_recipe("token_attention"), load_recipe("sentence_attention")
     assert (token.data.batch_size, sentence.data.batch_size) == (96, 128)
     assert (token.head.dim, token.head.heads, token.loss.tau) == (1024, 8, 0.05)
     for name in (
@@ -40,9 +42,9 @@ def test_published_settings() -> None:
         "sentence_attention",
         "token_attention",
     ):  # of TACOS the paper reads weak captions alone
-        (tacos,) = (item for item in recipe.load(name).data.train if item.split.startswith("tacos"))
+        (tacos,) = (item for item in load_recipe(name).data.train if item.split.startswith("tacos"))
         assert tacos.captions == ("machine",)
-    partial = recipe.load("partial_finetuning")
+    partial = load_recipe("partial_finetuning")
     assert partial.optimizer.freeze_below == {"audio": 8}
     assert (partial.optimizer.name, partial.optimizer.weight_decay, partial.audio.hop_s) == ("adamw", 1e-4, 5.0)
     assert (partial.head.audio_pooling, partial.head.text_pooling) == ("attention", "mean")
@@ -86,7 +88,7 @@ def test_attention_pooling_is_trained_with_the_head() -> None:
 def test_a_recipe_trains_evaluates_and_searches(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """On small random encoders, all else as the recipe says."""
     write_sounds(tmp_path / "build")
-    loaded = recipe.load(name)
+    loaded = load_recipe(name)
     small = [f"audio.{setting}" for setting in SMALL_AUDIO[loaded.audio.encoder]]
     small += [f"text.{setting}" for setting in SMALL_TEXT]
     small += ["head.dim=16", "data.train=[{split: clotho/development}]", "data.batch_size=6", "data.workers=0"]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from sharding.common.errors import InputError
 from tests.training.data.shards import row, table_of
 from training.data import DataSettings, MixtureItem, Order, SequentialOrder, ShuffleSettings
-from training.data.draws import Draws
-from training.data.kinship import clashes, separate
+from training.data.kinship import kin_repeats, separate_kin
+from training.data.sampling import DrawnSamples
 
 CLOTHO = [row(number) for number in range(150)]
 WAVCAPS = [row(number, "wavcaps", "train") for number in range(230)]
@@ -28,7 +28,7 @@ TABLE = table_of(CLOTHO + WAVCAPS + LONG)
 MIXED = (MixtureItem("clotho/development"), MixtureItem("wavcaps"), MixtureItem("long/train", repeat=2.5))
 
 
-def same(a: Draws, b: Draws) -> bool:
+def same(a: DrawnSamples, b: DrawnSamples) -> bool:
     return pickle.dumps(a) == pickle.dumps(b)
 
 
@@ -120,11 +120,11 @@ def test_weights_and_temperature_share_out_an_epoch() -> None:
 def test_kin_are_separated_wherever_batches_suffice(sizes: list[int], batch: int, seed: int) -> None:
     kin = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
     kin = kin[: len(kin) // batch * batch]
-    order = separate(kin, batch)
+    order = separate_kin(kin, batch)
     assert sorted(order) == list(range(len(kin)))
     if len(kin) and np.bincount(kin).max() <= len(kin) // batch:
-        assert len(clashes(kin[order], batch)) == 0
-    assert len(clashes(kin[order], batch)) <= len(clashes(kin, batch))
+        assert len(kin_repeats(kin[order], batch)) == 0
+    assert len(kin_repeats(kin[order], batch)) <= len(kin_repeats(kin, batch))
 
 
 @given(groups=st.integers(1, 30), batch=st.integers(1, 30), batches=st.integers(1, 20), seed=st.integers(0, 100))
@@ -132,7 +132,7 @@ def test_kin_are_separated_wherever_batches_suffice(sizes: list[int], batch: int
 def test_kin_meet_only_where_no_order_can_part_them(groups: int, batch: int, batches: int, seed: int) -> None:
     """Fewer kin than places, as many, or more; and the number that meets is the smallest there is."""
     kin = np.random.default_rng(seed).integers(0, groups, batch * batches)
-    met = len(clashes(kin[separate(kin, batch)], batch))
+    met = len(kin_repeats(kin[separate_kin(kin, batch)], batch))
     assert met == np.maximum(np.bincount(kin) - batches, 0).sum()
 
 
@@ -140,13 +140,13 @@ def test_kin_meet_only_where_no_order_can_part_them(groups: int, batch: int, bat
 def test_kin_rich_data_are_parted_at_once(groups: int) -> None:
     kin = np.random.default_rng(0).integers(0, groups, 200_000)
     kin[:50_000] = 0
-    assert len(clashes(kin[separate(kin, 64)], 64)) == np.maximum(np.bincount(kin) - 3125, 0).sum()
+    assert len(kin_repeats(kin[separate_kin(kin, 64)], 64)) == np.maximum(np.bincount(kin) - 3125, 0).sum()
 
 
 def test_kin_rich_epochs_differ_and_are_counted() -> None:
     rows = [row(number, kin=f"k{number % 7}") for number in range(120)] + [row(n) for n in range(120, 150)]
     order = Order(table_of(rows), DataSettings(train=(MixtureItem("clotho"),), batch_size=10), 0)
-    met = sum(order.kin_met(0, step) for step in range(15))
+    met = sum(order.count_kin_repeats(0, step) for step in range(15))
     assert met == sum(max(0, 120 // 7 + (k < 120 % 7) - 15) for k in range(7))
     lone = [[c for c in order.batch(epoch, 0).clip_ids if int(c.split("clip ")[1][:-2]) >= 120] for epoch in (0, 1)]
     assert lone[0] != lone[1], "clips without kin are dealt anew each epoch"
@@ -176,13 +176,13 @@ def test_no_two_kin_in_a_batch_and_the_rest_are_counted() -> None:
     order = Order(table_of(rows), DataSettings(train=(MixtureItem("clotho"),), batch_size=32), 0)
     for step in range(order.steps_per_epoch):
         assert len(set(order.batch(0, step).kin)) == 32
-        assert order.kin_met(0, step) == 0
+        assert order.count_kin_repeats(0, step) == 0
     one = Order(
         table_of([row(n, kin="all") for n in range(32)]),
         DataSettings(train=(MixtureItem("clotho"),), batch_size=32),
         0,
     )
-    assert one.kin_met(0, 0) == 31
+    assert one.count_kin_repeats(0, 0) == 31
 
 
 def test_captions_are_drawn_by_their_rule() -> None:

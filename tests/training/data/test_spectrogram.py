@@ -18,8 +18,8 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from training.data.features import AudioInput, Features, segment_seeds
-from training.data.hashing import below, mix
+from training.data.features import AudioInput, FeatureExtractor, segment_seeds
+from training.data.hashing import hash64, integers_below
 from training.data.settings import MaskingSettings
 from training.data.spectrogram import FRONT_ENDS, JITTER
 
@@ -68,8 +68,8 @@ def test_passt_jitter_lies_in_the_published_range() -> None:
     """A drawn filter bank equals hear21passt's with the same edges, and differs between seeds."""
     wave = sound(40000)
     for seed in range(8):
-        low = int(below(mix(JITTER, seed, 0), 10))
-        high = 16000 - int(below(mix(JITTER, seed, 1), 2000))
+        low = int(integers_below(hash64(JITTER, seed, 0), 10))
+        high = 16000 - int(integers_below(hash64(JITTER, seed, 1), 2000))
         assert 0 <= low < 10 and 14000 < high <= 16000
         with torch.no_grad():
             wanted = published_passt(freqm=0, timem=0, fmin=low, fmax=high).eval()(wave[None])[0]
@@ -165,7 +165,7 @@ def test_cut_keeps_every_sample() -> None:
 
 def test_masks_of_a_sample_do_not_depend_on_its_batch() -> None:
     audio = AudioInput("passt", 32000, 1.0, 1.0, 30.0)
-    one = Features(audio, MaskingSettings(time_masks=2, time_width=40, freq_masks=2, freq_width=20), True)
+    one = FeatureExtractor(audio, MaskingSettings(time_masks=2, time_width=40, freq_masks=2, freq_width=20), True)
     waves, lengths = torch.stack([sound(32000, seed) for seed in range(4)]), torch.full((4,), 32000)
     seeds = torch.from_numpy(segment_seeds(9, 4))
     whole = one(waves, lengths, seeds)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sharding.common.errors import InputError
-from training.config.recipe import CheckpointSettings
+from training.config.sections import CheckpointSettings
 from training.engine import checkpoint
 
 METRIC = "text_to_audio/mAP@10"

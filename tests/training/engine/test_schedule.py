@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.config.recipe import OptimizerSettings
+from training.config.sections import OptimizerSettings
 from training.engine.schedule import make_schedule
 
 

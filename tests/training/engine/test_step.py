@@ -28,8 +28,8 @@ from sharding.common.processes import leave
 from tests.training.engine.test_equivalence import global_batch, splits, variants
 from tests.training.ranks import on_ranks
 from tests.training.small_runs import TREE, small_recipe
-from training.config.recipe import Recipe
-from training.data.prepare import Batch
+from training.config.sections import Recipe
+from training.data.batch import Batch
 from training.engine.chunks import rows
 from training.engine.distributed import Group, LocalGroup
 from training.engine.optimizers import AVERAGE, freeze, parameter_groups

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from training.config.recipe import LogSettings
+from training.config.sections import LogSettings
 from training.run import log as metrics
 from training.run.log import NOT_FINITE, MetricsLog
 
@@ -32,7 +32,7 @@ def test_what_is_no_line_keeps_no_run_from_going_on(tmp_path: Path) -> None:
 def test_steps_that_are_taken_again_stand_in_no_list_twice(tmp_path: Path) -> None:
     (tmp_path / NOT_FINITE).write_text("\n".join(map(line, (1, 5, 8))) + "\n")
     MetricsLog(tmp_path, 5, PLAIN).close()
-    assert [record["step"] for record in metrics.read(tmp_path / NOT_FINITE)] == [1]
+    assert [record["step"] for record in metrics.read_records(tmp_path / NOT_FINITE)] == [1]
 
 
 def test_a_run_keeps_its_number_and_another_one_gets_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ import yaml
 from sharding.common.errors import InputError
 from sharding.shards.manifest import Manifest
 from tests.training.small_runs import REPOSITORY, TREE, figures, lines, run_ranks, small_recipe, write_sounds
-from training.config.recipe import to_tree
+from training.config.resolved import to_tree
 from training.engine import checkpoint
 from training.engine.distributed import Group
 from training.models import hub as export

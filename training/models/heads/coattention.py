@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sharding.common.errors import InputError
-from training.config.strict import check_multiple, check_positive
+from training.config.checks import check_multiple, check_positive
 from training.models.encoders import EncodedAudio, EncodedText
 from training.models.heads.base import ListedHead, Side
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.config.strict import check_dropout, check_positive
+from training.config.checks import check_dropout, check_positive
 from training.engine.distributed import accumulation_dtype
 from training.models.encoders import EncodedAudio, EncodedText
 from training.models.heads.base import Head, Side

@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from training.config.strict import check_multiple
+from training.config.checks import check_multiple
 from training.models.encoders import EncodedText
 from training.models.heads.pooling import TextPooling, text_pool
 from training.models.heads.token_attention import Settings as TokenSettings

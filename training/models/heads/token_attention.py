@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sharding.common.errors import InputError
-from training.config.strict import check_multiple
+from training.config.checks import check_multiple
 from training.engine.distributed import accumulation_dtype
 from training.models.encoders import EncodedAudio, EncodedText
 from training.models.heads.base import SHORTEST_SQUARED, Head, Side, full_precision

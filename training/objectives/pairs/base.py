@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from training.config.strict import require
+from training.config.checks import require
 from training.engine.distributed import accumulation_dtype
 from training.objectives.pairs.relations import Related
 

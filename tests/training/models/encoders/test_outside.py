@@ -14,7 +14,7 @@ import yaml
 from sharding.common.errors import InputError
 from tests.training.small_runs import REPOSITORY, TREE, write_sounds
 from training import cli
-from training.config import recipe
+from training.config.loading import parse_recipe
 from training.models.encoders import AUDIO_ENCODERS, encoder_module
 
 TEXT_ENCODER = '''
@@ -150,8 +150,8 @@ def test_files_that_are_no_encoder_say_why(tmp_path: Path) -> None:
         made.build(made.Settings("mine"))
     tree = TREE | {"audio": {"encoder": "nowhere.py:Convolutional"}}
     with pytest.raises(InputError, match="no such file of an encoder"):
-        recipe.parse(tree, tmp_path / "recipe.yaml")
+        parse_recipe(tree, tmp_path / "recipe.yaml")
     tree = TREE | {"audio": {"encoder": f"{tmp_path / 'mine.py'}:Convolutional", "widht": 3}}
     (tmp_path / "mine.py").write_text(good)
     with pytest.raises(InputError, match="did you mean 'width'"):
-        recipe.parse(tree, tmp_path / "recipe.yaml")
+        parse_recipe(tree, tmp_path / "recipe.yaml")

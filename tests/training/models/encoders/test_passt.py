@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from sharding.common.errors import InputError
 from tests.training.models.encoders.test_encoders import audio_encoder
-from training.data.features import AudioInput, Features
+from training.data.features import AudioInput, FeatureExtractor
 from training.data.settings import MaskingSettings
 from training.models.encoders import AUDIO_ENCODERS, encoder_module
 from training.models.encoders.audio.passt import VARIANTS, Settings, build
@@ -26,7 +26,7 @@ def test_a_published_variant_hears_what_its_front_end_gives(variant: str) -> Non
     encoder.net.blocks = encoder.net.blocks[:1]  # the rest is the same once more
     audio = AudioInput.of(encoder)
     assert audio.segment_s == SECONDS.get(variant, 10.0)
-    features = Features(audio, MaskingSettings(), train=False)
+    features = FeatureExtractor(audio, MaskingSettings(), train=False)
     waves, lengths = torch.randn(1, audio.segment) / 10, torch.tensor([audio.segment])
     heard = features.frames(lengths)
     pooled, tokens, mask = encoder.eval()(features(waves, lengths, lengths), heard, torch.zeros(1, dtype=torch.int64))
@@ -79,7 +79,7 @@ def test_any_stride_has_positions_for_its_patches() -> None:
 def test_a_segment_of_any_length_has_a_position_for_every_patch(segment_s: float) -> None:
     encoder = audio_encoder("passt", segment_s=segment_s)
     audio = AudioInput.of(encoder)
-    bins, frames = Features(audio, MaskingSettings(), train=False).shape
+    bins, frames = FeatureExtractor(audio, MaskingSettings(), train=False).shape
     pooled, _, _ = encoder(torch.randn(1, bins, frames), torch.tensor([frames]), torch.zeros(1, dtype=torch.int64))
     assert bool(pooled.isfinite().all())
 

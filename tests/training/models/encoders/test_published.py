@@ -15,7 +15,7 @@ from sharding.common.errors import InputError
 from sharding.shards.manifest import Manifest
 from tests.training.models.encoders.test_encoders import CAPTIONS, audio_encoder
 from tests.training.small_runs import TREE, lines, small_recipe, write_sounds
-from training.data.features import AudioInput, Features
+from training.data.features import AudioInput, FeatureExtractor
 from training.data.settings import MaskingSettings
 from training.engine.step import ranks
 from training.models import hub as export
@@ -206,7 +206,7 @@ def test_masks_of_claps_short_clips_lie_in_the_repetitions_too() -> None:
     masking = MaskingSettings(time_masks=4, time_width=80, freq_masks=0)
     waves = torch.zeros(8, 480000)
     waves[:, :96000] = torch.randn(8, 96000)
-    masked = Features(audio, masking, train=True)(waves, torch.full((8,), 96000), torch.arange(8))
+    masked = FeatureExtractor(audio, masking, train=True)(waves, torch.full((8,), 96000), torch.arange(8))
     empty = (masked < -99).all(1)
     assert bool(empty[:, 400:].any()) and bool(empty[:, :200].any())
 

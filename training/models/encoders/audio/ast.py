@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sharding.common.errors import InputError
-from training.config.strict import check_positive
+from training.config.checks import check_positive
 from training.models.encoders import AudioEncoder
 from training.models.encoders.audio.hub import HubAudioSettings, heard, load, require_bins
 from training.models.encoders.published import Architecture

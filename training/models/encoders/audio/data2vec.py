@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.config.strict import check_positive
+from training.config.checks import check_positive
 from training.models.encoders import AudioEncoder
 from training.models.encoders.audio.hub import HubAudioSettings, load
 from training.models.encoders.pooling import masked_mean

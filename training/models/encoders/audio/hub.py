@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sharding.common.errors import InputError
-from training.config.strict import check_dropout, check_multiple, check_positive
+from training.config.checks import check_dropout, check_multiple, check_positive
 from training.models.encoders.published import Architecture, load_model, random_model
 
 

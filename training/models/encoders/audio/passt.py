@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sharding.common.errors import InputError
-from training.config.strict import check_dropout, check_multiple, check_positive
+from training.config.checks import check_dropout, check_multiple, check_positive
 from training.models.encoders import AudioEncoder
 from training.models.encoders.pooling import masked_mean
 from training.models.encoders.randomness import mix, subset

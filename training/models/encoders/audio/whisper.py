@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sharding.common.errors import InputError
-from training.config.strict import check_positive
+from training.config.checks import check_positive
 from training.models.encoders import AudioEncoder
 from training.models.encoders.audio.hub import HubAudioSettings, heard, load
 from training.models.encoders.pooling import masked_mean

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sharding.common.errors import InputError
-from training.config.strict import check_dropout, check_multiple, check_positive
+from training.config.checks import check_dropout, check_multiple, check_positive
 from training.models.encoders import TextEncoder
 from training.models.encoders.pooling import Pooling
 from training.models.encoders.published import Architecture, load_model, load_tokenizer, random_model

@@ -12,7 +12,7 @@ from sharding.common.errors import InputError
 from tests.training.data.shards import Build, row, write_build
 from tests.training.data.test_loader import AUDIO, Letters, samples
 from training.data import DataSettings, Loader, MixtureItem, Order
-from training.data.shared import Slots
+from training.data.buffers import BufferPool
 
 SETTINGS = DataSettings(train=(MixtureItem("clotho", repeat=4.0),), batch_size=6, crop_s=2.0, readahead=1)
 
@@ -51,27 +51,27 @@ def test_an_epoch_that_is_left_does_not_harm_the_next(build: Build) -> None:
 
 
 def test_a_slot_is_free_again_when_its_last_tensor_is_gone() -> None:
-    slots = Slots(2, 8)
-    one, other = slots.promise(), slots.promise()
-    assert {one, other} == {0, 1} and slots.promise() is None
-    filled, lent = slots.fill(one, (2, 4))
-    assert lent is not None
+    pool = BufferPool(2, 8)
+    one, other = pool.reserve(), pool.reserve()
+    assert {one, other} == {0, 1} and pool.reserve() is None
+    filled, sent = pool.fill(one, (2, 4))
+    assert sent is not None
     filled[:] = 3
-    here = Slots.receive(lent)
+    here = sent.read()
     assert (here == 3).all()
     view = here[1]
     del here, filled
-    assert slots.promise() is None
+    assert pool.reserve() is None
     del view
-    assert slots.promise() == one
-    slots.recall()
-    assert {slots.promise(), slots.promise()} == {0, 1}
+    assert pool.reserve() == one
+    pool.free_reserved()
+    assert {pool.reserve(), pool.reserve()} == {0, 1}
 
 
 def test_a_batch_that_outgrows_its_slot_travels_by_itself() -> None:
-    slots = Slots(1, 8)
-    tensor, lent = slots.fill(slots.promise(), (3, 3))
-    assert lent is None and tensor.shape == (3, 3)
+    pool = BufferPool(1, 8)
+    tensor, sent = pool.fill(pool.reserve(), (3, 3))
+    assert sent is None and tensor.shape == (3, 3)
 
 
 def test_ranks_of_one_machine_leave_nothing_behind(build: Build, tmp_path: Path) -> None:

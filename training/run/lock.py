@@ -13,8 +13,9 @@ from pathlib import Path
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
-from training.config import recipe as recipes
-from training.config.recipe import Recipe
+from training.config import resolved
+from training.config.loading import load_recipe
+from training.config.sections import Recipe
 from training.engine import checkpoint
 from training.engine.distributed import Group
 from training.models.encoders.outside import carried
@@ -28,7 +29,7 @@ _LOCKLESS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # file systems without 
 
 
 @contextlib.contextmanager
-def claimed(recipe: Recipe, folder: Path, group: Group) -> Iterator[None]:
+def hold_run_folder(recipe: Recipe, folder: Path, group: Group) -> Iterator[None]:
     """Keep other trainers out, and write the run's recipe or make sure that the one there is the same run.
 
     The lock is the kernel's, held by the first rank, and ends with its process, however that ends.
@@ -93,7 +94,7 @@ def _write_recipe(recipe: Recipe, folder: Path) -> None:
             )
         shutil.rmtree(folder / TOKENIZER, ignore_errors=True)  # of a start that came to nothing: it is not this run's
     elif path.is_file():
-        changed = recipes.differences(recipes.load(path), recipe)
+        changed = resolved.differences(load_recipe(path), recipe)
         if changed:
             raise InputError(
                 "the run was started with another recipe: " + "; ".join(changed[:5]),
@@ -101,4 +102,4 @@ def _write_recipe(recipe: Recipe, folder: Path) -> None:
                 remedy="use the same recipe to go on, or another --run to start afresh",
             )
     files = {part: carried(getattr(recipe, part), part, folder) for part in ("audio", "text")}
-    Storage(folder).write(path.name, recipes.dump(replace(recipe, **files)).encode())
+    Storage(folder).write(path.name, resolved.dump(replace(recipe, **files)).encode())

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sharding.schema import stable_id
 from training.data.captions import choose_caption, normalise
-from training.data.hashing import mix, signed, uniform
+from training.data.hashing import hash64, signed, uniform
 from training.data.settings import DataSettings, MixtureItem
 
 Int64 = NDArray[np.int64]
@@ -23,7 +23,7 @@ Int64 = NDArray[np.int64]
 # Purposes of hashes: two choices about one sample must not depend on each other.
 CAPTION, CHOICE, CROP, MODEL, ROTATION = 0x43415054, 0x43484F49, 0x43524F50, 0x4D4F444C, 0x524F5441
 
-COLUMNS = [
+SAMPLE_COLUMNS = [
     "key",
     "clip_id",
     "shard",
@@ -41,7 +41,7 @@ COLUMNS = [
 
 
 @dataclass(frozen=True)
-class Draws:
+class DrawnSamples:
     """One row a sample: where its bytes are, which seconds of them to decode, and what it is.
 
     Attributes:
@@ -73,25 +73,25 @@ class Draws:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def take(self, places: Int64) -> Draws:
+    def take(self, places: Int64) -> DrawnSamples:
         """The draws at ``places``, in that order."""
         columns = {each.name: getattr(self, each.name) for each in fields(self)}
         taken: dict[str, Any] = {
             name: [column[place] for place in places] if isinstance(column, list) else column[places]
             for name, column in columns.items()
         }
-        return Draws(**taken)
+        return DrawnSamples(**taken)
 
 
-class Records:
-    """Manifest rows by number, as dicts of ``COLUMNS``.
+class ManifestRows:
+    """Manifest rows by number, as dicts of ``SAMPLE_COLUMNS``.
 
     A manifest has a chunk for each shard, and Arrow's ``take`` visits every chunk: here the time of a look-up
     does not grow with the dataset, and no column is copied.
     """
 
     def __init__(self, table: pa.Table) -> None:
-        self._chunks = table.select(COLUMNS).to_batches()
+        self._chunks = table.select(SAMPLE_COLUMNS).to_batches()
         self._ends = np.cumsum([len(chunk) for chunk in self._chunks], dtype=np.int64)
 
     def take(self, rows: Int64) -> list[dict[str, Any]]:
@@ -107,7 +107,7 @@ class Records:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ClipChoice:
     """A clip to draw: the manifest rows of its windows, the pass over its pool, and its mixture item."""
 
     rows: Int64
@@ -126,14 +126,14 @@ class _Chances:
     seed: int
 
 
-def make_draws(
-    manifest: Records,
-    choices: Sequence[Choice],
+def draw_samples(
+    manifest: ManifestRows,
+    choices: Sequence[ClipChoice],
     settings: DataSettings,
     seed: int,
     epoch: int,
     fixed: bool = False,
-) -> Draws:
+) -> DrawnSamples:
     """Choose caption, window and crop of each clip.
 
     Args:
@@ -150,26 +150,26 @@ def make_draws(
         _draw(each, choice, chance, settings, fixed) | {"clip": int(clip), "seeds": chance.seed}
         for each, choice, chance, clip in zip(windows, choices, chances, clips, strict=True)
     ]
-    columns: dict[str, Any] = {each.name: [draw[each.name] for draw in drawn] for each in fields(Draws)}
+    columns: dict[str, Any] = {each.name: [draw[each.name] for draw in drawn] for each in fields(DrawnSamples)}
     for name in ("offset", "size", "rate", "clip", "caption", "group", "kin", "seeds"):
         columns[name] = np.array(columns[name], dtype=np.int64)
     for name in ("start_s", "duration_s"):
         columns[name] = np.array(columns[name], dtype=np.float64)
-    return Draws(**columns)
+    return DrawnSamples(**columns)
 
 
 def _chances(seed: int, epoch: int, clips: Int64, turns: Int64) -> list[_Chances]:
     def drawn(purpose: int) -> list[float]:
-        return uniform(mix(purpose, seed, epoch, clips, turns)).tolist()
+        return uniform(hash64(purpose, seed, epoch, clips, turns)).tolist()
 
-    rotation = uniform(mix(ROTATION, seed, clips)).tolist()
-    seeds = signed(mix(MODEL, seed, epoch, clips, turns)).tolist()
+    rotation = uniform(hash64(ROTATION, seed, clips)).tolist()
+    seeds = signed(hash64(MODEL, seed, epoch, clips, turns)).tolist()
     return [_Chances(*each) for each in zip(drawn(CAPTION), rotation, drawn(CHOICE), drawn(CROP), seeds, strict=True)]
 
 
 def _draw(
     windows: Sequence[Mapping[str, Any]],
-    choice: Choice,
+    choice: ClipChoice,
     chance: _Chances,
     settings: DataSettings,
     fixed: bool,

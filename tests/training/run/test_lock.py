@@ -9,16 +9,16 @@ import pytest
 from sharding.common.errors import InputError
 from tests.training.small_runs import REPOSITORY, small_recipe
 from training.engine.distributed import LocalGroup
-from training.run import claim
+from training.run import lock
 
 HOLDER = """
 import sys, time
 from pathlib import Path
 from tests.training.small_runs import small_recipe
-from training.run.claim import claimed
+from training.run.lock import hold_run_folder
 from training.engine.distributed import LocalGroup
 
-with claimed(small_recipe(), Path(sys.argv[1]), LocalGroup()):
+with hold_run_folder(small_recipe(), Path(sys.argv[1]), LocalGroup()):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -30,19 +30,22 @@ def test_a_second_trainer_is_kept_out_until_the_first_one_has_ended(
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-        monkeypatch.setattr(claim, "PATIENCE_S", 0.1)
+        monkeypatch.setattr(lock, "PATIENCE_S", 0.1)
         with (
             pytest.raises(InputError, match="another process trains in this folder"),
-            claim.claimed(small_recipe(), tmp_path, LocalGroup()),
+            lock.hold_run_folder(small_recipe(), tmp_path, LocalGroup()),
         ):
             pass
-        monkeypatch.setattr(claim, "PATIENCE_S", 60)
+        monkeypatch.setattr(lock, "PATIENCE_S", 60)
         holder.kill()
-    with claim.claimed(small_recipe(), tmp_path, LocalGroup()):
+    with lock.hold_run_folder(small_recipe(), tmp_path, LocalGroup()):
         assert (tmp_path / "recipe.yaml").is_file()
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"), claim.claimed(small_recipe(), tmp_path / "file" / "run", LocalGroup()):
+    with (
+        pytest.raises(OSError, match="file"),
+        lock.hold_run_folder(small_recipe(), tmp_path / "file" / "run", LocalGroup()),
+    ):
         pass

@@ -1,0 +1,183 @@
+"""From a request to a batch: what a loader worker does.  It keeps no state and does not know the order."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sharding.common.errors import InputError
+from training.data.augment import augment, mixup, mixup_share
+from training.data.batch import Batch
+from training.data.buffers import BufferPool, FilledBuffer
+from training.data.captions import tokenise
+from training.data.features import FeatureExtractor, segment_seeds
+from training.data.samples import ReadWave, SampleReader, Wave
+from training.data.sampling import DrawnSamples
+from training.data.settings import DataSettings
+
+
+@dataclass(frozen=True)
+class BatchRequest:
+    """A batch to build.
+
+    Attributes:
+        draws: its samples.
+        partners: for each sample the one that mixup may mix in; None: there is no mixup.
+        buffer: the buffer of the pool that receives the features; None: the worker allocates memory.
+    """
+
+    draws: DrawnSamples
+    partners: DrawnSamples | None
+    buffer: int | None = None
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """A batch on its way from a worker to the training process.
+
+    Attributes:
+        features: the features, or the buffer that holds them.
+        arrays: the other tensors of ``Batch`` by name, as arrays: each tensor would need its own shared memory.
+        lists: keys, texts and failures.
+    """
+
+    features: Tensor | FilledBuffer
+    arrays: dict[str, NDArray[Any]]
+    lists: dict[str, list[str]]
+
+    def unpack(self) -> Batch:
+        """The batch, in the process that made the buffers."""
+        features = self.features.read() if isinstance(self.features, FilledBuffer) else self.features
+        tensors = {name: torch.from_numpy(array) for name, array in self.arrays.items()}
+        return Batch(features=features, **tensors, **self.lists)  # type: ignore[arg-type]
+
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory; torch's pinning thread calls this."""
+        return self.unpack().pin_memory()
+
+
+@dataclass(frozen=True)
+class BatchBuilder(Dataset[Any]):
+    """Builds the batch of a request.
+
+    Attributes:
+        reader: reads the sound of samples.
+        features: computes features of sound.
+        settings: the recipe's data section.
+        tokenizer: a transformers tokenizer.
+        buffers: memory that is shared with the training process; None where there is none.
+    """
+
+    reader: SampleReader
+    features: FeatureExtractor
+    settings: DataSettings
+    tokenizer: Any
+    buffers: BufferPool | None = None
+
+    def __getitem__(self, request: BatchRequest) -> PackedBatch | InputError:
+        try:
+            return self.build(request)
+        except InputError as error:
+            return error  # if it were raised, torch would wrap it into the worker's traceback
+
+    def build(self, request: BatchRequest) -> PackedBatch:
+        """The batch of a request.
+
+        Raises:
+            InputError: a sample is damaged, and ``max_failures`` allows none.
+        """
+        draws = request.draws
+        segments = max((self._segments(draws, row) for row in range(len(draws))), default=1)
+        features, filled = self._allocate(request.buffer, (len(draws), segments, *self._segment_shape))
+        lengths = torch.zeros(len(draws), segments, dtype=torch.int64)
+        valid, failures = self._fill(request, features, lengths)
+        on_device = self.settings.spectrogram == "device"
+        frames = lengths if on_device else self.features.frames(lengths)
+        tokens, token_mask = self._tokens(draws.texts)
+        ids = {name: getattr(draws, name).copy() for name in ("clip", "caption", "group", "kin", "seeds")}
+        tensors = {"frames": frames, "tokens": tokens, "token_mask": token_mask}
+        return PackedBatch(
+            features=features if filled is None else filled,
+            arrays={name: tensor.numpy() for name, tensor in tensors.items()} | ids | {"valid": valid},
+            lists={"keys": draws.keys, "texts": draws.texts, "failures": failures},
+        )
+
+    def floats_per_clip(self) -> int:
+        """Numbers in the features of the longest clip."""
+        seconds = min(self.settings.crop_s, self.reader.max_s)
+        segments = len(self.features.audio.segment_lengths(max(1, round(seconds * self.reader.rate))))
+        return segments * math.prod(self._segment_shape)
+
+    def _allocate(self, buffer: int | None, shape: tuple[int, ...]) -> tuple[Tensor, FilledBuffer | None]:
+        return (torch.empty(shape), None) if self.buffers is None else self.buffers.fill(buffer, shape)
+
+    @property
+    def _segment_shape(self) -> tuple[int, ...]:
+        """The shape of one segment's features, or of the samples from which a device computes them."""
+        return (self.features.audio.segment,) if self.settings.spectrogram == "device" else self.features.shape
+
+    def _segments(self, draws: DrawnSamples, row: int) -> int:
+        return len(self.features.audio.segment_lengths(self.reader.length(draws, row)))
+
+    def _fill(self, request: BatchRequest, features: Tensor, lengths: Tensor) -> tuple[NDArray[np.bool_], list[str]]:
+        """Write the features and lengths of all samples; returns which are valid, and what is wrong with others."""
+        draws = request.draws
+        valid, failures = np.ones(len(draws), dtype=bool), []
+        wave_of = self._waves(request)
+        seeds = torch.from_numpy(segment_seeds(draws.seeds, lengths.shape[1]))
+        for row in range(len(draws)):
+            try:
+                wave = wave_of(row)
+            except InputError as error:
+                if self.settings.max_failures == 0:
+                    raise
+                failures.append(str(error))
+                valid[row] = False
+                wave = np.zeros(self.reader.length(draws, row), np.float32)
+            self._write(wave, seeds[row], features[row], lengths[row])
+        return valid, failures
+
+    def _waves(self, request: BatchRequest) -> ReadWave:
+        """A function from a row of the batch to its wave, after augmentation and mixup."""
+        read = self.reader.start(request.draws)
+        if not self.features.train:
+            return read
+        settings, rate = self.settings.augment, self.reader.rate
+        seeds = request.draws.seeds.tolist()
+        shares = [0.0 if request.partners is None else mixup_share(seed, settings) for seed in seeds]
+        mixed = np.flatnonzero(shares)
+        read_partner: ReadWave | None = None
+        if request.partners is not None and len(mixed):
+            read_partner = self.reader.start(request.partners.take(mixed))
+
+        def wave_of(row: int) -> Wave:
+            wave = augment(read(row), rate, seeds[row], settings)
+            if read_partner is None or not shares[row]:
+                return wave
+            return mixup(wave, read_partner(int(np.searchsorted(mixed, row))), shares[row])
+
+        return wave_of
+
+    def _write(self, wave: Wave, seeds: Tensor, features: Tensor, lengths: Tensor) -> None:
+        """Fill one clip's ``features [S, ...]`` and ``lengths [S]``, in samples of sound; the rest is zero."""
+        sound = torch.from_numpy(self.features.audio.segment_lengths(len(wave)))
+        segments = torch.from_numpy(self.features.audio.cut(wave))
+        count = len(sound)
+        lengths[:count] = sound
+        features[count:] = 0
+        if self.settings.spectrogram == "device":
+            features[:count] = segments
+        else:
+            self.features(segments, sound, seeds[:count], out=features[:count])
+
+    def _tokens(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        if not texts:
+            return torch.zeros(0, 1, dtype=torch.int64), torch.zeros(0, 1, dtype=torch.bool)
+        return tokenise(self.tokenizer, texts, self.settings)

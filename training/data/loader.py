@@ -1,0 +1,224 @@
+"""The loader: the samples of an order, read and transformed by worker processes.
+
+The training process computes the order and sends each worker whole batches to build.  A worker's memory
+therefore does not grow with the dataset, and a batch does not depend on which worker builds it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Protocol
+
+import torch
+import torch.multiprocessing
+from torch.utils.data import DataLoader, Sampler
+
+from sharding.common.errors import InputError
+from sharding.common.storage import Storage
+from training.data.batch import Batch
+from training.data.buffers import BufferPool, keep_freed_memory
+from training.data.builder import BatchBuilder, BatchRequest, PackedBatch
+from training.data.features import AudioInput, FeatureExtractor, segment_seeds
+from training.data.hashing import hash64, integers_below
+from training.data.samples import SampleReader
+from training.data.sampling import DrawnSamples
+from training.data.settings import DataSettings
+
+_WORKER_DIED = re.compile(r"DataLoader worker \(pid.*(exited unexpectedly|killed by signal)")
+PARTNER = 0x50415254  # purpose of a hash: the sample that mixup mixes in
+
+
+class BatchOrder(Protocol):
+    """What the loader needs of an order: ``Order`` and ``SequentialOrder`` have it."""
+
+    steps_per_epoch: int
+
+    def batch(self, epoch: int, step: int, rank: int = 0, world: int = 1) -> DrawnSamples:
+        """A rank's part of a global batch."""
+        ...
+
+
+class Loader:
+    """A rank's batches of any epoch, from any step.
+
+    Args:
+        manifest: ``sharding.shards.manifest.Manifest``; its ``storage`` holds the shards.
+        order: ``Order`` for training, ``SequentialOrder`` for evaluation.
+        settings: the recipe's data section.
+        audio: the input that the audio encoder takes: ``AudioInput.of(encoder)``.
+        tokenizer: a transformers tokenizer.
+        rank, world: this rank and the number of ranks; each rank gets a contiguous part of the global batch.
+        workers: worker processes; None: as the settings say; 0: this process does the work.
+        train: whether to draw filter edges, masks and augmentation.
+        device: the device of the batches; ``spectrogram: device`` computes spectrograms there.
+
+    Attributes:
+        failures: the damaged samples so far by key, each with a description; ``max_failures`` is their limit.
+    """
+
+    def __init__(
+        self,
+        manifest: Any,
+        order: BatchOrder,
+        settings: DataSettings,
+        audio: AudioInput,
+        tokenizer: Any,
+        rank: int = 0,
+        world: int = 1,
+        workers: int | None = None,
+        train: bool = True,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.order, self.settings, self.audio = order, settings, audio
+        self.device = torch.device(device)
+        self.failures: dict[str, str] = {}
+        self._features = FeatureExtractor(audio, settings.masking, train)
+        storage = manifest.storage
+        if isinstance(storage, Storage):  # a new one: connections that this process has open do not survive a fork
+            storage = Storage(storage.url)
+        reader = SampleReader(storage, audio.rate, audio.max_s, settings.checksum)
+        self._builder = BatchBuilder(reader, self._features, settings, tokenizer)
+        self._workers = settings.workers if workers is None else workers
+        self._requests = BatchRequests(order, rank, world, mixup=train and settings.augment.mixup > 0)
+        self._processes: DataLoader[Any] | None = None
+        self._iterators = 0  # how many iterators were handed out
+
+    def epoch(self, epoch: int, step: int = 0, stop: int | None = None) -> Iterator[Batch]:
+        """The rank's batches from ``step`` to ``stop`` or the epoch's end; every rank gets equally many.
+
+        A loader is in one epoch at a time: the next call ends the iterator that the last call returned.
+
+        Raises:
+            InputError: more samples are damaged than ``max_failures`` allows, a worker died, or an iterator
+                that a later call ended is asked for another batch.
+        """
+        last = self.order.steps_per_epoch
+        self._iterators += 1
+        return self._batches(self._iterators, epoch, range(step, last if stop is None else min(stop, last)))
+
+    def _batches(self, iterator: int, epoch: int, steps: range) -> Iterator[Batch]:
+        self._check_current(iterator)
+        self._requests.epoch, self._requests.steps = epoch, steps
+        for built in self._built():
+            if isinstance(built, InputError):
+                raise built
+            batch = built.unpack() if isinstance(built, PackedBatch) else built
+            del built  # a reference would keep the batch's buffer in use while the next batch is built
+            self._count_failures(batch)
+            yield self._on_device(batch)
+            del batch
+            self._check_current(iterator)
+
+    def _check_current(self, iterator: int) -> None:
+        if iterator != self._iterators:
+            raise InputError(
+                "this epoch was ended by a later call of Loader.epoch",
+                remedy="finish one before the next, or make a second Loader",
+            )
+
+    def _built(self) -> Iterator[Any]:
+        """What the workers return for each request: a ``PackedBatch``, a pinned ``Batch`` or an ``InputError``."""
+        if self._workers == 0:
+            yield from (self._builder[request] for request in self._requests)
+            return
+        if self._processes is None:
+            self._processes = self._start_workers()
+        try:
+            yield from self._processes
+        except RuntimeError as error:
+            # torch also raises RuntimeError for an exception inside a worker that it cannot recreate here.
+            if not _WORKER_DIED.search(str(error)):
+                raise
+            self._processes = None
+            raise InputError(
+                f"a loader worker died: {str(error).splitlines()[0]}",
+                remedy="mostly memory: lower data.workers, data.readahead or the batch size",
+            ) from error
+
+    def _start_workers(self) -> DataLoader[Any]:
+        """The workers; they are forked when the first epoch begins."""
+        buffers = None
+        if torch.multiprocessing.get_start_method() == "fork":
+            # One buffer for each batch that is built ahead, one in use, and one that was just in use.
+            count = self._workers * self.settings.readahead + 2
+            buffers = BufferPool(count, self._requests.largest_batch() * self._builder.floats_per_clip())
+        self._requests.buffers = buffers
+        return DataLoader(
+            replace(self._builder, buffers=buffers),
+            batch_size=None,
+            sampler=self._requests,
+            num_workers=self._workers,
+            prefetch_factor=self.settings.readahead,
+            persistent_workers=True,
+            pin_memory=self.device.type == "cuda",
+            worker_init_fn=keep_freed_memory,
+        )
+
+    def _count_failures(self, batch: Batch) -> None:
+        damaged = (key for key, valid in zip(batch.keys, batch.valid.tolist(), strict=True) if not valid)
+        self.failures |= zip(damaged, batch.failures, strict=True)
+        if len(self.failures) > self.settings.max_failures:
+            raise InputError(
+                f"{len(self.failures)} samples are damaged, more than max_failures allows; "
+                f"the last: {batch.failures[-1]}",
+                value=self.settings.max_failures,
+            )
+
+    def _on_device(self, batch: Batch) -> Batch:
+        """The batch on the loader's device, with features computed there if the settings say so."""
+        if self.settings.spectrogram == "worker":
+            return batch if self.device.type == "cpu" else batch.to(self.device)
+        batch = batch.to(self.device)
+        lengths = batch.frames.flatten()
+        has_sound = lengths > 0
+        segments = batch.features.shape[1]
+        features = torch.zeros(len(lengths), *self._features.shape, device=self.device)
+        seeds = torch.from_numpy(segment_seeds(batch.seeds.cpu().numpy(), segments)).flatten().to(self.device)
+        if has_sound.any():
+            waves = batch.features.flatten(0, 1)[has_sound]
+            features[has_sound] = self._features(waves, lengths[has_sound], seeds[has_sound])
+        return replace(
+            batch,
+            features=features.unflatten(0, (len(batch), segments)),
+            frames=self._features.frames(lengths).unflatten(0, (len(batch), segments)),
+        )
+
+
+class BatchRequests(Sampler[BatchRequest]):
+    """The requests of one epoch from a step on, made in the training process when the workers ask for more.
+
+    Attributes:
+        epoch, steps: what is requested next.
+        buffers: the pool whose buffers are named in the requests; None where there is none.
+    """
+
+    def __init__(self, order: BatchOrder, rank: int, world: int, mixup: bool) -> None:
+        self.order, self.rank, self.world, self.mixup = order, rank, world, mixup
+        self.epoch, self.steps = 0, range(0)
+        self.buffers: BufferPool | None = None
+
+    def __iter__(self) -> Iterator[BatchRequest]:
+        if self.buffers is not None:
+            self.buffers.free_reserved()  # torch has waited for the workers to finish what the last epoch requested
+        for step in self.steps:
+            buffer = None if self.buffers is None else self.buffers.reserve()
+            yield replace(self.request(step), buffer=buffer)
+
+    def request(self, step: int) -> BatchRequest:
+        """The request of a step, without a buffer."""
+        draws = self.order.batch(self.epoch, step, self.rank, self.world)
+        if not self.mixup:
+            return BatchRequest(draws, None)
+        # Partners come from the next batch.  In the same batch a partner's own caption would count as a negative
+        # of the mixed clip, which holds the partner's sound.
+        epochs_later, next_step = divmod(step + 1, self.order.steps_per_epoch)
+        whole = self.order.batch(self.epoch + epochs_later, next_step)
+        return BatchRequest(draws, whole.take(integers_below(hash64(PARTNER, draws.seeds), len(whole))))
+
+    def largest_batch(self) -> int:
+        """The number of clips in the largest batch that can be expected."""
+        if not self.steps:
+            return 0
+        return len(self.order.batch(self.epoch, self.steps[0], self.rank, self.world)) + 1  # parts differ by one
