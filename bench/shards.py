@@ -294,23 +294,24 @@ def probe(path: Path, build: Path) -> None:
     import pyarrow as pa
 
     from sharding.common.storage import Storage
-    from sharding.probe.batch import probe_batch
+    from sharding.probe.batch import Prober
     from sharding.probe.clip import ProbeSettings
     from sharding.schema import CATALOGUE
 
     row = dict.fromkeys(CATALOGUE.names) | {"clip_id": "long/all/file", "dataset": "long", "path": path.name}
     begun = time.monotonic()
     table = pa.Table.from_pylist([row], CATALOGUE)
-    record = probe_batch("0", table, {"long": str(path.parent)}, Storage(build), ProbeSettings())
-    assert not record["errors"], record
+    prober = Prober({"long": str(path.parent)}, Storage(build), ProbeSettings())
+    probed = prober(("0", table))
+    assert not probed.failed, probed
     taken = time.monotonic() - begun
     windows = Storage(build).read_table("facts/0.parquet")["windows"][0]
     print(
         json.dumps(
             {
-                "hours": record["seconds"] / 3600,
+                "hours": probed.seconds / 3600,
                 "windows": len(windows),
-                "speed": record["seconds"] / taken,
+                "speed": probed.seconds / taken,
                 "worker": highest_mb(os.getpid()),
                 "decoder": max(highest_mb(child.pid) for child in psutil.Process().children()),
             }

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sharding.common.errors import InputError
 from sharding.common.progress import Progress
+from sharding.common.runners import loaded_function
 from sharding.common.storage import is_full
 
 Item = TypeVar("Item")
@@ -67,7 +69,8 @@ class RayRunner:
 
         # Ray's own retries are off: those of tasks that were killed for memory have no end
         task = ray.remote(num_cpus=1, max_retries=0)(_apply)
-        shared = ray.put(function)  # it travels once a node, not with every item
+        # it travels once a node and is loaded once a worker: inside a list, Ray leaves it to the task to load it
+        shared, name = [ray.put(function)], uuid.uuid4().hex
         running: dict[Any, tuple[Item, int]] = {}
 
         def finish_one() -> Iterator[Result]:
@@ -78,13 +81,13 @@ class RayRunner:
                 result = ray.get(done[0])
             except ray.exceptions.RayError as error:
                 _raise_lasting(error, tries)
-                running[task.remote(shared, item)] = (item, tries + 1)
+                running[task.remote(name, shared, item)] = (item, tries + 1)
                 return
             yield result
 
         try:
             for item in items:
-                running[task.remote(shared, item)] = (item, 1)
+                running[task.remote(name, shared, item)] = (item, 1)
                 while len(running) >= self._window():
                     yield from finish_one()
             while running:
@@ -124,8 +127,10 @@ class RayRunner:
                 gauge.set(float(value), {"stage": progress.what})
 
 
-def _apply(function: Callable[[Item], Result], item: Item) -> Result:
-    return function(item)
+def _apply(name: str, shared: list[Any], item: Any) -> Any:
+    import ray
+
+    return loaded_function.get(name, lambda: ray.get(shared[0]))(item)
 
 
 def _mind_the_cpus() -> None:

@@ -34,8 +34,7 @@ from sharding.dedup.matching import MatchSettings, Wave, find_matches
 from sharding.fates.decide import decide, stretches
 from sharding.fates.trimming import Part
 from sharding.layout import Work, catalogue_name, facts_name, manifest_name, pack_name, plan_name, trimmed_name, work_of
-from sharding.probe.batch import probe_batch
-from sharding.probe.clip import ProbeSettings
+from sharding.probe.batch import Prober
 from sharding.probe.packs import PackReader
 from sharding.probe.trim import trim_batch
 from sharding.reports.facts import read_facts
@@ -111,10 +110,10 @@ class Stages:
             kept = self.work.read_table(Work.KEPT_FACTS, ["clip_id"])["clip_id"]
             rows = catalogue.filter(pc.invert(pc.is_in(catalogue["clip_id"], kept)))
         todo = [batch for batch in batches(rows, self.marker()["generation"]) if facts_name(batch[0]) not in have]
-        one = functools.partial(_probe, roots=self.roots, url=self.work.url, settings=self.settings.probe)
+        prober = Prober(self.roots, self.work, self.settings.probe)
         progress = self.progress("probe", sum(rows.num_rows for _, rows in todo), "clips")
-        for record in self.spread(one, todo):
-            progress.add(record["clips"], sum(record["errors"].values()))
+        for probed in self.spread(prober, todo):
+            progress.add(probed.clips, probed.failed)
         progress.finish()
         return read_facts(self.work)
 
@@ -371,11 +370,6 @@ def describe(settings: BuildSettings, datasets: pa.ChunkedArray, fates: pa.Table
         "fates": dict(sorted(Counter(fates["fate"].to_pylist()).items())),
         "reasons": {f"{fate}/{reason}": count for (fate, reason), count in sorted(pairs.items())},
     }
-
-
-def _probe(batch: tuple[str, pa.Table], roots: dict[str, str], url: str, settings: ProbeSettings) -> dict[str, Any]:
-    name, rows = batch
-    return probe_batch(name, rows, roots, Storage(url), settings)
 
 
 def _trim(batch: tuple[str, pa.Table, dict[str, list[Part]]], url: str, form: AudioForm) -> int:

@@ -21,7 +21,6 @@ from typing import Any, Protocol, TypeVar
 
 from sharding.common.errors import InputError
 from sharding.common.progress import Progress
-from sharding.probe.child import stop_child
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -145,15 +144,30 @@ def _finished(running: dict[Future[Result], Item]) -> Iterator[Result]:
         yield result
 
 
-_loaded: tuple[str, Callable[[Any], Any]] = ("", lambda item: None)  # what this worker applied last, and its file
+class _LoadedFunction:
+    """The function that this worker process applies: loaded once, and kept with what it holds, such as a decoder."""
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._function: Callable[[Any], Any] = _nothing
+
+    def get(self, name: str, load: Callable[[], Callable[[Any], Any]]) -> Callable[[Any], Any]:
+        """The function of that name; where another one is held, that one is let go before this one is loaded."""
+        if self._name != name:
+            self._name, self._function = "", _nothing
+            self._name, self._function = name, load()
+        return self._function
+
+
+def _nothing(item: Any) -> Any:
+    raise AssertionError("no function is loaded")
+
+
+loaded_function = _LoadedFunction()  # of this process; it is a worker process's one piece of state
 
 
 def _apply(file: str, item: Any) -> Any:
-    global _loaded
-    if _loaded[0] != file:
-        stop_child()  # what the former work kept at hand, this one need not want
-        _loaded = file, pickle.loads(Path(file).read_bytes())
-    return _loaded[1](item)
+    return loaded_function.get(file, lambda: pickle.loads(Path(file).read_bytes()))(item)
 
 
 def _end_workers(pool: ProcessPoolExecutor, pipe: Connection) -> None:

@@ -1,16 +1,15 @@
-"""The probe: every clip of a batch is read and decoded once, and all that the build will ever ask of it is kept.
+"""The probe reads and decodes every clip of a batch once, and keeps all that the build will ever ask of it.
 
 Below ``OUT/.build`` a batch becomes ``packs/<batch>.pack`` (the encoded windows, one after the other in catalogue
-order), ``fingerprints/<batch>.parquet`` and, last, ``facts/<batch>.parquet``: where the facts are, all is there.
-Their bytes depend on the clips and the settings alone.
+order), ``fingerprints/<batch>.parquet`` and, last, ``facts/<batch>.parquet``: once a batch's facts exist, all of it
+exists.  Their bytes depend on the clips and the settings alone.
 """
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,68 +17,91 @@ import pyarrow.parquet as pq
 
 from sharding.common.storage import Storage
 from sharding.layout import facts_name, fingerprints_name, pack_name
-from sharding.probe.child import Task, examine
-from sharding.probe.clip import Finding, ProbeSettings
-from sharding.probe.packs import PackReader
+from sharding.probe.child import Decoder
+from sharding.probe.clip import ProbedClip, ProbeSettings
+from sharding.probe.messages import Finished, Task
+from sharding.rows import column, rows, to_table
 from sharding.schema import FACTS, FINGERPRINTS
 
-__all__ = ["PackReader", "ProbeSettings", "probe_batch"]
+
+@dataclass(frozen=True)
+class Probed:
+    """What a batch came to: its number of clips, how many of them failed, and the seconds of sound that decoded."""
+
+    clips: int
+    failed: int
+    seconds: float
 
 
-def probe_batch(
-    batch: str, clips: pa.Table, roots: Mapping[str, str], build: Storage, settings: ProbeSettings
-) -> dict[str, Any]:
-    """Probe the clips of a batch and write its pack, fingerprints and facts.
+class Prober:
+    """Probes the batches of a build, in any worker.  Its decoder's process is kept from one batch to the next.
 
     Args:
-        batch: the batch's name; a file name without suffix.
-        clips: rows of the catalogue.
         roots: each dataset's folder.
         build: the storage of ``OUT/.build``.
         settings: what to make of recordings.
-
-    Returns:
-        ``batch, clips, seconds`` (of sound that decoded), ``source_bytes, bytes`` (in the pack), ``errors`` (class:
-        count) and ``elapsed_s``.
-
-    Raises:
-        OSError: storage failed (never: a clip's content); the batch can be tried again.
     """
-    begun = time.monotonic()
-    pack = f"{batch}.pack"
-    rows = [_Row(clip_id, problem) for clip_id, problem in _columns(clips, "clip_id", "problem")]
-    places = _columns(clips, "dataset", "path")
-    todo = [i for i, (_, path) in enumerate(places) if rows[i].facts["error"] is None and path is not None]
-    for row, (_, path) in zip(rows, places, strict=True):
-        if path is None and row.facts["error"] is None:
-            row.facts["error"] = "missing"
-    tasks = [Task(*places[i]) for i in todo]
-    size = 0
-    with build.writer(pack_name(pack)) as out:
-        for message in examine(tasks, roots, settings, out):
-            row = rows[todo[message.index]]
-            if message.kind == "end":
-                size = row.take(message.value, pack, size)
-            elif message.kind == "fail":
-                row.facts |= {"error": message.value.error, "detail": message.value.detail}
-    found = [row.fingerprint for row in rows if row.fingerprint is not None]
-    _write_fingerprints(build, fingerprints_name(batch), found)
-    build.write_table(facts_name(batch), pa.Table.from_pylist([row.facts for row in rows], schema=FACTS))
-    return {
-        "batch": batch,
-        "clips": len(rows),
-        "seconds": sum(row.facts["duration_s"] or 0.0 for row in rows if row.facts["error"] is None),
-        "source_bytes": sum(row.facts["source_bytes"] or 0 for row in rows),
-        "bytes": size,
-        "errors": dict(sorted(Counter(row.facts["error"] for row in rows if row.facts["error"]).items())),
-        "elapsed_s": time.monotonic() - begun,
-    }
+
+    def __init__(self, roots: Mapping[str, str], build: Storage, settings: ProbeSettings) -> None:
+        self._roots, self._build, self._settings = dict(roots), build, settings
+        self._decoder = Decoder()
+
+    def __reduce__(self) -> tuple[type[Prober], tuple[dict[str, str], Storage, ProbeSettings]]:
+        return Prober, (self._roots, self._build, self._settings)  # each worker has a decoder of its own
+
+    def __call__(self, batch: tuple[str, pa.Table]) -> Probed:
+        """Probe the clips of a batch, and write its pack, fingerprints and facts.
+
+        Args:
+            batch: the batch's name, a file name without suffix, and its clips: rows of the catalogue.
+
+        Raises:
+            OSError: storage failed (never: a clip's content); the batch can be tried again.
+        """
+        name, clips = batch
+        found, tasks = _without_audio(clips)
+        pack = f"{name}.pack"
+        with self._build.writer(pack_name(pack)) as file:
+            for message in self._decoder.examine(tasks, self._roots, self._settings, file, pack):
+                if isinstance(message, Finished):
+                    found[message.clip.facts.clip_id] = message.clip
+        probed = [found[clip_id] for clip_id in column(clips, "clip_id", str)]
+        facts = [clip.facts for clip in probed]
+        _write_fingerprints(self._build, fingerprints_name(name), probed)
+        self._build.write_table(facts_name(name), to_table(facts, FACTS))
+        well = [each.duration_s or 0.0 for each in facts if each.error is None]
+        return Probed(clips=len(facts), failed=len(facts) - len(well), seconds=sum(well))
 
 
-def _write_fingerprints(build: Storage, path: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Straight to the file, with neither copies nor statistics: the row of an 18 hours' recording has 27 MB."""
-    columns = [pa.array([row["clip_id"] for row in rows], pa.string())]
-    columns += [_binary([row[name] for row in rows]) for name in ("codes", "flags")]
+class _Listed(NamedTuple):
+    """The columns of the catalogue that say where a clip's audio is."""
+
+    clip_id: str
+    dataset: str
+    path: str | None
+    problem: str | None
+
+
+def _without_audio(clips: pa.Table) -> tuple[dict[str, ProbedClip], list[Task]]:
+    """Clips about which the catalogue says that there is no audio to read, by id; and tasks for all others."""
+    known: dict[str, ProbedClip] = {}
+    tasks = []
+    for clip in rows(clips, _Listed):
+        if clip.problem is not None or clip.path is None:
+            known[clip.clip_id] = ProbedClip.failed(clip.clip_id, clip.problem or "missing")
+        else:
+            tasks.append(Task(clip.clip_id, clip.dataset, clip.path))
+    return known, tasks
+
+
+def _write_fingerprints(build: Storage, path: str, clips: Sequence[ProbedClip]) -> None:
+    """Write the FINGERPRINTS of clips that have one.
+
+    The table goes straight to the file, without copies or statistics: the row of an 18-hour recording takes 27 MB.
+    """
+    found = [(clip.facts.clip_id, *clip.fingerprint) for clip in clips if clip.fingerprint is not None]
+    columns = [pa.array([clip_id for clip_id, _, _ in found], pa.string())]
+    columns += [_binary([codes for _, codes, _ in found]), _binary([flags for _, _, flags in found])]
     table = pa.Table.from_arrays(columns, schema=FINGERPRINTS)
     plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
     with build.writer(path) as file, pq.ParquetWriter(file, FINGERPRINTS, **plain) as parquet:
@@ -87,30 +109,7 @@ def _write_fingerprints(build: Storage, path: str, rows: Sequence[dict[str, Any]
 
 
 def _binary(values: Sequence[bytes]) -> pa.LargeBinaryArray:
+    """A column of these values; pyarrow's own conversion would copy them once more."""
     offsets = np.cumsum([0, *map(len, values)], dtype=np.int64)
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(values))]
     return pa.Array.from_buffers(pa.large_binary(), len(values), buffers)
-
-
-def _columns(clips: pa.Table, first: str, second: str) -> list[tuple[Any, Any]]:
-    return list(zip(clips[first].to_pylist(), clips[second].to_pylist(), strict=True))
-
-
-class _Row:
-    """What becomes of one clip: a row of facts and one of fingerprints."""
-
-    def __init__(self, clip_id: str, problem: str | None) -> None:
-        self.facts: dict[str, Any] = dict.fromkeys(FACTS.names)
-        self.facts |= {"clip_id": clip_id, "error": problem, "windows": []}
-        self.fingerprint: dict[str, Any] | None = None
-
-    def take(self, found: Finding, pack: str, position: int) -> int:
-        """Note what the child found; its windows begin at ``position`` of ``pack``.  Returns where they end."""
-        self.facts |= found.facts
-        if found.fingerprint is not None:
-            codes, flags = found.fingerprint
-            self.fingerprint = {"clip_id": self.facts["clip_id"], "codes": codes, "flags": flags}
-        for number, window in enumerate(found.windows):
-            self.facts["windows"].append({"window": number, "pack": pack, "offset": position, **window})
-            position += window["bytes"]
-        return position

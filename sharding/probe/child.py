@@ -1,107 +1,124 @@
-"""A process of its own for decoders, so that a file which crashes, hangs or bloats one costs that file alone.
+"""Decoding in a process of its own, so that a file that crashes, hangs or bloats a decoder costs that file alone.
 
-The child goes through a whole batch and sends what it finds as it finds it; the parent only watches.  When the child
-dies, a new one goes on from the clip that was in work; a clip that kills its child ``ATTEMPTS`` times is ``crashed``.
-(Once is no proof: an operator's kill and the kernel's memory killer look the same from here.)  A child lives on for
-the next batch, so that starting Python is paid once a worker, not once a batch.
+The decoder's process works through a whole batch and reports each clip as it finishes it; the builder only watches.
+When the process dies, a new one continues with the clip that was being decoded.  A clip that kills the process
+``ATTEMPTS`` times is ``crashed``.  (One death proves nothing: an operator's kill and the kernel's out-of-memory killer
+look the same from outside.)  The process is kept from batch to batch, so that Python's start is paid once.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import math
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from multiprocessing.connection import Pipe
+from multiprocessing.connection import Connection, Pipe
 from multiprocessing.reduction import send_handle
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO
 
-from sharding.audio import AudioError
-from sharding.probe.clip import ProbeSettings
+from sharding.probe.clip import ProbedClip, ProbeSettings
+from sharding.probe.messages import Assignment, Finished, Message, Started, StorageFailed, Task, WriteBegan, WriteEnded
 
 ATTEMPTS = 3
-BYTES_A_SECOND = 50_000  # of source: slower than any decoder on any machine
-START_S = 300.0  # for a child to import its libraries, on the slowest of disks
-# Freed blocks of sound stay with the process, up to 64 MB: fetching them anew for each clip costs a tenth of its time.
+BYTES_A_SECOND = 50_000  # of the source file; every decoder on every machine is faster
+START_S = 300.0  # in which a new process must have imported its libraries, on the slowest of disks
+# The C library keeps up to 64 MB of freed memory: to ask the kernel for it with each clip costs a tenth of the time.
 _ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
 _ENVIRONMENT |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-_LOOK_S = 0.25  # between two looks at the child's memory
+_CREDENTIALS = ("AWS_", "FSSPEC_", "GOOGLE_", "AZURE_")  # how names of variables begin that object stores read
+_LOOK_S = 0.25  # between two looks at the process's memory
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-class Task(NamedTuple):
-    """A clip for the child: which root it lies below, and its path there."""
+class Decoder:
+    """Decodes clips in a process of its own, which starts with the first clip and ends with this object.
 
-    dataset: str
-    path: str
-
-
-class Message(NamedTuple):
-    """What became known about the clip at ``index``.
-
-    ``kind`` and ``value``: ``size`` (bytes of source), ``write`` and ``written`` (before and after bytes go to the
-    pack), ``end`` (a ``Finding``), ``fail`` (an ``AudioError``).  Every clip ends with ``end`` or ``fail``.
+    Use it from one thread: Linux ends the process together with the thread that started it.
     """
 
-    index: int  # type: ignore[assignment]  # shadows tuple.index, which nobody asks of a message
-    kind: str
-    value: Any = None
+    def __init__(self) -> None:
+        self._process: _DecoderProcess | None = None
 
+    def examine(
+        self, tasks: Sequence[Task], roots: Mapping[str, str], settings: ProbeSettings, file: BinaryIO, pack: str
+    ) -> Iterator[Started | Finished]:
+        """Probe clips, in order; the decoder's process writes their windows into the open ``file``.
 
-def examine(
-    tasks: Sequence[Task], roots: Mapping[str, str], settings: ProbeSettings, pack: BinaryIO
-) -> Iterator[Message]:
-    """Probe clips, in order, in the calling thread's child process, which writes their windows into ``pack``.
+        In the end that holds the windows of the clips that decoded, one after the other.  The process writes there
+        itself: through a pipe and this process every byte would be copied eight times.
 
-    In the end that holds the windows of the clips that are well, one after the other.  The child writes there by
-    itself: through a pipe and this process every byte would be copied eight times.
+        Args:
+            tasks: the clips.
+            roots: each dataset's folder.
+            settings: what to make of recordings.
+            file: the pack, empty and open for writing.
+            pack: its name, for the facts.
 
-    Raises:
-        OSError: storage failed, not a clip: the batch can be tried again.
-    """
-    done, attempts, size = 0, 0, 0
-    while done < len(tasks):
-        child, first = _child(settings), done
-        try:
-            child.send((list(tasks[first:]), dict(roots), settings, size), pack.fileno())
-            while done < len(tasks):
-                message = child.receive()
-                if message.kind == "end":
-                    size += sum(window["bytes"] for window in message.value.windows)
+        Returns:
+            for each clip ``Started`` (not where it has no file, and again where it is tried again) and ``Finished``;
+            ``index`` is its place among ``tasks``.
+
+        Raises:
+            OSError: storage failed, not a clip: the batch can be tried again.
+        """
+        done, attempts, size = 0, 0, 0
+        while done < len(tasks):
+            process, first = self._fit_process(settings), done
+            try:
+                assignment = Assignment(tuple(tasks[first:]), dict(roots), settings, pack, size)
+                process.send(assignment, file.fileno())
+                while done < len(tasks):
+                    message = process.receive()
+                    if isinstance(message, Started):
+                        yield Started(first + message.index, message.source_bytes)
+                    elif isinstance(message, Finished):
+                        size += sum(window["bytes"] for window in message.clip.facts.windows)
+                        done, attempts = done + 1, 0
+                        yield Finished(first + message.index, message.clip)
+            except _Died as death:
+                process.stop()
+                attempts += 1
+                if death.error != "crashed" or attempts == ATTEMPTS:
+                    yield Finished(done, ProbedClip.failed(tasks[done].clip_id, death.error, death.detail))
                     done, attempts = done + 1, 0
-                yield message._replace(index=first + message.index)
-        except _Died as death:
-            child.stop()
-            attempts += 1
-            if death.error != "crashed" or attempts == ATTEMPTS:
-                yield Message(done, "fail", AudioError(death.error, death.detail))
-                done, attempts = done + 1, 0
-        except BaseException:  # also GeneratorExit: what the child still sends belongs to nobody
-            child.stop()
-            raise
-    os.ftruncate(pack.fileno(), size)  # a clip that failed last may have left something
+            except BaseException:  # also GeneratorExit: nobody reads what the process would still send
+                process.stop()
+                raise
+        os.ftruncate(file.fileno(), size)  # the last clip may have failed after some of its windows were written
+
+    def stop(self) -> None:
+        """End the process, where there is one."""
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+
+    def _fit_process(self, settings: ProbeSettings) -> _DecoderProcess:
+        """The running process, or a new one where there is none that fits."""
+        if self._process is None or not self._process.fits(settings.memory_mb):
+            self.stop()
+            self._process = _DecoderProcess(settings.memory_mb)
+        return self._process
 
 
 class _Died(Exception):
-    """The child is gone, or had to be stopped: an error class and the reason in words."""
+    """The process is gone, or must be stopped: an error class and the reason in words."""
 
     def __init__(self, error: str, detail: str) -> None:
         self.error, self.detail = error, detail
         super().__init__(detail)
 
 
-class _Child:
-    """A process that runs ``sharding.probe.child_main``, and the end of the pipe to it."""
+class _DecoderProcess:
+    """A process that runs ``sharding.probe.child_main``, and this end of the pipe to it."""
 
     def __init__(self, memory_mb: int) -> None:
-        self.memory_mb, self.credentials = memory_mb, _credentials()
+        self._memory_mb, self._credentials = memory_mb, _credentials()
         self._pipe, theirs = Pipe()
         environment = os.environ | _ENVIRONMENT
         environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)])
@@ -111,56 +128,59 @@ class _Child:
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            process_group=0,  # Ctrl-C is the parent's to handle, also before this one can say so
+            process_group=0,  # the terminal's Ctrl-C reaches the builder alone, from the first moment on
         )
         theirs.close()
         self._limit_s, self._since = START_S, time.monotonic()
-        self._settings: ProbeSettings | None = None
+        self._timeout_s = 0.0
+        self.stop = weakref.finalize(self, _end, self._process, self._pipe, os.getpid())
 
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
+    def fits(self, memory_mb: int) -> bool:
+        """Whether it runs, with this limit of memory and with today's credentials of object stores."""
+        running = self.stop.alive and self._process.poll() is None
+        return running and self._memory_mb == memory_mb and self._credentials == _credentials()
 
-    def send(self, batch: tuple[list[Task], dict[str, str], ProbeSettings, int], pack: int) -> None:
-        """Tasks, roots, settings, and where in the open file ``pack`` their windows go."""
-        self._settings = batch[2]
+    def send(self, assignment: Assignment, file: int) -> None:
+        """Hand over clips to probe, and the descriptor of the pack's open file."""
+        self._timeout_s = assignment.settings.timeout_s
         self._since = time.monotonic()
         try:
-            self._pipe.send(batch)
-            send_handle(self._pipe, pack, self._process.pid)
+            self._pipe.send(assignment)
+            send_handle(self._pipe, file, self._process.pid)
         except OSError as error:
             raise self._death() from error
 
     def receive(self) -> Message:
-        """The next message.  Raises ``_Died``, or the storage's own error."""
+        """The next message.  Raises ``_Died``, or storage's own error."""
         while not self._pipe.poll(_LOOK_S):
-            self._look()
+            self._check_limits()
         try:
-            message = Message(*self._pipe.recv())
+            message: Message = self._pipe.recv()
         except (EOFError, OSError) as error:
             raise self._death() from error
-        if message.kind == "storage":
-            raise message.value
-        assert self._settings is not None
-        if message.kind == "size":
-            self._since = time.monotonic()
-            self._limit_s = self._settings.timeout_s + message.value / BYTES_A_SECOND
-        elif message.kind == "write":  # what storage takes is not the clip's time
-            self._limit_s, self._since = self._limit_s - (time.monotonic() - self._since), math.inf
-        elif message.kind == "written":
-            self._since = time.monotonic()
-        elif message.kind == "end":  # the next one begins
-            self._limit_s, self._since = self._settings.timeout_s, time.monotonic()
+        now = time.monotonic()
+        match message:
+            case StorageFailed(error=failure):
+                raise failure
+            case Started(source_bytes=size):
+                self._limit_s, self._since = self._timeout_s + size / BYTES_A_SECOND, now
+            case WriteBegan():  # the time that storage takes to write is not the clip's
+                self._limit_s, self._since = self._limit_s - (now - self._since), math.inf
+            case WriteEnded():
+                self._since = now
+            case Finished():  # the next clip begins
+                self._limit_s, self._since = self._timeout_s, now
         return message
 
-    def _look(self) -> None:
-        """Stop the child where it has taken too long or too much."""
+    def _check_limits(self) -> None:
+        """Raise ``_Died`` where the process has taken too long or too much memory."""
         if time.monotonic() - self._since > self._limit_s:
             raise _Died("timeout", f"stopped after {self._limit_s:.0f} s")
-        with contextlib.suppress(OSError, ValueError, IndexError):  # no /proc: the child's own limit must do
+        # where there is no /proc, the limit that the process has set itself must do
+        with contextlib.suppress(OSError, ValueError, IndexError):
             pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
-            if pages * _PAGE > self.memory_mb << 20:
-                raise _Died("out_of_memory", f"stopped above {self.memory_mb} MB")
+            if pages * _PAGE > self._memory_mb << 20:
+                raise _Died("out_of_memory", f"stopped above {self._memory_mb} MB")
 
     def _death(self) -> _Died:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -170,44 +190,15 @@ class _Child:
             return _Died("crashed", f"the decoder's process died of {signal.Signals(-code).name}")
         return _Died("crashed", f"the decoder's process ended with status {code}")
 
-    def stop(self) -> None:
-        self._pipe.close()
-        self._process.kill()
-        self._process.wait()
+
+def _end(process: subprocess.Popen[bytes], pipe: Connection, owner: int) -> None:
+    """End a decoder's process, unless this is a fork of the process that started it."""
+    if os.getpid() == owner:
+        pipe.close()
+        process.kill()
+        process.wait()
 
 
 def _credentials() -> dict[str, str]:
-    """What object stores take from the environment: a child knows it as it was when the child was started."""
-    return {
-        name: value for name, value in os.environ.items() if name.startswith(("AWS_", "FSSPEC_", "GOOGLE_", "AZURE_"))
-    }
-
-
-class _Children(threading.local):
-    """One child a thread: its death signal is tied to the thread that started it."""
-
-    child: _Child | None = None
-    owner: int = 0
-
-
-_children = _Children()
-
-
-def stop_child() -> None:
-    """End the calling thread's child, where there is one; the next batch starts another."""
-    if _children.child is not None and _children.owner == os.getpid():
-        _children.child.stop()
-        atexit.unregister(_children.child.stop)
-        _children.child = None
-
-
-def _child(settings: ProbeSettings) -> _Child:
-    """The calling thread's child; a new one where there is none that is fit."""
-    child = _children.child
-    if child is not None and _children.owner == os.getpid():  # a fork must not talk to its parent's child
-        if child.alive and child.memory_mb == settings.memory_mb and child.credentials == _credentials():
-            return child
-        child.stop()
-    _children.child, _children.owner = _Child(settings.memory_mb), os.getpid()
-    atexit.register(_children.child.stop)
-    return _children.child
+    """What object stores read from the environment.  A process keeps what they were when it started."""
+    return {name: value for name, value in os.environ.items() if name.startswith(_CREDENTIALS)}

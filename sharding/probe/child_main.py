@@ -1,4 +1,4 @@
-"""The process that decodes: reads batches from a pipe and answers clip by clip (see ``isolation``)."""
+"""The process that decodes: it reads assignments from a pipe, and answers clip by clip (see ``child``)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ import struct
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from pathlib import Path
-from typing import Any
 
 from av import FFmpegError
 
@@ -26,11 +25,11 @@ from sharding.audio import AudioError, Source
 from sharding.common.errors import InputError
 from sharding.common.processes import die_with_parent
 from sharding.common.storage import PIECE, Storage
-from sharding.probe.child import Message, Task
-from sharding.probe.clip import Finding, ProbeSettings, probe_clip
+from sharding.probe.clip import ProbedClip, ProbeSettings, probe_clip
+from sharding.probe.messages import Assignment, Finished, Started, StorageFailed, Task, WriteBegan, WriteEnded
 
-IN_MEMORY = 32 << 20  # sources up to this many bytes are read at once
-# What says that this one file cannot be had, and not that its storage is out of order.
+IN_MEMORY = 32 << 20  # source files up to this many bytes are read at once
+# Error numbers that mean that this one file cannot be read, and not that its storage is out of order.
 _OF_THIS_FILE = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
 # What zipfile and its decompressors raise: RuntimeError for encrypted members, ValueError for names with zeros.
 _DAMAGED_ARCHIVE = (
@@ -39,105 +38,115 @@ _DAMAGED_ARCHIVE = (
 
 
 def main(pipe_number: int, memory_mb: int) -> None:
-    """Serve batches until the parent is gone."""
-    die_with_parent()  # no orphan goes on decoding for nobody
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    """Probe what comes through the pipe, until the builder is gone."""
+    die_with_parent()  # a decoder without a builder would decode for nobody
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the builder handles Ctrl-C
     _limit_memory(memory_mb)
-    _hush_libraries()
+    _silence_libraries()
     pipe = Connection(pipe_number)
-    known: dict[str, Storage] = {}  # kept from batch to batch, because a storage keeps its zip archives open
+    storages: dict[str, Storage] = {}  # kept from batch to batch, because a storage keeps its zip archives open
     while True:
         try:
-            tasks, roots, settings, position = pipe.recv()
-            pack = _Pack(recv_handle(pipe), position)
+            assignment: Assignment = pipe.recv()
+            handle = recv_handle(pipe)
         except EOFError:
             return
-        storages = {dataset: known.setdefault(root, Storage(root)) for dataset, root in roots.items()}
-        for index, task in enumerate(tasks):
-            if not _answer(pipe, index, task, storages, settings, pack):
-                break
-        pack.close()
+        try:
+            _probe_all(assignment, handle, pipe, storages)
+        finally:
+            os.close(handle)
+
+
+def _probe_all(assignment: Assignment, handle: int, pipe: Connection, storages: dict[str, Storage]) -> None:
+    """Answer for each clip; end early where storage fails."""
+    pack = _Pack(handle, assignment, pipe)
+    for index, task in enumerate(assignment.tasks):
+        root = assignment.roots[task.dataset]
+        try:
+            clip = _probe(index, task, storages.setdefault(root, Storage(root)), assignment.settings, pack, pipe)
+        except OSError as error:
+            pipe.send(StorageFailed(_portable(error)))
+            return
+        pack.end_clip(keep=clip.facts.error is None)
+        pipe.send(Finished(index, clip))
 
 
 class _Pack:
-    """The parent's file.  What was written of a clip that fails is written over by the next one."""
+    """The builder's open file.  The next clip overwrites what was written of a clip that failed."""
 
-    def __init__(self, handle: int, position: int) -> None:
-        self._handle, self._position, self._end = handle, position, position
+    def __init__(self, handle: int, assignment: Assignment, pipe: Connection) -> None:
+        self.pack = assignment.pack
+        self.position = assignment.offset
+        self._kept = assignment.offset  # the end of what clips that decoded have written
+        self._handle, self._pipe = handle, pipe
 
     def write(self, data: bytes) -> None:
+        """Append bytes; the builder learns when that begins and ends."""
+        self._pipe.send(WriteBegan())
         left = memoryview(data)
         while left:
-            # at a place of our own: parent and child share the file's one position
-            written = os.pwrite(self._handle, left[:PIECE], self._end)
-            self._end, left = self._end + written, left[written:]
+            # builder and decoder share the file's own position, so that ours is kept here
+            written = os.pwrite(self._handle, left[:PIECE], self.position)
+            self.position, left = self.position + written, left[written:]
+        self._pipe.send(WriteEnded())
 
-    def settle(self, keep: bool) -> None:
-        """What was written since the last call stays, or not."""
-        self._position = self._end = self._end if keep else self._position
-
-    def close(self) -> None:
-        os.close(self._handle)
+    def end_clip(self, *, keep: bool) -> None:
+        """Keep what was written since the last clip ended, or let the next clip overwrite it."""
+        self._kept = self.position = self.position if keep else self._kept
 
 
-def _answer(
-    pipe: Connection, index: int, task: Task, storages: Mapping[str, Storage], settings: ProbeSettings, pack: _Pack
-) -> bool:
-    """Probe one clip; False where storage failed, which ends the batch."""
+def _probe(
+    index: int, task: Task, storage: Storage, settings: ProbeSettings, pack: _Pack, pipe: Connection
+) -> ProbedClip:
+    """Probe one clip; every failure that is the clip's own is among its facts.
 
-    def say(kind: str, value: Any = None) -> None:
-        pipe.send(tuple(Message(index, kind, value)))
-
-    def failed(error: str, detail: str) -> Finding:
-        return Finding({"error": error, "detail": detail})
-
-    def write(data: bytes) -> None:
-        say("write")
-        pack.write(data)
-        say("written")
-
-    source: Source | None = None
+    Raises:
+        OSError: storage failed.
+    """
     try:
-        source = _source(storages[task.dataset], task.path, lambda size: say("size", size))
-        found = probe_clip(source, settings, write)
+        source = _open(storage, task.path, lambda size: pipe.send(Started(index, size)))
     except AudioError as error:
-        found = failed(error.error, error.detail)
+        return ProbedClip.failed(task.clip_id, error.error, error.detail)
+    try:
+        return probe_clip(task.clip_id, source, settings, pack)
     except Exception as error:
-        of_storage = source is None or source.error is not None
-        if of_storage or (isinstance(error, OSError) and not isinstance(error, FFmpegError)):
-            say("storage", _portable(error))
-            return False
-        # a decoder's binding that fails in an unforeseen way has met a file that is damaged in an unforeseen way
-        found = failed("undecodable", f"{type(error).__name__}: {error}")
-    pack.settle(found.fingerprint is not None)
-    say("end", found)
-    return True
+        if source.error is not None or (isinstance(error, OSError) and not isinstance(error, FFmpegError)):
+            raise _as_os_error(source.error or error) from error
+        # a decoder's binding that fails in an unforeseen way was given a file that is damaged in an unforeseen way
+        return ProbedClip.failed(task.clip_id, "undecodable", f"{type(error).__name__}: {error}")
 
 
-def _source(storage: Storage, path: str, announce: Callable[[int], None]) -> Source:
-    """The clip's file; ``announce`` learns its size before any of it is read.
+def _open(storage: Storage, path: str, started: Callable[[int], None]) -> Source:
+    """The clip's file; ``started`` is given its size before any of it is read.
 
     Raises:
         AudioError: ``missing``, ``out_of_root``, ``unreadable``.
-        Exception: storage failed.
+        OSError: storage failed.
     """
     try:
         size = storage.size(path)
         _refuse_devices(storage, path)
-        announce(size)
+        started(size)
         content = storage.read(path) if size <= IN_MEMORY else storage.open(path)
+    except AudioError:
+        raise
     except FileNotFoundError:
         raise AudioError("missing", path) from None
     except InputError:
         raise AudioError("out_of_root", path) from None
-    except (OSError, *_DAMAGED_ARCHIVE) as error:
-        code = error.errno if isinstance(error, OSError) else None
-        if code not in _OF_THIS_FILE and (code is not None or not storage.archive(path)):
-            raise
-        raise AudioError(
-            "unreadable", getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        ) from error
+    except Exception as error:
+        if _is_unreadable(error, in_archive=storage.archive(path) is not None):
+            words = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+            raise AudioError("unreadable", words) from error
+        raise _as_os_error(error) from error
     return Source(content, len(content) if isinstance(content, bytes) else size)
+
+
+def _is_unreadable(error: Exception, *, in_archive: bool) -> bool:
+    """Whether an error means that this one file cannot be read, and not that storage failed."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _OF_THIS_FILE
+    return in_archive and isinstance(error, (OSError, *_DAMAGED_ARCHIVE))
 
 
 def _refuse_devices(storage: Storage, path: str) -> None:
@@ -149,8 +158,12 @@ def _refuse_devices(storage: Storage, path: str) -> None:
         raise AudioError("unreadable", "a folder" if stat.S_ISDIR(mode) else "not a file: a pipe, socket or device")
 
 
-def _portable(error: Exception) -> OSError:
-    """The error itself where it is one of the system's and survives a pipe, else its words."""
+def _as_os_error(error: Exception) -> OSError:
+    return error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}")
+
+
+def _portable(error: OSError) -> OSError:
+    """The error itself where it survives a pipe, else its words."""
     with contextlib.suppress(Exception):
         copy = pickle.loads(pickle.dumps(error))
         if isinstance(copy, OSError):
@@ -158,8 +171,8 @@ def _portable(error: Exception) -> OSError:
     return OSError(f"{type(error).__name__}: {error}")
 
 
-def _hush_libraries() -> None:
-    """Decoders print what they think of files; only Python keeps the real standard error."""
+def _silence_libraries() -> None:
+    """Decoders print remarks about files to the standard error; only Python keeps the real one."""
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 2)
@@ -167,7 +180,7 @@ def _hush_libraries() -> None:
 
 
 def _limit_memory(memory_mb: int) -> None:
-    """One huge allocation fails at once, before the machine feels it; no core dumps."""
+    """Let one huge allocation fail at once, before the machine runs short; write no core dumps."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -178,5 +191,5 @@ def _limit_memory(memory_mb: int) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):  # the parent is gone
+    with contextlib.suppress(BrokenPipeError):  # the builder is gone
         main(int(sys.argv[1]), int(sys.argv[2]))

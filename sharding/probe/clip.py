@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Protocol
 
 import numpy as np
 
@@ -16,9 +15,11 @@ from sharding.audio.resample import Resampler
 from sharding.common.errors import InputError
 from sharding.probe.measures import Measures
 from sharding.probe.windows import Cutter, WindowRule
+from sharding.rows import FactsRow, Window
 
-LEAST_WINDOW_S = 0.05  # shorter windows and hops make of one recording more samples than a manifest can hold
-_COPY = 1 << 20  # bytes a piece, where a source is taken over as it is
+LEAST_WINDOW_S = 0.05  # shorter windows or hops would make more samples of one recording than a manifest can number
+_COPY = 1 << 20  # bytes written at once where a source is copied unchanged
+# For each codec of shards: what the decoder calls a file of that codec, and the first bytes of such a file.
 _SAME = {"flac": ("FLAC/PCM_16", b"fLaC"), "wav": ("WAV/PCM_16", b"RIFF"), "opus": ("OGG/OPUS", b"OggS")}
 
 
@@ -29,12 +30,12 @@ class ProbeSettings:
     Args:
         form: how sound is stored.
         window_s: recordings longer than this become numbered windows of this length, in seconds.
-        hop_s: seconds from the beginning of a window to that of the next.
-        tail_s: a rest shorter than this is not a window of its own: it lengthens the last one.
+        hop_s: seconds from the beginning of a window to the beginning of the next one.
+        tail_s: a rest shorter than this is added to the last window and makes no window of its own.
         min_s: shorter recordings are ``too_short``.
         max_s: longer recordings are ``too_long``; None: no limit.
-        timeout_s: seconds that any clip may take, plus one for every 50 kB.
-        memory_mb: how much a decoder may allocate before it is stopped (``out_of_memory``).
+        timeout_s: seconds that any clip may take, plus one for every 50 kB of its file.
+        memory_mb: how much memory a decoder may use before it is stopped (``out_of_memory``).
     """
 
     form: AudioForm = field(default_factory=AudioForm)
@@ -60,37 +61,96 @@ class ProbeSettings:
 
     @property
     def rule(self) -> WindowRule:
+        """Where windows begin and end, in frames at the stored rate."""
         rate = self.form.rate
         return WindowRule(
             max(1, round(self.window_s * rate)), max(1, round(self.hop_s * rate)), round(self.tail_s * rate)
         )
 
 
-Write = Callable[[bytes], None]  # takes the bytes of a clip's windows, one after the other
+@dataclass(frozen=True, slots=True)
+class ProbedClip:
+    """What the probe found out about a clip.
+
+    Attributes:
+        facts: its row of FACTS.  A clip that failed has an ``error``, and no windows.
+        fingerprint: its codes and flags as FINGERPRINTS stores them; None where the clip failed.
+    """
+
+    facts: FactsRow
+    fingerprint: tuple[bytes, bytes] | None = None
+
+    @staticmethod
+    def failed(clip_id: str, error: str, detail: str | None = None) -> ProbedClip:
+        """A clip of which nothing is known but its error class, and the reason in words."""
+        unknown = FactsRow._make([None] * len(FactsRow._fields))
+        return ProbedClip(unknown._replace(clip_id=clip_id, error=error, detail=detail, windows=[]))
+
+
+class WindowWriter(Protocol):
+    """Where the bytes of a clip's windows go, one window after the other."""
+
+    @property
+    def pack(self) -> str:
+        """The name of the pack that the bytes are written to."""
+        ...
+
+    @property
+    def position(self) -> int:
+        """The byte of the pack where the next write begins."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+        ...
+
+
+def probe_clip(clip_id: str, source: Source, settings: ProbeSettings, writer: WindowWriter) -> ProbedClip:
+    """Decode a clip, write its windows and measure its sound.
+
+    Windows of a clip that fails may have been written in part; its facts list none of them.
+    Errors of storage, and errors that ``writer`` raises, are not caught.
+    """
+    probe = _ClipProbe(source, settings, writer)
+    failure: AudioError | None = None
+    try:
+        probe.run()
+    except AudioError as error:
+        failure = error
+    except MemoryError:
+        failure = AudioError("out_of_memory", f"more than {settings.memory_mb} MB")
+    facts = probe.facts(clip_id, failure)
+    if failure is not None:
+        return ProbedClip(facts)
+    codes, flags = probe.measures.fingerprint()
+    return ProbedClip(facts, (codes.astype("<u4").tobytes(), flags.astype("u1").tobytes()))
 
 
 class _ClipProbe:
-    """The state of one clip on its way through."""
+    """The state of one clip while its blocks stream by."""
 
-    def __init__(self, source: Source, settings: ProbeSettings, write: Write) -> None:
-        self._source, self._settings, self._write = source, settings, write
+    def __init__(self, source: Source, settings: ProbeSettings, writer: WindowWriter) -> None:
+        self._source, self._settings, self._writer = source, settings, writer
         self._form = settings.form
-        self._canonical_form = self._form.rate == CANONICAL_RATE and self._form.channels == 1
+        self._stored_is_canonical = self._form.rate == CANONICAL_RATE and self._form.channels == 1
         self.decoded, self.measures = Decoded(), Measures()
         self._cutter = Cutter(settings.rule, self._form.channels)
-        self.windows: list[dict[str, Any]] = []
-        self.copied = False  # whether the source's bytes are what is stored
-        self._source_level: float | None = None  # of every sample of every channel so far; None: they differ
+        self._windows: list[Window] = []
+        self._copied = False  # whether the stored bytes are the source's own bytes
+        self._constant: float | None = (
+            None  # the value that every sample of every channel has so far; None: they differ
+        )
 
     def run(self) -> None:
+        """Decode, measure and write.  Raises ``AudioError`` where the clip cannot be used."""
         to_canonical = to_form = None
         for block in decode(self._source, self.decoded):
             if to_canonical is None:
                 to_canonical = Resampler(self.decoded.rate, CANONICAL_RATE, 1)
-                if not self._canonical_form:
+                if not self._stored_is_canonical:
                     to_form = Resampler(self.decoded.rate, self._form.rate, self._form.channels)
             self._check_length(final=False)
-            self._hear(block)
+            self._follow_constant(block)
             self._take(
                 to_canonical.push(mix(block, 1)),
                 None if to_form is None else to_form.push(mix(block, self._form.channels)),
@@ -98,27 +158,8 @@ class _ClipProbe:
         if to_canonical is not None:
             self._take(to_canonical.finish(), None if to_form is None else to_form.finish())
         self._check_length(final=True)
-        if self.measures.constant or self._source_level is not None:
-            raise AudioError("silent", self._constancy())
+        self._check_silence()
         self._finish()
-
-    def _constancy(self) -> str:
-        if self._source_level is not None:
-            return f"every sample is {abs(self._source_level):.6g} of full scale"
-        mixed = ", all channels mixed" if self.decoded.channels > 1 else ""
-        return f"in 16 bits every sample is the same{mixed}; the peak is {self.measures.peak:.6g} of full scale"
-
-    def _hear(self, block: np.ndarray) -> None:
-        """Keep what every sample so far equals: a resampler rings at the ends of a constant."""
-        if self._source_level is not None or self.decoded.frames == len(block):
-            level = block[0, 0] if self._source_level is None else np.float32(self._source_level)
-            self._source_level = float(level) if (block == level).all() else None
-
-    def _take(self, canonical: np.ndarray, shaped: np.ndarray | None) -> None:
-        samples = self.measures.push(np.ascontiguousarray(canonical[:, 0]))
-        stored = samples[:, None] if shaped is None else quantise(shaped)
-        for start, window in self._cutter.push(stored):
-            self._encode(start, window)
 
     def _check_length(self, *, final: bool) -> None:
         seconds = self.decoded.frames / self.decoded.rate
@@ -128,101 +169,111 @@ class _ClipProbe:
         if final and seconds < self._settings.min_s:
             raise AudioError("too_short", f"{seconds:.6g} s, and {self._settings.min_s:g} s are asked for")
 
+    def _follow_constant(self, block: np.ndarray) -> None:
+        """Note whether all source samples are still equal.
+
+        The canonical sound cannot tell: a resampler rings at both ends of a constant signal.
+        """
+        if self._constant is not None or self.decoded.frames == len(block):
+            level = block[0, 0] if self._constant is None else np.float32(self._constant)
+            self._constant = float(level) if (block == level).all() else None
+
+    def _check_silence(self) -> None:
+        if self._constant is not None:
+            raise AudioError("silent", f"every sample is {abs(self._constant):.6g} of full scale")
+        if self.measures.constant:
+            mixed = ", all channels mixed" if self.decoded.channels > 1 else ""
+            peak = f"the peak is {self.measures.peak:.6g} of full scale"
+            raise AudioError("silent", f"in 16 bits every sample is the same{mixed}; {peak}")
+
+    def _take(self, canonical: np.ndarray, shaped: np.ndarray | None) -> None:
+        """Measure the canonical sound and store it, or ``shaped`` where the stored form is another."""
+        samples = self.measures.push(np.ascontiguousarray(canonical[:, 0]))
+        stored = samples[:, None] if shaped is None else quantise(shaped)
+        for start, window in self._cutter.push(stored):
+            self._encode(start, window)
+
     def _finish(self) -> None:
+        """Store the last window: encoded, or copied where the source is one window in the stored form."""
         start, window = self._cutter.finish()
-        if len(window) == self._cutter.arrived and self._has_form:  # one window, and nothing beyond it
-            self.copied = True
+        if len(window) == self._cutter.arrived and self._has_stored_form:
+            self._copied = True
+            begin = self._writer.position
             for at in range(0, self._source.size, _COPY):
-                self._write(self._source.read(at, _COPY))
-            self._close_window(0, len(window), self._source.size, self._source.sha256())
+                self._writer.write(self._source.read(at, _COPY))
+            self._add_window(0, len(window), begin, self._source.sha256())
         else:
             self._encode(start, window)
 
     @property
-    def _has_form(self) -> bool:
-        """Whether the source has the form that is asked for, given that it is one window."""
+    def _has_stored_form(self) -> bool:
+        """Whether the source's bytes can be stored unchanged, given that they are one window."""
         if self._form.codec == "original":
             return True
         codec, magic = _SAME[self._form.codec]
         return (
             self.decoded.codec == codec
-            and self._source.read(0, 4) == magic  # a tag in front, or big-endian WAV: few readers know them
+            and self._source.read(0, 4) == magic  # few readers know tags in front of the sound, or big-endian WAV
             and self.decoded.rate == self._form.rate
             and self.decoded.channels == self._form.channels
             and not self.decoded.remarks
         )
 
+    def _encode(self, start: int, window: np.ndarray) -> None:
+        data = encode(window, self._form)
+        begin = self._writer.position
+        self._writer.write(data)
+        self._add_window(start, len(window), begin, hashlib.sha256(data).hexdigest())
+
+    def _add_window(self, start: int, frames: int, offset: int, sha256: str) -> None:
+        """Note the window that lies in the pack from ``offset`` to where the next write begins."""
+        rate = self._form.rate
+        size = self._writer.position - offset
+        self._windows.append(
+            Window(
+                window=len(self._windows),
+                start_s=start / rate,
+                duration_s=frames / rate,
+                pack=self._writer.pack,
+                offset=offset,
+                bytes=size,
+                sha256=sha256,
+            )
+        )
+
     @property
-    def suffix(self) -> str:
-        if self._form.codec == "original" and self.copied:
+    def _suffix(self) -> str:
+        if self._form.codec == "original" and self._copied:
             return FORMATS[self.decoded.format].suffix
         return self._form.window_codec
 
-    def _encode(self, start: int, window: np.ndarray) -> None:
-        data = encode(window, self._form)
-        self._write(data)
-        self._close_window(start, len(window), len(data), hashlib.sha256(data).hexdigest())
+    def facts(self, clip_id: str, failure: AudioError | None) -> FactsRow:
+        """What is known of the clip once ``run`` has ended; ``failure``: how, where it did not end well."""
+        decoded, measures = self.decoded, self.measures
+        known, well = bool(decoded.rate), failure is None
+        measured = failure is None or failure.error == "silent"
+        return FactsRow(
+            clip_id=clip_id,
+            error=None if failure is None else failure.error,
+            detail="; ".join(self._remarks(failure)) or None,
+            source_bytes=self._source.size,
+            source_sha256=self._source.sha256(),
+            codec=decoded.codec if known else None,
+            source_rate=decoded.rate if known else None,
+            source_channels=decoded.channels if known else None,
+            duration_s=decoded.frames / decoded.rate if known else None,
+            pcm_sha256=measures.pcm_sha256 if measured else None,
+            peak=measures.peak if measured else None,
+            rms=measures.rms if measured else None,
+            bandwidth_hz=measures.bandwidth_hz if well else None,
+            copied=self._copied if well else None,
+            ext=self._suffix if well else None,
+            windows=self._windows if well else [],
+        )
 
-    def _close_window(self, start: int, frames: int, size: int, sha256: str) -> None:
-        rate = self._form.rate
-        self.windows.append({"start_s": start / rate, "duration_s": frames / rate, "bytes": size, "sha256": sha256})
-
-
-class Finding(NamedTuple):
-    """What a probed clip is.
-
-    ``facts`` lack ``clip_id`` and ``windows``; ``windows`` have ``start_s, duration_s, bytes, sha256`` in the order of
-    their bytes, and ``fingerprint`` is (codes, flags).  A clip that failed has an ``error`` among its facts, and
-    neither windows nor a fingerprint.
-    """
-
-    facts: dict[str, Any]
-    windows: Sequence[dict[str, Any]] = ()
-    fingerprint: tuple[bytes, bytes] | None = None
-
-
-def probe_clip(source: Source, settings: ProbeSettings, write: Write) -> Finding:
-    """Decode a clip and ``write`` its windows; those of a clip that fails may have been written in part.
-
-    Errors of storage, and what ``write`` raises, pass through.
-    """
-    clip = _ClipProbe(source, settings, write)
-    failure: AudioError | None = None
-    try:
-        clip.run()
-    except AudioError as error:
-        failure = error
-    except MemoryError:
-        failure = AudioError("out_of_memory", f"more than {settings.memory_mb} MB")
-    facts = _facts(clip, source, failure)
-    if failure is not None:
-        return Finding(facts)
-    codes, flags = clip.measures.fingerprint()
-    return Finding(facts, clip.windows, (codes.astype("<u4").tobytes(), flags.astype("u1").tobytes()))
-
-
-def _facts(clip: _ClipProbe, source: Source, failure: AudioError | None) -> dict[str, Any]:
-    decoded, measures = clip.decoded, clip.measures
-    remarks = list(decoded.remarks)
-    if failure is not None:
-        remarks.insert(0, failure.detail)
-    elif measures.peak > 1.0 + 1e-3:
-        remarks.append(f"clipped: the peak is {measures.peak:.6g} of full scale")
-    facts: dict[str, Any] = {
-        "error": None if failure is None else failure.error,
-        "detail": "; ".join(remarks) or None,
-        "source_bytes": source.size,
-        "source_sha256": source.sha256(),
-    }
-    if decoded.rate:
-        facts |= {
-            "codec": decoded.codec,
-            "source_rate": decoded.rate,
-            "source_channels": decoded.channels,
-            "duration_s": decoded.frames / decoded.rate,
-        }
-    if failure is None or failure.error == "silent":
-        facts |= {"peak": measures.peak, "rms": measures.rms, "pcm_sha256": measures.pcm_sha256}
-    if failure is None:
-        facts |= {"bandwidth_hz": measures.bandwidth_hz, "copied": clip.copied, "ext": clip.suffix}
-    return facts
+    def _remarks(self, failure: AudioError | None) -> list[str]:
+        if failure is not None:
+            return [failure.detail, *self.decoded.remarks]
+        if self.measures.peak > 1.0 + 1e-3:
+            return [*self.decoded.remarks, f"clipped: the peak is {self.measures.peak:.6g} of full scale"]
+        return self.decoded.remarks

@@ -1,10 +1,10 @@
-"""The sound of clips that lose a part to protected ones: cut from the windows that the probe left, encoded anew."""
+"""Cutting clips that share sound with protected clips: what is left of their windows is encoded anew."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ from sharding.audio.resample import Resampler
 from sharding.common.storage import Storage
 from sharding.fates.trimming import Part
 from sharding.layout import pack_name, trimmed_name
+from sharding.rows import FactsRow, Window, rows, to_table
 from sharding.schema import FACTS
 
 
@@ -23,7 +24,7 @@ def trim_batch(
     """Cut the clips of a batch; their bytes depend on the windows and the parts alone.
 
     Writes ``packs/<batch>.pack`` with what had to be cut and, last, ``trimmed_name(batch)``: FACTS whose windows,
-    numbered anew, are what is left.  A window that is left whole is taken over as it is.
+    numbered anew, are what is left.  A window of which nothing is cut off stays in the pack that holds it.
 
     Args:
         batch: names the files.
@@ -35,40 +36,40 @@ def trim_batch(
     Returns:
         the number of clips.
     """
-    rows = facts.to_pylist()
     pack = f"{batch}.pack"
+    trimmed = []
     with build.writer(pack_name(pack)) as file:
-        position = 0
-        for row in rows:
-            windows = []
-            for number, part in enumerate(stretches[row["clip_id"]]):
-                window = row["windows"][part.window]
-                if part.whole:
-                    windows.append({**window, "window": number})
-                    continue
-                sound = _cut(
-                    build.read(pack_name(window["pack"]), window["offset"], window["bytes"]), window, part, form
-                )
-                data = encode(sound, form)
-                file.write(data)
-                windows.append(
-                    {
-                        "window": number,
-                        "start_s": part.start_s,
-                        "duration_s": len(sound) / form.rate,
-                        "pack": pack,
-                        "offset": position,
-                        "bytes": len(data),
-                        "sha256": hashlib.sha256(data).hexdigest(),
-                    }
-                )
-                position += len(data)
-            row |= {"windows": windows, "copied": False, "ext": form.window_codec}
-    build.write_table(trimmed_name(batch), pa.Table.from_pylist(rows, FACTS))
-    return len(rows)
+        for row in rows(facts, FactsRow):
+            parts = stretches[row.clip_id]
+            windows = [_trim_window(row, number, part, build, form, file, pack) for number, part in enumerate(parts)]
+            trimmed.append(row._replace(windows=windows, copied=False, ext=form.window_codec))
+    build.write_table(trimmed_name(batch), to_table(trimmed, FACTS))
+    return len(trimmed)
 
 
-def _cut(data: bytes, window: Mapping[str, Any], part: Part, form: AudioForm) -> np.ndarray:
+def _trim_window(
+    facts: FactsRow, number: int, part: Part, build: Storage, form: AudioForm, file: BinaryIO, pack: str
+) -> Window:
+    """A part of one of the clip's windows as the window of that ``number``; written to ``file`` if it had to be cut."""
+    window = facts.windows[part.window]
+    if part.whole:
+        return {**window, "window": number}
+    data = build.read(pack_name(window["pack"]), window["offset"], window["bytes"])
+    sound = _cut(data, window, part, form)
+    encoded, offset = encode(sound, form), file.tell()
+    file.write(encoded)
+    return Window(
+        window=number,
+        start_s=part.start_s,
+        duration_s=len(sound) / form.rate,
+        pack=pack,
+        offset=offset,
+        bytes=len(encoded),
+        sha256=hashlib.sha256(encoded).hexdigest(),
+    )
+
+
+def _cut(data: bytes, window: Window, part: Part, form: AudioForm) -> np.ndarray:
     """int16 ``[n, channels]`` of a part of a window, in the form of shards."""
     decoded = Decoded()
     resampler: Resampler | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from sharding.build.run import build
 from sharding.common.runners import LocalRunner
 from sharding.fates.decide import FateSettings
-from sharding.probe.batch import probe_batch
+from sharding.probe.batch import Probed, Prober
 from sharding.probe.clip import ProbeSettings
 from sharding.settings import BuildSettings
 from sharding.shards.plan import PlanSettings
@@ -43,11 +42,12 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The clips that builds of this process decode, as they do it."""
     seen: list[str] = []
 
-    def watched(name: str, clips: pa.Table, *rest: Any) -> dict[str, Any]:
-        seen.extend(clips["clip_id"].to_pylist())
-        return probe_batch(name, clips, *rest)
+    def watched(prober: Prober, batch: tuple[str, pa.Table]) -> Probed:
+        seen.extend(batch[1]["clip_id"].to_pylist())
+        return probe(prober, batch)
 
-    monkeypatch.setattr("sharding.build.stages.probe_batch", watched)
+    probe = Prober.__call__
+    monkeypatch.setattr(Prober, "__call__", watched)
     return seen
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sharding.audio import decode_segment
 from sharding.audio.form import AudioForm
 from sharding.common.storage import Storage
-from sharding.probe.batch import probe_batch
+from sharding.probe.batch import Prober
 from sharding.probe.clip import ProbeSettings
 from sharding.schema import CATALOGUE
 from tests.sharding.audio.odd_sounds import probed
@@ -177,6 +177,6 @@ def odd_facts(table: pa.Table, folder: Path) -> dict[str, str | None]:
 
     with tempfile.TemporaryDirectory() as scratch:
         work = Storage(scratch)
-        probe_batch("000000", table, {"x": str(folder)}, work, ProbeSettings(min_s=0.0))
+        Prober({"x": str(folder)}, work, ProbeSettings(min_s=0.0))(("000000", table))
         rows = work.read_table("facts/000000.parquet").to_pylist()
     return {row["clip_id"].removeprefix("x/all/"): row["error"] for row in rows}

@@ -13,13 +13,13 @@ import psutil
 import pytest
 import soundfile as sf
 
-from sharding.audio import AudioError
-from sharding.probe.child import ATTEMPTS, Message, Task, examine
+from sharding.probe.child import ATTEMPTS, Decoder
 from sharding.probe.clip import ProbeSettings
+from sharding.probe.messages import Finished, Started, Task
 from tests.sharding.audio.odd_sounds import probed
 from tests.sharding.corpora import noise
 
-TASKS = [Task("x", name) for name in ("a.flac", "b.flac", "c.flac")]
+TASKS = [Task(f"x/all/{name}", "x", name) for name in ("a.flac", "b.flac", "c.flac")]
 
 
 @pytest.fixture(scope="module")
@@ -38,40 +38,35 @@ def decoder() -> int:
     return next(child.pid for child in children if "sharding.probe.child_main" in child.cmdline())
 
 
-def watched(roots: dict[str, str], settings: ProbeSettings, action: signal.Signals, times: int) -> Iterator[Message]:
+def watched(
+    roots: dict[str, str], settings: ProbeSettings, action: signal.Signals, times: int
+) -> Iterator[Started | Finished]:
     """Messages about the three clips; the decoder gets a signal whenever it begins with the second one."""
-    with tempfile.TemporaryFile() as pack:
-        for message in examine(TASKS, roots, settings, pack):
+    with tempfile.TemporaryFile() as file:
+        for message in Decoder().examine(TASKS, roots, settings, file, "the.pack"):
             yield message
-            if message.index == 1 and message.kind == "size" and times > 0:
+            if isinstance(message, Started) and message.index == 1 and times > 0:
                 times -= 1
                 os.kill(decoder(), action)
 
 
-def fates(messages: Iterator[Message]) -> dict[int, str | None]:
-    found: dict[int, str | None] = {}
-    for message in messages:
-        if message.kind == "end":
-            found[message.index] = message.value.facts["error"]
-        elif message.kind == "fail":
-            error: AudioError = message.value
-            found[message.index] = error.error
-    return found
+def errors(messages: Iterator[Started | Finished]) -> dict[int, str | None]:
+    return {message.index: message.clip.facts.error for message in messages if isinstance(message, Finished)}
 
 
 def test_a_decoder_that_is_killed_once_costs_nothing(roots: dict[str, str]) -> None:
-    told = fates(watched(roots, ProbeSettings(), signal.SIGKILL, 1))
-    assert told == {0: None, 1: None, 2: None}
+    found = errors(watched(roots, ProbeSettings(), signal.SIGKILL, 1))
+    assert found == {0: None, 1: None, 2: None}
 
 
 def test_a_file_that_kills_its_decoder_each_time_has_crashed_it(roots: dict[str, str]) -> None:
-    told = fates(watched(roots, ProbeSettings(), signal.SIGSEGV, ATTEMPTS))
-    assert told == {0: None, 1: "crashed", 2: None}
+    found = errors(watched(roots, ProbeSettings(), signal.SIGSEGV, ATTEMPTS))
+    assert found == {0: None, 1: "crashed", 2: None}
 
 
 def test_a_file_that_hangs_its_decoder_is_given_up(roots: dict[str, str]) -> None:
-    told = fates(watched(roots, ProbeSettings(timeout_s=0.5), signal.SIGSTOP, 1))
-    assert told == {0: None, 1: "timeout", 2: None}
+    found = errors(watched(roots, ProbeSettings(timeout_s=0.5), signal.SIGSTOP, 1))
+    assert found == {0: None, 1: "timeout", 2: None}
 
 
 @pytest.mark.slow
