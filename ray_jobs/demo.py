@@ -16,7 +16,7 @@ from typing import Any
 from ray_jobs.demo_report import write_demo_report
 from ray_jobs.local_cluster import local_cluster, submit
 from sharding.common.errors import InputError
-from sharding.common.processes import leave
+from sharding.common.processes import run_program
 from sharding.demo.synthesis import synthesise
 
 HERE = Path(__file__).resolve().parent.parent
@@ -89,4 +89,4 @@ def evaluate(training: Path, shards: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    leave(main())
+    run_program(main)

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from sharding.common import commandline
+from sharding.common.commandline import Command
 from sharding.common.errors import InputError
-from sharding.common.processes import leave
+from sharding.common.processes import run_program
 from training.commands import evaluate
 
 show = evaluate.show
@@ -46,9 +47,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> int:
-    verbs = {"evaluate": ("ray_jobs.evaluate", "measure retrieval on a split, on a Ray cluster")}
-    return commandline.main("ray_jobs/evaluate.py", __doc__ or "", verbs, ["evaluate", *sys.argv[1:]])
+    commands = {"evaluate": Command("Commands", "ray_jobs.evaluate", "measure retrieval on a split, on a Ray cluster")}
+    return commandline.main("ray_jobs/evaluate.py", __doc__ or "", commands, ["evaluate", *sys.argv[1:]])
 
 
 if __name__ == "__main__":
-    leave(main())
+    run_program(main)

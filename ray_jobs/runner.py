@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import time
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 
 from sharding.common.errors import InputError
 from sharding.common.progress import Progress
-from sharding.common.runners import loaded_function
+from sharding.common.runners import Runner, loaded_function
 from sharding.common.storage import is_full
 
 Item = TypeVar("Item")
@@ -125,6 +126,20 @@ class RayRunner:
             value = getattr(progress, name)
             if value is not None:
                 gauge.set(float(value), {"stage": progress.what})
+
+
+def add_ray(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """``--ray``, for a command whose work a runner does (see ``sharding.commands.arguments.add_runner``)."""
+    make_local: Callable[[argparse.Namespace], Runner] | None = parser.get_default("make_runner")
+    if make_local is None:
+        return
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        default=default,
+        help="run on this Ray cluster instead, with as many workers as it has CPUs; `auto` finds one",
+    )
+    parser.set_defaults(make_runner=lambda args: RayRunner(args.ray) if args.ray else make_local(args))
 
 
 def _apply(name: str, shared: list[Any], item: Any) -> Any:

@@ -19,8 +19,9 @@ from typing import Any
 
 from sharding.commands.arguments import absolute
 from sharding.common import commandline
+from sharding.common.commandline import Command
 from sharding.common.errors import InputError
-from sharding.common.processes import leave
+from sharding.common.processes import run_program
 
 RESULT = "result.json"  # what the first rank tells the driver, in the run's folder
 
@@ -152,9 +153,9 @@ def show(result: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    verbs = {"train": ("ray_jobs.train", "train over a Ray cluster")}
-    return commandline.main("ray_jobs/train.py", __doc__ or "", verbs, ["train", *sys.argv[1:]])
+    commands = {"train": Command("Commands", "ray_jobs.train", "train over a Ray cluster")}
+    return commandline.main("ray_jobs/train.py", __doc__ or "", commands, ["train", *sys.argv[1:]])
 
 
 if __name__ == "__main__":
-    leave(main())
+    run_program(main)

@@ -5,20 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sharding.common import commandline
+from sharding.common.commandline import Command
 
-VERBS = {
-    "build": ("sharding.commands.build", "build deduplicated shards from published datasets"),
-    "append": ("sharding.commands.append", "add datasets to a finished build without rewriting its shards"),
-    "reshard": ("sharding.commands.reshard", "copy a build into shards of another size, without decoding"),
-    "catalogue": ("sharding.commands.catalogue", "list every clip of every dataset, before any decision"),
-    "verify": ("sharding.commands.verify", "find any flipped byte or cut in a build"),
-    "inspect": ("sharding.commands.inspect", "show a build, or one sample of it"),
-    "stats": ("sharding.commands.stats", "durations, sample rates, captions and licences of a build, with plots"),
-    "export": ("sharding.commands.export", "write a build's tables as CSV files"),
-    "explain": ("sharding.commands.explain", "tell the story of one clip"),
-    "matches": ("sharding.commands.matches", "compare two sound files"),
-    "report": ("sharding.commands.report", "write a build's HTML report"),
-    "demo-corpus": ("sharding.commands.demo_corpus", "synthesise a small corpus in the published layouts"),
+_BUILD, _LOOK = "Build a data set", "Look into a data set"
+
+COMMANDS = {
+    "build": Command(_BUILD, "sharding.commands.build", "build deduplicated shards from published datasets"),
+    "append": Command(_BUILD, "sharding.commands.append", "add datasets to a finished build, keeping its shards"),
+    "reshard": Command(
+        _BUILD, "sharding.commands.reshard", "copy a build into shards of another size"
+    ),
+    "catalogue": Command(
+        _BUILD, "sharding.commands.catalogue", "list every clip, before any decision"
+    ),
+    "demo-corpus": Command(_BUILD, "sharding.commands.demo_corpus", "synthesise a small corpus to try things out"),
+    "verify": Command(_LOOK, "sharding.commands.verify", "find any flipped byte or cut in a build"),
+    "inspect": Command(_LOOK, "sharding.commands.inspect", "show a build, or one sample of it"),
+    "stats": Command(_LOOK, "sharding.commands.stats", "durations, sample rates, captions and licences, with plots"),
+    "explain": Command(_LOOK, "sharding.commands.explain", "say what a clip matched, and what became of it"),
+    "matches": Command(_LOOK, "sharding.commands.matches", "compare two sound files"),
+    "report": Command(_LOOK, "sharding.commands.report", "write a build's HTML report"),
+    "export": Command(_LOOK, "sharding.commands.export", "write a build's tables as CSV files"),
 }
 
 
@@ -26,6 +33,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return commandline.main(
         "python -m sharding",
         "Turn Clotho, AudioCaps, WavCaps and TACOS into deduplicated WebDataset shards.",
-        VERBS,
+        COMMANDS,
         argv,
     )

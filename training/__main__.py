@@ -1,7 +1,7 @@
 """``python -m training``."""
 
-from sharding.common.processes import leave
+from sharding.common.processes import run_program
 from training.cli import main
 
 if __name__ == "__main__":
-    leave(main())
+    run_program(main)

@@ -6,19 +6,28 @@ import sys
 from collections.abc import Sequence
 
 from sharding.common import commandline
+from sharding.common.commandline import Command
 
-VERBS = {
-    "fit": ("training.commands.fit", "train the model that a recipe describes"),
-    "evaluate": ("training.commands.evaluate", "measure retrieval on a split"),
-    "search": ("training.commands.search", "find sounds by describing them"),
-    "embed": ("training.commands.embed", "write the vectors of clips"),
-    "order": ("training.commands.order", "show any global batch of a recipe, without training"),
+_TRAIN, _USE = "Train a model", "Use a model"
+
+COMMANDS = {
+    "fit": Command(_TRAIN, "training.commands.fit", "train the model that a recipe describes"),
+    "order": Command(_TRAIN, "training.commands.order", "show any global batch of a recipe, without training"),
+    "evaluate": Command(_USE, "training.commands.evaluate", "measure retrieval on a split"),
+    "search": Command(_USE, "training.commands.search", "find sounds by describing them"),
+    "embed": Command(_USE, "training.commands.embed", "write the vectors of clips"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    # the deepspeed launcher puts --local_rank=N before the verb; the environment says the same
-    argv = [word for word in (sys.argv[1:] if argv is None else argv) if not word.startswith("--local_rank=")]
     return commandline.main(
-        "python -m training", "Train and use audio-text retrieval models on Earshot shards.", VERBS, argv
+        "python -m training",
+        "Train and use audio-text retrieval models on Earshot shards.",
+        COMMANDS,
+        without_local_rank(argv),
     )
+
+
+def without_local_rank(argv: Sequence[str] | None) -> list[str]:
+    """The arguments without ``--local_rank=N``: DeepSpeed's launcher adds it, and the environment says the same."""
+    return [word for word in (sys.argv[1:] if argv is None else argv) if not word.startswith("--local_rank=")]

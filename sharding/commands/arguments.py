@@ -68,17 +68,12 @@ def datasets_of(args: argparse.Namespace) -> tuple[dict[str, str], dict[str, str
 
 
 def add_runner(parser: argparse.ArgumentParser) -> None:
-    """``--workers`` and ``--ray``."""
+    """``--workers``.  A program that has other runners as well replaces the default of ``make_runner``."""
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (default 1)")
-    parser.add_argument(
-        "--ray", metavar="ADDRESS", help="run on this Ray cluster instead, with as many workers as it has CPUs"
-    )
+    parser.set_defaults(make_runner=lambda args: LocalRunner(args.workers))
 
 
 def runner_of(args: argparse.Namespace) -> Runner:
     """Where the work runs."""
-    if args.ray:
-        from ray_jobs.runner import RayRunner
-
-        return RayRunner(args.ray)
-    return LocalRunner(args.workers)
+    runner: Runner = args.make_runner(args)
+    return runner

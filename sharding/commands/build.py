@@ -28,7 +28,7 @@ failed."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of a build, for this command and for ``ray_jobs/build_shards.py``."""
+    """The options of a build."""
     parser.description, parser.formatter_class = _ABOUT, argparse.RawDescriptionHelpFormatter
     add_datasets(parser, "what to build from (folders, local or s3://)")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""One way to be a command line: verbs as modules, ``--json`` for machines, errors without tracebacks."""
+"""The command lines' shared part: one module for each command, ``--json`` for machines, errors without tracebacks."""
 
 from __future__ import annotations
 
@@ -8,56 +8,110 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sharding.common.errors import InputError
 
 
-def main(program: str, about: str, verbs: Mapping[str, tuple[str, str]], argv: Sequence[str] | None) -> int:
-    """Run one verb and return the exit status.
+class Command(NamedTuple):
+    """A command of a program.
 
-    ``verbs`` maps a verb to (module, one line of help).  A verb's module is imported only when the verb
-    is used, so ``--help`` is quick, and offers
-
-    - ``add_arguments(parser)``,
-    - ``run(args) -> dict``: does the work; the result is plain JSON, and ``result["exit"]``, where
-      present, is the exit status,
-    - ``show(result) -> str``: the result for a person.
-
-    With ``--json`` the last line on standard output is the result as one JSON object, and nothing else
-    is printed there.  ``InputError`` ends with status 2, an interrupt with 130 (a SIGTERM that was made one: 143).
+    Attributes:
+        group: the heading under which ``--help`` lists it.
+        module: the module that implements it; imported only when the command is used, so that ``--help`` is quick.
+            It offers ``add_arguments(parser)``, ``run(args) -> dict``, whose result is plain JSON with the exit status
+            in ``"exit"`` where that is not 0, and ``show(result) -> str``, the result for a person.
+        summary: one line of help.
     """
-    parser = argparse.ArgumentParser(prog=program, description=about)
-    subparsers = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    wanted = next((word for word in arguments if word in verbs), None)
-    try:
-        for verb, (module, help_line) in verbs.items():
-            subparser = subparsers.add_parser(verb, help=help_line, description=help_line)
-            if verb == wanted:
-                importlib.import_module(module).add_arguments(subparser)
-            subparser.add_argument("--json", action="store_true", help="print the result as one JSON object")
-        args = parser.parse_args(arguments)
-        verb_module = importlib.import_module(verbs[args.verb][0])
-    except KeyboardInterrupt as interrupt:  # importing takes a second, in which nothing has begun
+
+    group: str
+    module: str
+    summary: str
+
+
+def main(
+    program: str,
+    about: str,
+    commands: Mapping[str, Command],
+    argv: Sequence[str] | None,
+    extend: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+) -> int:
+    """Run one command and return the exit status.
+
+    With ``--json``, the last line on standard output is the result as one JSON object, and nothing else is printed
+    there.  ``InputError`` ends with status 2, an interrupt with 128 plus the signal's number.
+
+    Args:
+        program: the program's name in messages.
+        about: one sentence of help.
+        commands: by name, in the order in which ``--help`` lists them.
+        argv: the words after the program's name; None: this process's own.
+        extend: adds arguments to the parser of the command that is used.
+    """
+    try:  # importing a command's module takes a second, in which nothing has begun
+        args = _parse(program, about, commands, list(sys.argv[1:] if argv is None else argv), extend)
+        command = importlib.import_module(commands[args.command].module)
+    except KeyboardInterrupt as interrupt:
         return _status(interrupt)
     try:
-        result: dict[str, Any] = verb_module.run(args)
-        print(json.dumps(result, ensure_ascii=False) if args.json else verb_module.show(result), flush=True)
+        result: dict[str, Any] = command.run(args)
+        print(json.dumps(result, ensure_ascii=False) if args.json else command.show(result), flush=True)
     except InputError as error:
-        print(f"{program} {args.verb}: {error}", file=sys.stderr)
+        print(f"{program} {args.command}: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader of a pipe such as `... | head` has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
-        if isinstance(error, BrokenPipeError):  # `... | head`: nobody reads any more
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-        print(f"{program} {args.verb}: reading or writing failed: {error}", file=sys.stderr)
+        print(f"{program} {args.command}: reading or writing failed: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
-        print(f"{program} {args.verb}: interrupted; the same command goes on from here", file=sys.stderr)
+        print(f"{program} {args.command}: interrupted; run the same command again to continue", file=sys.stderr)
         return _status(interrupt)
     return int(result.get("exit", 0))
+
+
+def _parse(
+    program: str,
+    about: str,
+    commands: Mapping[str, Command],
+    argv: list[str],
+    extend: Callable[[argparse.ArgumentParser], None],
+) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=program,
+        usage=f"{program} COMMAND ...",
+        description=f"{about}\n\n{_overview(commands)}\n`{program} COMMAND --help` explains a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
+    completing = "_ARGCOMPLETE" in os.environ  # the shell asks how its line may go on
+    words = os.environ.get("COMP_LINE", "").split() if completing else argv
+    used = next((word for word in words if word in commands), None)
+    for name, command in commands.items():
+        # the program's own name, for argparse would put the usage line above into each command's
+        subparser = subparsers.add_parser(name, prog=f"{program} {name}", description=command.summary)
+        if name == used:
+            importlib.import_module(command.module).add_arguments(subparser)
+            extend(subparser)
+        subparser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    if completing:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    return parser.parse_args(argv)
+
+
+def _overview(commands: Mapping[str, Command]) -> str:
+    """The commands by group."""
+    width = max(len(name) for name in commands)
+    lines = []
+    for group in dict.fromkeys(command.group for command in commands.values()):
+        lines.append(f"{group}:")
+        lines += [f"  {name:{width}}  {one.summary}" for name, one in commands.items() if one.group == group]
+        lines.append("")
+    return "\n".join(lines)
 
 
 def _status(interrupt: KeyboardInterrupt) -> int:

@@ -1,4 +1,4 @@
-"""How processes end: with their parent, and without the destructors that may abort them."""
+"""How processes end: with their parent, on a signal, and without the destructors that may abort them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,37 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """End this process when the one that started it ends, however that ends (Linux)."""
+    """End this process when the one that started it ends, in whatever way (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def leave(status: int) -> NoReturn:
-    """End the process with ``status``, past the destructors of C++ libraries.
+def run_program(main: Callable[[], int]) -> NoReturn:
+    """Run a command line and end the process with its status.
 
-    Now and then Arrow's threads abort the process there ("terminate called without an active exception"), and a
+    SIGTERM ends a command as Ctrl-C does: its workers end first, and nothing stays in TMPDIR.  A rank that a launcher
+    started keeps the system's handling and ends at once, because it may be waiting for other ranks inside a library.
+    """
+    if "WORLD_SIZE" not in os.environ:
+        signal.signal(signal.SIGTERM, _interrupt)
+    leave(main())
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt(number)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process with ``status``, without the destructors of C++ libraries.
+
+    Arrow's threads occasionally abort the process there ("terminate called without an active exception"), and a
     command that did all its work would end with status 134.
     """
     atexit._run_exitfuncs()

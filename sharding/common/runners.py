@@ -1,4 +1,4 @@
-"""Where work runs: in this process, or in several.  ``ray_jobs.runner`` runs it over a cluster."""
+"""Where work runs: in this process, or in several of this machine."""
 
 from __future__ import annotations
 

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+PROGRAM = """
+import time
+from sharding.common.processes import run_program
+def main():
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt as interrupt:
+        print("cleaned up", flush=True)
+        return 128 + interrupt.args[0]
+    return 7
+run_program(main)
+"""
+
+
+def start(script: str, **environment: str) -> subprocess.Popen[str]:
+    inherited = {name: value for name, value in os.environ.items() if name != "WORLD_SIZE"}
+    return subprocess.Popen(
+        [sys.executable, "-c", script], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, env=inherited | environment
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "status", "said"), [({}, 143, "cleaned up\n"), ({"WORLD_SIZE": "2"}, -signal.SIGTERM, "")]
+)
+def test_sigterm_ends_a_command_in_order_and_a_launchers_rank_at_once(
+    environment: dict[str, str], status: int, said: str
+) -> None:
+    process = start(PROGRAM, **environment)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.terminate()
+    assert process.wait(30) == status
+    assert process.stdout.read() == said
+
+
+def test_a_program_ends_with_its_status_and_all_that_it_printed() -> None:
+    process = start("from sharding.common.processes import run_program\nrun_program(lambda: print('x' * 9) or 7)")
+    assert process.communicate(timeout=30)[0] == "x" * 9 + "\n"
+    assert process.returncode == 7
+
+
+CHILD = "from sharding.common.processes import die_with_parent\ndie_with_parent()\nprint('ready', flush=True)\n"
+PARENT = f"""
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", {CHILD + "import time; time.sleep(60)"!r}], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_process_ends_with_the_one_that_started_it() -> None:
+    parent = start(PARENT)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 10
+    while _runs(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _runs(child)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
