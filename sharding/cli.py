@@ -12,12 +12,8 @@ _BUILD, _LOOK = "Build a data set", "Look into a data set"
 COMMANDS = {
     "build": Command(_BUILD, "sharding.commands.build", "build deduplicated shards from published datasets"),
     "append": Command(_BUILD, "sharding.commands.append", "add datasets to a finished build, keeping its shards"),
-    "reshard": Command(
-        _BUILD, "sharding.commands.reshard", "copy a build into shards of another size"
-    ),
-    "catalogue": Command(
-        _BUILD, "sharding.commands.catalogue", "list every clip, before any decision"
-    ),
+    "reshard": Command(_BUILD, "sharding.commands.reshard", "copy a build into shards of another size"),
+    "catalogue": Command(_BUILD, "sharding.commands.catalogue", "list every clip, before any decision"),
     "demo-corpus": Command(_BUILD, "sharding.commands.demo_corpus", "synthesise a small corpus to try things out"),
     "verify": Command(_LOOK, "sharding.commands.verify", "find any flipped byte or cut in a build"),
     "inspect": Command(_LOOK, "sharding.commands.inspect", "show a build, or one sample of it"),

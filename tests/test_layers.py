@@ -10,7 +10,13 @@ import pytest
 from tests.conftest import REPOSITORY
 
 PACKAGES = ("sharding", "training", "ray_jobs", "earshot")  # from the lowest layer to the highest
-OF_SHARDING_IN_TRAINING = ("sharding.common", "sharding.layout", "sharding.schema", "sharding.audio", "sharding.shards.manifest")
+OF_SHARDING_IN_TRAINING = (
+    "sharding.common",
+    "sharding.layout",
+    "sharding.schema",
+    "sharding.audio",
+    "sharding.shards.manifest",
+)
 
 
 def imports_of(package: str) -> Iterator[tuple[str, str]]:
