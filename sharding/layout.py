@@ -85,6 +85,15 @@ def pack_name(pack: str) -> str:
     return f"{Work.PACKS}/{pack}"
 
 
+def finished_pack_name(pack: str) -> str:
+    """Where a finished build holds the sound of a pack that its facts name; below OUT.
+
+    Facts name shards as they will be called when the build is reopened, which makes them packs.
+    """
+    shard = pack.removeprefix(f"{Work.FORMER_SHARDS}/")
+    return in_work(pack_name(pack)) if shard == pack else shard_name(shard)
+
+
 def trimmed_name(batch: str) -> str:
     """The facts of a batch of trimmed clips; below the work folder.  Where they are, the clips are cut."""
     return f"{Work.TRIMMED}/{batch}.parquet"

@@ -1,6 +1,6 @@
 """The same samples in shards of another size: members are copied, nothing is decoded.
 
-What comes out is what a build with that size would have been, down to the byte, and can be gone on with like it.
+The result has the bytes of a build with that size, and every command goes on with it as with such a build.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from sharding import layout
 from sharding.build.claim import Claim, claim
-from sharding.build.reopening import settings_bytes
-from sharding.build.stages import decoded_windows, shard_places, table_entry, with_places
+from sharding.build.finish import decoded_windows, file_entry, shard_locations, with_locations, write_dataset
+from sharding.build.state import settings_bytes
 from sharding.common.errors import InputError
 from sharding.common.progress import Progress
 from sharding.common.runners import Runner
@@ -24,7 +24,7 @@ from sharding.common.storage import Storage
 from sharding.layout import Work, in_work, pack_name, plan_name, work_of
 from sharding.reports.facts import finished_facts
 from sharding.schema import MANIFEST
-from sharding.shards.manifest import Manifest, dataset_bytes
+from sharding.shards.manifest import Dataset, Manifest
 from sharding.shards.plan import PlanSettings, lay_out
 from sharding.shards.write import store_plan, write_shards
 
@@ -46,7 +46,7 @@ def reshard(source_url: str, out_url: str, shard_bytes: int, runner: Runner) -> 
     if out.url == source.storage.url:
         raise InputError("shards cannot be written over those that are read", file=out.url, remedy="another --out")
     with claim(out) as held:
-        _settle(out, {"plan": source.dataset["plan"], "shard_bytes": shard_bytes})
+        _begin_or_resume(out, {"plan": source.dataset["plan"], "shard_bytes": shard_bytes})
         if not out.exists(layout.DATASET):
             _write(source, out, shard_bytes, runner, held)
         out.sweep()
@@ -63,7 +63,8 @@ def reshard(source_url: str, out_url: str, shard_bytes: int, runner: Runner) -> 
     }
 
 
-def _settle(out: Storage, wanted: dict[str, Any]) -> None:
+def _begin_or_resume(out: Storage, wanted: dict[str, Any]) -> None:
+    """Make sure that OUT is empty, or holds this resharded build, finished or not."""
     contents = json.dumps(wanted, sort_keys=True).encode()
     if out.exists(_MARKER):
         out.sweep()
@@ -92,30 +93,34 @@ def _write(source: Manifest, out: Storage, shard_bytes: int, runner: Runner, hel
     )
     _copy_rest(source, out, plan["shards"], shard_bytes)
     copied = [name for name in source.dataset["tables"] if not name.startswith(f"{layout.PLAN}/")]
-    tables = {name: table_entry(out, name) for name in [*copied, *map(plan_name, plan["shards"])]}
+    tables = {name: file_entry(out, name) for name in [*copied, *map(plan_name, plan["shards"])]}
     settings = source.dataset["settings"]
     settings = settings | {"plan": settings["plan"] | {"shard_bytes": shard_bytes}}
-    dataset = source.dataset | {"plan": plan["hash"], "settings": settings, "tables": tables, "shards": records}
-    out.write(layout.DATASET, dataset_bytes(dataset))
+    dataset: Dataset = {**source.dataset, "plan": plan["hash"], "settings": settings}
+    write_dataset(out, dataset, tables, records)
 
 
 def _plan(source: Manifest, shard_bytes: int) -> Iterator[tuple[str, pa.Table]]:
-    """(shard name, TASK rows): the samples of each family in the order in which they stand."""
+    """(shard name, TASK rows): the samples of each dataset and split in their order."""
     stems = pc.replace_substring_regex(source.table["shard"], r"-\d+\.tar$", "")
-    for family in sorted(pc.unique(stems).to_pylist()):
-        rows = source.table.filter(pc.equal(stems, family)).sort_by([("shard", "ascending"), ("index", "ascending")])
-        yield from lay_out(family, _samples(rows), shard_bytes)
+    for stem in sorted(pc.unique(stems).to_pylist()):
+        rows = source.table.filter(pc.equal(stems, stem)).sort_by([("shard", "ascending"), ("index", "ascending")])
+        yield from lay_out(stem, _samples(rows), shard_bytes)
 
 
 def _samples(rows: pa.Table) -> Iterator[dict[str, Any]]:
     for batch in rows.select(MANIFEST.names).to_batches(max_chunksize=_CHUNK):
         for row in batch.to_pylist():
-            places = {"pack": row["shard"], "pack_offset": row["audio_offset"], "pack_json_offset": row["json_offset"]}
-            yield row | places | {"json": None}
+            location = {
+                "pack": row["shard"],
+                "pack_offset": row["audio_offset"],
+                "pack_json_offset": row["json_offset"],
+            }
+            yield row | location | {"json": None}
 
 
 def _copy_rest(source: Manifest, out: Storage, shards: list[str], shard_bytes: int) -> None:
-    """The tables; and what a later retry, append or plan goes on with, where the source has that."""
+    """Copy the tables, and the files with which a later retry, append or plan goes on, if the source has them."""
     storage = source.storage
     for name in source.dataset["tables"]:
         if not name.startswith(f"{layout.PLAN}/"):
@@ -123,18 +128,18 @@ def _copy_rest(source: Manifest, out: Storage, shards: list[str], shard_bytes: i
     if not storage.exists(in_work(Work.SETTINGS)):
         return
     facts = finished_facts(storage)
-    places = shard_places(out, shards)
+    locations = shard_locations(out, shards)
     packs: dict[str, None] = {}
     for clip_id, windows in decoded_windows(facts):
         for window in windows:
             packs[window["pack"]] = None
-            places.setdefault((clip_id, window["window"]), (window["pack"], window["offset"]))
+            locations.setdefault((clip_id, window["window"]), (window["pack"], window["offset"]))
     old = work_of(storage).child(Work.PACKS)
     for pack in filter(old.exists, packs):
         with out.writer(in_work(pack_name(pack))) as file, old.open(pack) as contents:
             while data := contents.read(8 << 20):
                 file.write(data)
-    out.write_table(in_work(Work.KEPT_FACTS), with_places(facts, places))
+    out.write_table(in_work(Work.KEPT_FACTS), with_locations(facts, locations))
     for name in storage.list(in_work(Work.FINGERPRINTS)):
         out.write(name, storage.read(name))
     out.write(in_work(Work.MARKER), storage.read(in_work(Work.MARKER)))

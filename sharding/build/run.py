@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from sharding.build.append import finish_append
+from sharding import layout
+from sharding.build import journal
 from sharding.build.claim import claim
-from sharding.build.reopening import settle
-from sharding.build.retry import choose, interrupted, retry_clips
+from sharding.build.finish import commit, tidy
+from sharding.build.reopening import begin_or_reopen
+from sharding.build.retry import clips_that_failed, reopen_for_retry, retry_is_under_way
 from sharding.build.stages import Stages
-from sharding.catalogue.overview import read_overview
+from sharding.catalogue.overview import overview, overview_bytes, read_overview
 from sharding.common.errors import InputError
 from sharding.common.runners import Runner
 from sharding.common.storage import Storage
-from sharding.layout import DATASET
 from sharding.settings import BuildSettings
 from sharding.shards.manifest import Manifest, read_dataset
 
@@ -45,20 +46,38 @@ def build(
         raise InputError("nothing to build from", remedy="name at least one dataset, e.g. --clotho DIR")
     plain = settings.as_dict()
     with claim(out) as held:
-        finish_append(out)
+        journal.finish(out)
         stages = Stages(settings, out, runner, held)
-        settle(out, plain, new_plan, stages.read_sources)
-        if retry is not None and out.exists(DATASET):
-            done = interrupted(out, retry)
-            stages.tidy()
-            if not done and (chosen := choose(out, retry)):
-                retry_clips(out, retry, chosen, stages.read_sources())
-        if out.exists(DATASET):
+        begin_or_reopen(out, plain, new_plan, stages.read_sources)
+        if retry is not None and out.exists(layout.DATASET):
+            _retry(stages, retry)
+        if out.exists(layout.DATASET):
             Manifest.open(out.url)  # a build that was finished long ago may have lost shards since
         else:
-            stages.run()
-        stages.tidy()
+            _make(stages)
+        tidy(out)
         return summary(out)
+
+
+def _retry(stages: Stages, error: str) -> None:
+    """Reopen a finished build for the clips of one error class, if it has any."""
+    out = stages.out
+    under_way = retry_is_under_way(out, error)
+    tidy(out)
+    if not under_way and (chosen := clips_that_failed(out, error)):
+        reopen_for_retry(out, error, chosen, stages.read_sources())
+
+
+def _make(stages: Stages) -> None:
+    """All stages, one after the other."""
+    catalogue = stages.catalogue()
+    facts = stages.probe(catalogue)
+    matches = stages.match(catalogue, facts)
+    fates = stages.decide(catalogue, facts, matches)
+    written = stages.write(catalogue, facts, matches, fates)
+    about = overview(catalogue, stages.marker.notes, stages.settings)
+    stages.out.write(layout.OVERVIEW, overview_bytes(about))
+    commit(stages.out, stages.settings, catalogue, written.records, written.plan)
 
 
 def summary(out: Storage) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -29,16 +30,17 @@ class PackReader:
     Args:
         build: the storage of ``OUT/.build``.
         facts: rows of FACTS; clips that failed are not known.
+        file_of: the file below ``build`` that a window's ``pack`` names.
     """
 
-    def __init__(self, build: Storage, facts: pa.Table) -> None:
-        self._build = build
+    def __init__(self, build: Storage, facts: pa.Table, file_of: Callable[[str], str] = pack_name) -> None:
+        self._build, self._file_of = build, file_of
         self._windows = {row.clip_id: row.windows for row in rows(facts, _Windows) if row.error is None}
 
     def bytes(self, clip_id: str, window: int = 0) -> bytes:
         """A window's file, as a shard holds it."""
         found = self._windows[clip_id][window]
-        return self._build.read(pack_name(found["pack"]), found["offset"], found["bytes"])
+        return self._build.read(self._file_of(found["pack"]), found["offset"], found["bytes"])
 
     def wave(self, clip_id: str, start_s: float, duration_s: float, rate: int = 8000) -> np.ndarray:
         """Sound of ``[start_s, start_s + duration_s)`` as float32 ``[n]`` mono at ``rate``.
@@ -60,7 +62,7 @@ class PackReader:
             try:
                 part, native = decode_segment(self.bytes(clip_id, number), at - window["start_s"], stop - at)
             except AudioError as error:
-                file = self._build.name(pack_name(window["pack"]))
+                file = self._build.name(self._file_of(window["pack"]))
                 what = f"damaged: window {number} does not decode ({error})"
                 raise InputError(what, file=file, value=clip_id, remedy=MEND) from error
             parts.append(part)

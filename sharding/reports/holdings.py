@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +15,7 @@ from sharding.reports.contents import BuildContents, FirstSample, first_caption
 from sharding.reports.excerpts import player, spectrogram
 from sharding.reports.stats import DatasetStats, dataset_stats, ranked_counts, row_counts, source_rates
 from sharding.rows import rows
+from sharding.shards.manifest import Dataset
 
 SHOWN_SAMPLES = 6
 SAMPLE_S = 12.0  # of each shown sample
@@ -132,7 +132,7 @@ def totals(build: BuildContents, fates: dict[str, int]) -> list[tuple[str, str]]
     return [*shown, (f"{fates['filtered']:,}", "filtered")] if fates["filtered"] else shown
 
 
-def settings_of(dataset: dict[str, Any]) -> list[tuple[str, str]]:
+def settings_of(dataset: Dataset) -> list[tuple[str, str]]:
     """Settings and versions of a build as rows of name and value."""
     settings = [(name, json.dumps(value, ensure_ascii=False)) for name, value in sorted(dataset["settings"].items())]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(dataset["versions"].items()))

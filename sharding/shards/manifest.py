@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,14 +18,52 @@ from sharding.layout import CATALOGUE, DATASET, SHARDS, manifest_name, shard_nam
 from sharding.schema import FORMAT_VERSION, MANIFEST
 
 
-def dataset_bytes(dataset: dict[str, Any]) -> bytes:
+class FileEntry(TypedDict):
+    """What ``dataset.json`` says of a file."""
+
+    bytes: int
+    sha256: str
+
+
+class ShardRecord(TypedDict):
+    """What ``dataset.json`` says of a shard and its manifest."""
+
+    name: str  # file name below OUT/shards
+    bytes: int
+    sha256: str
+    samples: int
+    manifest_bytes: int
+    manifest_sha256: str
+
+
+class DatasetHead(TypedDict):
+    """What ``dataset.json`` says of the build as a whole."""
+
+    format: int
+    plan: str  # the plan's hash
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    cpu: str
+    datasets: dict[str, int]  # clips of each dataset
+    fates: dict[str, int]  # clips of each fate
+    reasons: dict[str, int]  # clips of each fate/reason
+
+
+class Dataset(DatasetHead):
+    """``dataset.json``, all but its checksum."""
+
+    tables: dict[str, FileEntry]  # file name below OUT, of every table
+    shards: list[ShardRecord]
+
+
+def dataset_bytes(dataset: Mapping[str, object]) -> bytes:
     """``dataset.json`` as it is written: sorted, and with a SHA-256 of all the rest as its ``checksum``."""
     rest = {name: value for name, value in dataset.items() if name != "checksum"}
     checksum = hashlib.sha256(json.dumps(rest, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
     return json.dumps(rest | {"checksum": checksum}, indent=1, sort_keys=True, ensure_ascii=False).encode()
 
 
-def read_dataset(storage: Storage) -> dict[str, Any]:
+def read_dataset(storage: Storage) -> Dataset:
     """``dataset.json``, checked against its own checksum.
 
     Raises:
@@ -52,7 +91,7 @@ def read_dataset(storage: Storage) -> dict[str, Any]:
             file=file,
             remedy="the CHANGELOG says under SHARD FORMAT what changed",
         )
-    return dict(dataset)
+    return cast(Dataset, dataset)
 
 
 @dataclass(frozen=True)
@@ -66,7 +105,7 @@ class Manifest:
     """
 
     storage: Storage
-    dataset: dict[str, Any]
+    dataset: Dataset
     table: pa.Table
 
     @staticmethod
@@ -101,7 +140,7 @@ class Manifest:
         return [name for name in self.dataset["tables"] if name.startswith(f"{CATALOGUE}/")]
 
 
-def _read_manifest(storage: Storage, shard: dict[str, Any]) -> pa.Table:
+def _read_manifest(storage: Storage, shard: ShardRecord) -> pa.Table:
     name = manifest_name(shard["name"])
     try:
         contents = storage.read(name)

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypedDict
 
 import pyarrow as pa
 
@@ -16,6 +16,7 @@ from sharding.common.storage import Storage
 from sharding.dedup.candidates import Spread
 from sharding.layout import Work, manifest_name, plan_name, record_name, shard_name, task_name, work_of
 from sharding.schema import MANIFEST
+from sharding.shards.manifest import ShardRecord
 from sharding.shards.plan import PLAN, plan_hash, shard_hash
 from sharding.shards.tar import END, header, padding
 
@@ -36,7 +37,14 @@ class _Counted:
         return self._digest.hexdigest()
 
 
-def store_plan(plan: Iterable[tuple[str, pa.Table]], out: Storage) -> tuple[dict[str, Any], list[pa.Table]]:
+class StoredPlan(TypedDict):
+    """``OUT/.build/plan.json``: the plan is complete."""
+
+    shards: list[str]  # file names, sorted
+    hash: str
+
+
+def store_plan(plan: Iterable[tuple[str, pa.Table]], out: Storage) -> tuple[StoredPlan, list[pa.Table]]:
     """Write what each shard will be made of, and its part of the plan.
 
     Args:
@@ -58,7 +66,7 @@ def store_plan(plan: Iterable[tuple[str, pa.Table]], out: Storage) -> tuple[dict
 
 def write_shards(
     shards: Sequence[str], out: Storage, spread: Spread, begin: Callable[..., Progress], packs: Storage | None = None
-) -> list[dict[str, Any]]:
+) -> list[ShardRecord]:
     """The records of all shards: those that have one are done, the others are written.
 
     Args:
@@ -77,7 +85,7 @@ def write_shards(
     return [json.loads(work.read(record_name(shard))) for shard in shards]
 
 
-def write_shard(shard: str, out: Storage, packs: Storage | None = None) -> dict[str, Any]:
+def write_shard(shard: str, out: Storage, packs: Storage | None = None) -> ShardRecord:
     """Write a shard and its manifest from its task and the packs, and then the record that commits both.
 
     Args:
@@ -102,7 +110,7 @@ def write_shard(shard: str, out: Storage, packs: Storage | None = None) -> dict[
     manifest = manifest_name(shard)
     out.write_table(manifest, rows.select(MANIFEST.names))
     contents = out.read(manifest)
-    record = {
+    record: ShardRecord = {
         "name": shard,
         "bytes": tar.position,
         "sha256": tar.sha256,

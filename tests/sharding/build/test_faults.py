@@ -114,7 +114,7 @@ def test_after_a_new_plan_that_was_killed_the_former_command_goes_on(
     other = dataclasses.replace(mine, probe=dataclasses.replace(mine.probe, form=AudioForm(rate=16000)))
     build(mine, str(tmp_path / "expected"), one)
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr("sharding.build.stages.Stages.settle_facts", killed)
+        patched.setattr("sharding.build.stages.store_final_facts", killed)
         build(mine, str(tmp_path / "written"), one)
     death, begin = Death(monkeypatch), from_copy(tmp_path / ("expected" if finished else "written"), out)
     removals = range(1, 25)

@@ -1,0 +1,65 @@
+"""Two small files of the work folder: the settings of the build that is here, and the marker of its catalogue."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sharding.catalogue.table import Catalogue
+from sharding.common.storage import Storage
+from sharding.layout import Work
+
+
+def settings_bytes(settings: Mapping[str, Any]) -> bytes:
+    """``BuildSettings.as_dict()`` as it is written."""
+    return json.dumps(settings, indent=1, sort_keys=True).encode()
+
+
+def differences(former: Any, now: Any, key: str = "") -> Iterator[str]:
+    """One line for every setting that is not the same, e.g. ``plan.shard_bytes: 1000 there, 2000 now``."""
+    if isinstance(former, dict) and isinstance(now, dict):
+        for name in sorted(set(former) | set(now)):
+            yield from differences(former.get(name), now.get(name), f"{key}.{name}" if key else name)
+    elif former != now:
+        yield f"{key}: {former!r} there, {now!r} now"
+
+
+@dataclass(frozen=True)
+class Marker:
+    """Says that the catalogue is complete; an interrupted build goes on with the same catalogue.
+
+    Attributes:
+        datasets: their names, sorted.
+        reopenings: how often the build was reopened or added to; part of the names of the files that are added.
+        notes: each dataset's remarks.
+        retry: the error class for which the build was reopened, if it was.
+    """
+
+    datasets: Sequence[str]
+    reopenings: int
+    notes: Mapping[str, Sequence[str]]
+    retry: str | None = None
+
+    @staticmethod
+    def of(catalogue: Catalogue, reopenings: int, retry: str | None = None) -> Marker:
+        """The marker of a catalogue."""
+        notes = {dataset: list(remarks) for dataset, remarks in catalogue.notes.items()}
+        return Marker(sorted(notes), reopenings, notes, retry)
+
+    @staticmethod
+    def read(work: Storage) -> Marker:
+        """The marker in a work folder."""
+        plain = work.read_json(Work.MARKER)
+        return Marker(plain["datasets"], plain["generation"], plain["notes"], plain["retry"])
+
+    def as_bytes(self) -> bytes:
+        """The marker as it is written."""
+        plain = {
+            "datasets": list(self.datasets),
+            "generation": self.reopenings,
+            "notes": dict(self.notes),
+            "retry": self.retry,
+        }
+        return json.dumps(plain).encode()
