@@ -1,4 +1,4 @@
-"""``append``: new datasets into a finished build."""
+"""``append``: add datasets to a finished build."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ import argparse
 from typing import Any
 
 from sharding.build.append import append
-from sharding.commands.arguments import absolute, add_datasets, add_runner, datasets_of, runner_of
+from sharding.commands.arguments import absolute, add_build, add_datasets, add_runner, datasets_of, describe, runner_of
 from sharding.commands.build import reason_lines
 
 _ABOUT = """Add datasets to a finished build.
 
-Its shards are not rewritten, and its clips keep their fates: only what is new is decoded, fingerprinted and compared,
-with itself and with all that is there.  New clips that leak into protected splits are withheld, and copies of clips
-that are there yield.  Where a build of all datasets from the beginning would have decided otherwise about an old clip,
-that is reported (OUT/differences.parquet); `build --new-plan` with all datasets decides anew.  Killed at any moment,
-the same command goes on; until its last step OUT is the build that it was."""
+The existing shards are not rewritten, and the existing clips keep their fates.  Only the new clips are decoded; they
+are compared with each other and with all existing clips.  A new clip that shares sound with a protected split is
+withheld, and a new clip that is a copy of an existing one becomes a duplicate.
+
+A build of all datasets at once might have treated some existing clips differently.  These clips are listed in
+OUT/differences.parquet; `build --new-plan` with all datasets decides about every clip again.
+
+The command can be killed at any moment and run again.  OUT remains the old build until the last step."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description, parser.formatter_class = _ABOUT, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("out", metavar="OUT", help="a finished build, local or s3://")
-    add_datasets(parser, "what to add (folders, local or s3://)")
+    describe(parser, _ABOUT)
+    add_build(parser)
+    add_datasets(parser, "datasets to add (local folders or s3:// addresses)")
     add_runner(parser)
 
 
@@ -41,13 +44,13 @@ def show(result: dict[str, Any]) -> str:
         )
     if result["differences"]:
         lines.append(
-            f"{result['differences']} old clips would have another fate in a build of all datasets "
-            "(differences.parquet); they keep theirs:"
+            f"{result['differences']} old clips keep their fates, but a build of all datasets would treat them "
+            "differently (differences.parquet):"
         )
         for row in result["examples"]:
             other = f" by {row['anew_other']}" if row["anew_other"] else ""
             anew = f"{row['anew_fate']} ({row['anew_reason']}){other}"
-            lines.append(f"  {row['clip_id']}: {row['fate']} ({row['reason']}), not {anew}")
+            lines.append(f"  {row['clip_id']}: {row['fate']} ({row['reason']}); in a new build: {anew}")
         if result["differences"] > len(result["examples"]):
             lines.append(f"  ... and {result['differences'] - len(result['examples'])} more")
     return "\n".join(lines)

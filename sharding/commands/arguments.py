@@ -1,4 +1,4 @@
-"""Arguments that several commands have in common."""
+"""Arguments that several commands share, and what they mean."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sharding.common.errors import InputError
 from sharding.common.runners import LocalRunner, Runner
 from sharding.common.storage import Storage
 from sharding.sources import DATASETS
+from sharding.sources.protected import DEFAULT_PROTECT
 
 _SIZE = re.compile(r"(?P<number>\d+(\.\d+)?([eE]\d+)?)\s*(?P<prefix>[kKMGT]?)(?P<binary>i?)B?")
 
@@ -27,34 +28,48 @@ def size(text: str) -> int:
 
 
 def absolute(path: str) -> str:
-    """A folder as other processes and machines find it; an address of an object store loses a slash at its end."""
-    place = Storage(path)
-    return place.url if "://" in path else str(Path(path).expanduser().resolve())
+    """A folder by a name that is valid in other processes and on other machines: an absolute path, or an address.
+
+    An address of an object store loses a slash at its end.
+    """
+    storage = Storage(path)
+    return storage.url if "://" in path else str(Path(path).expanduser().resolve())
 
 
 def on_this_machine(text: str) -> Path:
-    """A path that is no address."""
+    """A path that is not an address of an object store."""
     if "://" in text:
         raise argparse.ArgumentTypeError(f"must be a path on this machine: {text!r}")
     return Path(text)
+
+
+def describe(parser: argparse.ArgumentParser, text: str) -> None:
+    """Show ``text`` in the command's help, with its line breaks."""
+    parser.description, parser.formatter_class = text, argparse.RawDescriptionHelpFormatter
+
+
+def add_build(parser: argparse.ArgumentParser, name: str = "out") -> None:
+    """``OUT``, a finished build."""
+    parser.add_argument(name, metavar="OUT", help="the folder of a finished build: a local path or an s3:// address")
 
 
 def add_datasets(parser: argparse.ArgumentParser, title: str) -> None:
     """``--clotho DIR`` and so on, and ``--source NAME=DIR``."""
     inputs = parser.add_argument_group(title)
     for name in DATASETS:
-        inputs.add_argument(f"--{name}", metavar="DIR", help=f"{name} as it is published")
+        inputs.add_argument(f"--{name}", metavar="DIR", help=f"the folder of {name}, laid out as published")
     inputs.add_argument(
         "--source",
         action="append",
         default=[],
         metavar="NAME=DIR",
-        help="your own sounds: a folder with clips.csv or clips.jsonl (path, captions, ...); may be repeated",
+        help="sounds of your own under a name that you choose: a folder with a table clips.csv or clips.jsonl, "
+        "whose columns path and captions are required; may be given several times",
     )
 
 
 def datasets_of(args: argparse.Namespace) -> tuple[dict[str, str], dict[str, str]]:
-    """(published datasets, generic sources): name to folder; relative folders count from here."""
+    """The folders of published datasets, and those of the user's own sources, by name."""
     roots = {name: absolute(getattr(args, name)) for name in DATASETS if getattr(args, name)}
     sources: dict[str, str] = {}
     for text in args.source:
@@ -62,18 +77,55 @@ def datasets_of(args: argparse.Namespace) -> tuple[dict[str, str], dict[str, str
         if not equals or not name or not folder:
             raise InputError("--source takes NAME=DIR", value=text, remedy="write --source mine=/path/to/folder")
         if name in sources:
-            raise InputError("two sources of one name", value=name, remedy="give each source its own name")
+            raise InputError("two sources have the same name", value=name, remedy="give each source its own name")
         sources[name] = absolute(folder)
     return roots, sources
 
 
+def add_exclusion_lists(parser: argparse.ArgumentParser) -> None:
+    """``--exclude-freesound-ids LIST``."""
+    parser.add_argument(
+        "--exclude-freesound-ids",
+        action="append",
+        default=[],
+        metavar="LIST",
+        help="a list of ids that must not be trained on: the CSV of the DCASE challenge, the JSON of WavCaps or the "
+        "CSV of aac-datasets; may be given several times",
+    )
+
+
+def add_protect(parser: argparse._ActionsContainer) -> None:
+    """``--protect DATASET/SPLIT,...``."""
+    parser.add_argument(
+        "--protect",
+        default=DEFAULT_PROTECT,
+        metavar="DATASET/SPLIT,...",
+        help="splits that are kept for validation and tests: no training clip may share sound with them "
+        f"(default: {DEFAULT_PROTECT})",
+    )
+
+
+def add_shard_size(parser: argparse._ActionsContainer, default: int | None = None) -> None:
+    """``--shard-size SIZE``; required where there is no default."""
+    parser.add_argument(
+        "--shard-size",
+        type=size,
+        default=default,
+        required=default is None,
+        metavar="SIZE",
+        help="no shard becomes larger than this; write 1e9, 500MB or 2GiB" + (" (default: 1GB)" if default else ""),
+    )
+
+
 def add_runner(parser: argparse.ArgumentParser) -> None:
     """``--workers``.  A program that has other runners as well replaces the default of ``make_runner``."""
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (default 1)")
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="number of processes on this machine (default: 1)"
+    )
     parser.set_defaults(make_runner=lambda args: LocalRunner(args.workers))
 
 
 def runner_of(args: argparse.Namespace) -> Runner:
-    """Where the work runs."""
+    """The runner that the arguments ask for."""
     runner: Runner = args.make_runner(args)
     return runner

@@ -1,4 +1,4 @@
-"""``build``: deduplicated shards from published datasets."""
+"""``build``: make deduplicated shards from published datasets and sounds of your own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ from typing import Any
 from sharding.audio import ERROR_CLASSES
 from sharding.audio.form import CODECS, AudioForm
 from sharding.build.run import build
-from sharding.commands.arguments import absolute, add_datasets, add_runner, datasets_of, runner_of, size
+from sharding.commands.arguments import (
+    absolute,
+    add_datasets,
+    add_exclusion_lists,
+    add_protect,
+    add_runner,
+    add_shard_size,
+    datasets_of,
+    describe,
+    runner_of,
+)
 from sharding.commands.catalogue import list_line
 from sharding.dedup.spans import LEAST_S, MARGIN_S
 from sharding.fates.decide import LEAKS, FateSettings
@@ -18,105 +28,113 @@ from sharding.probe.clip import ProbeSettings
 from sharding.settings import BuildSettings
 from sharding.shards.plan import PlanSettings
 from sharding.sources import DATASETS
-from sharding.sources.protected import DEFAULT_PROTECT, parse_protect
+from sharding.sources.protected import parse_protect
 
-_ABOUT = """Build deduplicated WebDataset shards from published datasets and your own sounds.
+_ABOUT = """Build deduplicated WebDataset shards from published datasets and from sounds of your own.
 
-Killed at any moment, the same command goes on where it was and ends in the same bytes; over a finished build it does
-nothing.  Every clip ends in one fate: written, duplicate, withheld (it would leak into a protected split), filtered or
-failed."""
+Every clip ends with exactly one fate:
+
+  written    it is in the shards
+  duplicate  it is the same recording as another clip, which is kept
+  withheld   it shares sound with a protected split, or an exclusion list names it
+  filtered   a rule excludes it, for example because it has no caption
+  failed     its audio is missing or cannot be read
+
+The command can be killed at any moment and run again: it continues where it was and ends with the same bytes.  Run over
+a finished build, it changes nothing."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of a build."""
-    parser.description, parser.formatter_class = _ABOUT, argparse.RawDescriptionHelpFormatter
-    add_datasets(parser, "what to build from (folders, local or s3://)")
+    """Add the options of a build."""
+    describe(parser, _ABOUT)
+    add_datasets(parser, "datasets (local folders or s3:// addresses)")
+    add_exclusion_lists(parser)
     parser.add_argument(
-        "--exclude-freesound-ids",
-        action="append",
-        default=[],
-        metavar="LIST",
-        help="ids that must not be trained on: the challenge's CSV, WavCaps' JSON, aac-datasets' CSV; may be repeated",
+        "--out", required=True, metavar="OUT", help="the folder of the build: a local path or an s3:// address"
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="where the build goes, local or s3://")
     add_runner(parser)
     parser.add_argument(
         "--retry",
         choices=sorted(ERROR_CLASSES),
         metavar="CLASS",
-        help="over a finished build: try the clips again that failed like this, and only them; one of "
+        help="in a finished build, read again only the clips that failed with this error, which is one of "
         + ", ".join(sorted(ERROR_CLASSES)),
     )
     add_settings(parser)
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """The settings of a build: they decide its bytes."""
-    settings = parser.add_argument_group("settings; others over an existing --out are refused")
+    """Add the settings of a build, which decide its bytes."""
+    settings = parser.add_argument_group(
+        "settings (a finished build refuses different ones, unless --new-plan is given)"
+    )
+    add_protect(settings)
+    add_shard_size(settings, default=1_000_000_000)
     settings.add_argument(
-        "--protect",
-        default=DEFAULT_PROTECT,
-        metavar="DATASET/SPLIT,...",
-        help=f"splits with which no training clip may share sound (default {DEFAULT_PROTECT})",
+        "--codec", choices=CODECS, default="flac", help="codec of the sound in the shards (default: flac)"
     )
     settings.add_argument(
-        "--shard-size",
-        "--shard-bytes",
-        dest="shard_bytes",
-        type=size,
-        default=1_000_000_000,
-        metavar="SIZE",
-        help="shards do not grow beyond this: 1e9, 500MB, 2GiB (default 1GB)",
+        "--rate", type=int, default=32000, metavar="HZ", help="sample rate in the shards (default: 32000)"
     )
-    settings.add_argument("--codec", choices=CODECS, default="flac", help="form of the sound (default flac)")
-    settings.add_argument("--rate", type=int, default=32000, metavar="HZ", help="samples a second (default 32000)")
-    settings.add_argument("--channels", type=int, choices=(1, 2), default=1, help="1: mono (default)")
+    settings.add_argument(
+        "--channels", type=int, choices=(1, 2), default=1, help="channels in the shards (default: 1, mono)"
+    )
     settings.add_argument(
         "--window-s",
         type=float,
         default=60.0,
         metavar="S",
-        help="longer recordings become windows of this length (default 60)",
+        help="cut longer recordings into windows of this length in seconds (default: 60)",
     )
-    settings.add_argument("--hop-s", type=float, metavar="S", help="from window to window (default: --window-s)")
     settings.add_argument(
-        "--max-s", type=float, metavar="S", help="longer recordings fail as too_long (default: no limit)"
+        "--hop-s",
+        type=float,
+        metavar="S",
+        help="seconds from the start of a window to the start of the next (default: --window-s)",
+    )
+    settings.add_argument(
+        "--max-s",
+        type=float,
+        metavar="S",
+        help="recordings that last longer, in seconds, fail as too_long (default: no limit)",
     )
     settings.add_argument(
         "--leaks",
         choices=LEAKS,
         default="withhold",
-        help="training clips that share sound with protected ones: withhold them (default), or trim them to the "
-        f"longest stretch outside, where that lasts {LEAST_S:g} s and keeps {MARGIN_S:g} s away",
+        help="what to do with a training clip that shares sound with a protected clip: withhold it (default), or trim "
+        f"it to its longest stretch that is at least {MARGIN_S:g} s away from the shared sound, if this stretch lasts "
+        f"at least {LEAST_S:g} s",
     )
     settings.add_argument(
         "--keep-unknown-part",
         action="store_true",
-        help="keep clips that come from an unknown part of a protected clip's source",
+        help="write a training clip from the same source as a protected clip if no table says from which part",
     )
     settings.add_argument(
         "--keep-containers",
         action="store_true",
-        help="keep long recordings that contain a clip with human captions",
+        help="write a recording without human captions also if a clip with human captions is an excerpt of it",
     )
     settings.add_argument(
         "--new-plan",
         action="store_true",
-        help="where --out holds a build with other settings, or of inputs that have changed since: decide anew.  What "
-        "was decoded is not decoded again while clips and audio settings are the same",
+        help="if OUT holds a build with different settings, or if its inputs have changed, decide about every clip "
+        "again; a clip is decoded again only if it or the settings of the sound have changed",
     )
 
 
 def settings_of(args: argparse.Namespace) -> BuildSettings:
-    """Settings from parsed arguments; relative folders count from here."""
+    """The settings that the arguments ask for; relative folders start at the current folder."""
     roots, sources = datasets_of(args)
     window, protect = args.window_s, parse_protect(args.protect)
     for dataset, split in sorted(protect):
         if dataset not in DATASETS and dataset not in sources:
-            told = (
-                f"note: --protect names {dataset}/{split}, and no {dataset} is in this build; it may be appended later"
+            print(
+                f"note: --protect names {dataset}/{split}, but this build has no dataset {dataset}; "
+                "the split is protected if the dataset is appended later",
+                file=sys.stderr,
             )
-            print(told, file=sys.stderr)
     return BuildSettings(
         roots=roots,
         sources=sources,
@@ -134,7 +152,7 @@ def settings_of(args: argparse.Namespace) -> BuildSettings:
             keep_containers=args.keep_containers,
             leaks=args.leaks,
         ),
-        plan=PlanSettings(shard_bytes=args.shard_bytes),
+        plan=PlanSettings(shard_bytes=args.shard_size),
     )
 
 
@@ -145,13 +163,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> str:
     lines = [
         f"{result['samples']} samples in {result['shards']} shards, {result['bytes'] / 1e6:.1f} MB: {result['out']}",
-        f"{result['clips']} clips in: " + ", ".join(f"{n} {fate}" for fate, n in result["fates"].items()),
+        f"{result['clips']} clips: " + ", ".join(f"{n} {fate}" for fate, n in result["fates"].items()),
     ]
     return "\n".join(lines + reason_lines(result["reasons"]) + remarks(result["overview"]))
 
 
 def reason_lines(reasons: Mapping[str, int]) -> list[str]:
-    """Why clips were not written as they are, a line each; ``reasons`` has ``fate/reason``: clips."""
+    """One line for each reason why clips were not written whole; ``reasons`` counts the clips by ``fate/reason``."""
     return [
         f"  {count:7} {name.replace('/', ': ')}"
         for name, count in reasons.items()
@@ -160,15 +178,15 @@ def reason_lines(reasons: Mapping[str, int]) -> list[str]:
 
 
 def remarks(about: dict[str, Any]) -> list[str]:
-    """What is remarkable about the inputs (see ``sharding.catalogue.overview``), a line each."""
+    """Remarks about the inputs, one on each line; ``about`` is an overview (``sharding.catalogue.overview``)."""
     lines = []
     for part in about["parts"]:
         name = f"{part['dataset']}/{part['part']}"
         lost = part["missing"] + part["out_of_root"]
         if lost:
-            lines.append(f"{name}: no audio of {lost} of {part['clips']} clips ({lost / part['clips']:.1%})")
+            lines.append(f"{name}: {lost} of {part['clips']} clips ({lost / part['clips']:.1%}) have no audio")
         if part["published_clips"] and part["published_clips"] != part["clips"]:
-            lines.append(f"{name}: {part['clips']} clips of {part['published_clips']} that were published")
+            lines.append(f"{name}: lists {part['clips']} of the {part['published_clips']} published clips")
     for dataset, notes in about["notes"].items():
         lines += [f"{dataset}: {note}" for note in notes]
     lines += [list_line(row) for row in about["lists"]]
@@ -176,7 +194,7 @@ def remarks(about: dict[str, Any]) -> list[str]:
     shared = about["shared_captions"]
     if shared["captions"]:
         lines.append(
-            f"captions: {shared['captions']} are shared by {shared['protected']} protected and "
-            f"{shared['training']} training clips (reported only)"
+            f"captions: {shared['captions']} captions belong both to protected clips ({shared['protected']}) and to "
+            f"training clips ({shared['training']}); no clip was removed for this"
         )
     return ["remarks:", *(f"  {line}" for line in lines)] if lines else []

@@ -1,45 +1,53 @@
-"""``catalogue``: every clip of every dataset, before any decision, in a table to check against the papers."""
+"""``catalogue``: list every clip of every dataset, before anything is decided about it."""
 
 from __future__ import annotations
 
 import argparse
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from sharding import layout
 from sharding.catalogue.shared_captions import shared_captions
 from sharding.catalogue.table import Catalogue, build_catalogue, check_protected, part_counts
-from sharding.commands.arguments import add_datasets, datasets_of
+from sharding.commands.arguments import add_datasets, add_exclusion_lists, add_protect, datasets_of, describe
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.dedup.identity import identity_matches, shared_sources
+from sharding.rows import column, rows
 from sharding.sources import DATASETS
 from sharding.sources.exclusion import list_report, listed, read_exclusion_list
-from sharding.sources.protected import DEFAULT_PROTECT, parse_protect
+from sharding.sources.protected import parse_protect
+
+_ABOUT = """List every clip of every dataset, before anything is decided about it.
+
+The tables are read, and the audio files are looked for but not opened.  The printed counts can be compared with those
+of the publications."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_datasets(parser, "what to catalogue (folders, local or s3://); audio may be missing")
+    describe(parser, _ABOUT)
+    add_datasets(parser, "datasets (local folders or s3:// addresses); their audio may be missing")
+    add_exclusion_lists(parser)
+    add_protect(parser)
     parser.add_argument(
-        "--exclude-freesound-ids", metavar="FILE", action="append", default=[],
-        help="an exclusion list (the challenge's CSV, WavCaps' JSON, aac-datasets' CSV); may be repeated",
-    )  # fmt: skip
-    parser.add_argument("--protect", default=DEFAULT_PROTECT, metavar="DATASET/SPLIT,...", help="(%(default)s)")
-    parser.add_argument("--out", required=True, metavar="OUT", help="folder for catalogue/ and orphans.parquet")
+        "--out", required=True, metavar="DIR", help="the folder that receives catalogue/ and orphans.parquet"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Write ``OUT/catalogue/<dataset>.parquet`` and ``OUT/orphans.parquet``, and count."""
+    """Write ``catalogue/<dataset>.parquet`` and ``orphans.parquet`` below ``--out``, and count their rows."""
     protect = parse_protect(args.protect)
     lists = [read_exclusion_list(path) for path in args.exclude_freesound_ids]
     roots, own = datasets_of(args)
     if not roots and not own:
-        raise InputError("no dataset given", remedy="name at least one, e.g. --clotho DIR")
+        raise InputError("no dataset was given", remedy="give at least one, for example --clotho DIR")
     out = Storage(args.out)
     if out.exists(layout.DATASET) or layout.work_of(out).exists(layout.Work.SETTINGS):
-        raise InputError("holds a build, which has a catalogue", file=args.out, remedy="choose another --out")
+        raise InputError(
+            "this folder holds a build, which has a catalogue already", file=args.out, remedy="choose another --out"
+        )
     catalogue = build_catalogue(roots, own)
     check_protected(catalogue.table, own, protect)
     for dataset in catalogue.notes:
@@ -55,7 +63,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "notes": {dataset: list(notes) for dataset, notes in catalogue.notes.items()},
         "row_notes": _row_notes(catalogue.table),
         "orphans": catalogue.orphans.num_rows,
-        "same_source": dict(Counter(matches["outcome"].to_pylist())),
+        "same_source": dict(Counter(column(matches, "outcome", str))),
         "shared_inside": len(shared_sources(catalogue.table)),
         "lists": [{key: value for key, value in row.items() if key != "missed_ids"} for row in reports],
         "listed": dict(Counter(named.values())),
@@ -63,9 +71,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+class _Notes(NamedTuple):
+    notes: list[str]
+
+
 def _datasets(catalogue: Catalogue) -> dict[str, dict[str, int | None]]:
-    """Clips of each dataset beside what was published of all its parts together."""
-    clips = Counter(catalogue.table["dataset"].to_pylist())
+    """How many clips each dataset lists, and how many clips were published in all its parts together."""
+    clips = Counter(column(catalogue.table, "dataset", str))
     published = {}
     for name in catalogue.notes:
         parts = DATASETS[name].published if name in DATASETS else {}
@@ -75,10 +87,10 @@ def _datasets(catalogue: Catalogue) -> dict[str, dict[str, int | None]]:
 
 
 def _row_notes(table: pa.Table) -> dict[str, int]:
-    """How many clips have each kind of note; what differs from clip to clip stands after the first ``:``."""
+    """How many clips have each kind of note; the part of a note that differs from clip to clip is left out."""
     kinds: Counter[str] = Counter()
-    for notes in table["notes"].to_pylist():
-        kinds.update({note.partition(":")[0].partition(" (")[0].partition(" in ")[0] for note in notes})
+    for clip in rows(table, _Notes):
+        kinds.update({note.partition(":")[0].partition(" (")[0].partition(" in ")[0] for note in clip.notes})
     return dict(kinds.most_common())
 
 
@@ -97,25 +109,24 @@ def show(result: dict[str, Any]) -> str:
     for name, counts in result["datasets"].items():
         of = f" of {counts['published_clips']} published" if counts["published_clips"] else ""
         lines.append(f"{name}: {counts['clips']} clips{of}")
-    lines.append(f"audio that belongs to no row: {result['orphans']} (orphans.parquet)")
+    lines.append(f"audio files that no table names: {result['orphans']} (orphans.parquet)")
     if result["row_notes"]:
-        lines += ["", "remarks on clips:"]
+        lines += ["", "remarks about clips:"]
         lines += [f"  {count:8}  {note}" for note, count in result["row_notes"].items()]
     for dataset, notes in result["notes"].items():
         lines += [f"{dataset}: {note}" for note in notes]
     pairs = ", ".join(f"{count} {outcome}" for outcome, count in sorted(result["same_source"].items())) or "none"
-    lines += ["", f"pairs of clips of one source, by id: {pairs}"]
-    lines.append(f"sources that several clips of one dataset share: {result['shared_inside']}")
+    lines += ["", f"pairs of clips whose ids name the same source: {pairs}"]
+    lines.append(f"sources that several clips of the same dataset come from: {result['shared_inside']}")
     shared = result["captions_shared_with_protected"]
-    lines.append(f"captions that protected and other clips have in common: {shared}")
+    lines.append(f"captions of both protected and other clips: {shared}")
     lines += [list_line(row) for row in result["lists"]]
     lines += [f"{name}: names {count} clips of the catalogue" for name, count in result["listed"].items()]
     return "\n".join(lines)
 
 
 def list_line(row: dict[str, Any]) -> str:
-    """What an exclusion list lacks of one part of a dataset (a row of ``sharding.sources.exclusion.list_report``)."""
-    nameless = f" ({row['no_id']} clips have no id that a list could name)" if row["no_id"] else ""
-    return (
-        f"{row['list']}: lacks {row['missed']} of the {row['values']} ids of {row['dataset']}/{row['part']}{nameless}"
-    )
+    """How much of one part of a dataset an exclusion list covers; ``row`` is of ``exclusion.list_report``."""
+    nameless = f"; {row['no_id']} clips have no id that a list could name" if row["no_id"] else ""
+    part = f"{row['dataset']}/{row['part']}"
+    return f"{row['list']}: does not name {row['missed']} of the {row['values']} ids of {part}{nameless}"

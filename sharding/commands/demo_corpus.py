@@ -1,18 +1,27 @@
-"""``python -m sharding demo-corpus``: synthesise a small corpus in the published layouts."""
+"""``demo-corpus``: synthesise a small corpus in the layouts of the published datasets."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from sharding.commands.arguments import on_this_machine
+from sharding.commands.arguments import describe, on_this_machine
 from sharding.demo.synthesis import synthesise
+
+_ABOUT = """Synthesise a small corpus in the layouts of Clotho, AudioCaps, WavCaps and TACOS.
+
+The corpus has overlapping and broken clips on purpose.  DIR/truth.json lists them, so that a build can be checked."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", type=on_this_machine, metavar="OUT", help="new or empty folder")
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives other recordings")
-    parser.add_argument("--clips", type=int, default=600, help="rough size of the whole corpus")
+    describe(parser, _ABOUT)
+    parser.add_argument(
+        "out", type=on_this_machine, metavar="DIR", help="a new or empty folder, or a corpus to be replaced"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="a different seed gives different recordings (default: 0)")
+    parser.add_argument(
+        "--clips", type=int, default=600, help="about how many clips the whole corpus has (default: 600)"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

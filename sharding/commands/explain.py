@@ -1,108 +1,127 @@
-"""``explain``: the story of one clip: what it matched, where, how surely, and what became of it."""
+"""``explain``: say what became of one clip, and why."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sharding import layout
+from sharding.commands.arguments import describe
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.fates.decide import REASONS
 from sharding.reports.facts import finished_facts
+from sharding.rows import CatalogueRow, FateRow, MatchRow, column, optional_column, rows
 from sharding.shards.manifest import Manifest
+
+_SHOWN_CLIPS = 20  # of a group
+_ABOUT = """Say what became of one clip, and why: its captions, its fate, its samples in the shards, and every other clip
+that shares sound or a source with it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", metavar="OUT", help="a build")
-    parser.add_argument("clip", metavar="CLIP", help="a clip_id, e.g. clotho/development/Santa Motor")
+    describe(parser, _ABOUT)
+    parser.add_argument("out", metavar="OUT", help="the folder of a build: a local path or an s3:// address")
+    parser.add_argument("clip", metavar="CLIP", help="the clip_id, for example 'clotho/development/Santa Motor'")
 
 
-def run(args: argparse.Namespace) -> dict:
-    """Gather everything that a build knows about one clip."""
-    build = Storage(args.out)
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Everything that a build knows about one clip."""
+    build, clip = Storage(args.out), args.clip
     if not build.exists(layout.FATES):
-        raise InputError("no fates here", file=args.out, remedy="give the folder that a build wrote")
+        raise InputError("there is no build here", file=args.out, remedy="give the folder that `build` wrote")
     fates = build.read_table(layout.FATES)
-    rows = fates.filter(pc.field("clip_id") == args.clip).to_pylist()
-    if not rows:
-        near = difflib.get_close_matches(args.clip, fates["clip_id"].to_pylist(), 3, 0.5)
-        remedy = f"did you mean {' or '.join(near)}?" if near else "see OUT/fates.parquet for the clips"
-        raise InputError("no such clip", file=args.out, value=args.clip, remedy=remedy)
-    fate = rows[0]
-    matches = build.read_table(layout.MATCHES)
-    mine = matches.filter((pc.field("a") == args.clip) | (pc.field("b") == args.clip)).to_pylist()
-    members = {
-        name: [c for c in fates.filter(pc.field(name) == fate[name])["clip_id"].to_pylist() if c != args.clip]
-        for name in ("group", "kin")
-    }
-    dataset = args.clip.partition("/")[0]
-    catalogue = build.read_table(layout.catalogue_name(dataset))
-    entry = catalogue.filter(pc.field("clip_id") == args.clip).to_pylist()
-    facts = finished_facts(build, ["clip_id", "detail"]).filter(pc.field("clip_id") == args.clip)
+    fate = next(rows(fates.filter(pc.field("clip_id") == clip), FateRow), None)
+    if fate is None:
+        near = difflib.get_close_matches(clip, column(fates, "clip_id", str), 3, 0.5)
+        remedy = f"did you mean {' or '.join(near)}?" if near else "OUT/fates.parquet lists all clips"
+        raise InputError("this build has no such clip", file=args.out, value=clip, remedy=remedy)
+    matches = build.read_table(layout.MATCHES).filter((pc.field("a") == clip) | (pc.field("b") == clip))
+    catalogue = build.read_table(layout.catalogue_name(clip.partition("/")[0]))
+    entry = next(rows(catalogue.filter(pc.field("clip_id") == clip), CatalogueRow), None)
+    facts = finished_facts(build, ["clip_id", "detail"]).filter(pc.field("clip_id") == clip)
     return {
-        "clip": args.clip,
-        "entry": entry[0] if entry else None,
-        "fate": fate,
-        "rule": REASONS.get(fate["reason"], fate["reason"]),
-        "detail": next(iter(facts["detail"].to_pylist()), None),
-        "samples": _times(build, fate["keys"] or []),
-        "matches": [_seen_from(args.clip, row) for row in mine],
-        "group": members["group"],
-        "kin": members["kin"],
+        "clip": clip,
+        "entry": entry._asdict() if entry else None,
+        "fate": fate._asdict(),
+        "rule": REASONS.get(fate.reason, fate.reason),
+        "detail": next(iter(optional_column(facts, "detail", str)), None),
+        "samples": _sample_times(build, fate.keys),
+        "matches": [_seen_from(clip, match) for match in rows(matches, MatchRow)],
+        "group": _others(fates, "group", fate.group, clip),
+        "kin": _others(fates, "kin", fate.kin, clip),
     }
 
 
-def show(result: dict) -> str:
-    fate, entry = result["fate"], result["entry"] or {}
-    lines = [result["clip"]]
-    for name in ("path", "identity", "split", "licence"):
-        if entry.get(name):
-            lines.append(f"  {name}: {entry[name]}")
-    for caption in entry.get("captions") or []:
-        lines.append(f"  caption ({caption['kind']}): {caption['text']}")
-    other = f" -> {fate['other']}" if fate["other"] else ""
-    lines += ["", f"fate: {fate['fate']} ({fate['reason']}){other}", f"  {result['rule']}"]
-    if result["detail"]:
-        lines.append(f"  {result['detail']}")
-    for key in fate["keys"] or []:
-        start, end = result["samples"].get(key, (None, None))
-        lines.append(f"  sample: {key}" + ("" if start is None else f", {start:.2f} to {end:.2f} s of the clip"))
-    lines += ["", f"matches: {len(result['matches'])} rows"]
-    for row in result["matches"]:
-        where = "place unknown" if row["offset_s"] is None else f"starts at {row['offset_s']:.3f} s of this clip"
-        overlap = "" if row["overlap_s"] is None else f", {row['overlap_s']:.2f} s in common"
-        score = "" if row["score"] is None else f", score {row['score']:.3f}"
-        lines.append(f"  {row['outcome']:9} {row['method']:12} {row['other']}: {where}{overlap}{score}")
-    for name in ("group", "kin"):
-        lines += ["", f"{name}: {len(result[name])} other clips"]
-        lines += [f"  {clip}" for clip in result[name][:20]]
-        if len(result[name]) > 20:
-            lines.append(f"  ... and {len(result[name]) - 20} more")
+def show(result: dict[str, Any]) -> str:
+    lines = [result["clip"], *_entry_lines(result["entry"] or {}), "", *_fate_lines(result), ""]
+    lines.append(f"evidence about other clips: {len(result['matches'])} rows")
+    lines += [_match_line(match) for match in result["matches"]]
+    for name, meaning in (("group", "clips with the same sound"), ("kin", "clips that may share sound or a source")):
+        clips = result[name]
+        lines += ["", f"{name} ({meaning}): {len(clips)} other clips"]
+        lines += [f"  {clip}" for clip in clips[:_SHOWN_CLIPS]]
+        if len(clips) > _SHOWN_CLIPS:
+            lines.append(f"  ... and {len(clips) - _SHOWN_CLIPS} more")
     return "\n".join(lines)
 
 
-def _times(build: Storage, keys: list[str]) -> dict[str, tuple[float, float]]:
-    """Where the samples of a finished build begin and end in their clip."""
+class _SampleTimes(NamedTuple):
+    key: str
+    start_s: float
+    duration_s: float
+
+
+def _sample_times(build: Storage, keys: list[str]) -> dict[str, tuple[float, float]]:
+    """When the samples of a finished build start and end, in seconds of their clip."""
     if not keys or not build.exists(layout.DATASET):
         return {}
-    table = Manifest.open(build.url).table.select(["key", "start_s", "duration_s"])
-    rows = table.filter(pc.is_in(table["key"], pa.array(keys))).to_pylist()
-    return {row["key"]: (row["start_s"], row["start_s"] + row["duration_s"]) for row in rows}
+    table = Manifest.open(build.url).table
+    found = rows(table.filter(pc.is_in(table["key"], pa.array(keys))), _SampleTimes)
+    return {sample.key: (sample.start_s, sample.start_s + sample.duration_s) for sample in found}
 
 
-def _seen_from(clip: str, row: dict) -> dict:
-    """A MATCHES row from one clip's side: where the other one starts in it."""
-    mine = row["a"] == clip
-    offset = row["offset_s"]
+def _others(fates: pa.Table, name: str, value: str, clip: str) -> list[str]:
+    """The other clips with the same value in the column ``name``."""
+    return [one for one in column(fates.filter(pc.field(name) == value), "clip_id", str) if one != clip]
+
+
+def _seen_from(clip: str, match: MatchRow) -> dict[str, Any]:
+    """A row of MATCHES from one clip's side: ``offset_s`` is when the other clip starts in this one."""
+    offset = match.offset_s if clip == match.a or match.offset_s is None else -match.offset_s
     return {
-        "other": row["b"] if mine else row["a"],
-        "method": row["method"],
-        "offset_s": offset if mine or offset is None else -offset,
-        "overlap_s": row["overlap_s"],
-        "score": row["score"],
-        "outcome": row["outcome"],
+        "other": match.b if clip == match.a else match.a,
+        "method": match.method,
+        "offset_s": offset,
+        "overlap_s": match.overlap_s,
+        "score": match.score,
+        "outcome": match.outcome,
     }
+
+
+def _entry_lines(entry: dict[str, Any]) -> list[str]:
+    lines = [f"  {name}: {entry[name]}" for name in ("path", "identity", "split", "licence") if entry.get(name)]
+    return lines + [f"  caption ({caption['kind']}): {caption['text']}" for caption in entry.get("captions", [])]
+
+
+def _fate_lines(result: dict[str, Any]) -> list[str]:
+    fate = result["fate"]
+    because = f", because of {fate['other']}" if fate["other"] else ""
+    lines = [f"fate: {fate['fate']} ({fate['reason']}){because}", f"  {result['rule']}"]
+    if result["detail"]:
+        lines.append(f"  {result['detail']}")
+    for key in fate["keys"]:
+        start, end = result["samples"].get(key, (None, None))
+        lines.append(f"  sample: {key}" + ("" if start is None else f", {start:.2f} to {end:.2f} s of the clip"))
+    return lines
+
+
+def _match_line(match: dict[str, Any]) -> str:
+    start = "at an unknown time" if match["offset_s"] is None else f"starts at {match['offset_s']:.3f} s of this clip"
+    overlap = "" if match["overlap_s"] is None else f", {match['overlap_s']:.2f} s in common"
+    score = "" if match["score"] is None else f", score {match['score']:.3f}"
+    return f"  {match['outcome']:9} {match['method']:12} {match['other']}: {start}{overlap}{score}"

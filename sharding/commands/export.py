@@ -1,22 +1,31 @@
-"""``export``: a build's tables as CSV."""
+"""``export``: write the tables of a build as CSV files."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from sharding.commands.arguments import on_this_machine
+from sharding.commands.arguments import add_build, describe, on_this_machine
 from sharding.reports.export import export_csv
 
-_ABOUT = """Write a build's tables as CSV files for people and spreadsheets: clips.csv (one row a clip), captions.csv
-(one row a caption), samples.csv (one row a sample in a shard), fates.csv and matches.csv."""
+_ABOUT = """Write the tables of a build as CSV files for people and spreadsheets.
+
+  clips.csv     one row for each clip that the datasets list
+  captions.csv  one row for each caption
+  samples.csv   one row for each sample in the shards
+  fates.csv     one row for each clip, with what became of it
+  matches.csv   one row for each piece of evidence about two clips"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = _ABOUT
-    parser.add_argument("out", metavar="OUT", help="a finished build, local or s3://")
+    describe(parser, _ABOUT)
+    add_build(parser)
     parser.add_argument(
-        "--csv", required=True, type=on_this_machine, metavar="DIR", help="folder for the files; it is created"
+        "--csv",
+        required=True,
+        type=on_this_machine,
+        metavar="DIR",
+        help="the folder that receives the files; it is created if needed",
     )
 
 

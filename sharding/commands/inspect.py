@@ -1,4 +1,4 @@
-"""``inspect``: a build, or one sample of it."""
+"""``inspect``: show a build, or one sample of it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from typing import Any
 import pyarrow.compute as pc
 
 from sharding.build.run import summary
+from sharding.commands.arguments import add_build, describe
 from sharding.common.errors import MEND, InputError
 from sharding.layout import shard_name
+from sharding.rows import ManifestRow, column, rows
 from sharding.shards.manifest import Manifest
+
+_ABOUT = """Show a build with its shards; or, with KEY, one sample: where it lies in its shard, and its JSON."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", metavar="OUT", help="a build, local or s3://")
-    parser.add_argument("key", metavar="KEY", nargs="?", help="a sample's key or a clip_id")
+    describe(parser, _ABOUT)
+    add_build(parser)
+    parser.add_argument("key", metavar="KEY", nargs="?", help="the key of a sample, or a clip_id")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -26,32 +31,29 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.key is None:
         return summary(manifest.storage) | {"shard_list": manifest.dataset["shards"]}
     table = manifest.table
-    rows = table.filter(pc.or_(pc.equal(table["key"], args.key), pc.equal(table["clip_id"], args.key)))
-    if rows.num_rows == 0:
-        near = difflib.get_close_matches(args.key, table["key"].to_pylist(), 3, 0.5)
+    found = table.filter(pc.or_(pc.equal(table["key"], args.key), pc.equal(table["clip_id"], args.key)))
+    if found.num_rows == 0:
+        near = difflib.get_close_matches(args.key, column(table, "key", str), 3, 0.5)
         advice = f"did you mean {' or '.join(near)}? " if near else ""
-        remedy = f"{advice}`python -m sharding explain` tells what became of a clip that has no sample"
-        raise InputError("no such sample", file=args.out, value=args.key, remedy=remedy)
-    row = rows.slice(0, 1).to_pylist()[0]
-    text = manifest.storage.read(shard_name(row["shard"]), row["json_offset"], row["json_bytes"])
-    if hashlib.sha256(text).hexdigest() != row["json_sha256"]:
-        raise InputError(
-            f"damaged: the JSON of {row['key']}",
-            file=manifest.storage.name(shard_name(row["shard"])),
-            remedy=MEND,
-        )
-    return {"manifest": row, "json": json.loads(text), "windows": rows["key"].to_pylist()}
+        remedy = f"{advice}`python -m sharding explain` says what became of a clip that has no sample"
+        raise InputError("this build has no such sample", file=args.out, value=args.key, remedy=remedy)
+    sample = next(rows(found, ManifestRow))
+    shard = shard_name(sample.shard)
+    text = manifest.storage.read(shard, sample.json_offset, sample.json_bytes)
+    if hashlib.sha256(text).hexdigest() != sample.json_sha256:
+        raise InputError(f"the JSON of {sample.key} is damaged", file=manifest.storage.name(shard), remedy=MEND)
+    return {"manifest": sample._asdict(), "json": json.loads(text), "windows": column(found, "key", str)}
 
 
 def show(result: dict[str, Any]) -> str:
     if "manifest" in result:
-        row = result["manifest"]
+        sample = result["manifest"]
         lines = [
-            row["key"],
-            f"  in shards/{row['shard']} at byte {row['audio_offset']}, {row['audio_bytes']} bytes",
+            sample["key"],
+            f"  {sample['audio_bytes']} bytes at byte {sample['audio_offset']} of {sample['shard']}",
         ]
         if len(result["windows"]) > 1:
-            lines.append(f"  the clip has {len(result['windows'])} windows")
+            lines.append(f"  the clip has {len(result['windows'])} windows; this is the first")
         return "\n".join([*lines, json.dumps(result["json"], indent=2, ensure_ascii=False)])
     lines = [f"{result['out']}: {result['samples']} samples, plan {result['plan'][:12]}"]
     for shard in result["shard_list"]:

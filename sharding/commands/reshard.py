@@ -1,4 +1,4 @@
-"""``reshard``: the same samples in shards of another size."""
+"""``reshard``: copy a build into shards of a different size."""
 
 from __future__ import annotations
 
@@ -6,26 +6,22 @@ import argparse
 from typing import Any
 
 from sharding.build.reshard import reshard
-from sharding.commands.arguments import absolute, add_runner, runner_of, size
+from sharding.commands.arguments import absolute, add_build, add_runner, add_shard_size, describe, runner_of
 
-_ABOUT = """Copy a finished build into shards of another size.
+_ABOUT = """Copy a finished build into shards of a different size.
 
-Nothing is decoded: the bytes of every sample stay, and so does their order.  The result is what `build` with that
---shard-size writes, and can be verified, appended to and retried like it.  Killed at any moment, the same command goes
-on."""
+Nothing is decoded: every sample keeps its bytes, and the samples keep their order.  The copy equals what `build` writes
+with that --shard-size, and every command accepts it as a build.  The command can be killed at any moment and run
+again."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description, parser.formatter_class = _ABOUT, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("source", metavar="OUT", help="a finished build, local or s3://")
-    parser.add_argument("--out", required=True, metavar="NEW", help="where the new shards go: empty, local or s3://")
+    describe(parser, _ABOUT)
+    add_build(parser, "source")
     parser.add_argument(
-        "--shard-size",
-        required=True,
-        type=size,
-        metavar="SIZE",
-        help="shards do not grow beyond this: 1e9, 500MB, 2GiB",
+        "--out", required=True, metavar="NEW", help="an empty folder for the copy: a local path or an s3:// address"
     )
+    add_shard_size(parser)
     add_runner(parser)
 
 
@@ -35,6 +31,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def show(result: dict[str, Any]) -> str:
     return (
-        f"{result['samples']} samples, {result['bytes'] / 1e6:.1f} MB, from {result['from']} shards "
+        f"{result['samples']} samples ({result['bytes'] / 1e6:.1f} MB) were copied from {result['from']} shards "
         f"into {result['shards']}: {result['out']}"
     )

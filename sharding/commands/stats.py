@@ -1,4 +1,4 @@
-"""``stats``: durations, sample rates, captions and licences of a build."""
+"""``stats``: show durations, sample rates, captions and licences of a build."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import argparse
 import dataclasses
 from typing import Any
 
-from sharding.commands.arguments import on_this_machine
+from sharding.commands.arguments import add_build, describe, on_this_machine
 from sharding.reports.plots import write_plots
 from sharding.reports.stats import dataset_stats, ranked_counts, source_rates, split_stats
 from sharding.shards.manifest import Manifest
 
-_ABOUT = """Durations, sample rates, captions and licences of a build, by dataset and split; with --plot also as a
-picture with a row a dataset."""
+_ABOUT = """Show durations, sample rates, captions and licences of a build, by dataset and split."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = _ABOUT
-    parser.add_argument("out", metavar="OUT", help="a finished build, local or s3://")
-    parser.add_argument("--plot", type=on_this_machine, metavar="FILE.png", help="draw them")
+    describe(parser, _ABOUT)
+    add_build(parser)
+    parser.add_argument(
+        "--plot",
+        type=on_this_machine,
+        metavar="FILE",
+        help="draw the figures by dataset into this picture; its suffix chooses the format, for example .png",
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -42,7 +46,7 @@ def show(result: dict[str, Any]) -> str:
             f"{name:26} {split['clips']:8} {split['samples']:8} {split['hours']:9.2f} {split['shortest_s']:8.1f}s "
             f"{split['median_s']:6.1f}s {split['longest_s']:8.1f}s  {captions} ({split['median_words']} words)"
         )
-    for title, field in (("sample rates of the sources, Hz", "source_rates"), ("licences", "licences")):
+    for title, field in (("sample rates of the published files, Hz", "source_rates"), ("licences", "licences")):
         lines += ["", f"{title}:"]
         for name, split in result["splits"].items():
             named = [f"{value} {count}" for value, count in ranked_counts(split[field], 6)]

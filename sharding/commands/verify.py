@@ -1,4 +1,4 @@
-"""``verify``: find any flipped byte or cut in a build."""
+"""``verify``: find damaged files of a build."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import argparse
 import dataclasses
 from typing import Any
 
-from sharding.commands.arguments import absolute, add_runner, runner_of
+from sharding.commands.arguments import absolute, add_build, add_runner, describe, runner_of
 from sharding.shards.integrity import verify
+
+_ABOUT = """Find damaged files of a build: every changed byte and every missing piece, by shard and sample.
+
+The command ends with status 1 if it finds damage."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", metavar="OUT", help="a build, local or s3://")
+    describe(parser, _ABOUT)
+    add_build(parser)
     level = parser.add_mutually_exclusive_group()
-    level.add_argument("--quick", action="store_true", help="sizes and tables only")
-    level.add_argument("--decode", action="store_true", help="every byte, and decode every sample")
+    level.add_argument("--quick", action="store_true", help="compare only the sizes of shards, and the tables")
+    level.add_argument("--decode", action="store_true", help="compare every byte, and decode every sample")
     add_runner(parser)
 
 
@@ -31,8 +36,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def show(result: dict[str, Any]) -> str:
     if not result["damage"]:
-        return f"{result['out']}: as it was written ({result['level']})"
-    lines = [f"{result['out']}: {len(result['damage'])} places are not as they were written"]
+        return f"{result['out']}: no damage found ({result['level']} check)"
+    lines = [f"{result['out']}: {len(result['damage'])} damaged files or samples"]
     for one in result["damage"]:
         sample = f", sample {one['sample']}" if one["sample"] else ""
         lines.append(f"  {one['file']}{sample}: {one['what']}")

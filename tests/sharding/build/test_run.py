@@ -105,7 +105,7 @@ def test_nothing_to_build_from_is_said(tmp_path: Path) -> None:
 
 COMMAND = [
     *(sys.executable, "-m", "sharding", "build", "--protect", "mine/test", "--window-s", "10"),
-    *("--shard-bytes", "4e5"),
+    *("--shard-size", "4e5"),
 ]
 
 
