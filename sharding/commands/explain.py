@@ -19,8 +19,10 @@ from sharding.rows import CatalogueRow, FateRow, MatchRow, column, optional_colu
 from sharding.shards.manifest import Manifest
 
 _SHOWN_CLIPS = 20  # of a group
-_ABOUT = """Say what became of one clip, and why: its captions, its fate, its samples in the shards, and every other clip
-that shares sound or a source with it."""
+_ABOUT = """Say what became of one clip, and why.
+
+The command prints the captions of the clip, its fate, its samples in the shards, and every other clip that shares sound
+or a source with it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -72,9 +72,7 @@ def _decoded(path: Path) -> np.ndarray:
         wave, rate = decode_segment(data)
         wave = soxr.resample(wave, rate, RATE) if rate != RATE else wave
         if len(wave) < BLOCK_S * RATE:
-            raise AudioError(
-                "too_short", f"{len(wave) / RATE:.3f} s; only recordings of {BLOCK_S} s or more can be compared"
-            )
+            raise AudioError("too_short", f"{len(wave) / RATE:.3f} s; a comparison needs {BLOCK_S} s or more")
         if is_silent(wave):
             raise AudioError("silent", "there is no sound between 250 and 3,500 Hz, where recordings are compared")
     except OSError as error:

@@ -38,7 +38,7 @@ def test_a_command_that_is_asked_to_end_leaves_nothing_behind(corpus: Path, tmp_
     process.terminate()
     _, said = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, said
-    assert "the same command goes on" in said
+    assert "run the same command again" in said
     assert not list(scratch.iterdir())
     for place in (out, tmp_path / "fresh"):
         assert subprocess.run([*command[:-1], str(place)], cwd=REPOSITORY, capture_output=True).returncode == 0

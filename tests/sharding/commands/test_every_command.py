@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sharding.cli import VERBS, main
+from sharding.cli import COMMANDS, main
 from sharding.shards.manifest import dataset_bytes
 from tests.conftest import REPOSITORY
 
@@ -19,7 +19,7 @@ READERS = [["verify"], ["verify", "--quick"], ["inspect"], ["stats"], ["report"]
            ["reshard", "--out", "NEW", "--shard-size", "1MB"], ["append", "--source", "x=SOURCE"]]  # fmt: skip
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", COMMANDS)
 def test_every_command_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main([verb, "--help"])
