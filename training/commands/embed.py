@@ -6,25 +6,31 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from sharding.common.errors import InputError
-from sharding.common.storage import located
-from sharding.shards.manifest import Manifest
-from training.models.hub import open_model
-from training.search.index import build_index
+from training.commands.arguments import add_model, add_shards, add_split
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, help="an export, a checkpoint, or a run's folder")
-    parser.add_argument("--shards", required=True, help="the build: a folder or a URL")
-    parser.add_argument("--split", help="dataset/split or dataset; default: every clip of the build")
+    parser.description = "Write the vectors of a build's clips to a Parquet file with the columns clip_id and embedding."
+    add_model(parser)
+    add_shards(parser)
+    add_split(parser, "embed")
     parser.add_argument(
-        "--out", required=True, help="Parquet with clip_id and embedding; data.shuffle.neighbours reads it"
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="the Parquet file, local or s3://; a recipe can name it as data.shuffle.neighbours",
     )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
+    import pyarrow as pa
+
+    from sharding.common.storage import located
+    from sharding.shards.manifest import Manifest
+    from training.models.hub import open_model
+    from training.search.index import build_index
+
     if Path(args.out).is_dir():
         raise InputError("it is a folder", file=args.out, remedy="name a file for --out")
     retriever = open_model(args.checkpoint)

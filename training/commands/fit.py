@@ -4,36 +4,34 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sharding.common.processes import leave
-from sharding.shards.manifest import Manifest
-from training.config.loading import load_recipe
-from training.engine.distributed import Group
+from training.commands.arguments import add_recipe, add_shards
 
-RECIPE_HELP = "a recipe's YAML file, or the name of one that comes with Earshot (demo, dual_encoder, ...)"
+if TYPE_CHECKING:  # torch takes seconds to import, and --help does without it
+    from training.engine.distributed import Group
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Train the model that a recipe describes. The same command goes on from the newest checkpoint. "
-        "For several ranks: torchrun --nproc_per_node N -m -- training fit ..., the deepspeed launcher, or "
-        "ray_jobs/train.py."
+        "Train the model that a recipe describes. Running the same command again resumes from the newest "
+        "checkpoint. To train on several ranks, run torchrun --nproc_per_node N -m -- training fit ..., the "
+        "deepspeed launcher, or ray_jobs/train.py."
     )
-    parser.add_argument("recipe", help=RECIPE_HELP)
-    parser.add_argument("--shards", required=True, help="the build: a folder or a URL")
-    parser.add_argument("--run", required=True, type=run_folder, help="the run's folder, which every rank sees")
+    add_recipe(parser)
+    add_shards(parser)
     parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a recipe's key, e.g. optimizer.lr=1e-4",
+        "--run",
+        required=True,
+        metavar="RUN",
+        type=run_folder,
+        help="the folder of the run, which every rank must see; it receives the log, the checkpoints and the export",
     )
 
 
 def run_folder(text: str) -> Path:
-    """The folder of ``--run``: in a file system, as checkpoints are renamed into their place."""
+    """The folder of ``--run``.  It must be in a file system, because checkpoints are renamed into their place."""
     if "://" in text:
         raise argparse.ArgumentTypeError(f"{text} is no folder of a file system: name one that every rank sees")
     if Path(text).is_file():
@@ -42,18 +40,20 @@ def run_folder(text: str) -> Path:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    recipe = load_recipe(args.recipe, args.set)
-    manifest = Manifest.open(args.shards)
+    from sharding.shards.manifest import Manifest
+    from training.config.loading import load_recipe
     from training.engine.step import ranks
     from training.run.loop import fit
 
+    recipe = load_recipe(args.recipe, args.set)
+    manifest = Manifest.open(args.shards)
     with ranks() as group:
         result = fit(recipe, manifest, args.run, group)
     return only_first_rank(result, group)
 
 
 def only_first_rank(result: dict[str, Any], group: Group) -> dict[str, Any]:
-    """The result on the first rank; the others have nothing to add and end here."""
+    """The result on the first rank; every other rank prints nothing and ends here."""
     if group.rank > 0:
         leave(0)
     return result
@@ -71,5 +71,6 @@ def show(result: dict[str, Any]) -> str:
 
 
 def _chance(name: str) -> str:
+    """The name of a figure's value by chance: ``text_to_audio/R@1`` to ``text_to_audio/chance_R@1``."""
     direction, _, metric = name.partition("/")
     return f"{direction}/chance_{metric}"

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from sharding.shards.manifest import Manifest
-from training.models.hub import open_model
-from training.search.index import FIRST, search
+from training.commands.arguments import add_model, add_shards, add_split
+
+CANDIDATES = 1000  # clips that a head with attention scores exactly for each query
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, help="an export, a checkpoint, or a run's folder")
-    parser.add_argument("query", nargs="+", help='what to look for, e.g. "a dog barks"')
-    parser.add_argument("--shards", required=True, help="the build: a folder or a URL")
-    parser.add_argument("--split", help="dataset/split or dataset; default: every clip of the build")
-    parser.add_argument("--top", type=int, default=10, help="how many sounds to show for each query")
+    parser.description = "Find the clips of a build whose sound a text describes, and show the best ones first."
+    add_model(parser)
+    parser.add_argument("query", metavar="TEXT", nargs="+", help='what to look for, for example "a dog barks"')
+    add_shards(parser)
+    add_split(parser, "search")
+    parser.add_argument("--top", type=int, default=10, metavar="N", help="how many clips to show for each text (10)")
     parser.add_argument(
         "--first",
         type=int,
-        default=FIRST,
-        help="clips that a head with attention scores exactly for each query, the nearest by vectors; 0: every clip",
+        default=CANDIDATES,
+        metavar="N",
+        help=f"a head with attention scores only the N clips exactly that are nearest by their vectors ({CANDIDATES}); "
+        "0: it scores every clip",
     )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
+    from sharding.shards.manifest import Manifest
+    from training.models.hub import open_model
+    from training.search.index import search
+
     retriever = open_model(args.checkpoint)
     manifest = Manifest.open(args.shards)
     return {"results": search(retriever, manifest, args.query, args.split, args.top, first=args.first)}
@@ -33,9 +39,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def show(result: dict[str, Any]) -> str:
     lines = []
-    for query, found in result["results"].items():
+    for query, hits in result["results"].items():
         lines.append(query)
-        for place, hit in enumerate(found, 1):
+        for number, hit in enumerate(hits, 1):
             caption = hit["captions"][0] if hit["captions"] else ""
-            lines.append(f"{place:4}. {hit['score']:.4f}  {hit['clip_id']}  ({hit['shard']})  {caption}")
+            lines.append(f"{number:4}. {hit['score']:.4f}  {hit['clip_id']}  ({hit['shard']})  {caption}")
     return "\n".join(lines)

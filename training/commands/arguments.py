@@ -1,0 +1,46 @@
+"""Arguments that several commands take."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """A recipe, and changes of its keys."""
+    parser.add_argument(
+        "recipe",
+        metavar="RECIPE",
+        help="the recipe: a YAML file, or the name of one that comes with Earshot (demo, dual_encoder, ...)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one key of the recipe, for example optimizer.lr=1e-4; may be repeated",
+    )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """A trained model."""
+    parser.add_argument(
+        "checkpoint",
+        metavar="MODEL",
+        type=Path,
+        help="the model: an export, a checkpoint, or the folder of a run, whose export is used if there is one",
+    )
+
+
+def add_shards(parser: argparse.ArgumentParser) -> None:
+    """A build of shards."""
+    parser.add_argument("--shards", required=True, metavar="OUT", help="the build: a folder or a URL")
+
+
+def add_split(parser: argparse.ArgumentParser, use: str) -> None:
+    """A split, or the whole build."""
+    parser.add_argument(
+        "--split",
+        metavar="SPLIT",
+        help=f"{use} only this split (clotho/evaluation) or dataset (clotho); by default every clip of the build",
+    )
