@@ -11,7 +11,9 @@ from training.commands.arguments import add_model, add_shards, add_split
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Write the vectors of a build's clips to a Parquet file with the columns clip_id and embedding."
+    parser.description = (
+        "Write the vectors of a build's clips to a Parquet file with the columns clip_id and embedding."
+    )
     add_model(parser)
     add_shards(parser)
     add_split(parser, "embed")

@@ -5,39 +5,43 @@ from __future__ import annotations
 import argparse
 import hashlib
 from dataclasses import replace
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from sharding.common.errors import InputError
-from sharding.shards.manifest import Manifest
-from training.config.loading import load_recipe
-from training.config.sections import Recipe
-from training.data.features import AudioInput, FeatureExtractor, segment_seeds
-from training.data.loader import Loader
-from training.data.masking import Masking, mask_digest
-from training.data.order import Order, batch_hash
-from training.data.sampling import DrawnSamples
-from training.data.settings import DataSettings
-from training.models.encoders import AUDIO_ENCODERS, encoder_module
+from training.commands.arguments import add_recipe, add_shards
+
+if TYPE_CHECKING:  # torch takes seconds to import, and --help does without it
+    from sharding.shards.manifest import Manifest
+    from training.config.sections import Recipe
+    from training.data import AudioInput, DataSettings, DrawnSamples, Order
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", help="a recipe's YAML file, or the name of one that comes with Earshot")
-    parser.add_argument("--shards", required=True, help="the build: a folder or a URL")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe's key")
-    parser.add_argument("--epoch", type=int, default=0, help="from 0")
-    parser.add_argument("--step", type=int, default=0, help="from 0, in the epoch")
-    parser.add_argument("--world", type=int, default=1, help="deal the batch to this many ranks and join their parts")
+    parser.description = (
+        "Show a global batch of a recipe without training: its samples in order, each with its caption, its crop and "
+        "a digest of its masks. The batch is the same for any number of ranks and workers."
+    )
+    add_recipe(parser)
+    add_shards(parser)
+    parser.add_argument("--epoch", type=int, default=0, metavar="N", help="the epoch, from 0")
+    parser.add_argument("--step", type=int, default=0, metavar="N", help="the step in the epoch, from 0")
+    parser.add_argument(
+        "--world", type=int, default=1, metavar="N", help="split the batch over N ranks and join their parts again (1)"
+    )
     parser.add_argument(
         "--workers",
         type=int,
-        help="also read and transform the samples with this many loader processes a rank, and show a digest "
-        "of the features",
+        metavar="N",
+        help="also read and transform the samples with N loader processes on each rank (0: in this process), and show "
+        "a digest of the features of each",
     )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
+    from sharding.shards.manifest import Manifest
+    from training.config.loading import load_recipe
+    from training.data import Order
+
     if args.world < 1 or min(args.epoch, args.workers or 0) < 0:
         wrong = (args.world, args.epoch, args.workers)
         raise InputError("--world counts from 1, --epoch and --workers from 0", value=wrong)
@@ -56,7 +60,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> str:
     lines = [
         f"epoch {result['epoch']}, step {result['step']} of {result['steps_per_epoch']}: "
-        f"{len(result['samples'])} samples, hash {result['hash']}, {result['kin_met']} that meet kin"
+        f"{len(result['samples'])} samples, hash {result['hash']}, "
+        f"{result['kin_met']} of them with kin earlier in the batch"
     ]
     lines += [
         f"  {sample['key']}  {sample['start_s']:.2f} s + {sample['duration_s']:.2f} s  "
@@ -69,7 +74,9 @@ def show(result: dict[str, Any]) -> str:
 def describe(
     order: Order, settings: DataSettings, audio: AudioInput, epoch: int, step: int, world: int = 1
 ) -> dict[str, Any]:
-    """A global batch as plain JSON: its ranks' parts, joined in rank order."""
+    """A global batch as plain JSON: the parts of its ranks, joined in rank order."""
+    from training.data.order import batch_hash
+
     samples = [
         sample for rank in range(world) for sample in _samples(order.batch(epoch, step, rank, world), settings, audio)
     ]
@@ -84,32 +91,40 @@ def describe(
 
 
 def _samples(draws: DrawnSamples, settings: DataSettings, audio: AudioInput) -> list[dict[str, Any]]:
+    import torch
+
+    from training.data.features import FeatureExtractor, segment_seeds
+    from training.data.masking import Masking, mask_digest
+
     features, masking = FeatureExtractor(audio, settings.masking, train=True), Masking(settings.masking)
     bins, _ = features.shape
     out = []
-    for place, key in enumerate(draws.keys):
-        heard = min(float(draws.duration_s[place]), audio.max_s)
-        lengths = audio.segment_lengths(max(1, round(heard * audio.rate)))
+    for row, key in enumerate(draws.keys):
+        duration_s = min(float(draws.duration_s[row]), audio.max_s)
+        lengths = audio.segment_lengths(max(1, round(duration_s * audio.rate)))
         frames = features.maskable(torch.from_numpy(lengths)).numpy()
-        masks = masking.draw(segment_seeds(draws.seeds[place], len(lengths)), frames, bins)
+        masks = masking.draw(segment_seeds(draws.seeds[row], len(lengths)), frames, bins)
         out.append(
             {
                 "key": key,
-                "clip_id": draws.clip_ids[place],
-                "caption": draws.texts[place],
-                "start_s": float(draws.start_s[place]),
-                "duration_s": heard,
+                "clip_id": draws.clip_ids[row],
+                "caption": draws.texts[row],
+                "start_s": float(draws.start_s[row]),
+                "duration_s": duration_s,
                 "masks": mask_digest(*masks),
-                "seed": int(draws.seeds[place]),
+                "seed": int(draws.seeds[row]),
             }
         )
     return out
 
 
 def declared_input(recipe: Recipe) -> AudioInput:
-    """What the recipe's audio encoder wants to hear."""
+    """The input that the recipe's audio encoder takes."""
+    from training.data.features import AudioInput
+    from training.models.encoders import AUDIO_ENCODERS, encoder_module
+
     module, settings = encoder_module(AUDIO_ENCODERS, recipe.audio.encoder), recipe.audio
-    if getattr(settings, "source", None) == "published":  # PaSST's variants say it without their weights
+    if getattr(settings, "source", None) == "published":  # PaSST's variants declare it without their weights
         settings = replace(settings, source="random")
     return AudioInput.of(module.build(settings))
 
@@ -117,7 +132,9 @@ def declared_input(recipe: Recipe) -> AudioInput:
 def feature_digests(
     manifest: Manifest, order: Order, settings: DataSettings, audio: AudioInput, args: argparse.Namespace
 ) -> list[str]:
-    """A digest of each sample's features as its rank's loader makes them, padding left out."""
+    """A digest of each sample's features as the loader of its rank computes them, without padding."""
+    from training.data.loader import Loader
+
     digests = []
     for rank in range(args.world):
         loader = Loader(manifest, order, settings, audio, _no_tokens, rank, args.world, args.workers)
@@ -128,7 +145,9 @@ def feature_digests(
     return digests
 
 
-def _no_tokens(texts: list[str], **options: Any) -> dict[str, torch.Tensor]:
-    """Stands where a tokenizer does: captions are shown as text here."""
+def _no_tokens(texts: list[str], **options: Any) -> dict[str, Any]:
+    """Takes the place of a tokenizer, because this command shows captions as text."""
+    import torch
+
     nothing = torch.zeros(len(texts), 1, dtype=torch.int64)
     return {"input_ids": nothing, "attention_mask": nothing}

@@ -6,8 +6,7 @@ import argparse
 from typing import Any
 
 from training.commands.arguments import add_model, add_shards, add_split
-
-CANDIDATES = 1000  # clips that a head with attention scores exactly for each query
+from training.search import CANDIDATES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,10 +17,10 @@ from training.evaluation.run import encode_clips, encode_texts, encoders_of, joi
 from training.models.heads.base import Side
 from training.models.hub import Retriever
 from training.run.progress import StatusLine
+from training.search import CANDIDATES
 from training.search.two_stage import two_stage_scores
 
 BATCH = 32
-FIRST = 1000  # clips that a head with attention scores exactly for each query
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def search(
     split: str | None = None,
     top: int = 10,
     index: Index | None = None,
-    first: int = FIRST,
+    first: int = CANDIDATES,
 ) -> dict[str, list[dict[str, Any]]]:
     """The best clips for each query: score, key, clip_id, captions, dataset, split, shard; best first.
 

@@ -31,7 +31,9 @@ def test_a_wrong_recipe_ends_with_status_2_and_no_traceback(capsys: pytest.Captu
 
 
 def test_help_does_not_import_torch() -> None:
-    code = "import sys; from training import cli\ntry: cli.main(['fit', '--help'])\nfinally: print('torch' in sys.modules)"
+    code = (
+        "import sys; from training import cli\ntry: cli.main(['fit', '--help'])\nfinally: print('torch' in sys.modules)"
+    )
     shown = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert shown.stdout.splitlines()[-1] == "False"
     assert "the same command again" in " ".join(shown.stdout.split()).lower()

@@ -61,7 +61,7 @@ def test_two_aliases_of_one_value_are_two_values() -> None:
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="recipe.yaml: cannot be read as text"):
+    with pytest.raises(InputError, match=r"recipe\.yaml: cannot be read as text"):
         read_yaml(file)
     with pytest.raises(InputError, match="cannot be read as text"):
         read_yaml(tmp_path)
