@@ -1,4 +1,4 @@
-"""All that decides the bytes of a build: settings, versions, the kind of CPU."""
+"""Everything that determines the bytes of a build: settings, versions of packages, the kind of CPU."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sharding.sources.exclusion import exclusion_bytes
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """All that decides the bytes of a build.
+    """The settings that determine the bytes of a build.
 
     Attributes:
         roots: published dataset to folder.
@@ -40,10 +40,10 @@ class BuildSettings:
     plan: PlanSettings = field(default_factory=PlanSettings)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON; ``exclude`` holds the lists' checksums as well, for their contents decide."""
+        """The settings as plain JSON; ``exclude`` also has the SHA-256 of each list, because its contents matter."""
         settings = dataclasses.asdict(self)
         if self.fates.leaks == FateSettings().leaks:
-            del settings["fates"]["leaks"]  # builds that do not trim are what they were before that could be asked for
+            del settings["fates"]["leaks"]  # as in builds from before this setting existed
         settings["probe"]["fingerprint"] = METHOD
         lists = map(str, self.exclude)
         settings["exclude"] = {path: hashlib.sha256(exclusion_bytes(path)).hexdigest() for path in lists}
@@ -51,7 +51,11 @@ class BuildSettings:
 
     @staticmethod
     def from_dict(plain: Mapping[str, Any]) -> BuildSettings:
-        """The inverse of ``as_dict``; the lists are read from where they lay."""
+        """The inverse of ``as_dict``; the exclusion lists are read from the same paths.
+
+        Raises:
+            InputError: the build has fingerprints of another version of Earshot.
+        """
         probe, fates = dict(plain["probe"]), dict(plain["fates"])
         if (method := probe.pop("fingerprint", 1)) != METHOD:
             what, remedy = "its fingerprints are those of another version of Earshot", "build it anew with --new-plan"
@@ -70,7 +74,7 @@ class BuildSettings:
 
 
 def versions() -> dict[str, str]:
-    """Of everything that has a say in the bytes."""
+    """The versions of all packages on which the bytes of a build depend."""
     import av
     import numpy
     import pyarrow
@@ -88,7 +92,7 @@ def versions() -> dict[str, str]:
 
 
 def cpu() -> str:
-    """The kind of CPU: resamplers may round differently on another."""
+    """The kind of CPU; on another kind, resamplers may round differently."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -1,8 +1,9 @@
-"""Whose folder OUT is: one builder at a time."""
+"""Locks OUT so that only one builder writes to it."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -13,8 +14,9 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage, is_full
@@ -23,51 +25,82 @@ from sharding.layout import Work, in_work
 Result = TypeVar("Result")
 
 LOCK = in_work(Work.LOCK)
-BEAT_S = 10.0  # between two signs of life of a builder in an object store
-SILENCE_S = 45.0  # without one, after which a builder on another machine counts as dead
+HEARTBEAT_S = 10.0  # between two heartbeats of a builder in an object store
+SILENCE_S = 45.0  # without a heartbeat, after which a builder on another machine counts as dead
 _REMEDY = "wait for it, or end it; the same command then goes on"
 
 
 class Claim:
-    """The right to build here, as long as nobody else took it."""
+    """The right to write to OUT; another builder takes it over if this one seems to be dead."""
 
     def __init__(self, out: Storage) -> None:
         self._out = out
         self.lost = False
 
     def check(self) -> None:
-        """Raises ``InputError`` where another builder took over."""
+        """Raises ``InputError`` if another builder took over."""
         if self.lost:
             raise InputError(
                 "another builder took over here", file=self._out.url, remedy="let it finish; nothing needs to be mended"
             )
 
     def guarded(self, results: Iterable[Result]) -> Iterator[Result]:
-        """Results as they come, as long as nobody else took over."""
+        """Passes results on as they come; raises ``InputError`` when another builder takes over."""
         for result in results:
             self.check()
             yield result
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The builder that a lock file names.
+
+    Attributes:
+        host: its machine.
+        pid: its process.
+        born: when the process began (see ``_start_of``), because a process number may be used again.
+        token: chosen at random for each claim.
+        beat: counts the heartbeats.
+    """
+
+    host: str
+    pid: int
+    born: str | None
+    token: str
+    beat: int = 0
+
+    @staticmethod
+    def read(contents: bytes) -> Owner | None:
+        """The owner that a lock file names; None if it is no lock file of a builder."""
+        try:
+            return Owner(**json.loads(contents))
+        except (ValueError, TypeError):
+            return None
+
+    def as_bytes(self) -> bytes:
+        """The contents of the lock file."""
+        return json.dumps(dataclasses.asdict(self)).encode()
 
 
 @contextlib.contextmanager
 def claim(out: Storage) -> Iterator[Claim]:
     """Keep a second builder out, and turn failures of storage into errors that say how to go on.
 
-    Locally the lock is the kernel's, and ends with the process, however it ends.  In an object store it is a file
-    that is created only where there is none (a conditional put) and shows signs of life; one that a killed builder
-    left behind is taken over: at once where that ran on this machine, else after ``SILENCE_S`` without a sign.
-    Where a store knows no conditional puts, two builders that begin in the same moment both believe to be alone
-    until the first sign of life, when one of them finds the other's lock and stops.
+    Locally the lock is the kernel's, and ends with the process, however that ends.  In an object store the lock is a
+    file.  It is created by a conditional put, which fails if the file exists, and its builder rewrites it regularly (a
+    heartbeat).  The lock of a dead builder is taken over: at once if the builder ran on this machine, else after
+    ``SILENCE_S`` without a heartbeat.  If a store knows no conditional puts, two builders that begin in the same moment
+    both take the lock; at the first heartbeat one of them finds the other's lock and stops.
 
     Raises:
         InputError: another builder is at work, or storage failed.
     """
-    with _translated(out), _kernel_lock(out) if out.local is not None else _lock_file(out) as held:
+    with _storage_errors_explained(out), _kernel_lock(out) if out.local is not None else _lock_file(out) as held:
         yield held
 
 
 @contextlib.contextmanager
-def _translated(out: Storage) -> Iterator[None]:
+def _storage_errors_explained(out: Storage) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -83,23 +116,6 @@ def _translated(out: Storage) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _lock_file(out: Storage) -> Iterator[Claim]:
-    held = Claim(out)
-    me = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid()), "token": uuid.uuid4().hex}
-    _take(out, me)
-    ended = threading.Event()
-    signs = threading.Thread(target=_show_life, args=(out, me, held, ended), daemon=True)
-    signs.start()
-    try:
-        yield held
-    finally:
-        ended.set()
-        signs.join()
-        if not held.lost and _owner(out).get("token") == me["token"]:
-            out.remove(LOCK)
-
-
-@contextlib.contextmanager
 def _kernel_lock(out: Storage) -> Iterator[Claim]:
     assert out.local is not None
     path = out.local / LOCK
@@ -112,78 +128,91 @@ def _kernel_lock(out: Storage) -> Iterator[Claim]:
         yield Claim(out)
 
 
-def _take(out: Storage, me: dict[str, Any]) -> None:
-    """Put our lock there; refuse where its owner lives."""
-    mine = json.dumps(me).encode()
-    while True:
-        try:
-            contents = out.put_if_absent(LOCK, mine)
-        except FileNotFoundError as error:
-            raise InputError(str(error), file=out.url, remedy="create it, or correct the address") from error
-        if not contents:  # its owner was just done
-            continue
-        owner = _parsed(contents)
-        if owner.get("token") == me["token"]:
-            return
-        if owner and _lives(out, owner, me["host"]):
-            raise InputError(
-                f"another build is at work here: process {owner['pid']} on {owner['host']}",
-                file=out.url,
-                remedy=_REMEDY,
-            )
-        if _owner(out).get("token") == owner.get("token"):
+@contextlib.contextmanager
+def _lock_file(out: Storage) -> Iterator[Claim]:
+    held = Claim(out)
+    me = Owner(socket.gethostname(), os.getpid(), _start_of(os.getpid()), uuid.uuid4().hex)
+    _take(out, me)
+    ended = threading.Event()
+    heartbeat = threading.Thread(target=_beat, args=(out, me, held, ended), daemon=True)
+    heartbeat.start()
+    try:
+        yield held
+    finally:
+        ended.set()
+        heartbeat.join()
+        if not held.lost and _is_mine(_owner(out), me):
             out.remove(LOCK)
 
 
-def _lives(out: Storage, owner: dict[str, Any], host: str) -> bool:
-    """Whether a lock's owner is at work: by its process where it runs here, else by its signs of life."""
-    if owner["host"] == host:
-        born = _born(owner["pid"])
-        return born is not None and born == owner["born"]
+def _take(out: Storage, me: Owner) -> None:
+    """Write our lock file; refuse if the owner of the one that is there is alive."""
+    while True:
+        try:
+            contents = out.put_if_absent(LOCK, me.as_bytes())
+        except FileNotFoundError as error:
+            raise InputError(str(error), file=out.url, remedy="create it, or correct the address") from error
+        if not contents:  # its owner has just removed it
+            continue
+        owner = Owner.read(contents)
+        if _is_mine(owner, me):
+            return
+        if owner is not None and _is_alive(out, owner, me.host):
+            raise InputError(
+                f"another build is at work here: process {owner.pid} on {owner.host}",
+                file=out.url,
+                remedy=_REMEDY,
+            )
+        now = _owner(out)
+        if (now and now.token) == (owner and owner.token):
+            out.remove(LOCK)
+
+
+def _is_mine(owner: Owner | None, me: Owner) -> bool:
+    return owner is not None and owner.token == me.token
+
+
+def _is_alive(out: Storage, owner: Owner, host: str) -> bool:
+    """Whether a lock's owner is at work: by its process if it runs on this machine, else by its heartbeats."""
+    if owner.host == host:
+        born = _start_of(owner.pid)
+        return born is not None and born == owner.born
     print(
-        f"  waiting up to {SILENCE_S:.0f} s for a sign of life of the builder on {owner['host']}",
+        f"  waiting up to {SILENCE_S:.0f} s for a sign of life of the builder on {owner.host}",
         file=sys.stderr,
         flush=True,
     )
     deadline = time.monotonic() + SILENCE_S
     while time.monotonic() < deadline:
         time.sleep(min(1.0, SILENCE_S / 10))
-        if _owner(out) != owner:
-            return bool(_owner(out))
+        now = _owner(out)
+        if now != owner:
+            return now is not None
     return False
 
 
-def _show_life(out: Storage, me: dict[str, Any], held: Claim, ended: threading.Event) -> None:
-    beat = 0
-    while not ended.wait(BEAT_S):
+def _beat(out: Storage, me: Owner, held: Claim, ended: threading.Event) -> None:
+    """Rewrite our lock file regularly; if it is another's, the claim is lost."""
+    while not ended.wait(HEARTBEAT_S):
         try:
-            if _owner(out).get("token") != me["token"]:
+            if not _is_mine(_owner(out), me):
                 held.lost = True
                 return
-            beat += 1
-            out.write(LOCK, json.dumps(me | {"beat": beat}).encode())
+            me = dataclasses.replace(me, beat=me.beat + 1)
+            out.write(LOCK, me.as_bytes())
         except OSError:
-            continue  # the store fails for a moment; if for longer, the work itself will meet it
+            continue  # if the store fails for longer than a moment, the build itself reports it
 
 
-def _owner(out: Storage) -> dict[str, Any]:
+def _owner(out: Storage) -> Owner | None:
     try:
-        return _parsed(out.read(LOCK))
+        return Owner.read(out.read(LOCK))
     except FileNotFoundError:
-        return {}
+        return None
 
 
-def _parsed(contents: bytes) -> dict[str, Any]:
-    """A lock's owner; none where nobody can have written it."""
-    try:
-        owner = json.loads(contents)
-        return owner if {"host", "pid", "born", "token"} <= set(owner) else {}
-    except (ValueError, TypeError):
-        return {}
-
-
-def _born(pid: int) -> str | None:
-    """When a process of this machine began; None where there is none.  (A number alone may be another's by now.)"""
+def _start_of(pid: int) -> str | None:
+    """When a process of this machine began, counted from a boot; None if there is no such process."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         state, *numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -1,4 +1,7 @@
-"""Finding any flipped byte or cut: every byte of a shard is either a member's or can be computed."""
+"""Finds every flipped byte and every cut of a build.
+
+Every byte of a shard is either in a member, whose checksum the manifest holds, or can be computed.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from sharding.common.progress import Progress
 from sharding.common.runners import Runner
 from sharding.common.storage import Storage
 from sharding.layout import CATALOGUE, DATASET, MANIFESTS, PLAN, SHARDS, manifest_name, shard_name
-from sharding.shards.manifest import read_dataset
+from sharding.shards.manifest import ShardRecord, read_dataset
 from sharding.shards.tar import END, header, padding
 
 LEVELS = ("quick", "full", "decode")
@@ -26,7 +29,13 @@ _LISTED = tuple(f"{folder}/" for folder in (SHARDS, MANIFESTS, PLAN, CATALOGUE))
 
 @dataclass(frozen=True)
 class Damage:
-    """Something that is not as it was written: ``file`` below OUT, the ``sample`` at fault or None, and what."""
+    """Something that is not as it was written.
+
+    Attributes:
+        file: its name below OUT.
+        sample: the key of the sample at fault; None if the damage is in no sample.
+        what: the damage in words.
+    """
 
     file: str
     sample: str | None
@@ -49,7 +58,7 @@ def verify(url: str, level: str, runner: Runner) -> list[Damage]:
         dataset = read_dataset(storage)
     except InputError as error:
         if not storage.exists(DATASET):
-            raise  # no finished build: nothing that could be damaged
+            raise  # there is no finished build that could be damaged
         return [Damage(DATASET, None, error.what)]
     sizes = storage.sizes("")
     found: list[Damage] = []
@@ -94,7 +103,7 @@ def _check_file(storage: Storage, sizes: dict[str, int], name: str, size: int, s
     return wrong
 
 
-def check_shard(shard: dict[str, Any], url: str, decode: bool) -> list[Damage]:
+def check_shard(shard: ShardRecord, url: str, decode: bool) -> list[Damage]:
     """All damage of one shard; names the sample for every byte."""
     try:
         return _damage(Storage(url), shard_name(shard["name"]), shard, decode)
@@ -102,13 +111,13 @@ def check_shard(shard: dict[str, Any], url: str, decode: bool) -> list[Damage]:
         return [Damage(shard_name(shard["name"]), None, f"cannot be read: {error}")]
 
 
-def _damage(storage: Storage, name: str, shard: dict[str, Any], decode: bool) -> list[Damage]:
+def _damage(storage: Storage, name: str, shard: ShardRecord, decode: bool) -> list[Damage]:
     try:
         contents = storage.read(manifest_name(shard["name"]))
     except FileNotFoundError:
         contents = b""
     if hashlib.sha256(contents).hexdigest() != shard["manifest_sha256"]:
-        return _check_whole(storage, name, shard)  # without its manifest, samples cannot be told apart
+        return _check_whole(storage, name, shard)  # only the manifest says where each sample begins
     rows = pq.read_table(pa.BufferReader(contents)).to_pylist()
     found: list[Damage] = []
     digest = hashlib.sha256()
@@ -134,7 +143,7 @@ def _damage(storage: Storage, name: str, shard: dict[str, Any], decode: bool) ->
     return found
 
 
-def _check_whole(storage: Storage, name: str, shard: dict[str, Any]) -> list[Damage]:
+def _check_whole(storage: Storage, name: str, shard: ShardRecord) -> list[Damage]:
     digest = hashlib.sha256()
     with storage.open(name) as file:
         while data := file.read(8 << 20):
@@ -145,7 +154,7 @@ def _check_whole(storage: Storage, name: str, shard: dict[str, Any]) -> list[Dam
 
 
 def _parts(row: dict[str, Any]) -> Iterator[tuple[bytes | tuple[str], int, str]]:
-    """(bytes, or their checksum; how many; name) of everything that a sample occupies."""
+    """(the bytes themselves or their SHA-256, their number, their name) of all that a sample occupies in a shard."""
     for member, size, sha256, what in (
         (row["audio"], row["audio_bytes"], row["audio_sha256"], "sound"),
         (f"{row['key']}.json", row["json_bytes"], row["json_sha256"], "JSON"),
@@ -161,7 +170,7 @@ def _check_sound(name: str, row: dict[str, Any], data: bytes) -> list[Damage]:
         samples, rate = decode_segment(data, 0.0, row["duration_s"] + 1.0)
     except (AudioError, InputError) as error:
         return [Damage(name, row["key"], f"sound: does not decode ({error})")]
-    # sound that was taken over as it is lasts as long as a resampler says, to a sample of the slower rate
+    # The duration of copied sound was measured after resampling, so it is right to a sample of the slower rate.
     if abs(len(samples) - row["duration_s"] * rate) > max(1.0, rate / row["rate"]) + 0.5:
         seconds = len(samples) / rate
         return [Damage(name, row["key"], f"sound: {seconds:.3f} s instead of {row['duration_s']:.3f} s")]

@@ -1,4 +1,4 @@
-"""Opening a finished build: ``dataset.json`` is the commit, the manifest says where every sample lies."""
+"""Opens a finished build: ``dataset.json`` says that it is finished, the manifest says where every sample lies."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def read_dataset(storage: Storage) -> Dataset:
     try:
         contents = storage.read(DATASET)
         dataset = json.loads(contents)
-        # compared as bytes: white space is no place for damage either
+        # The bytes are compared, so that a change of white space counts as damage too.
         whole = isinstance(dataset, dict) and contents == dataset_bytes(dataset)
     except (ValueError, RecursionError):
         whole = False

@@ -1,7 +1,7 @@
-"""Which sample goes into which shard at which place: a pure function of tables and settings.
+"""The plan says which shard holds each sample, and at which offset: a pure function of tables and settings.
 
-All sizes are known once the probe is through, so the plan knows every byte's place before any shard is
-written; a shard's task is its manifest, with the JSON itself and the place of the sound in the packs.
+The probe has measured the size of every sample, so all offsets are known before any shard is written.  A shard is
+written from its *task*: the rows of its manifest, with each sample's JSON and the location of its sound in the packs.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ import pyarrow.compute as pc
 from sharding.common.errors import InputError
 from sharding.fates.captions import MergedCaptions
 from sharding.fates.trimming import extent, told_in
+from sharding.rows import column
 from sharding.schema import FATES, MANIFEST, sample_key, stable_id
 from sharding.shards.tar import END, header_size, padded
 
-# What makes a plan this plan, and is its hash
+# The columns that the plan stores; two builds have the same plan if these are equal
 PLAN = ("key", "clip_id", "window", "shard", "index", "audio_sha256", "json_sha256")
-# A shard's rows while it is to be written: its manifest, its JSON (null: it is copied), and where both are found
+# The rows of a task: MANIFEST, the sample's JSON (null: it is copied from the pack), and the location of sound and JSON
 TASK = pa.schema(
     [
         *MANIFEST,
@@ -47,7 +48,7 @@ class PlanSettings:
     """How samples are laid out.
 
     Attributes:
-        shard_bytes: a shard is closed before it would grow beyond this; one larger sample is a shard of its own.
+        shard_bytes: the largest size of a shard; only a single sample that is larger gets a larger shard.
     """
 
     shard_bytes: int = 1_000_000_000
@@ -60,35 +61,61 @@ class PlanSettings:
 def make_plan(
     catalogue: pa.Table, facts: pa.Table, fates: pa.Table, matches: pa.Table, settings: PlanSettings, rate: int
 ) -> Iterator[tuple[str, pa.Table]]:
-    """(shard name, TASK rows in their order) of every shard, family after family.
+    """(shard name, TASK rows in their order) of every shard.
 
-    The windows of ``facts`` are what is written.  A family is a dataset and split.  Inside it clips stand in the
-    order of a hash of their clip_id, so that any run of neighbours is a fair sample; a clip's windows stay together.
-    ``matches`` tell where the sound of a clip that yielded to another lies in that.  What was encoded, not copied, has
-    ``rate`` samples a second.
+    Each dataset and split has shards of its own.  Inside a split the clips are ordered by a hash of their clip_id, so
+    that any run of neighbours is a fair sample.  The windows of a clip stay together.
+
+    Args:
+        catalogue: CATALOGUE.
+        facts: FACTS; their windows are written.
+        fates: FATES.
+        matches: MATCHES; they tell where the sound of a duplicate lies in the clip that is kept.
+        settings: see ``PlanSettings``.
+        rate: samples a second of sound that was encoded, and not copied.
     """
-    catalogue, facts = catalogue.select(_OF_CLIP).combine_chunks(), facts.select(_OF_FACT).combine_chunks()
-    row_of = {clip_id: row for row, clip_id in enumerate(catalogue["clip_id"].to_pylist())}
-    fact_of = {clip_id: row for row, clip_id in enumerate(facts["clip_id"].to_pylist())}
-    captions = MergedCaptions(catalogue, facts, fates, matches)
-    written = fates.filter(pc.equal(fates["fate"], "written")).select(_OF_FATE).combine_chunks()
-    datasets, splits = catalogue["dataset"].to_pylist(), catalogue["split"].to_pylist()
-    families: dict[str, list[tuple[int, str, int]]] = {}
-    for row, clip_id in enumerate(written["clip_id"].to_pylist()):
-        place = row_of[clip_id]
-        families.setdefault(f"{datasets[place]}-{splits[place]}", []).append((stable_id(clip_id), clip_id, row))
+    clips = _Clips(catalogue, facts, fates, matches)
+    for split, members in sorted(clips.by_split().items()):
+        yield from lay_out(_file_name(split), clips.samples(sorted(members), rate), settings.shard_bytes)
 
-    def samples(members: list[tuple[int, str, int]]) -> Iterator[dict[str, Any]]:
+
+class _Clips:
+    """The clips that are written, with all that is known about them."""
+
+    def __init__(self, catalogue: pa.Table, facts: pa.Table, fates: pa.Table, matches: pa.Table) -> None:
+        self._catalogue = catalogue.select(_OF_CLIP).combine_chunks()
+        self._facts = facts.select(_OF_FACT).combine_chunks()
+        self._row = _row_numbers(self._catalogue)
+        self._facts_row = _row_numbers(self._facts)
+        self._captions = MergedCaptions(self._catalogue, self._facts, fates, matches)
+        self._written = fates.filter(pc.equal(fates["fate"], "written")).select(_OF_FATE).combine_chunks()
+
+    def by_split(self) -> dict[str, list[_Member]]:
+        """The clips of each ``<dataset>-<split>``."""
+        datasets, splits = (column(self._catalogue, name, str) for name in ("dataset", "split"))
+        found: dict[str, list[_Member]] = {}
+        for row, clip_id in enumerate(column(self._written, "clip_id", str)):
+            clip = self._row[clip_id]
+            found.setdefault(f"{datasets[clip]}-{splits[clip]}", []).append((stable_id(clip_id), clip_id, row))
+        return found
+
+    def samples(self, members: list[_Member], rate: int) -> Iterator[dict[str, Any]]:
+        """The samples of some clips, in order: TASK rows as dicts, without what ``lay_out`` adds."""
         for start in range(0, len(members), _CHUNK):
-            chosen = written.take([row for _, _, row in members[start : start + _CHUNK]]).to_pylist()
-            clips = catalogue.take([row_of[fate["clip_id"]] for fate in chosen]).to_pylist()
-            known = facts.take([fact_of[fate["clip_id"]] for fate in chosen]).to_pylist()
-            merged = captions.of([fate["clip_id"] for fate in chosen])
-            for clip, fact, fate, texts in zip(clips, known, chosen, merged, strict=True):
-                yield from _samples(clip, fact, fate, texts, rate)
+            chosen = members[start : start + _CHUNK]
+            ids = [clip_id for _, clip_id, _ in chosen]
+            fates = self._written.take([row for _, _, row in chosen]).to_pylist()
+            clips = self._catalogue.take([self._row[clip_id] for clip_id in ids]).to_pylist()
+            facts = self._facts.take([self._facts_row[clip_id] for clip_id in ids]).to_pylist()
+            for clip, fact, fate, captions in zip(clips, facts, fates, self._captions.of(ids), strict=True):
+                yield from _samples(clip, fact, fate, captions, rate)
 
-    for family, members in sorted(families.items()):
-        yield from lay_out(_file_name(family), samples(sorted(members)), settings.shard_bytes)
+
+_Member = tuple[int, str, int]  # the hash that orders the clips, clip_id, row of the written clips' FATES
+
+
+def _row_numbers(table: pa.Table) -> dict[str, int]:
+    return {clip_id: row for row, clip_id in enumerate(column(table, "clip_id", str))}
 
 
 def sample_json(
@@ -98,10 +125,10 @@ def sample_json(
     window: Mapping[str, Any],
     captions: list[dict[str, Any]],
 ) -> bytes:
-    """The JSON beside a sample's sound: all that the tables know about it, sorted, UTF-8.
+    """The JSON of a sample: all that the tables know about it, with sorted keys, in UTF-8.
 
-    Of a clip of which only a stretch is written, ``trimmed`` says which, and for the sake of whom: captions without
-    times then speak of more than the stretch.
+    If a clip is trimmed, ``trimmed`` says which stretch of it is written, and which protected clip shares sound with
+    the rest.  Captions without times then describe more than the stretch.
     """
     interval, trimmed = clip["interval"], {}
     if fate["reason"] == "trimmed":
@@ -142,7 +169,10 @@ def _extent(fact: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def shard_hash(rows: pa.Table) -> str:
-    """SHA-256 of what a plan says of one shard: every sample's key and contents, in order.  ``rows`` has PLAN."""
+    """SHA-256 of what the plan says of one shard: the key and contents of every sample, in order.
+
+    ``rows`` has the columns PLAN.
+    """
     digest = hashlib.sha256()
     columns = (rows[name].to_pylist() for name in ("key", "audio_sha256", "json_sha256"))
     for line in zip(*columns, strict=True):
@@ -151,13 +181,16 @@ def shard_hash(rows: pa.Table) -> str:
 
 
 def plan_hash(shards: Mapping[str, str]) -> str:
-    """SHA-256 that names a plan: every shard's name and ``shard_hash``."""
+    """SHA-256 that names a plan: the name and ``shard_hash`` of every shard."""
     lines = "".join(f"{shard} {digest}\n" for shard, digest in sorted(shards.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def with_keys(fates: pa.Table, samples: Sequence[pa.Table]) -> pa.Table:
-    """FATES whose ``keys`` are each clip's samples; ``samples`` are tables of ``clip_id`` and ``key``, in order."""
+    """FATES whose ``keys`` name the samples of each clip.
+
+    ``samples`` are tables of ``clip_id`` and ``key``, in order.
+    """
     keys: dict[str, list[str]] = {}
     for rows in samples:
         for clip_id, key in zip(rows["clip_id"].to_pylist(), rows["key"].to_pylist(), strict=True):
@@ -167,9 +200,9 @@ def with_keys(fates: pa.Table, samples: Sequence[pa.Table]) -> pa.Table:
     return fates.set_column(index, FATES.field(index), column)
 
 
-def _file_name(family: str) -> str:
-    """A family as part of a file's name: what a file system may stumble over is spelled as in keys."""
-    return sample_key(family).replace("~", "_")
+def _file_name(split: str) -> str:
+    """``<dataset>-<split>`` as part of a file's name, spelled as in sample keys."""
+    return sample_key(split).replace("~", "_")
 
 
 def _samples(
@@ -211,11 +244,11 @@ def _samples(
         }
 
 
-def lay_out(family: str, samples: Iterator[dict[str, Any]], shard_bytes: int) -> Iterator[tuple[str, pa.Table]]:
-    """(shard name, TASK rows) of a family's shards, each closed before it would grow beyond ``shard_bytes``.
+def lay_out(prefix: str, samples: Iterator[dict[str, Any]], shard_bytes: int) -> Iterator[tuple[str, pa.Table]]:
+    """(shard name, TASK rows) of the shards of a dataset and split.
 
     Args:
-        family: what the names of its shards begin with.
+        prefix: the beginning of the names of its shards.
         samples: TASK rows as dicts, in order, without ``shard``, ``index`` and the members' offsets.
         shard_bytes: see ``PlanSettings``.
     """
@@ -231,13 +264,13 @@ def lay_out(family: str, samples: Iterator[dict[str, Any]], shard_bytes: int) ->
         if rows and position + size + len(END) > shard_bytes:
             yield rows[0]["shard"], pa.Table.from_pylist(rows, TASK)
             number, position, rows = number + 1, 0, []
-        place = {
-            "shard": f"{family}-{number:06d}.tar",
+        location = {
+            "shard": f"{prefix}-{number:06d}.tar",
             "index": len(rows),
             "audio_offset": position + sound,
             "json_offset": position + after_sound + text,
         }
-        rows.append(row | place)
+        rows.append(row | location)
         position += size
     if rows:
         yield rows[0]["shard"], pa.Table.from_pylist(rows, TASK)

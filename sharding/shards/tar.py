@@ -1,4 +1,4 @@
-"""Tar members with fixed metadata: the only bytes of a shard that are neither sound nor JSON."""
+"""The bytes of a shard that are neither sound nor JSON: the headers of tar members, and padding."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ END = bytes(2 * BLOCK)
 
 
 def header(name: str, size: int) -> bytes:
-    """The header of a member: USTAR, preceded by a PAX record only where the name needs one."""
+    """The header of a member: USTAR, with a PAX record before it only if the name or size needs one."""
     info = tarfile.TarInfo(name)
     info.size, info.mode, info.mtime = size, 0o644, 0
     return info.tobuf(tarfile.PAX_FORMAT)
 
 
 def header_size(name: str, size: int) -> int:
-    """Bytes of ``header(name, size)``."""
+    """The length of ``header(name, size)`` in bytes."""
     if len(name) <= 100 and name.isascii() and size < 1 << 33:  # what USTAR's fields hold
         return BLOCK
     return len(header(name, size))
 
 
 def padded(size: int) -> int:
-    """Bytes of a member's content with the zeros that fill its last block."""
+    """The length in bytes of a member's contents with the zeros that fill its last block."""
     return size + -size % BLOCK
 
 
 def padding(size: int) -> bytes:
-    """Zeros that fill a member's last block."""
+    """The zeros that fill the last block of a member."""
     return bytes(-size % BLOCK)

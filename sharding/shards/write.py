@@ -1,4 +1,4 @@
-"""Shards from their plan: bytes are copied, nothing is decoded."""
+"""Writes shards from their tasks; bytes are copied, nothing is decoded."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from sharding.shards.plan import PLAN, plan_hash, shard_hash
 from sharding.shards.tar import END, header, padding
 
 
-class _Counted:
-    """Writes on, and knows the position and the checksum."""
+class _HashedFile:
+    """A file that knows its position and the SHA-256 of what was written to it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self.position, self._digest = file, 0, hashlib.sha256()
@@ -45,14 +45,14 @@ class StoredPlan(TypedDict):
 
 
 def store_plan(plan: Iterable[tuple[str, pa.Table]], out: Storage) -> tuple[StoredPlan, list[pa.Table]]:
-    """Write what each shard will be made of, and its part of the plan.
+    """Write the task of each shard, and its part of the plan.
 
     Args:
         plan: (shard name, TASK rows) of every shard.
         out: the storage of OUT.
 
     Returns:
-        what ``OUT/.build/plan.json`` says: ``shards`` and ``hash``; and each shard's ``clip_id`` and ``key``.
+        the plan's shards and hash; and of each shard a table of ``clip_id`` and ``key``.
     """
     digests: dict[str, str] = {}
     samples = []
@@ -67,7 +67,7 @@ def store_plan(plan: Iterable[tuple[str, pa.Table]], out: Storage) -> tuple[Stor
 def write_shards(
     shards: Sequence[str], out: Storage, spread: Spread, begin: Callable[..., Progress], packs: Storage | None = None
 ) -> list[ShardRecord]:
-    """The records of all shards: those that have one are done, the others are written.
+    """Write the shards that have no record yet; returns the records of all.
 
     Args:
         shards: their file names.
@@ -86,7 +86,7 @@ def write_shards(
 
 
 def write_shard(shard: str, out: Storage, packs: Storage | None = None) -> ShardRecord:
-    """Write a shard and its manifest from its task and the packs, and then the record that commits both.
+    """Write a shard and its manifest from its task and the packs, and last its record, which says that both are there.
 
     Args:
         shard: its file name.
@@ -94,7 +94,7 @@ def write_shard(shard: str, out: Storage, packs: Storage | None = None) -> Shard
         packs: where the packs lie; None: below ``OUT/.build/packs``.
 
     Returns:
-        the record: ``name, bytes, sha256, samples`` and the manifest's ``bytes`` and ``sha256``.
+        the record.
 
     Raises:
         InputError: a pack disagrees with the plan.
@@ -103,7 +103,7 @@ def write_shard(shard: str, out: Storage, packs: Storage | None = None) -> Shard
     packs = packs or build.child(Work.PACKS)
     rows = build.read_table(task_name(shard))
     with out.writer(shard_name(shard)) as file:
-        tar = _Counted(file)
+        tar = _HashedFile(file)
         for row in rows.to_pylist():
             _write_sample(tar, row, packs)
         tar.write(END)
@@ -122,7 +122,7 @@ def write_shard(shard: str, out: Storage, packs: Storage | None = None) -> Shard
     return record
 
 
-def _write_sample(tar: _Counted, row: dict[str, Any], packs: Storage) -> None:
+def _write_sample(tar: _HashedFile, row: dict[str, Any], packs: Storage) -> None:
     sound = _checked(packs, row, "audio", row["pack_offset"])
     text = row["json"] if row["json"] is not None else _checked(packs, row, "json", row["pack_json_offset"])
     for name, data, offset in (

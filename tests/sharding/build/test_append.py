@@ -74,7 +74,7 @@ def test_what_is_known_is_neither_decoded_nor_compared_again(built: Path, corpus
     assert fates(out)["extra/train/leaks"]["fate"] == "withheld"
 
 
-def test_what_would_be_decided_otherwise_is_told_and_not_done(
+def test_what_would_be_decided_otherwise_is_reported_and_not_done(
     built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, extra = tmp_path / "out", tmp_path / "better"

@@ -59,7 +59,7 @@ def test_in_an_object_store_a_live_builder_is_respected_and_a_killed_one_is_not(
 def test_a_builder_on_another_machine_is_told_from_a_dead_one_by_its_signs_of_life(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sharding.build.claim, "BEAT_S", 0.2)
+    monkeypatch.setattr(sharding.build.claim, "HEARTBEAT_S", 0.2)
     monkeypatch.setattr(sharding.build.claim, "SILENCE_S", 2.0)
     out = Storage(f"{s3}/{tmp_path.name}")
     names = iter(["here", "there", "there"])

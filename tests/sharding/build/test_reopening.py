@@ -148,7 +148,7 @@ def test_other_audio_settings_throw_all_away(small: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("option", [{}, {"retry": "missing"}, {"new_plan": True}])
-def test_a_build_that_lost_a_shard_is_told_and_not_taken_apart(
+def test_a_build_that_lost_a_shard_is_refused_and_not_changed(
     option: dict[str, Any], small: Path, tmp_path: Path
 ) -> None:
     out, settings = tmp_path / "out", settings_for(small, 200_000)
@@ -181,11 +181,11 @@ def test_a_new_plan_decides_anew_what_an_append_had_to_leave(small: Path, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("sources", "protect", "told"),
+    ("sources", "protect", "message"),
     [("/no/such/folder", "mine/test", "no such folder"), (None, "mine/tset", "tset")],
 )
 def test_a_new_plan_that_is_refused_removes_nothing(
-    sources: str | None, protect: str, told: str, small: Path, tmp_path: Path
+    sources: str | None, protect: str, message: str, small: Path, tmp_path: Path
 ) -> None:
     out, settings = tmp_path / "out", settings_for(small, 200_000)
     build(settings, str(out), LocalRunner(1))
@@ -196,6 +196,6 @@ def test_a_new_plan_that_is_refused_removes_nothing(
         fates=FateSettings(protect=parse_protect(protect)),
         probe=dataclasses.replace(settings.probe, window_s=5.0, hop_s=5.0, tail_s=5.0),
     )
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         build(other, str(out), LocalRunner(1), new_plan=True)
     assert tree(out) == before

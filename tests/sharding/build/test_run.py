@@ -38,13 +38,13 @@ def fates(out: Path) -> dict[str, dict[str, Any]]:
 def test_every_clip_ends_in_one_fate(built: Path) -> None:
     rows = fates(built)
     assert len(rows) == 14
-    told = {clip.removeprefix("mine/"): (row["fate"], row["reason"], row["other"]) for clip, row in rows.items()}
-    assert told["train/copy"] == ("duplicate", "same_interval", "mine/train/a0")
-    assert told["train/leak"] == ("withheld", "shares_sound_with_protected", "mine/test/held")
-    assert told["test/held"][0] == "written"
-    assert told["train/page"][:2] == ("failed", "not_audio")
-    assert told["train/gone"][:2] == ("failed", "missing")
-    assert all(told[f"train/a{n}"][0] == "written" for n in range(8))
+    found = {clip.removeprefix("mine/"): (row["fate"], row["reason"], row["other"]) for clip, row in rows.items()}
+    assert found["train/copy"] == ("duplicate", "same_interval", "mine/train/a0")
+    assert found["train/leak"] == ("withheld", "shares_sound_with_protected", "mine/test/held")
+    assert found["test/held"][0] == "written"
+    assert found["train/page"][:2] == ("failed", "not_audio")
+    assert found["train/gone"][:2] == ("failed", "missing")
+    assert all(found[f"train/a{n}"][0] == "written" for n in range(8))
     assert len(rows["mine/train/long"]["keys"]) == 3  # 10 s, 10 s and 5 s
 
 
