@@ -18,7 +18,7 @@ from sharding.build.stages import Stages, Written
 from sharding.build.state import Marker, settings_bytes
 from sharding.catalogue.overview import overview, overview_bytes
 from sharding.common.storage import Storage
-from sharding.fates.decide import decide, stretches
+from sharding.fates.decide import decide, trimmed_parts
 from sharding.layout import Work, catalogue_name, in_work, manifest_name, pack_name, plan_name, shard_name, work_of
 from sharding.rows import column
 from sharding.schema import FATES
@@ -71,10 +71,10 @@ def decide_new_clips(
     old, settings = clips.old, stages.settings.fates
     all_clips, all_facts = clips.tables(catalogue, facts)
     evidence = (all_clips, all_facts, matches, stages.excluded(all_clips), settings)
-    left_before = stretches(old.catalogue, old.facts, old.matches, settings)
-    left_now = stretches(all_clips, all_facts, matches, settings)
+    left_before = trimmed_parts(old.catalogue, old.facts, old.matches, settings)
+    left_now = trimmed_parts(all_clips, all_facts, matches, settings)
     cut = {clip_id for clip_id in left_before if left_before[clip_id] != left_now.get(clip_id)}
-    return Decided(decide(*evidence, standing=old.fates), differing(old.fates, decide(*evidence), cut))
+    return Decided(decide(*evidence, fixed=old.fates), differing(old.fates, decide(*evidence), cut))
 
 
 def differing(fates: pa.Table, anew: pa.Table, cut: Collection[str] = ()) -> pa.Table:

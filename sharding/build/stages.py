@@ -35,8 +35,8 @@ from sharding.common.storage import Storage
 from sharding.dedup.candidates import JoinSettings
 from sharding.dedup.identity import identity_matches
 from sharding.dedup.matching import MatchSettings, find_matches
-from sharding.fates.decide import decide, stretches
-from sharding.fates.trimming import Part
+from sharding.fates.decide import decide, trimmed_parts
+from sharding.fates.trimming import WindowPart
 from sharding.layout import Work, catalogue_name, facts_name, trimmed_name, work_of
 from sharding.probe.batch import Prober
 from sharding.probe.trim import trim_batch
@@ -190,7 +190,7 @@ class Stages:
         if not pc.any(trimmed, min_count=0).as_py():
             return facts
         chosen = pc.is_in(facts["clip_id"], fates.filter(trimmed)["clip_id"].combine_chunks())
-        left = stretches(*self.clips.tables(catalogue, facts), matches, self.settings.fates)
+        left = trimmed_parts(*self.clips.tables(catalogue, facts), matches, self.settings.fates)
         todo = _trim_batches(facts.filter(chosen), left, self.marker.reopenings)
         lacking = [batch for batch in todo if not self.work.exists(trimmed_name(batch.name))]
         progress = self.progress("trim", sum(batch.facts.num_rows for batch in lacking), "clips")
@@ -237,10 +237,10 @@ class TrimBatch(NamedTuple):
 
     name: str
     facts: pa.Table
-    left: dict[str, list[Part]]
+    left: dict[str, list[WindowPart]]
 
 
-def _trim_batches(facts: pa.Table, left: Mapping[str, list[Part]], reopenings: int) -> list[TrimBatch]:
+def _trim_batches(facts: pa.Table, left: Mapping[str, list[WindowPart]], reopenings: int) -> list[TrimBatch]:
     found = []
     for number, start in enumerate(range(0, facts.num_rows, BATCH_CLIPS)):
         some = facts.take(list(range(start, min(start + BATCH_CLIPS, facts.num_rows))))

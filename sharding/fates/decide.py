@@ -1,58 +1,85 @@
-"""What becomes of each clip: a pure function of catalogue, facts and evidence.
+"""What becomes of each clip: a pure function of catalogue, facts and matches.
 
-The rules are applied in the order in which they are listed; the first that holds decides.
+The rules are those of docs/DEDUPLICATION.md, in its order; the first rule that holds decides.
 """
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from sharding.audio import ERROR_CLASSES
 from sharding.common.errors import InputError
-from sharding.dedup.grouping import Relation, covers, groups_and_kin, relations
-from sharding.dedup.spans import Span, outside
-from sharding.fates.trimming import Part, extent, longest, parts, shared_places, told_in
+from sharding.dedup.grouping import groups_and_kin
+from sharding.fates.evidence import Evidence, gather
+from sharding.fates.leaks import find_leak, parts_without_leaks
+from sharding.fates.trimming import WindowPart
+from sharding.rows import rows, to_table
 from sharding.schema import FATES
-from sharding.sources.protected import parse_protect
+from sharding.sources.protected import DEFAULT_KEEP, parse_protect
 
 _RULES = {
-    "not_probed": "Its audio was never looked at, so nothing is known about it.",
-    "protected": "It belongs to a protected split and is written whatever else holds.",
-    "listed": "An exclusion list that was given names it or its source.",
-    "shares_sound_with_protected": "It holds sound that a protected clip holds too; verified on the waveform.",
-    "shares_interval_with_protected": "Its id and interval say that it overlaps a protected clip.",
-    "shares_source_with_protected": "It comes from the source of a protected clip, from an unknown part of it.",
+    "not_probed": "Its audio was never read, so nothing is known about it.",
+    "protected": "It belongs to a protected split, and such clips are always written.",
+    "listed": "An exclusion list names the clip or the recording that it comes from.",
+    "shares_sound_with_protected": "It has sound in common with a protected clip; the waveforms prove it.",
+    "shares_interval_with_protected": "Its published id and interval say that it overlaps a protected clip.",
+    "shares_source_with_protected": "It comes from an unknown part of the recording that a protected clip comes from.",
     "no_caption": "It has no caption.",
-    "same_interval": "It covers the same sound as the clip that it yields to, which takes over its captions.",
-    "contains_captioned_excerpt": "A clip with human captions is an excerpt of it; its own speak of more than that.",
-    "trimmed": "It holds sound that a protected clip holds too, and is written without: its longest stretch outside.",
-    "kept": "Nothing speaks against it.",
+    "same_interval": "It is the same interval of the same recording as another clip, which is written and takes over "
+    "its captions.",
+    "contains_captioned_excerpt": "A written clip with human captions is an excerpt of it.  No person wrote its own "
+    "captions, and they describe more than that excerpt.",
+    "trimmed": "It has sound in common with a protected clip; only its longest stretch without that sound is written.",
+    "kept": "No other rule applies to it.",
 }
-LEAKS = ("withhold", "trim")
+LEAKS = ("withhold", "trim")  # what is done with training clips that leak
 REASONS = ERROR_CLASSES | _RULES  # a failed clip's reason is its error class
 
 
 @dataclass(frozen=True)
 class FateSettings:
-    """Policy; detection is elsewhere."""
+    """The policy of a build; how clips are compared is decided elsewhere.
 
-    protect: frozenset[tuple[str, str]] = parse_protect()  # (dataset, split)
-    withhold_unknown_part: bool = True  # of a protected clip's source
-    keep: frozenset[tuple[str, str]] = parse_protect("clotho/development")  # never duplicates of anything
-    keep_containers: bool = False  # long files that contain a human-captioned excerpt
-    same_interval: float = 0.95  # share of both clips that the overlap must cover
-    common: int = 50  # partners with which a clip may share a part before that part is a common element
-    leaks: str = "withhold"  # training clips that share sound with protected ones; or "trim" them (see trimming)
+    Attributes:
+        protect: (dataset, split) whose clips no training clip may share sound with.
+        withhold_unknown_part: whether a clip from an unknown part of a protected clip's original leaks.
+        keep: (dataset, split) whose clips are never dropped as duplicates.
+        keep_containers: whether to keep long recordings that contain an excerpt with human captions.
+        same_interval: share of both clips that an overlap must cover to make them duplicates.
+        common: a clip that shares a part with more clips than this shares a common element with them.
+        leaks: one of LEAKS.
+    """
+
+    protect: frozenset[tuple[str, str]] = parse_protect()
+    withhold_unknown_part: bool = True
+    keep: frozenset[tuple[str, str]] = DEFAULT_KEEP
+    keep_containers: bool = False
+    same_interval: float = 0.95
+    common: int = 50
+    leaks: str = "withhold"
 
     def __post_init__(self) -> None:
         if self.leaks not in LEAKS:
-            raise InputError("unknown way with leaks", value=self.leaks, remedy=f"choose one of {LEAKS}")
+            raise InputError("no such way to treat leaks", value=self.leaks, remedy=f"choose one of {', '.join(LEAKS)}")
+
+
+class Verdict(NamedTuple):
+    """The fate of one clip, its reason (a name of REASONS), and the clip that the reason refers to."""
+
+    fate: str
+    reason: str
+    other: str | None = None
+
+
+class _FixedFate(NamedTuple):
+    clip_id: str
+    fate: str
+    reason: str
+    other: str | None
 
 
 def decide(
@@ -61,204 +88,144 @@ def decide(
     matches: pa.Table,
     listed: Collection[str] = (),
     settings: FateSettings | None = None,
-    standing: pa.Table | None = None,
+    fixed: pa.Table | None = None,
 ) -> pa.Table:
     """One FATES row for each row of the catalogue, sorted by clip_id; ``keys`` are empty.
 
     Args:
         catalogue: CATALOGUE.
         facts: FACTS.
-        matches: MATCHES; the order of rows does not matter.
+        matches: MATCHES, in any order.
         listed: clip_ids that an exclusion list names.
-        settings: see FateSettings.
-        standing: FATES that were decided before and stay as they are: other clips yield to theirs, never the
-            other way round.  Group and kin are those of all.
+        settings: the policy.
+        fixed: FATES that were decided before and do not change.  New clips can become duplicates of their written
+            clips, never the other way round.  Groups and kin are computed anew for all clips.
     """
     settings = settings or FateSettings()
-    court = _Court(catalogue, facts, matches, listed, settings)
-    former = {} if standing is None else _verdicts_of(standing)
-    group, kin = groups_and_kin(catalogue, court.relations, court.durations, settings.common)
-    rows: list[dict] = [
-        {
-            "clip_id": clip_id, "fate": fate, "reason": reason, "other": other,
-            "group": group[clip_id], "kin": kin[clip_id], "keys": [],
-        }
-        for clip_id, (fate, reason, other) in sorted(court.verdicts(former).items())
-    ]  # fmt: skip
-    return pa.Table.from_pylist(rows, FATES)
+    evidence = gather(catalogue, facts, matches, settings.protect)
+    trimmable = _trimmed_parts(evidence, facts, matches, settings)
+    judge = _Judge(evidence, settings, frozenset(listed), frozenset(trimmable))
+    before = {} if fixed is None else {row.clip_id: Verdict(*row[1:]) for row in rows(fixed, _FixedFate)}
+    group, kin = groups_and_kin(catalogue, evidence.relations, evidence.durations, settings.common)
+    found = sorted(judge.verdicts(before).items())
+    empty: list[str] = []
+    return to_table(((clip_id, *verdict, group[clip_id], kin[clip_id], empty) for clip_id, verdict in found), FATES)
 
 
-def stretches(catalogue: pa.Table, facts: pa.Table, matches: pa.Table, settings: FateSettings) -> dict[str, list[Part]]:
-    """What is written of each clip that ``decide`` may call ``trimmed``: parts of its windows, in order.
+def trimmed_parts(
+    catalogue: pa.Table, facts: pa.Table, matches: pa.Table, settings: FateSettings
+) -> dict[str, list[WindowPart]]:
+    """What is written of each clip that ``decide`` may trim: parts of its windows, in order.
 
-    The same clips whatever else is decided of them.  Arguments as of ``decide``.
+    Which clips these are does not depend on the other rules.  Arguments as of ``decide``.
     """
-    return _Court(catalogue, facts, matches, (), settings).stretches if settings.leaks == "trim" else {}
+    return _trimmed_parts(gather(catalogue, facts, matches, settings.protect), facts, matches, settings)
 
 
-_Verdict = tuple[str, str, str | None]
-_KEPT = (("written", "kept"), ("written", "trimmed"))
+def _trimmed_parts(
+    evidence: Evidence, facts: pa.Table, matches: pa.Table, settings: FateSettings
+) -> dict[str, list[WindowPart]]:
+    if settings.leaks != "trim":
+        return {}
+    return parts_without_leaks(evidence, facts, matches, settings.withhold_unknown_part)
 
 
-def _verdicts_of(fates: pa.Table) -> dict[str, _Verdict]:
-    columns = (fates[name].to_pylist() for name in ("clip_id", "fate", "reason", "other"))
-    return {clip_id: (fate, reason, other) for clip_id, fate, reason, other in zip(*columns, strict=True)}
+@dataclass(frozen=True)
+class _Judge:
+    """Applies the rules to the clips of a build.
 
+    Attributes:
+        evidence, settings: see there.
+        listed: clips that an exclusion list names.
+        trimmable: leaking clips that are trimmed and not withheld.
+    """
 
-class _Court:
-    """The tables, indexed for judging one clip after another."""
+    evidence: Evidence
+    settings: FateSettings
+    listed: frozenset[str]
+    trimmable: frozenset[str]
 
-    def __init__(
-        self,
-        catalogue: pa.Table,
-        facts: pa.Table,
-        matches: pa.Table,
-        listed: Collection[str],
-        settings: FateSettings,
-    ) -> None:
-        self.settings = settings
-        self.clips = {row["clip_id"]: row for row in catalogue.to_pylist()}
-        columns = ["clip_id", "error", "duration_s", "bandwidth_hz"]
-        self.facts = {row["clip_id"]: row for row in facts.select(columns).to_pylist()}
-        self.durations = {c: f["duration_s"] for c, f in self.facts.items() if f["duration_s"]}
-        self.listed = frozenset(listed)
-        self.relations = [r for r in relations(matches) if r.a in self.clips and r.b in self.clips]
-        self.of: dict[str, list[Relation]] = defaultdict(list)
-        for relation in self.relations:
-            self.of[relation.a].append(relation)
-            self.of[relation.b].append(relation)
-        self.protected = {c for c, row in self.clips.items() if self._split(row) in settings.protect}
-        self.stretches = self._stretches(facts, matches) if settings.leaks == "trim" else {}
-
-    @staticmethod
-    def _split(row: dict) -> tuple[str, str]:
-        return row["dataset"], row["split"]
-
-    def verdicts(self, standing: Mapping[str, _Verdict]) -> dict[str, _Verdict]:
-        """(fate, reason, other) of every clip; those that stand already count as kept where they are written."""
-        decided = dict(standing)
-        for clip_id in sorted(self.clips):
-            if clip_id not in standing:
-                verdict = self._alone(clip_id)
-                if verdict is not None:
-                    decided[clip_id] = verdict
-        kept = {clip_id for clip_id, verdict in standing.items() if verdict[:2] in _KEPT}
-        open_clips = sorted((c for c in self.clips if c not in decided), key=self._preference)
-        for clip_id in open_clips:
-            keeper = None if self._never_yields(clip_id) else self._keeper(clip_id, kept)
-            if keeper is None:
+    def verdicts(self, fixed: Mapping[str, Verdict]) -> dict[str, Verdict]:
+        """The verdict of every clip; ``fixed`` verdicts do not change."""
+        decided = dict(fixed)
+        for clip_id in sorted(self.evidence.clips):
+            if clip_id not in fixed and (verdict := self._rules_1_to_5(clip_id)):
+                decided[clip_id] = verdict
+        candidates = sorted(
+            (clip_id for clip_id in self.evidence.clips if clip_id not in decided), key=self._preference
+        )
+        kept = {clip_id for clip_id, verdict in fixed.items() if verdict.reason in ("kept", "trimmed")}
+        for clip_id in candidates:
+            if keeper := self._rule_6(clip_id, kept):
+                decided[clip_id] = Verdict("duplicate", "same_interval", keeper)
+            else:
                 kept.add(clip_id)
-            else:
-                decided[clip_id] = ("duplicate", "same_interval", keeper)
-        for clip_id in sorted(kept - set(standing)):
-            excerpt = self._captioned_excerpt(clip_id, kept)
-            if excerpt is None or self.settings.keep_containers or self._never_yields(clip_id):
-                decided[clip_id] = self._written(clip_id)
-            else:
-                decided[clip_id] = ("duplicate", "contains_captioned_excerpt", excerpt)
-        for clip_id in open_clips:  # who yielded to a clip that makes way itself makes way with it
-            _, reason, other = decided[clip_id]
-            if reason == "same_interval" and other and decided[other][1] == "contains_captioned_excerpt":
-                decided[clip_id] = decided[other]
+        for clip_id in sorted(kept.difference(fixed)):
+            decided[clip_id] = self._rules_7_and_8(clip_id, kept)
+        # If A is a duplicate of B under rule 6, and B of C under rule 7, then A is a duplicate of C like B.
+        for clip_id in candidates:
+            verdict = decided[clip_id]
+            if verdict.reason == "same_interval" and verdict.other:
+                keeper_verdict = decided[verdict.other]
+                if keeper_verdict.reason == "contains_captioned_excerpt":
+                    decided[clip_id] = keeper_verdict
         return decided
 
-    def _alone(self, clip_id: str) -> _Verdict | None:
-        """What can be said of a clip before it is weighed against other clips that may be written."""
-        row, fact = self.clips[clip_id], self.facts.get(clip_id)
+    def _rules_1_to_5(self, clip_id: str) -> Verdict | None:
+        """The rules that look at one clip and its relations to protected clips."""
+        evidence, clip, fact = self.evidence, self.evidence.clips[clip_id], self.evidence.facts.get(clip_id)
         if fact is None:
-            return "failed", row["problem"] or "not_probed", None
-        if fact["error"]:
-            return "failed", fact["error"], None
-        if clip_id in self.protected:
-            return "written", "protected", self._first(clip_id, lambda r: r.by_waveform == "same")
+            return Verdict("failed", clip.problem or "not_probed")
+        if fact.error:
+            return Verdict("failed", fact.error)
+        if clip_id in evidence.protected:
+            overlapping = evidence.first_protected(clip_id, lambda relation: relation.by_waveform == "same")
+            return Verdict("written", "protected", overlapping)
         if clip_id in self.listed:
-            return "withheld", "listed", None
-        leak = self._leak(clip_id)
-        if leak is not None and clip_id not in self.stretches:
-            return "withheld", *leak
-        if not row["captions"]:
-            return "filtered", "no_caption", None
+            return Verdict("withheld", "listed")
+        leak = find_leak(evidence, clip_id, self.settings.withhold_unknown_part)
+        if leak is not None and clip_id not in self.trimmable:
+            return Verdict("withheld", leak.reason, leak.protected)
+        if not clip.captions:
+            return Verdict("filtered", "no_caption")
         return None
 
-    def _written(self, clip_id: str) -> _Verdict:
-        leak = self._leak(clip_id)
-        return ("written", "kept", None) if leak is None else ("written", "trimmed", leak[1])
+    def _rule_6(self, clip_id: str, kept: Collection[str]) -> str | None:
+        """The kept clip of the same interval of which this clip is a duplicate."""
+        if self._is_never_dropped(clip_id):
+            return None
+        equal = self.evidence.same_interval(clip_id, self.settings.same_interval)
+        return min((other for other in equal if other in kept), key=self._preference, default=None)
 
-    def _stretches(self, facts: pa.Table, matches: pa.Table) -> dict[str, list[Part]]:
-        """Of clips that leak, at known places only: the longest stretch outside, where it has a caption."""
-        unknown = self.settings.withhold_unknown_part
-        places = shared_places(matches, self.protected, self.durations, self._intervals(), unknown)
-        chosen = facts.filter(pc.is_in(facts["clip_id"], pa.array(sorted(places), pa.string())))
-        found = {}
-        for row in chosen.select(["clip_id", "error", "windows"]).to_pylist():
-            clip_id = row["clip_id"]
-            if row["error"] or self._leak(clip_id) is None:
-                continue
-            spans = [span for of_one in places[clip_id].values() for span in of_one]
-            stretch = longest(outside(self.durations[clip_id], spans))
-            left = [] if stretch is None else parts(row["windows"], stretch)
-            if not left or (len(left) == len(row["windows"]) and all(part.whole for part in left)):
-                continue  # nothing is left, or all: then what ids tell is not where they tell it
-            if told_in(self.clips[clip_id]["captions"] or [], *extent([part[1:3] for part in left])):
-                found[clip_id] = left
-        return found
+    def _rules_7_and_8(self, clip_id: str, kept: Collection[str]) -> Verdict:
+        """Drop a recording that contains a kept clip with human captions; write everything else."""
+        excerpt = self._captioned_excerpt(clip_id, kept)
+        if excerpt and not self.settings.keep_containers and not self._is_never_dropped(clip_id):
+            return Verdict("duplicate", "contains_captioned_excerpt", excerpt)
+        leak = find_leak(self.evidence, clip_id, self.settings.withhold_unknown_part)
+        return Verdict("written", "kept") if leak is None else Verdict("written", "trimmed", leak.protected)
 
-    def _intervals(self) -> dict[str, Span]:
-        known = ((clip_id, row["interval"]) for clip_id, row in self.clips.items() if row["interval"])
-        return {c: (i["start"], math.inf if i["end"] is None else i["end"]) for c, i in known if i["start"] is not None}
+    def _captioned_excerpt(self, clip_id: str, kept: Collection[str]) -> str | None:
+        """A kept clip with human captions inside this clip, which has none."""
+        if self.evidence.has_human_caption(clip_id):
+            return None
+        inside = self.evidence.excerpts(clip_id, self.settings.same_interval)
+        return min((c for c in inside if c in kept and self.evidence.has_human_caption(c)), default=None)
 
-    def _leak(self, clip_id: str) -> tuple[str, str] | None:
-        heard = self._first(clip_id, lambda r: r.by_waveform == "same")
-        if heard:
-            return "shares_sound_with_protected", heard
-        told = self._first(
-            clip_id, lambda r: r.by_identity == "same" or (r.by_identity == "undecided" and r.identity_overlap_s > 0)
-        )
-        if told:
-            return "shares_interval_with_protected", told
-        unknown = self._first(clip_id, lambda r: r.by_identity == "undecided")
-        if unknown and self.settings.withhold_unknown_part:
-            return "shares_source_with_protected", unknown
-        return None
+    def _is_never_dropped(self, clip_id: str) -> bool:
+        return self.evidence.split(clip_id) in self.settings.keep
 
-    def _first(self, clip_id: str, holds: Callable[[Relation], bool]) -> str | None:
-        others = (r.other(clip_id) for r in self.of[clip_id] if holds(r))
-        return min((c for c in others if c in self.protected), default=None)
+    def _preference(self, clip_id: str) -> tuple[bool, bool, bool, float, float, str]:
+        """A sort key: of clips of one interval, the one with the smallest key is written.
 
-    def _kinds(self, clip_id: str) -> list[str]:
-        return [caption["kind"] for caption in self.clips[clip_id]["captions"] or []]
-
-    def _human(self, clip_id: str) -> bool:
-        return "human" in self._kinds(clip_id)
-
-    def _never_yields(self, clip_id: str) -> bool:
-        return self._split(self.clips[clip_id]) in self.settings.keep
-
-    def _preference(self, clip_id: str) -> tuple:
-        """Sorts the clips that win first: kept splits, human captions, the fuller recording, bandwidth."""
-        fact, kinds = self.facts[clip_id], self._kinds(clip_id)
+        Clips of kept splits come first, then human captions, then machine captions, then duration, then bandwidth.
+        """
+        fact, kinds = self.evidence.facts[clip_id], self.evidence.clips[clip_id].kinds
         return (
-            not self._never_yields(clip_id),
-            not self._human(clip_id),
+            not self._is_never_dropped(clip_id),
+            "human" not in kinds,
             "machine" not in kinds,
-            -round(fact["duration_s"] or 0.0, 1),
-            -(fact["bandwidth_hz"] or 0.0),
+            -round(fact.duration_s or 0.0, 1),
+            -(fact.bandwidth_hz or 0.0),
             clip_id,
         )
-
-    def _keeper(self, clip_id: str, kept: set[str]) -> str | None:
-        share = self.settings.same_interval
-        equal = [
-            r.other(clip_id)
-            for r in self.of[clip_id]
-            if covers(r, r.a, self.durations, share) and covers(r, r.b, self.durations, share)
-        ]
-        return min((c for c in equal if c in kept), key=self._preference, default=None)
-
-    def _captioned_excerpt(self, clip_id: str, kept: set[str]) -> str | None:
-        """A kept clip with human captions that lies inside this one, which has none."""
-        if self._human(clip_id):
-            return None
-        share = self.settings.same_interval
-        inside = (r.other(clip_id) for r in self.of[clip_id] if covers(r, r.other(clip_id), self.durations, share))
-        return min((c for c in inside if c in kept and self._human(c)), default=None)

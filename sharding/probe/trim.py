@@ -12,14 +12,14 @@ import pyarrow as pa
 from sharding.audio import AudioForm, Decoded, Source, decode, encode, mix, quantise
 from sharding.audio.resample import Resampler
 from sharding.common.storage import Storage
-from sharding.fates.trimming import Part
+from sharding.fates.trimming import WindowPart
 from sharding.layout import pack_name, trimmed_name
 from sharding.rows import FactsRow, Window, rows, to_table
 from sharding.schema import FACTS
 
 
 def trim_batch(
-    batch: str, facts: pa.Table, stretches: Mapping[str, Sequence[Part]], build: Storage, form: AudioForm
+    batch: str, facts: pa.Table, stretches: Mapping[str, Sequence[WindowPart]], build: Storage, form: AudioForm
 ) -> int:
     """Cut the clips of a batch; their bytes depend on the windows and the parts alone.
 
@@ -48,7 +48,7 @@ def trim_batch(
 
 
 def _trim_window(
-    facts: FactsRow, number: int, part: Part, build: Storage, form: AudioForm, file: BinaryIO, pack: str
+    facts: FactsRow, number: int, part: WindowPart, build: Storage, form: AudioForm, file: BinaryIO, pack: str
 ) -> Window:
     """A part of one of the clip's windows as the window of that ``number``; written to ``file`` if it had to be cut."""
     window = facts.windows[part.window]
@@ -69,7 +69,7 @@ def _trim_window(
     )
 
 
-def _cut(data: bytes, window: Window, part: Part, form: AudioForm) -> np.ndarray:
+def _cut(data: bytes, window: Window, part: WindowPart, form: AudioForm) -> np.ndarray:
     """int16 ``[n, channels]`` of a part of a window, in the form of shards."""
     decoded = Decoded()
     resampler: Resampler | None = None

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 
 from sharding.common.errors import InputError
 from sharding.fates.captions import MergedCaptions
-from sharding.fates.trimming import extent, told_in
-from sharding.rows import column
+from sharding.fates.trimming import captions_within, extent
+from sharding.rows import Caption, column
 from sharding.schema import FATES, MANIFEST, sample_key, stable_id
 from sharding.shards.tar import END, header_size, padded
 
@@ -123,7 +123,7 @@ def sample_json(
     fact: Mapping[str, Any],
     fate: Mapping[str, Any],
     window: Mapping[str, Any],
-    captions: list[dict[str, Any]],
+    captions: list[Caption],
 ) -> bytes:
     """The JSON of a sample: all that the tables know about it, with sorted keys, in UTF-8.
 
@@ -209,11 +209,11 @@ def _samples(
     clip: dict[str, Any],
     fact: dict[str, Any],
     fate: dict[str, Any],
-    captions: list[dict[str, Any]],
+    captions: list[Caption],
     rate: int,
 ) -> Iterator[dict[str, Any]]:
     if fate["reason"] == "trimmed":
-        captions = told_in(captions, *_extent(fact))
+        captions = captions_within(captions, *_extent(fact))
     for window in fact["windows"]:
         text = sample_json(clip, fact, fate, window, captions)
         key = sample_key(clip["clip_id"], window["window"], len(fact["windows"]))

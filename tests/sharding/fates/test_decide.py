@@ -1,58 +1,14 @@
 from itertools import combinations
 
 import numpy as np
-import pyarrow as pa
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharding.fates.captions import MergedCaptions
-from sharding.fates.decide import REASONS, FateSettings, decide
-from sharding.schema import CATALOGUE, FACTS, FATES, MATCHES
+from sharding.fates.decide import REASONS
+from tests.sharding.fates.tables import CLOTHO, EVALUATION, OTHER, WAVCAPS, captions_of, clip, fact, fates, match
 
 
-def clip(clip_id, kind="machine", captions=1, identity=None, problem=None):
-    dataset, split, _ = clip_id.split("/", 2)
-    return {
-        "clip_id": clip_id,
-        "dataset": dataset,
-        "part": split,
-        "split": split,
-        "identity": identity,
-        "problem": problem,
-        "captions": [{"text": f"{clip_id} {k}", "kind": kind} for k in range(captions)],
-    }
-
-
-def fact(clip_id, duration=10.0, error=None, bandwidth=8000.0):
-    return {"clip_id": clip_id, "duration_s": duration, "error": error, "bandwidth_hz": bandwidth}
-
-
-def match(a, b, overlap=10.0, outcome="same", method="waveform", offset=0.0):
-    a, b = sorted((a, b))
-    row = {"a": a, "b": b, "method": method, "outcome": outcome, "offset_s": offset, "overlap_s": overlap}
-    return row | {"score": 1.0}
-
-
-def fates(clips, facts, matches, listed=(), **policy):
-    table = decide(
-        pa.Table.from_pylist(clips, CATALOGUE),
-        pa.Table.from_pylist(facts, FACTS),
-        pa.Table.from_pylist(matches, MATCHES),
-        listed,
-        FateSettings(**policy),
-    )
-    return {row["clip_id"]: row for row in table.to_pylist()}
-
-
-def captions_of(clip_id, clips, facts, found, matches):
-    """What is written of ``clip_id``."""
-    catalogue, facts = pa.Table.from_pylist(clips, CATALOGUE), pa.Table.from_pylist(facts, FACTS)
-    table = pa.Table.from_pylist([row | {"keys": []} for row in found.values()], FATES)
-    return MergedCaptions(catalogue, facts, table, pa.Table.from_pylist(matches, MATCHES)).of([clip_id])[0]
-
-
-def test_who_yielded_to_a_clip_that_makes_way_names_who_is_written():
+def test_a_duplicate_of_a_dropped_container_names_the_written_excerpt():
     clips = [clip(CLOTHO, "human", 5), clip(WAVCAPS), clip(OTHER)]
     facts = [fact(CLOTHO, 20), fact(WAVCAPS, 600), fact(OTHER, 600)]
     found = fates(clips, facts, [match(CLOTHO, WAVCAPS, 20), match(WAVCAPS, OTHER, 600)])
@@ -61,11 +17,7 @@ def test_who_yielded_to_a_clip_that_makes_way_names_who_is_written():
         assert (found[name]["reason"], found[name]["other"]) == ("contains_captioned_excerpt", CLOTHO)
 
 
-CLOTHO, EVALUATION = "clotho/development/a", "clotho/evaluation/e"
-WAVCAPS, OTHER = "wavcaps/train/w", "wavcaps/train/x"
-
-
-def test_a_clotho_clip_survives_with_its_own_captions_and_the_long_file_around_it_goes():
+def test_a_clotho_clip_keeps_only_its_own_captions_and_the_recording_around_it_is_dropped():
     clips, facts = [clip(CLOTHO, "human", 5), clip(WAVCAPS)], [fact(CLOTHO, 20), fact(WAVCAPS, 600)]
     matches = [match(CLOTHO, WAVCAPS, 20)]
     found = fates(clips, facts, matches)
@@ -86,21 +38,6 @@ def test_clips_of_one_interval_become_one_that_has_all_captions_with_their_prove
     assert [found[c]["fate"] for c in (CLOTHO, WAVCAPS, OTHER)] == ["written", "duplicate", "duplicate"]
     captions = captions_of(CLOTHO, clips, facts, found, pairs)
     assert [c["source"] for c in captions] == [None] * 5 + [WAVCAPS, OTHER]
-
-
-@pytest.mark.parametrize(("taken", "offset"), [("tacos/train/t", 0.25), ("audiocaps/train/t", -0.25)])
-def test_times_of_captions_that_are_taken_over_are_those_of_the_clip_that_is_written(taken, offset):
-    """The clip that yields begins 0.25 s after the other, whichever of the two the evidence names first."""
-    clips = [clip(CLOTHO, "human"), clip(taken, "human", 4)]
-    times = [(None, None), (2.0, 4.5), (9.5, 9.99), (9.8, 10.0)]
-    for caption, (start, end) in zip(clips[1]["captions"], times, strict=True):
-        caption |= {"onset": start, "offset": end}
-    facts = [fact(CLOTHO), fact(taken)]
-    pairs = [match(CLOTHO, taken, 9.75, offset=offset)]
-    found = fates(clips, facts, pairs)
-    assert found[taken]["other"] == CLOTHO
-    captions = captions_of(CLOTHO, clips, facts, found, pairs)
-    assert [(c["onset"], c["offset"]) for c in captions[1:]] == [(None, None), (2.25, 4.75), (9.75, 10.0)]
 
 
 def test_of_machine_captioned_copies_the_one_with_more_bandwidth_stays():
@@ -143,7 +80,7 @@ def test_two_protected_clips_that_overlap_are_both_kept_and_named():
     assert found[EVALUATION]["other"] == second
 
 
-def test_an_unknown_part_of_a_protected_source_is_withheld_unless_told_otherwise():
+def test_an_unknown_part_of_a_protected_original_is_withheld_unless_the_setting_allows_it():
     clips = [clip("audiocaps/test/a", "human", identity="youtube:abc@30.000"), clip(WAVCAPS, identity="youtube:abc")]
     pairs = [match("audiocaps/test/a", WAVCAPS, None, "undecided", "identity", None)]
     facts = [fact("audiocaps/test/a"), fact(WAVCAPS)]
@@ -179,7 +116,7 @@ def test_listed_failed_and_uncaptioned_clips_say_so():
 
 def test_an_effect_in_hundreds_of_clips_joins_them_neither_in_a_group_nor_in_kin():
     names = [f"wavcaps/train/{k:03d}" for k in range(200)]
-    pairs = [match(hub, name, 2.0) for hub in names[:8] for name in names[8:]]
+    pairs = [match(common, name, 2.0) for common in names[:8] for name in names[8:]]
     found = fates([clip(n) for n in names], [fact(n) for n in names], pairs)
     assert max(np.unique([f["group"] for f in found.values()], return_counts=True)[1]) == 1
     assert max(np.unique([f["kin"] for f in found.values()], return_counts=True)[1]) == 1
@@ -221,9 +158,9 @@ def test_fates_add_up_leak_nothing_and_do_not_depend_on_the_order_of_rows(world,
     assert all(row["reason"] in REASONS for row in found.values())
     protected = {n for n in NAMES if n.split("/")[1] in ("validation", "evaluation")}
     for row in pairs:
-        heard = row["method"] in ("waveform", "pcm") and row["outcome"] == "same"
+        verified = row["method"] in ("waveform", "pcm") and row["outcome"] == "same"
         for mine, other in ((row["a"], row["b"]), (row["b"], row["a"])):
-            if heard and other in protected and mine not in protected:
+            if verified and other in protected and mine not in protected:
                 assert found[mine]["fate"] != "written"
     for row in found.values():
         if row["fate"] == "duplicate":

@@ -1,277 +1,20 @@
-"""``--leaks trim``: what is written of a training clip that holds protected sound."""
+"""What is left of a training clip that holds protected sound."""
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import io
-import itertools
-import json
-import shutil
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
-import soundfile as sf
-import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharding.audio import AudioForm
-from sharding.build.append import append
-from sharding.build.reshard import reshard
-from sharding.build.run import build
-from sharding.cli import main
 from sharding.common.errors import InputError
-from sharding.common.runners import LocalRunner
-from sharding.common.storage import Storage
 from sharding.dedup.identity import identity_matches
-from sharding.dedup.matching import compare_waves
 from sharding.dedup.spans import LEAST_S, MARGIN_S, outside
-from sharding.fates.decide import FateSettings, decide, stretches
-from sharding.fates.trimming import extent, parts, told_in
-from sharding.reports.report import write_report
+from sharding.fates.decide import FateSettings, decide, trimmed_parts
+from sharding.fates.trimming import captions_within, cut_windows, extent
 from sharding.schema import CATALOGUE, FACTS, MATCHES
-from sharding.settings import BuildSettings
-from sharding.shards.integrity import verify
-from sharding.shards.manifest import Manifest
-from sharding.sources.protected import parse_protect
-from tests.sharding.conftest import settings_for
-from tests.sharding.corpora import RATE, noise, outcome, tree
-
-HELD = noise(200, 4.0)
-LONG = np.concatenate([noise(1, 12.0), 0.7 * HELD, noise(2, 8.0), -0.4 * HELD, noise(3, 6.0)])  # from 12 and 24 s
-
-
-def write_leaks(folder: Path) -> Path:
-    """``train/long`` holds ``test/held`` twice, ``train/short`` has no room outside it."""
-    sounds = {"train/a0": noise(5, 3.0), "train/long": LONG, "train/short": np.concatenate([HELD, noise(4, 4.0)])}
-    sounds["test/held"] = HELD
-    with _table(folder) as rows:
-        for name, wave in sounds.items():
-            _write(folder / f"{name}.flac", wave)
-            rows.append((f"{name}.flac", name.split("/")[0], f"noise that is called {name}"))
-    return folder
-
-
-class _table:
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.rows = folder, list[tuple[str, str, str]]()
-
-    def __enter__(self) -> list[tuple[str, str, str]]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return self.rows
-
-    def __exit__(self, *_: object) -> None:
-        with (self.folder / "clips.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([("path", "split", "captions"), *self.rows])
-
-
-def _write(path: Path, wave: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sf.write(path, wave, RATE, subtype="PCM_16")
-
-
-def trimming(folder: Path, leaks: str = "trim") -> BuildSettings:
-    plain = settings_for(folder)
-    return dataclasses.replace(plain, fates=dataclasses.replace(plain.fates, leaks=leaks))
-
-
-@pytest.fixture(scope="module")
-def leaking(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_leaks(tmp_path_factory.mktemp("leaking") / "mine")
-
-
-@pytest.fixture(scope="module")
-def trimmed(leaking: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("trimmed") / "out"
-    build(trimming(leaking), str(out), LocalRunner(1))
-    return out
-
-
-def fates(out: Path) -> dict[str, tuple[str, str, str | None]]:
-    rows = Storage(out).read_table("fates.parquet").to_pylist()
-    return {row["clip_id"].removeprefix("mine/"): (row["fate"], row["reason"], row["other"]) for row in rows}
-
-
-def samples(out: Path, clip_id: str) -> list[tuple[dict[str, Any], np.ndarray, dict[str, Any]]]:
-    """(manifest row, sound, JSON) of each sample of a clip."""
-    manifest = Manifest.open(out)
-    found = []
-    for row in manifest.table.to_pylist():
-        if row["clip_id"] == clip_id:
-            shard = f"shards/{row['shard']}"
-            sound = manifest.storage.read(shard, row["audio_offset"], row["audio_bytes"])
-            text = manifest.storage.read(shard, row["json_offset"], row["json_bytes"])
-            found.append((row, sf.read(io.BytesIO(sound), dtype="float32")[0], json.loads(text)))
-    return found
-
-
-def test_a_clip_is_written_without_the_protected_sound_that_it_holds(trimmed: Path) -> None:
-    told = fates(trimmed)
-    assert told["train/long"] == ("written", "trimmed", "mine/test/held")
-    assert told["train/short"] == ("withheld", "shares_sound_with_protected", "mine/test/held")
-    assert told["train/a0"][1] == "kept"
-    found = samples(trimmed, "mine/train/long")
-    assert [(row["window"], row["start_s"], row["windows"]) for row, _, _ in found] == [(0, 0.0, 2), (1, 10.0, 2)]
-    assert found[-1][0]["start_s"] + found[-1][0]["duration_s"] == pytest.approx(12.0 - MARGIN_S, abs=0.03)
-    for row, sound, about in found:
-        first = round(row["start_s"] * RATE)
-        np.testing.assert_allclose(sound, LONG[first : first + len(sound)], atol=1e-4)
-        assert len(sound) == round(row["duration_s"] * RATE)
-        assert about["trimmed"]["for"] == "mine/test/held"
-        assert about["trimmed"]["end_s"] == pytest.approx(11.0, abs=0.03)
-        assert about["source"]["duration_s"] == 34.0
-    assert "trimmed" not in samples(trimmed, "mine/train/a0")[0][2]
-    assert verify(str(trimmed), "decode", LocalRunner(1)) == []
-
-
-def test_what_is_written_no_longer_matches_the_protected_clip(trimmed: Path) -> None:
-    (_, held, _) = samples(trimmed, "mine/test/held")[0]
-    written = np.concatenate([sound for _, sound, _ in samples(trimmed, "mine/train/long")])
-    a, b = (soxr.resample(wave, RATE, 8000) for wave in (written, held))
-    assert "same" not in compare_waves(a, b)["outcome"].to_pylist()
-    whole = soxr.resample(LONG, RATE, 8000)
-    assert "same" in compare_waves(whole, b)["outcome"].to_pylist()
-
-
-def test_every_place_of_a_protected_clip_has_its_row(trimmed: Path) -> None:
-    rows = Storage(trimmed).read_table("matches.parquet").to_pylist()
-    places = [-row["offset_s"] for row in rows if row["b"] == "mine/train/long" and row["method"] == "waveform"]
-    assert sorted(places) == pytest.approx([12.0, 24.0], abs=0.02)
-
-
-def test_explain_and_the_report_tell_it(trimmed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explain", str(trimmed), "mine/train/long"]) == 0
-    story = capsys.readouterr().out
-    assert "written (trimmed) -> mine/test/held" in story
-    assert "10.00 to 11.0" in story
-    out = tmp_path / "out"
-    shutil.copytree(trimmed, out)
-    page = Path(write_report(out)).read_text()
-    assert "1 clips were trimmed" in page and "mine/train/long" in page
-
-
-def test_workers_and_a_second_look_change_nothing(trimmed: Path, leaking: Path, tmp_path: Path) -> None:
-    build(trimming(leaking), str(tmp_path / "out"), LocalRunner(2))
-    assert tree(tmp_path / "out") == tree(trimmed)
-    build(trimming(leaking), str(tmp_path / "out"), LocalRunner(1))
-    assert tree(tmp_path / "out") == tree(trimmed)
-
-
-def test_other_leaks_are_another_plan_with_the_sound_that_is_there(
-    trimmed: Path, leaking: Path, tmp_path: Path, probed: list[str]
-) -> None:
-    mine, out, plain = tmp_path / "mine", tmp_path / "out", tmp_path / "plain"
-    shutil.copytree(leaking, mine)
-    for folder, leaks in ((plain, "withhold"), (out, "trim")):
-        build(trimming(mine, leaks), str(folder), LocalRunner(1))
-    assert outcome(out) == outcome(trimmed)
-    assert fates(plain)["train/long"][0] == "withheld"
-    assert "leaks" not in Manifest.open(plain).dataset["settings"]["fates"]
-    with pytest.raises(InputError, match="leaks"):
-        build(trimming(mine, "withhold"), str(out), LocalRunner(1))
-    expected = outcome(out), outcome(plain)
-    probed.clear()
-    build(trimming(mine, "withhold"), str(out), LocalRunner(1), new_plan=True)
-    build(trimming(mine), str(plain), LocalRunner(1), new_plan=True)
-    assert (outcome(plain), outcome(out)) == expected and not probed
-    assert verify(str(plain), "decode", LocalRunner(1)) == []
-
-
-def test_a_trimmed_build_is_resharded_and_grows(trimmed: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    reshard(str(trimmed), str(out), 10**7, LocalRunner(1))
-    assert verify(str(out), "decode", LocalRunner(1)) == []
-    more = tmp_path / "more"
-    with _table(more) as rows:
-        _write(more / "train/again.flac", np.concatenate([noise(7, 9.0), 0.5 * HELD]))
-        _write(more / "train/piece.flac", 0.5 * LONG[25 * RATE : 27 * RATE])
-        rows += [("train/again.flac", "train", "noise"), ("train/piece.flac", "train", "more noise")]
-    result = append(str(out), {}, {"more": str(more)}, LocalRunner(1))
-    told = fates(out)
-    assert told["more/train/again"] == ("written", "trimmed", "mine/test/held")
-    assert told["more/train/piece"][0] == "withheld"  # found in sound that is in no shard
-    assert result["leaks"] == 0
-    (row, _, _) = samples(out, "more/train/again")[0]
-    assert row["duration_s"] == pytest.approx(9.0 - MARGIN_S, abs=0.03)
-    assert verify(str(out), "decode", LocalRunner(1)) == []
-
-
-def test_a_clip_that_was_written_whole_is_trimmed_once_the_protected_one_can_be_read(
-    trimmed: Path, leaking: Path, tmp_path: Path
-) -> None:
-    mine, out = tmp_path / "mine", tmp_path / "out"
-    shutil.copytree(leaking, mine)
-    held = mine / "test/held.flac"
-    sound = held.read_bytes()
-    held.write_bytes(b"<html>429</html>")
-    build(trimming(mine), str(out), LocalRunner(1))
-    assert fates(out)["train/long"][1] == "kept"
-    held.write_bytes(sound)
-    build(trimming(mine), str(out), LocalRunner(1), retry="not_audio")
-    assert outcome(out) == outcome(trimmed)
-    assert verify(str(out), "decode", LocalRunner(1)) == []
-
-
-def test_protected_sound_that_is_added_later_is_named_where_shards_hold_it_already(
-    leaking: Path, tmp_path: Path
-) -> None:
-    plain, out, more = trimming(leaking), str(tmp_path / "out"), tmp_path / "more"
-    rule = dataclasses.replace(plain.fates, protect=parse_protect("mine/test,more/test"))
-    build(dataclasses.replace(plain, fates=rule), out, LocalRunner(1))
-    with _table(more) as rows:
-        _write(more / "test/new.flac", LONG[2 * RATE : 6 * RATE])  # of what is left of train/long
-        rows.append(("test/new.flac", "test", "noise"))
-    result = append(out, {}, {"more": str(more)}, LocalRunner(1))
-    assert result["leaks"] == 1
-    assert [row["clip_id"] for row in result["examples"]] == ["mine/train/long"]
-
-
-class Killed(BaseException):
-    pass
-
-
-@pytest.mark.slow
-def test_a_trimmed_build_killed_at_any_step_ends_in_the_same_bytes(
-    trimmed: Path, leaking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left = {"steps": 0}
-    original = Storage.write_table
-
-    def step(*args: Any) -> None:
-        left["steps"] -= 1
-        if left["steps"] == 0:
-            raise Killed
-        original(*args)
-
-    monkeypatch.setattr(Storage, "write_table", step)
-    for death in itertools.count(1):
-        left["steps"] = death
-        out = tmp_path / f"out{death}"
-        try:
-            build(trimming(leaking), str(out), LocalRunner(1))
-        except Killed:
-            build(trimming(leaking), str(out), LocalRunner(1))
-            assert tree(out) == tree(trimmed), death
-        else:
-            break
-    assert death > 5
-
-
-@pytest.mark.parametrize("form", [AudioForm("original"), AudioForm("opus", 24000, 2), AudioForm("wav", 16000)])
-def test_every_form_of_sound_can_be_cut(form: AudioForm, leaking: Path, tmp_path: Path) -> None:
-    plain = trimming(leaking)
-    probe = dataclasses.replace(plain.probe, form=form, window_s=60.0, hop_s=60.0)
-    build(dataclasses.replace(plain, probe=probe), str(tmp_path / "out"), LocalRunner(1))
-    manifest = Manifest.open(tmp_path / "out")
-    row = next(row for row in manifest.table.to_pylist() if row["clip_id"] == "mine/train/long")
-    assert row["duration_s"] == pytest.approx(11.0, abs=0.03)
-    assert row["audio"].endswith(form.window_codec) and row["rate"] == form.rate
-    assert verify(str(tmp_path / "out"), "decode", LocalRunner(1)) == []
-
 
 TRAIN, EVALUATION, VALIDATION = "wavcaps/train/t", "clotho/evaluation/e", "clotho/validation/v"
 
@@ -288,16 +31,16 @@ def decided(matches: list[dict[str, Any]], captions: list[dict[str, Any]], **pol
     ]
     rule = FateSettings(leaks="trim", **policy)
     rows = {row["clip_id"]: row for row in decide(*tables, settings=rule).to_pylist()}
-    return rows, stretches(*tables, rule)
+    return rows, trimmed_parts(*tables, rule)
 
 
-def place(other: str, at: float | None, method: str = "waveform", outcome: str = "same") -> dict[str, Any]:
+def occurrence(other: str, at: float | None, method: str = "waveform", outcome: str = "same") -> dict[str, Any]:
     """``other`` begins at ``at`` seconds of TRAIN; the protected names sort first."""
     return {"a": other, "b": TRAIN, "method": method, "offset_s": None if at is None else -at, "outcome": outcome,
             "overlap_s": 3.0, "score": 1.0}  # fmt: skip
 
 
-CAPTION = [{"text": "x", "kind": "human"}]
+CAPTION = [{"text": "x", "kind": "human", "onset": None, "offset": None, "source": None}]
 
 
 @settings(max_examples=80, deadline=None)
@@ -313,13 +56,13 @@ CAPTION = [{"text": "x", "kind": "human"}]
     )
 )
 def test_no_second_that_is_written_overlaps_a_protected_clip(rows: list[tuple[str, float, str, str]]) -> None:
-    matches = [place(*row) for row in rows]
-    told, left = decided(matches, CAPTION)
+    matches = [occurrence(*row) for row in rows]
+    rows_of, left = decided(matches, CAPTION)
     same = [(at, at + (10.0 if other == EVALUATION else 20.0)) for other, at, _, result in rows if result == "same"]
     if not same:
-        assert told[TRAIN]["reason"] == "kept"
-    elif told[TRAIN]["fate"] == "written":
-        assert told[TRAIN]["reason"] == "trimmed" and told[TRAIN]["other"] in (EVALUATION, VALIDATION)
+        assert rows_of[TRAIN]["reason"] == "kept"
+    elif rows_of[TRAIN]["fate"] == "written":
+        assert rows_of[TRAIN]["reason"] == "trimmed" and rows_of[TRAIN]["other"] in (EVALUATION, VALIDATION)
         for part in left[TRAIN]:
             for start, end in same:
                 assert (
@@ -328,27 +71,27 @@ def test_no_second_that_is_written_overlaps_a_protected_clip(rows: list[tuple[st
         start, end = extent([part[1:3] for part in left[TRAIN]])
         assert end - start > LEAST_S - 2.0
     else:
-        assert told[TRAIN]["fate"] == "withheld"
-    assert decided(list(reversed(matches)), CAPTION) == (told, left)
+        assert rows_of[TRAIN]["fate"] == "withheld"
+    assert decided(list(reversed(matches)), CAPTION) == (rows_of, left)
 
 
-def test_an_unknown_part_of_a_protected_source_cannot_be_cut_away() -> None:
-    rows = [place(EVALUATION, 5.0), place(VALIDATION, None, "identity", "undecided")]
+def test_an_unknown_part_of_a_protected_original_cannot_be_cut_away() -> None:
+    rows = [occurrence(EVALUATION, 5.0), occurrence(VALIDATION, None, "identity", "undecided")]
     assert decided(rows, CAPTION)[0][TRAIN]["fate"] == "withheld"
     kept, left = decided(rows, CAPTION, withhold_unknown_part=False)
     assert kept[TRAIN]["reason"] == "trimmed" and left[TRAIN][0].start_s == 16.0
 
 
 def test_captions_with_times_are_cut_and_a_stretch_without_any_is_withheld() -> None:
-    early = [{"text": "a dog", "kind": "human", "onset": 1.0, "offset": 4.0}]
-    assert decided([place(VALIDATION, 0.0)], early)[0][TRAIN]["fate"] == "withheld"
-    captions = [*early, *CAPTION, {"text": "rain", "kind": "human", "onset": 15.0, "offset": 50.0}]
-    assert decided([place(VALIDATION, 0.0)], captions)[0][TRAIN]["reason"] == "trimmed"
-    told = told_in(captions, 21.0, 40.0)
-    assert [(c["text"], c.get("onset"), c.get("offset")) for c in told] == [("x", None, None), ("rain", 21.0, 40.0)]
+    early = [CAPTION[0] | {"text": "a dog", "onset": 1.0, "offset": 4.0}]
+    assert decided([occurrence(VALIDATION, 0.0)], early)[0][TRAIN]["fate"] == "withheld"
+    captions = [*early, *CAPTION, CAPTION[0] | {"text": "rain", "onset": 15.0, "offset": 50.0}]
+    assert decided([occurrence(VALIDATION, 0.0)], captions)[0][TRAIN]["reason"] == "trimmed"
+    cut = captions_within(captions, 21.0, 40.0)
+    assert [(c["text"], c.get("onset"), c.get("offset")) for c in cut] == [("x", None, None), ("rain", 21.0, 40.0)]
 
 
-def test_a_place_that_ids_alone_tell_is_cut_away() -> None:
+def test_a_span_that_only_ids_show_is_cut_away() -> None:
     def clip(clip_id: str, start: float, end: float | None) -> dict[str, Any]:
         dataset, split, _ = clip_id.split("/")
         return {"clip_id": clip_id, "dataset": dataset, "split": split, "captions": CAPTION,
@@ -364,16 +107,16 @@ def test_a_place_that_ids_alone_tell_is_cut_away() -> None:
     rule = FateSettings(leaks="trim")
     row = {row["clip_id"]: row for row in decide(*evidence, settings=rule).to_pylist()}[TRAIN]
     assert (row["fate"], row["reason"], row["other"]) == ("written", "trimmed", EVALUATION)
-    assert [part[:3] for part in stretches(*evidence, rule)[TRAIN]] == [(0, 0.0, 49.0)]
+    assert [part[:3] for part in trimmed_parts(*evidence, rule)[TRAIN]] == [(0, 0.0, 49.0)]
 
 
 def test_windows_that_the_stretch_only_touches_are_left_out() -> None:
     windows = [{"window": k, "start_s": 10.0 * k, "duration_s": 10.0} for k in range(3)]
-    assert [part[0] for part in parts(windows, (9.5, 20.5))] == [1]
+    assert [part[0] for part in cut_windows(windows, (9.5, 20.5))] == [1]
     assert outside(30.0, [(-5.0, 3.0), (20.0, 24.0)]) == [(4.0, 19.0), (25.0, 30.0)]
     assert outside(30.0, [(float("-inf"), float("inf"))]) == []
 
 
-def test_an_unknown_way_with_leaks_is_refused() -> None:
+def test_an_unknown_treatment_of_leaks_is_refused() -> None:
     with pytest.raises(InputError, match="withhold"):
         FateSettings(leaks="ignore")

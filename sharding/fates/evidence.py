@@ -1,0 +1,107 @@
+"""The tables of a build, indexed by clip, so that rules can be applied to one clip after another."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from sharding.dedup.grouping import Relation, covers, relations
+from sharding.rows import Caption, Interval, rows
+
+
+class ClipRow(NamedTuple):
+    """The columns of CATALOGUE that fates depend on."""
+
+    clip_id: str
+    dataset: str
+    split: str
+    problem: str | None
+    captions: list[Caption] | None
+    interval: Interval | None
+
+    @property
+    def kinds(self) -> set[str]:
+        """The kinds of its captions: human, machine, label."""
+        return {caption["kind"] for caption in self.captions or []}
+
+
+class FactRow(NamedTuple):
+    """The columns of FACTS that fates depend on."""
+
+    clip_id: str
+    error: str | None
+    duration_s: float | None
+    bandwidth_hz: float | None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known about the clips of a build.
+
+    Attributes:
+        clips, facts: rows by clip_id; a clip that was never probed has no facts.
+        durations: clip_id to seconds, of clips that were decoded.
+        relations: what the matches say about each pair of clips, sorted by pair.
+        relations_of: the relations of each clip.
+        protected: clips of protected splits.
+    """
+
+    clips: dict[str, ClipRow]
+    facts: dict[str, FactRow]
+    durations: dict[str, float]
+    relations: list[Relation]
+    relations_of: dict[str, list[Relation]]
+    protected: frozenset[str]
+
+    def split(self, clip_id: str) -> tuple[str, str]:
+        """(dataset, split) of a clip."""
+        return self.clips[clip_id].dataset, self.clips[clip_id].split
+
+    def has_human_caption(self, clip_id: str) -> bool:
+        """Whether a person wrote one of the clip's captions."""
+        return "human" in self.clips[clip_id].kinds
+
+    def first_protected(self, clip_id: str, holds: Callable[[Relation], bool]) -> str | None:
+        """The first protected clip, by clip_id, whose relation to the clip has a property; None if there is none."""
+        others = (relation.other(clip_id) for relation in self.relations_of.get(clip_id, ()) if holds(relation))
+        return min((other for other in others if other in self.protected), default=None)
+
+    def same_interval(self, clip_id: str, share: float) -> list[str]:
+        """Clips that overlap with this one by at least ``share`` of both."""
+        return [
+            relation.other(clip_id)
+            for relation in self.relations_of.get(clip_id, ())
+            if covers(relation, relation.a, self.durations, share)
+            and covers(relation, relation.b, self.durations, share)
+        ]
+
+    def excerpts(self, clip_id: str, share: float) -> list[str]:
+        """Clips of which at least ``share`` lies inside this one."""
+        return [
+            relation.other(clip_id)
+            for relation in self.relations_of.get(clip_id, ())
+            if covers(relation, relation.other(clip_id), self.durations, share)
+        ]
+
+
+def gather(catalogue: pa.Table, facts: pa.Table, matches: pa.Table, protect: Collection[tuple[str, str]]) -> Evidence:
+    """Index CATALOGUE, FACTS and MATCHES by clip; ``protect`` holds the protected (dataset, split)."""
+    clips = {row.clip_id: row for row in rows(catalogue, ClipRow)}
+    known = {row.clip_id: row for row in rows(facts, FactRow)}
+    found = [one for one in relations(matches) if one.a in clips and one.b in clips]
+    relations_of: dict[str, list[Relation]] = defaultdict(list)
+    for relation in found:
+        relations_of[relation.a].append(relation)
+        relations_of[relation.b].append(relation)
+    return Evidence(
+        clips=clips,
+        facts=known,
+        durations={row.clip_id: row.duration_s for row in known.values() if row.duration_s},
+        relations=found,
+        relations_of=dict(relations_of),
+        protected=frozenset(row.clip_id for row in clips.values() if (row.dataset, row.split) in protect),
+    )
