@@ -141,12 +141,12 @@ def test_explain_and_the_report_describe_trimmed_clips(
 ) -> None:
     assert main(["explain", str(trimmed), "mine/train/long"]) == 0
     story = capsys.readouterr().out
-    assert "written (trimmed) -> mine/test/held" in story
+    assert "fate: written (trimmed)" in story and "mine/test/held" in story
     assert "10.00 to 11.0" in story
     out = tmp_path / "out"
     shutil.copytree(trimmed, out)
     page = Path(write_report(out)).read_text()
-    assert "1 clips were trimmed" in page and "mine/train/long" in page
+    assert "trimmed" in page and "mine/train/long" in page
 
 
 def test_workers_and_a_second_look_change_nothing(trimmed: Path, leaking: Path, tmp_path: Path) -> None:
