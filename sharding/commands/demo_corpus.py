@@ -28,9 +28,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     truth = synthesise(args.out, args.seed, args.clips)
     return {
         "out": str(args.out),
-        "clips": truth["clips"],
-        "overlaps": len(truth["same_recording"]),
-        "defects": len(truth["defects"]),
+        "clips": truth.clips,
+        "overlaps": len(truth.same_recording),
+        "defects": len(truth.defects),
     }
 
 

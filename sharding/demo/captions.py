@@ -1,4 +1,4 @@
-"""Captions of the demo corpus: what a person, or a machine, would write about a scene of known events."""
+"""Captions of the demo corpus: what a person or a machine would write about a scene of known events."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ TIMES = ("", " once", " twice", " three times", " four times", " five times")
 
 @dataclass(frozen=True)
 class Event:
-    """Something that sounds in a clip, and how."""
+    """One sound in a clip, and how it sounds."""
 
     name: str  # a key of sharding.demo.sounds.SOUNDS
     onset_s: float
     offset_s: float
-    shade: int  # 0 or 1: which of the two adjectives is true
-    count: int  # occurrences, where they are countable; else 0
-    far: bool
+    shade: int  # 0 or 1: which of the two adjectives describes it
+    count: int  # how often it occurs; 0 where this cannot be counted
+    far: bool  # it comes from a distance
 
 
 @dataclass(frozen=True)
 class Words:
-    """How people speak of a sound: the two adjectives, whole clauses, and a clause as machines write it."""
+    """How a sound is described: two adjectives, clauses of a person with a gap for one, and the clause of a machine."""
 
     adjectives: tuple[str, str]
     clauses: tuple[str, ...]
@@ -163,7 +163,7 @@ MACHINE = ("{a} and {b}", "{a} while {b}", "{a}, {b}")
 
 
 def clause(rng: Rng, event: Event, detail: float = 0.7) -> str:
-    """One event in words; each of its attributes is told with probability ``detail``."""
+    """One event in words; each of its attributes is mentioned with probability ``detail``."""
     words = WORDS[event.name]
     adjective = words.adjectives[event.shade] if rng.random() < detail else ""
     text = str(rng.choice(words.clauses)).replace("{}", adjective)
@@ -175,25 +175,27 @@ def clause(rng: Rng, event: Event, detail: float = 0.7) -> str:
     return re.sub(r"\ba(?= [aeiou])", "an", re.sub(r"\ban(?= [^aeiou])", "a", text))
 
 
-def overlap(first: Event, second: Event) -> bool:
+def overlaps(first: Event, second: Event) -> bool:
+    """Whether the second event starts well before the first one ends."""
     return second.onset_s < first.offset_s - 0.5 * (second.offset_s - second.onset_s)
 
 
 def sentence(text: str) -> str:
+    """``text`` with a capital letter and a full stop."""
     return text[:1].upper() + text[1:] + "."
 
 
-def human(rng: Rng, events: Sequence[Event]) -> str:
-    """A caption as a person writes it: names every event, and their order."""
+def human_caption(rng: Rng, events: Sequence[Event]) -> str:
+    """A caption as a person writes it, with every event and their order."""
     text = clause(rng, events[0])
     for before, event in pairwise(events):
-        form = str(rng.choice(TOGETHER if overlap(before, event) else IN_TURN[:5] if len(events) > 2 else IN_TURN))
+        form = str(rng.choice(TOGETHER if overlaps(before, event) else IN_TURN[:5] if len(events) > 2 else IN_TURN))
         text = form.format(a=text, b=clause(rng, event))
     return sentence(text)
 
 
-def machine(rng: Rng, events: Sequence[Event]) -> str:
-    """A caption as a language model makes it from tags: names the sounds, seldom their order."""
+def machine_caption(rng: Rng, events: Sequence[Event]) -> str:
+    """A caption as a language model writes it from tags, with every sound but not always in order."""
     parts = [WORDS[event.name].machine for event in events]
     if len(parts) > 1 and rng.random() < 0.3:
         rng.shuffle(parts)
@@ -203,11 +205,11 @@ def machine(rng: Rng, events: Sequence[Event]) -> str:
     return sentence(text)
 
 
-def distinct(rng: Rng, events: Sequence[Event], count: int) -> list[str]:
-    """``count`` human captions, no two alike."""
+def distinct_captions(rng: Rng, events: Sequence[Event], count: int) -> list[str]:
+    """``count`` captions of persons, all different if the events allow it."""
     texts: list[str] = []
     for _ in range(200):
-        text = human(rng, events)
+        text = human_caption(rng, events)
         if text not in texts:
             texts.append(text)
         if len(texts) == count:

@@ -1,7 +1,7 @@
 """Writers of the four published layouts: folders, tables, encodings and line ends as users have them.
 
-Each writer takes clips one by one and writes its tables at the end.  Clip ids are the ones that a
-catalogue of the same tree has.
+Each writer takes clips one by one and writes its tables at the end.  The clip ids are those of a catalogue of the same
+folders.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def write_csv(
     encoding: str = "utf-8",
     line_end: str = "\n",
 ) -> None:
+    """Write a table with a header."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding=encoding) as file:
         writer = csv.DictWriter(file, list(fields), lineterminator=line_end)
@@ -71,7 +72,7 @@ def write_csv(
 
 
 def write_audio(path: Path, wave: Wave, rate: int, **form: str) -> None:
-    """``wave`` [n] at ``RATE``, written at ``rate``."""
+    """Write ``wave`` [n], which is at ``RATE``, at ``rate`` (both in Hz); ``form`` goes to ``soundfile.write``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if rate != RATE:
         wave = soxr.resample(wave, RATE, rate)
@@ -79,7 +80,7 @@ def write_audio(path: Path, wave: Wave, rate: int, **form: str) -> None:
 
 
 def through_mp3(wave: Wave) -> Wave:
-    """What is left of a recording after somebody stored it as MP3."""
+    """``wave`` after it was stored as MP3."""
     buffer = io.BytesIO()
     sf.write(buffer, wave, RATE, format="MP3", subtype="MPEG_LAYER_III")
     buffer.seek(0)
@@ -107,7 +108,7 @@ class Clotho:
         licence: str,
         keywords: Sequence[str],
     ) -> str:
-        """``wave`` None: the tables have the clip, the folder does not.  Returns the clip_id."""
+        """Add a clip and return its clip_id; where ``wave`` is None, only the tables have the clip."""
         if wave is not None:
             write_audio(self.root / split / file_name, wave, CLOTHO_RATE, subtype="PCM_16")
         known = sound_id.isdigit()
@@ -175,7 +176,7 @@ class WavCaps:
         title: str = "recording",
         duration_s: float | None = None,
     ) -> str:
-        """``audio``: samples, the bytes of a broken file, or None for no file.  Returns the clip_id."""
+        """Add a clip and return its clip_id; ``audio`` is samples, the bytes of a broken file, or None for no file."""
         stem = ident.removesuffix(".wav")
         path = self.root / "audio" / source / f"{stem}.flac"
         if isinstance(audio, bytes):
@@ -238,7 +239,11 @@ class Tacos:
         licence: str,
         title: str,
     ) -> str:
-        """``strong``: (text, onset, offset) in the clip; ``span_s``: what it covers of the original."""
+        """Add a clip and return its clip_id.
+
+        ``strong`` has (text, onset, offset) in seconds of the clip; ``span_s`` is the interval that the clip covers of
+        the original.
+        """
         name = f"{sound_id}.mp3"
         if wave is not None:
             peak = 0.95 * wave / (np.abs(wave).max() + 1e-9)

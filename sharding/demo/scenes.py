@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sharding.demo.captions import Event
-from sharding.demo.sounds import SOUNDS, sound
-from sharding.demo.waves import RATE, Rng, Wave, bed, room, samples
+from sharding.demo.sounds import SOUNDS, make_sound
+from sharding.demo.waves import RATE, Rng, Wave, background, echo, samples
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Scene:
         return self.cut(start, end)
 
     def cut(self, start_s: float, end_s: float) -> tuple[Scene, float]:
+        """The excerpt between two times, with the events whose middle lies in it, and where it starts (s)."""
         start, end = samples(start_s) if start_s > 0 else 0, samples(end_s)
         begin = start / RATE
         inside = [event for event in self.events if start_s <= (event.onset_s + event.offset_s) / 2 < end_s]
@@ -41,7 +42,7 @@ class Scene:
 
 
 def make_scene(rng: Rng, names: tuple[str, ...], seconds: float, together: bool = False) -> Scene:
-    """Events of the given classes, in turn with short pauses, or the second over the first."""
+    """Events of the given classes, one after the other with short pauses, or all at once."""
     shares = rng.uniform(0.8, 1.2, len(names)) * [SOUNDS[name].shortest_s + 2 for name in names]
     edges = np.concatenate([[0], np.cumsum(shares / shares.sum())]) * (seconds - 0.3) + 0.15
     if together:
@@ -56,11 +57,11 @@ def make_scene(rng: Rng, names: tuple[str, ...], seconds: float, together: bool 
         count = int(rng.integers(1, 5)) if countable else 0
         far = bool(rng.random() < 0.25)
         shade = int(rng.integers(2))
-        wave = sound(rng, name, length, shade, count, far)
+        wave = make_sound(rng, name, length, shade, count, far)
         begin = samples(onset)
         wave = wave[: len(total) - begin]
         total[begin : begin + len(wave)] += wave
         events.append(Event(name, float(onset), float(onset + length), shade, count, far))
-    mixed = room(rng, total) + bed(rng, len(total))
+    mixed = echo(rng, total) + background(rng, len(total))
     peak = 10 ** (rng.uniform(-10, -1) / 20)
     return Scene(tuple(events), mixed * np.float32(peak / np.abs(mixed).max()))

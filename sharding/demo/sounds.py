@@ -1,8 +1,8 @@
-"""Sounds of the demo corpus: every one computed, none recorded.
+"""Sounds of the demo corpus; all of them are computed.
 
-A sound is a function ``(rng, seconds, shade, count) -> float32 [n]`` at ``RATE``.  ``shade`` (0 or 1) picks
-the adjective that captions use (small or large dog, slow or fast siren); ``count`` is how often a countable
-sound occurs.  Everything else (pitch, tempo, timbre, timing) is drawn from ``rng``, so no two are alike.
+A sound is a function ``(rng, seconds, shade, count) -> float32 [n]`` at ``RATE``.  ``shade`` (0 or 1) chooses the
+adjective that captions use (small or large dog, slow or fast siren), and ``count`` says how often a countable sound
+occurs.  Pitch, tempo, timbre and timing are drawn from ``rng``, so that no two sounds are equal.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from sharding.demo.waves import (
     TAU,
     Rng,
     Wave,
+    add_at,
     band,
     drift,
     harmonics,
     noise,
     partials,
-    place,
-    pulse,
+    regular_times,
     ring_out,
     samples,
-    spread,
+    spread_times,
     swell,
 )
 
 
 @dataclass(frozen=True)
 class Sound:
-    """How a class sounds: its synthesis, whether its occurrences are counted, and its usual length (s)."""
+    """A class of sounds: its synthesis, whether its occurrences can be counted, and its shortest duration (s)."""
 
     make: Callable[[Rng, float, int, int], Wave]
     countable: bool = False
@@ -50,7 +50,7 @@ def dog(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
         bend = base * rng.uniform(0.93, 1.07) * (1.25 - 0.55 * np.linspace(0, 1, n) ** 1.5)
         voice = harmonics(rng, bend, [1, 0.8, 0.9, 0.5, 0.4, 0.25, 0.15])
         hits.append((voice + 0.5 * noise(rng, n, base, base * 6)) * swell(n, 0.015, length * 0.6))
-    return place(seconds, spread(rng, seconds, count, length), hits)
+    return add_at(seconds, spread_times(rng, seconds, count, length), hits)
 
 
 def cat(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
@@ -62,7 +62,7 @@ def cat(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
         t = np.linspace(0, 1, n)
         bend = base * rng.uniform(0.95, 1.05) * (0.8 + 0.5 * np.sin(np.pi * t**0.7)) * drift(rng, n, 0.01, 20)
         hits.append(harmonics(rng, bend, [0.6, 1, 0.9, 0.3, 0.3]) * swell(n, 0.12, 0.3))
-    return place(seconds, spread(rng, seconds, count, length), hits)
+    return add_at(seconds, spread_times(rng, seconds, count, length), hits)
 
 
 def rain(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
@@ -82,7 +82,7 @@ def thunder(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
     envelope = np.zeros(n, np.float32)
     envelope[start:] = ring_out(n - start, rng.uniform(0.9, 1.6))
     out = rumble * envelope
-    if shade == 1:  # a crack before the rumble
+    if shade == 1:  # it cracks before it rumbles
         crack = noise(rng, samples(0.25), 300, 6000) * ring_out(samples(0.25), 0.05)
         out[start : start + len(crack)] += 1.6 * crack[: n - start]
     return out
@@ -132,11 +132,11 @@ def horn(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
         low = harmonics(rng, base * drift(rng, n, 0.004, 8), [1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
         high = harmonics(rng, base * 1.26 * drift(rng, n, 0.004, 8), [1, 0.9, 0.8, 0.6, 0.5, 0.4])
         hits.append((low + high) * swell(n, 0.02, 0.05))
-    return place(seconds, spread(rng, seconds, count, length), hits)
+    return add_at(seconds, spread_times(rng, seconds, count, length), hits)
 
 
 def bird(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
-    times = pulse(rng, seconds, rng.uniform(1.6, 2.4) if shade == 0 else rng.uniform(6, 8), 0.3)
+    times = regular_times(rng, seconds, rng.uniform(1.6, 2.4) if shade == 0 else rng.uniform(6, 8), 0.3)
     centre, length = rng.uniform(3200, 5200), rng.uniform(0.05, 0.11)
     shape = rng.choice([-1.0, 1.0])
     hits = []
@@ -145,7 +145,7 @@ def bird(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
         t = np.linspace(-1, 1, n)
         course = centre * rng.uniform(0.85, 1.15) * (1 + 0.22 * shape * t + 0.08 * np.sin(TAU * 3 * t))
         hits.append(harmonics(rng, course, [1, 0.12]) * swell(n, 0.012, 0.03) * np.float32(rng.uniform(0.5, 1)))
-    return place(seconds, times, hits)
+    return add_at(seconds, times, hits)
 
 
 def crickets(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
@@ -165,20 +165,20 @@ def frog(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
     for _ in range(count):
         span = length * rng.uniform(0.9, 1.1)
         beat = partials(rng, samples(0.03), (formant, formant * 1.9, formant * 0.5), (0.006, 0.004, 0.008))
-        times = pulse(rng, span, rattle, 0.04)
-        hits.append(place(span, times, [beat] * len(times)))
-    return place(seconds, spread(rng, seconds, count, length), hits)
+        times = regular_times(rng, span, rattle, 0.04)
+        hits.append(add_at(span, times, [beat] * len(times)))
+    return add_at(seconds, spread_times(rng, seconds, count, length), hits)
 
 
 def footsteps(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
-    times = pulse(rng, seconds, rng.uniform(1.5, 1.9) if shade == 0 else rng.uniform(2.8, 3.4), 0.04)
+    times = regular_times(rng, seconds, rng.uniform(1.5, 1.9) if shade == 0 else rng.uniform(2.8, 3.4), 0.04)
     body, hits = rng.uniform(80, 150), []
     for _ in times:
         n = samples(0.16)
         thud = partials(rng, n, (body * rng.uniform(0.9, 1.1), body * 2.3), (0.03, 0.02))
         scrape = noise(rng, n, 700, 3500) * ring_out(n, 0.035)
         hits.append((thud + 0.5 * scrape) * np.float32(rng.uniform(0.7, 1)))
-    return place(seconds, times, hits)
+    return add_at(seconds, times, hits)
 
 
 def knocking(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
@@ -188,21 +188,21 @@ def knocking(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
         wood = partials(rng, samples(0.15), (body, body * 1.58, body * 2.7), (0.03, 0.02, 0.012))
         hits.append(wood * np.float32(rng.uniform(0.8, 1)))
     first = rng.uniform(0, max(0.01, seconds - gap * count - 0.2))
-    return place(seconds, [first + gap * k * rng.uniform(0.97, 1.03) for k in range(count)], hits)
+    return add_at(seconds, [first + gap * k * rng.uniform(0.97, 1.03) for k in range(count)], hits)
 
 
 def clock(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
-    times = pulse(rng, seconds, rng.uniform(1.0, 1.3) if shade == 0 else rng.uniform(3.6, 4.6), 0.004)
+    times = regular_times(rng, seconds, rng.uniform(1.0, 1.3) if shade == 0 else rng.uniform(3.6, 4.6), 0.004)
     body = rng.uniform(1500, 2100)
     hits = [
         partials(rng, samples(0.04), (body * pitch, body * 1.7 * pitch, body * 2.6), (0.006, 0.004, 0.003))
         for _, pitch in zip(times, (1.0, 0.82) * len(times), strict=False)
     ]
-    return place(seconds, times, hits)
+    return add_at(seconds, times, hits)
 
 
 def typing(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
-    times = pulse(rng, seconds, rng.uniform(3, 4) if shade == 0 else rng.uniform(9, 12), 0.45)
+    times = regular_times(rng, seconds, rng.uniform(3, 4) if shade == 0 else rng.uniform(9, 12), 0.45)
     times = [time for time in times if time >= 0]
     n, hits = samples(0.05), []
     shape = band(1500, 9000, 2)
@@ -211,7 +211,7 @@ def typing(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
         hits.append(
             (click + 0.6 * partials(rng, n, (rng.uniform(300, 500),), (0.012,))) * np.float32(rng.uniform(0.5, 1))
         )
-    return place(seconds, times, hits)
+    return add_at(seconds, times, hits)
 
 
 def bell(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
@@ -223,7 +223,7 @@ def bell(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
         n = samples(length)
         strike = partials(rng, n, [base * r for r in ratios], [0.9 / r**0.7 for r in ratios])
         hits.append(strike * np.float32(rng.uniform(0.85, 1)))
-    return place(seconds, spread(rng, seconds, count, min(length, 0.7)), hits)
+    return add_at(seconds, spread_times(rng, seconds, count, min(length, 0.7)), hits)
 
 
 def telephone(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
@@ -238,21 +238,21 @@ def telephone(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
         first = harmonics(rng, np.full(n, base), [1, 0.4, 0.2])
         second = harmonics(rng, np.full(n, base * 1.25), [1, 0.4, 0.2])
         hits.append((first * gate + second * (1 - gate)) * swell(n, 0.01, 0.04))
-    return place(seconds, spread(rng, seconds, count, length), hits)
+    return add_at(seconds, spread_times(rng, seconds, count, length), hits)
 
 
 def alarm(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
     base = rng.uniform(950, 1250)
-    times = pulse(rng, seconds, rng.uniform(1.6, 2.1) if shade == 0 else rng.uniform(4.5, 6), 0.003)
+    times = regular_times(rng, seconds, rng.uniform(1.6, 2.1) if shade == 0 else rng.uniform(4.5, 6), 0.003)
     hits = []
     for _ in times:
         n = samples(rng.uniform(0.09, 0.11))
         hits.append(harmonics(rng, np.full(n, base), [1, 0, 0.8, 0, 0.5]) * swell(n, 0.004, 0.004))
-    return place(seconds, times, hits)
+    return add_at(seconds, times, hits)
 
 
 def drops(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
-    times = pulse(rng, seconds, rng.uniform(1.0, 1.5) if shade == 0 else rng.uniform(4, 5.5), 0.25)
+    times = regular_times(rng, seconds, rng.uniform(1.0, 1.5) if shade == 0 else rng.uniform(4, 5.5), 0.25)
     times = [time for time in times if time >= 0]
     hits = []
     for _ in times:
@@ -260,7 +260,7 @@ def drops(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
         t = np.arange(n) / RATE
         course = rng.uniform(700, 1500) * (1 + rng.uniform(6, 10) * t)
         hits.append(harmonics(rng, course, [1, 0.1]) * ring_out(n, 0.025) * np.float32(rng.uniform(0.6, 1)))
-    return place(seconds, times, hits)
+    return add_at(seconds, times, hits)
 
 
 def hum(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
@@ -272,7 +272,7 @@ def hum(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
 
 def laughter(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
     base = rng.uniform(260, 340) if shade == 0 else rng.uniform(115, 150)
-    times = pulse(rng, seconds, rng.uniform(4.2, 5.2), 0.05)
+    times = regular_times(rng, seconds, rng.uniform(4.2, 5.2), 0.05)
     times = [time for k, time in enumerate(times) if time >= 0 and k % 8 < 6]
     centres = (rng.uniform(680, 850), rng.uniform(1100, 1400), rng.uniform(2400, 2900))
     formants = [band(0.94 * centre, 1.06 * centre, 1) for centre in centres]
@@ -284,7 +284,7 @@ def laughter(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
         breath = 0.4 * noise(rng, n, 800, 4000)
         sound = sum(signal.sosfilt(shape, voice + breath) for shape in formants)
         hits.append(np.asarray(sound * swell(n, 0.025, 0.06), np.float32))
-    return place(seconds, times, hits)
+    return add_at(seconds, times, hits)
 
 
 def saw(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
@@ -306,7 +306,7 @@ def whistle(rng: Rng, seconds: float, shade: int, count: int) -> Wave:
         bend = (0.75 + 0.55 * t) if shade == 0 else (1.3 - 0.55 * t)
         tone = harmonics(rng, base * rng.uniform(0.97, 1.03) * bend, [1, 0.08])
         hits.append((tone + 0.08 * noise(rng, n, 1000, 5000)) * swell(n, 0.05, 0.08))
-    return place(seconds, spread(rng, seconds, count, length), hits)
+    return add_at(seconds, spread_times(rng, seconds, count, length), hits)
 
 
 SOUNDS: dict[str, Sound] = {
@@ -337,8 +337,8 @@ SOUNDS: dict[str, Sound] = {
 }
 
 
-def sound(rng: Rng, name: str, seconds: float, shade: int, count: int, far: bool) -> Wave:
-    """One event [n] at ``RATE``, faded at its ends: peak at most 1, RMS at most 0.12; duller where far."""
+def make_sound(rng: Rng, name: str, seconds: float, shade: int, count: int, far: bool) -> Wave:
+    """One event [n] at ``RATE``, faded at both ends: peak at most 1, RMS at most 0.12; quieter and duller if far."""
     wave = SOUNDS[name].make(rng, seconds, shade, count)
     fade = min(len(wave) // 4, samples(0.03))
     ramp = np.linspace(0, 1, fade, dtype=np.float32)
@@ -347,7 +347,7 @@ def sound(rng: Rng, name: str, seconds: float, shade: int, count: int, far: bool
     if far:
         sos = signal.butter(1, 2500, "lowpass", fs=RATE, output="sos")
         wave = signal.sosfilt(sos, wave).astype(np.float32)
-    # Nothing in the open air is as smooth as a formula: the level flutters, and the air around it sounds too.
+    # A real sound is not as smooth as a formula: its level flutters, and there is noise around it.
     wave *= np.maximum(drift(rng, len(wave), 0.25, 25), 0.1)
     wave += np.float32(0.12) * noise(rng, len(wave), 250, 2500) * np.abs(wave)
     loudest, rms = np.abs(wave).max() + 1e-9, np.sqrt(np.mean(wave**2)) + 1e-9

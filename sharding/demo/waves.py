@@ -1,4 +1,4 @@
-"""What the demo's sounds are made of: noise, partials, envelopes, rhythms, rooms.  All waves are float32 [n]."""
+"""The parts of synthesised sounds: noise, partials, envelopes, rhythms, echoes.  All waves are float32 [n]."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ TAU = 2 * np.pi
 
 
 def samples(seconds: float) -> int:
+    """How many samples last ``seconds``."""
     return max(1, round(seconds * RATE))
 
 
 def band(low: float, high: float, order: int) -> NDArray[np.floating]:
+    """A band-pass filter between two frequencies (Hz), as second-order sections."""
     return np.asarray(signal.butter(order, (low, high), "bandpass", fs=RATE, output="sos"))
 
 
@@ -30,7 +32,7 @@ def noise(rng: Rng, n: int, low: float, high: float) -> Wave:
 
 
 def drift(rng: Rng, n: int, depth: float, hz: float = 3.0) -> Wave:
-    """A slow random curve around 1: what keeps steady sounds from being the same sound twice."""
+    """A slow random curve around 1, which keeps steady sounds from being equal."""
     points = max(4, int(n / RATE * hz) + 4)
     curve = np.interp(np.linspace(0, points - 1, n), np.arange(points), rng.standard_normal(points))
     return np.asarray(1 + depth * curve, np.float32)
@@ -46,7 +48,7 @@ def harmonics(rng: Rng, frequency: NDArray[np.floating], amplitudes: Sequence[fl
 
 
 def partials(rng: Rng, n: int, frequencies: Sequence[float], decays: Sequence[float]) -> Wave:
-    """Sinusoids (Hz) that die away with the given time constants (s): bells, wood, glass."""
+    """Sinusoids (Hz) that decay with the given time constants (s), as in bells, wood and glass."""
     t = np.arange(n, dtype=np.float32) / np.float32(RATE)
     out = np.zeros(n, np.float32)
     for frequency, tau in zip(frequencies, decays, strict=True):
@@ -63,11 +65,12 @@ def swell(n: int, attack_s: float, release_s: float) -> Wave:
 
 
 def ring_out(n: int, tau: float) -> Wave:
+    """An envelope that decays with the time constant ``tau`` (s)."""
     return np.exp(-np.arange(n, dtype=np.float32) / np.float32(tau * RATE))
 
 
-def place(seconds: float, times: Sequence[float], hits: Sequence[Wave]) -> Wave:
-    """Each hit added at its time (s)."""
+def add_at(seconds: float, times: Sequence[float], hits: Sequence[Wave]) -> Wave:
+    """A wave of ``seconds`` with each hit added at its time (s)."""
     out = np.zeros(samples(seconds), np.float32)
     for time, hit in zip(times, hits, strict=True):
         start = max(0, int(time * RATE))
@@ -76,8 +79,8 @@ def place(seconds: float, times: Sequence[float], hits: Sequence[Wave]) -> Wave:
     return out
 
 
-def spread(rng: Rng, seconds: float, count: int, hit_s: float, loose: float = 0.25) -> list[float]:
-    """Start times of ``count`` occurrences that share the time about evenly."""
+def spread_times(rng: Rng, seconds: float, count: int, hit_s: float, loose: float = 0.25) -> list[float]:
+    """Start times (s) of ``count`` occurrences that are spread about evenly."""
     room = max(0.0, seconds - hit_s)
     step = min(room / max(1, count - 1), 2.2 * hit_s + 0.3) if count > 1 else room * 0.3
     first = rng.uniform(0, max(0.0, room - step * (count - 1)) * 0.5 + 0.01)
@@ -85,8 +88,8 @@ def spread(rng: Rng, seconds: float, count: int, hit_s: float, loose: float = 0.
     return [first + k * step + rng.uniform(-loose, loose) * gap for k in range(count)]
 
 
-def pulse(rng: Rng, seconds: float, per_second: float, loose: float = 0.03) -> list[float]:
-    """Start times of something that repeats."""
+def regular_times(rng: Rng, seconds: float, per_second: float, loose: float = 0.03) -> list[float]:
+    """Start times (s) of a sound that repeats at a steady rate."""
     times, now = [], rng.uniform(0, 0.5 / per_second)
     while now < seconds:
         times.append(now)
@@ -94,8 +97,8 @@ def pulse(rng: Rng, seconds: float, per_second: float, loose: float = 0.03) -> l
     return times
 
 
-def room(rng: Rng, wave: Wave) -> Wave:
-    """Early reflections: the same place for everything in a recording, and another one for every recording."""
+def echo(rng: Rng, wave: Wave) -> Wave:
+    """``wave`` with early reflections, as if the whole recording were made in one random room."""
     out = wave.copy()
     for gain in 0.55 * 0.82 ** np.arange(10):
         delay = samples(rng.uniform(0.003, 0.12))
@@ -103,8 +106,8 @@ def room(rng: Rng, wave: Wave) -> Wave:
     return out
 
 
-def bed(rng: Rng, n: int) -> Wave:
-    """The hiss and rumble that every recording has: noise of a random tilt, 38 to 46 dB below full scale."""
+def background(rng: Rng, n: int) -> Wave:
+    """Background noise with a random spectral tilt, 38 to 46 dB below full scale, as every recording has it."""
     tilt = rng.uniform(0.6, 0.95)
     floor = signal.lfilter([1 - tilt], [1, -tilt], rng.standard_normal(n, dtype=np.float32))
     level = 10 ** (rng.uniform(-46, -38) / 20) / np.sqrt(np.mean(floor**2))

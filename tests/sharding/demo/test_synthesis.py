@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,55 +12,10 @@ import soundfile as sf
 from sharding.catalogue.table import build_catalogue
 from sharding.cli import main
 from sharding.common.errors import InputError
-from sharding.demo.captions import WORDS, Event, distinct, human
-from sharding.demo.scenes import make_scene
-from sharding.demo.sounds import SOUNDS, sound
 from sharding.demo.synthesis import synthesise
-from sharding.demo.waves import RATE, samples
+from sharding.demo.waves import RATE
 
 DATASETS = ("clotho", "audiocaps", "wavcaps", "tacos")
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("demo") / "corpus"
-    synthesise(out, seed=3, clips=40)
-    return out
-
-
-@pytest.fixture(scope="module")
-def truth(corpus: Path) -> dict:
-    return json.loads((corpus / "truth.json").read_text())
-
-
-@pytest.mark.parametrize("name", SOUNDS)
-def test_a_sound_is_finite_audible_and_never_the_same_twice(name: str) -> None:
-    waves = [sound(np.random.default_rng(seed), name, 4.0, seed % 2, 3, False) for seed in range(4)]
-    for wave in waves:
-        assert wave.dtype == np.float32 and len(wave) == samples(4.0)
-        assert np.isfinite(wave).all() and 0.02 < np.abs(wave).max() <= 1.001
-    assert not np.allclose(waves[0], waves[2])
-
-
-def test_every_sound_has_words_and_they_name_it_with_the_right_article() -> None:
-    assert set(WORDS) == set(SOUNDS)
-    rng = np.random.default_rng(0)
-    for name in SOUNDS:
-        for shade in (0, 1):
-            text = human(rng, [Event(name, 0.0, 1.0, shade, 0, False)])
-            assert "{" not in text and "  " not in text and text.endswith(".")
-            words = text.lower().split()
-            for article, word in pairwise(words):
-                assert (article, word[0] in "aeiou") not in (("a", True), ("an", False)), text
-
-
-def test_captions_tell_the_order_of_two_events() -> None:
-    rng = np.random.default_rng(1)
-    events = [Event("dog", 0.0, 2.0, 0, 1, False), Event("rain", 2.5, 5.0, 0, 0, False)]
-    texts = distinct(rng, events, 5)
-    assert len(set(texts)) == 5
-    reverse = [text for text in texts if text.lower().find("rain") < text.lower().find("dog")]
-    assert all("after" in text.lower() for text in reverse)
 
 
 def test_the_catalogue_has_exactly_the_clips_of_the_truth(corpus: Path, truth: dict) -> None:
@@ -83,29 +35,6 @@ def test_the_catalogue_has_exactly_the_clips_of_the_truth(corpus: Path, truth: d
     assert catalogue.orphans.num_rows == len(truth["orphans"])
 
 
-def test_identities_and_intervals_survive_the_published_encodings(corpus: Path, truth: dict) -> None:
-    rows = {row["clip_id"]: row for row in build_catalogue({"clotho": str(corpus / "clotho")}).table.to_pylist()}
-    assert any(row["uploader"] == "Óscar de Ávila" for row in rows.values())
-    assert any(row["identity"] is None for row in rows.values())  # `Not found`
-    both = next(one for one in truth["same_recording"] if one["kind"].startswith("overlapping excerpts in two"))
-    a, b = (rows[clip] for clip in both["members"])
-    assert a["identity"] == b["identity"]
-    shared = min(a["interval"]["end"], b["interval"]["end"]) - max(a["interval"]["start"], b["interval"]["start"])
-    assert shared == pytest.approx(both["overlap_s"], abs=0.01)
-
-
-def test_every_defect_of_the_published_tables_is_there(corpus: Path, truth: dict) -> None:
-    assert b"\r\n" in (corpus / "audiocaps/train.csv").read_bytes()
-    assert (corpus / "tacos/metadata.csv").read_bytes().startswith(b"\xef\xbb\xbf")
-    with pytest.raises(UnicodeDecodeError):
-        (corpus / "clotho/clotho_metadata_development.csv").read_text(encoding="utf-8") + (
-            corpus / "clotho/clotho_metadata_evaluation.csv"
-        ).read_text(encoding="utf-8")
-    with (corpus / "audiocaps/train.csv").open(newline="") as file:
-        assert any(row["youtube_id"].startswith("-") for row in csv.DictReader(file))
-    assert len({one["what"] for one in truth["defects"]}) == 7
-
-
 def test_an_excerpt_holds_the_sound_of_its_original(corpus: Path, truth: dict) -> None:
     one = next(one for one in truth["same_recording"] if one["kind"] == "excerpt, id known")
     clip, whole = one["members"]
@@ -121,30 +50,12 @@ def test_an_excerpt_holds_the_sound_of_its_original(corpus: Path, truth: dict) -
 
 
 def test_same_seed_same_bytes_and_other_seed_other_sounds(corpus: Path, tmp_path: Path) -> None:
-    again, other = tmp_path / "again", tmp_path / "other"
+    again = tmp_path / "again"
     synthesise(again, seed=3, clips=40)
     files = {path.relative_to(corpus): path.read_bytes() for path in corpus.rglob("*") if path.is_file()}
     assert files == {path.relative_to(again): path.read_bytes() for path in again.rglob("*") if path.is_file()}
-    synthesise(other, seed=4, clips=40)
-    assert (other / "truth.json").read_bytes() != (corpus / "truth.json").read_bytes()
-
-
-def test_held_out_clips_differ_in_what_sounds() -> None:
-    from sharding.demo.corpus import Corpus
-
-    corpus = Corpus(Path("unused"), np.random.default_rng(0))
-    pairs = [frozenset(corpus.classes(2)) for _ in range(200)]
-    assert len(set(pairs)) == 200
-
-
-def test_events_of_a_scene_lie_inside_it_and_in_order() -> None:
-    scene = make_scene(np.random.default_rng(5), ("dog", "rain", "bell"), 9.0)
-    assert np.abs(scene.wave).max() < 0.95
-    onsets = [event.onset_s for event in scene.events]
-    assert onsets == sorted(onsets) and onsets[0] > 0 and scene.events[-1].offset_s < scene.seconds
-    part, start = scene.part(1, 1)
-    assert [event.name for event in part.events] == ["rain"]
-    assert part.events[0].onset_s == pytest.approx(scene.events[1].onset_s - start)
+    one, other = (make_scene(np.random.default_rng(seed), ("dog", "rain"), 4.0) for seed in (3, 4))
+    assert not np.allclose(one.wave, other.wave)
 
 
 def test_it_replaces_a_corpus_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
