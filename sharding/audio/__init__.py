@@ -1,8 +1,8 @@
-"""Sound in and out: recognising, checking, decoding in blocks, encoding, and reading pieces.
+"""Sound files: recognising their format, checking that they are complete, decoding, encoding, and reading segments.
 
-``errors``: the classes of what can be wrong.  ``formats``: which format a file is in.  ``structure``: is it all
-there.  ``decoders``: blocks of samples, and the policy where decoders disagree.  ``form``, ``encoders``: what is
-stored.  ``segments``: pieces for the loader and the matcher.
+``errors``: the classes of what can be wrong.  ``formats``: which format a file is in.  ``structure``, ``streams``,
+``containers``, ``flac``: whether a file is complete.  ``decoders``: blocks of samples, and which decoder is believed.
+``form``, ``encoders``: how sound is stored.  ``segments``: parts of a file in memory, for the loader and the matcher.
 """
 
 from sharding.audio.decoders import Decoded, decode

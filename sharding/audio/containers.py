@@ -1,4 +1,4 @@
-"""Containers that FFmpeg opens: their boxes, elements and objects must chain up and lie within the file."""
+"""Containers that FFmpeg opens: their boxes, elements and objects must follow each other and lie within the file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BOXES = frozenset(b"moov mdat moof mfra sidx free skip udta uuid meta wide styp
 
 
 def mp4(source: Source, offset: int) -> Extent:
-    """Every top-level box must lie within the file, and a ``moov`` among them (ISO/IEC 14496-12, 4.2)."""
+    """Every top-level box must lie within the file, and one must be ``moov`` (ISO/IEC 14496-12, section 4.2)."""
     position, seen = offset, set()
     for _ in range(_MAX_BOXES):
         head = source.read(position, 16)
@@ -27,7 +27,7 @@ def mp4(source: Source, offset: int) -> Extent:
             seen.add(name)
             break
         if {b"moov", b"mdat"} <= seen and name not in _BOXES and (size < 8 or position + size > source.size):
-            break  # what follows, and is no box, is no part of the recording
+            break  # junk after the last box is no part of the recording
         if size < 8:
             raise AudioError("undecodable", f"a box of {size} bytes at byte {position}")
         if position + size > source.size:
@@ -38,7 +38,7 @@ def mp4(source: Source, offset: int) -> Extent:
         if b"meta" in seen:
             raise AudioError("not_audio", "a picture")
         raise AudioError("truncated", "the file ends before its index (no moov box)")
-    if b"moof" in seen and not seen & {b"mfra", b"sidx"}:  # a file that was cut between two looks the same
+    if b"moof" in seen and not seen & {b"mfra", b"sidx"}:  # a file that was cut between two fragments looks the same
         return Extent("fragments: its length is not declared")
     return WHOLE
 
@@ -48,14 +48,14 @@ _BEGINNINGS = (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67")  # of a file, of a segm
 
 
 def matroska(source: Source, offset: int) -> Extent:
-    """Elements follow each other to the end of the segment (RFC 8794, section 6; RFC 9559, section 5).
+    """Elements must follow each other to the end of the segment (RFC 8794, section 6; RFC 9559, section 5).
 
     Segments and clusters of unknown length (live streams) end where the next one begins, or the file does.
     """
     position, end, live, segments, inner = offset, source.size, False, 0, 0
     while position < source.size:
         if segments and not live and position == end:
-            if source.read(position, 4) not in _BEGINNINGS:  # what follows a segment is no part of it
+            if source.read(position, 4) not in _BEGINNINGS:  # junk after the segment is no part of it
                 break
             end = source.size
         identity, data, size = _element(source, position)
@@ -80,7 +80,7 @@ def matroska(source: Source, offset: int) -> Extent:
 
 
 def _element(source: Source, position: int) -> tuple[int, int, int | None]:
-    """(id, where its data begin, their length or None) of the EBML element at a byte."""
+    """The EBML element at ``position``: its id, the byte where its data begin, and their length (None: not known)."""
     head = source.read(position, 12)
     id_bytes = 9 - head[0].bit_length()
     length = 9 - head[id_bytes].bit_length() if id_bytes < min(5, len(head)) else 9
@@ -97,7 +97,7 @@ _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 
 def asf(source: Source, offset: int) -> Extent:
-    """As many bytes as the File Properties Object names (ASF specification, section 3.2)."""
+    """The file must have as many bytes as its File Properties Object states (ASF specification, section 3.2)."""
     head = source.read(offset, 1 << 16)
     at = head.find(_ASF_FILE_PROPERTIES)
     if at < 0 or len(head) < at + 92:

@@ -1,21 +1,23 @@
-"""Sound files as blocks of float32, decoded by libsndfile or PyAV, never whole and never trusting a header.
+"""Sound files as blocks of float32, decoded by libsndfile or PyAV (FFmpeg); no header is trusted.
 
-The policy, where decoders or headers disagree:
+The rules where decoders or headers disagree:
 
-1. The format is read off the first bytes (``formats``), never off the name, and its structure is checked
-   (``structure``) before anything is decoded: a cut file is ``truncated``, whatever a decoder makes of it.
-2. libsndfile decodes what it knows (WAV, AIFF, CAF, AU, W64, FLAC, MP3, Ogg ...), PyAV the rest, and Opus, which it
-   decodes faster.  PyAV also gets what libsndfile is known to read only in part (``Extent.libsndfile``): MP3 whose
-   header does not count every frame, chained Ogg streams, WAV and FLAC that declare no length.
-3. Where libsndfile refuses a file (except FLAC, whose reference decoder it holds), PyAV is the second opinion; a
-   file that it decodes without one error is taken, and facts say so.  If both refuse: ``undecodable``.
-4. Where both can, libsndfile's length counts.  A decoder that delivers fewer samples than the file announces has met
-   a cut: ``truncated``; clocks of containers may be ``SLACK_S`` off.  What lies behind the announced end is no sound.
-5. Damage amid a stream (a checksum, a page or frame that is missing or there twice, bytes between frames, a clock that
-   leaps by more than ``SLACK_S``) is ``undecodable``: decoders skip it, or put silence there, and say nothing.  So are
-   NaN, infinity and what no scale explains (``LOUDEST``).  Values beyond full scale are kept in ``peak`` and clipped in
-   the sound.
-6. Nothing is allocated for a number that a header names: blocks are bounded by ``BLOCK_VALUES``.
+1. The first bytes decide the format (``formats``), never the file's name.  The structure is checked (``structure``)
+   before anything is decoded: a cut file is ``truncated``, even if a decoder accepts it.
+2. libsndfile decodes the formats that it knows (WAV, AIFF, CAF, AU, W64, FLAC, MP3, Ogg and others).  PyAV decodes
+   the others, and Opus, which it decodes faster.  PyAV also decodes files of which libsndfile is known to read only a
+   part (``Extent.libsndfile``): MP3 whose header does not count every frame, chained Ogg streams, WAV and FLAC
+   that state no length.
+3. If libsndfile refuses a file, PyAV is tried, except for FLAC, whose reference decoder libsndfile contains.  A file
+   that PyAV decodes without any error is accepted, and its facts say so.  If both refuse it, it is ``undecodable``.
+4. If both could decode it, libsndfile's length counts.  If a decoder delivers fewer samples than the file announces,
+   the file is ``truncated``; the clocks of containers may be wrong by ``SLACK_S``.  Data after the announced end are
+   no part of the recording.
+5. Damage inside a stream is ``undecodable``, because decoders skip it or replace it by silence and do not report it: a
+   wrong checksum, a page or frame that is missing or occurs twice, bytes between frames, a clock that leaps by more
+   than ``SLACK_S``.  So are NaN, infinity and values beyond ``LOUDEST``.  Values beyond full scale count in ``peak``
+   and are clipped in the stored sound.
+6. No memory is allocated because a header names a number: the size of blocks is limited by ``BLOCK_VALUES``.
 """
 
 from __future__ import annotations
@@ -38,22 +40,29 @@ from sharding.audio.formats import FRAME_READERS, Format, recognise
 from sharding.audio.source import Source
 from sharding.audio.structure import check_complete
 
-BLOCK_VALUES = 1 << 19  # samples times channels in a block
-LOUDEST = 2.0**31  # of full scale: floats that were integers of 32 bits; beyond (and NaN) lies damage
-SLACK_S = 0.1  # how much shorter than a container's clock says a complete stream may be
+BLOCK_VALUES = 1 << 19  # the most samples of a block, over all channels
+LOUDEST = 2.0**31  # of full scale: 32-bit integers stored as floats; greater values, and NaN, are damage
+SLACK_S = 0.1  # a complete stream may be this much shorter than its container's clock says
 _TRACK_ENDS = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
-_CHECKSUMMED = ("flac", "tta", "wavpack")  # codecs whose checksums FFmpeg looks at only where it is asked to
+_CHECKSUMMED = ("flac", "tta", "wavpack")  # codecs whose checksums FFmpeg checks only on request
 
 av.logging.set_level(av.logging.PANIC)
 
 
 @dataclass
 class Decoded:
-    """What is known of a recording; grows while ``decode`` runs.
+    """What is known of a recording; ``decode`` fills it in.
 
-    ``codec``: e.g. ``FLAC/PCM_16``.  ``rate`` in Hz.  ``frames``: samples a channel delivered so far.
-    ``decoder``: ``libsndfile`` or ``pyav``.  ``integers``: the file holds integers, which are always finite.
-    ``declared``: what its header says of its length is meant.
+    Attributes:
+        format: the name of its format, a key of ``FORMATS``.
+        codec: e.g. ``FLAC/PCM_16``.
+        rate: samples a second.
+        channels: the number of channels.
+        frames: samples of each channel that were delivered so far.
+        decoder: ``libsndfile`` or ``pyav``.
+        integers: whether the file holds integers, which are always finite.
+        declared: whether the header states the length, and does not only guess it.
+        remarks: harmless oddities, in words.
     """
 
     format: str = ""
@@ -68,10 +77,10 @@ class Decoded:
 
 
 def decode(source: Source, decoded: Decoded) -> Iterator[np.ndarray]:
-    """Blocks of float32 ``[n, channels]``, in order; ``decoded`` is filled before the first one.
+    """Blocks of float32 ``[n, channels]``, in order; ``decoded`` is filled in before the first one.
 
     Raises:
-        AudioError: what is wrong with the file, at whichever block it shows.
+        AudioError: what is wrong with the file; possibly after some blocks.
     """
     if source.size == 0:
         raise AudioError("empty", "0 bytes")
@@ -102,7 +111,7 @@ def decode(source: Source, decoded: Decoded) -> Iterator[np.ndarray]:
 
 
 class _Refused(Exception):
-    """A decoder cannot go on."""
+    """A decoder cannot decode the file, or its rest."""
 
     def __init__(self, detail: str) -> None:
         self.detail = detail
@@ -112,7 +121,7 @@ class _Refused(Exception):
 def _checked(blocks: Iterator[np.ndarray], decoded: Decoded) -> Iterator[np.ndarray]:
     for block in blocks:
         if not decoded.integers and not max(float(block.max()), -float(block.min())) <= LOUDEST:
-            raise AudioError("undecodable", f"not a sample value among those from {decoded.frames} on")
+            raise AudioError("undecodable", f"a value that is no sample follows sample {decoded.frames}")
         decoded.frames += len(block)
         yield block
 
@@ -129,7 +138,7 @@ def _libsndfile(view: BinaryIO, source: Source, form: Format, decoded: Decoded) 
     with file:
         check_rate(file.samplerate, file.channels)
         if file.subtype.startswith("MPEG") and form.name != "mp3":
-            raise _Refused("its length would be a guess")
+            raise _Refused("libsndfile would guess its length")
         decoded.codec, decoded.decoder = f"{file.format}/{file.subtype}", "libsndfile"
         decoded.rate, decoded.channels = file.samplerate, file.channels
         decoded.integers = file.subtype.startswith("PCM_")
@@ -181,26 +190,28 @@ def _pyav(view: BinaryIO, source: Source, form: Format, decoded: Decoded) -> Ite
 def _announced_s(container: Any, stream: Any) -> float:
     """Seconds that a container says its sound lasts; 0 where it does not."""
     start = float((stream.start_time or 0) * stream.time_base) if stream.time_base else 0.0
-    if told := _TRACK_ENDS.fullmatch(stream.metadata.get("DURATION", "")):  # Matroska's tag of a track
-        hours, minutes, seconds = told.groups()
+    if tagged := _TRACK_ENDS.fullmatch(stream.metadata.get("DURATION", "")):  # Matroska's tag of a track
+        hours, minutes, seconds = tagged.groups()
         return 3600 * int(hours) + 60 * int(minutes) + float(seconds) - start
     if stream.duration is not None and stream.time_base is not None and container.format.name != "asf":
-        # for Opus that is the time at which it ends; of every page it is known that it is there
+        # in Ogg this is the time at which the stream ends, counted from 0
         return float(stream.duration * stream.time_base) - (start if container.format.name == "ogg" else 0.0)
-    if len(container.streams) > 1 or not container.duration:  # the longest stream's, perhaps the picture's
+    if (
+        len(container.streams) > 1 or not container.duration
+    ):  # of the longest stream, maybe a picture
         return 0.0
     return container.duration / av.time_base - start
 
 
 def _frames(container: Any, stream: Any, form: Format) -> Iterator[Any]:
-    """What the decoder makes of a stream's packets."""
+    """The decoded frames of a stream."""
     decoder, end = audio_decoder(stream), math.inf
     for packet in container.demux(stream):
-        # a tag between two joined files comes as a packet of its own; that frames are whole has been seen
+        # FFmpeg delivers a tag between two joined files as a packet; the frames were checked before
         if form.name == "mp3" and packet.size and bytes(packet)[0] != 0xFF:
             continue
         for frame in decoder.decode(packet):
-            # the clock of a bare stream is counted from its bytes, and that its frames are whole has been seen
+            # FFmpeg estimates the clock of MP3 and AAC without a container; their frames were checked before
             if form.name not in FRAME_READERS and frame.pts is not None and frame.time_base is not None:
                 begin = float(frame.pts * frame.time_base)
                 if begin - end > SLACK_S:
@@ -210,7 +221,7 @@ def _frames(container: Any, stream: Any, form: Format) -> Iterator[Any]:
 
 
 def audio_decoder(stream: Any) -> Any:
-    """A stream's decoder; for AMR OpenCORE's, for FFmpeg's own knows no pauses (DTX)."""
+    """The decoder for a stream; for AMR OpenCORE's, because FFmpeg's own cannot decode pauses (DTX)."""
     own = stream.codec_context
     if own.name not in ("amrnb", "amrwb") or f"libopencore_{own.name}" not in av.codecs_available:
         return own
@@ -220,7 +231,7 @@ def audio_decoder(stream: Any) -> Any:
 
 
 def _gather(frames: Iterator[Any], decoded: Decoded) -> Iterator[np.ndarray]:
-    """Frames of one stream joined into blocks."""
+    """The frames of a stream, joined into blocks."""
     parts: list[np.ndarray] = []
     values = 0
     for frame in frames:
@@ -229,7 +240,7 @@ def _gather(frames: Iterator[Any], decoded: Decoded) -> Iterator[np.ndarray]:
             decoded.rate, decoded.channels = frame.sample_rate, block.shape[1]
             check_rate(decoded.rate, decoded.channels)
         elif (frame.sample_rate, block.shape[1]) != (decoded.rate, decoded.channels):
-            raise AudioError("undecodable", "the rate or the number of channels changes in mid-stream")
+            raise AudioError("undecodable", "the rate or the number of channels changes within the stream")
         parts.append(block)
         values += block.size
         if values >= BLOCK_VALUES:
@@ -242,7 +253,7 @@ def _gather(frames: Iterator[Any], decoded: Decoded) -> Iterator[np.ndarray]:
 def frame_samples(frame: Any) -> np.ndarray:
     """A PyAV frame's samples as float32 ``[n, channels]``, full scale 1."""
     channels = frame.layout.nb_channels
-    if frame.format.name in ("s64", "s64p"):  # the one format that PyAV has no array for
+    if frame.format.name in ("s64", "s64p"):  # the only format that PyAV cannot convert to an array
         array = np.stack([np.frombuffer(plane, np.int64) for plane in frame.planes])
         array = array[:, : frame.samples * (1 if frame.format.is_planar else channels)]
     else:
@@ -256,5 +267,6 @@ def frame_samples(frame: Any) -> np.ndarray:
 
 
 def _words(error: Exception) -> str:
+    """What a decoder says about an error, in one line."""
     text = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
     return " ".join(str(text).split())[:200]

@@ -1,4 +1,4 @@
-"""Samples to the bytes of a sample in a shard: the same bytes for the same samples, always."""
+"""Encoding windows for shards: the same samples always give the same bytes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import soundfile
 
 from sharding.audio.form import AudioForm
 
-OPUS_BITS = 64_000  # a second and channel: transparent to listeners on most sounds
+OPUS_BITS = 64_000  # a second and channel; listeners cannot tell most sounds from the original
 _OPUS_FRAME_S = 0.02
 
 
 def encode(samples: np.ndarray, form: AudioForm) -> bytes:
-    """One window as a file in ``form.window_codec``.
+    """One window as the bytes of a file in ``form.window_codec``.
 
     Args:
         samples: int16 ``[n, form.channels]`` at ``form.rate``.

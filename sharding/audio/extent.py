@@ -1,4 +1,4 @@
-"""What a file's structure says of its sound, before anything is decoded."""
+"""What the structure of a file says about its sound, before anything is decoded."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from sharding.audio.form import MAX_CHANNELS, MAX_RATE, MIN_RATE
 
 @dataclass(frozen=True)
 class Extent:
-    """A structure that is whole.
+    """What is known of a file whose structure is complete.
 
-    ``remark``: a harmless oddity, or "".  ``frames``: at least as many samples a channel must come out; 0: not known.
-    ``end``: the byte where the recording ends; None: where the file does.  ``libsndfile``: False where libsndfile
-    would stop before the end.  ``head``: what decoders are shown instead of the first bytes.
-    ``declared``: False where what the header says of the length is no more than a guess.
+    Attributes:
+        remark: a harmless oddity in words, or "".
+        frames: the least number of samples in each channel that decoding must deliver; 0: not known.
+        end: the byte where the recording ends; None: the end of the file.
+        libsndfile: False where libsndfile would stop before the end of the recording.
+        head: what decoders are given in place of the first bytes.
+        declared: False where the length in the header is only a guess.
     """
 
     remark: str = ""
@@ -30,12 +33,12 @@ WHOLE = Extent()
 
 
 def cut(what: str, needed: int, size: int) -> AudioError:
-    """The error of a file that ends within ``what``."""
+    """The error for a file that ends inside ``what``."""
     return AudioError("truncated", f"{what} ends at byte {needed}, the file at byte {size}")
 
 
 def check_rate(rate: int, channels: int) -> None:
-    """Refuse what no recording has (and what would make a resampler allocate gigabytes)."""
+    """Refuse a rate or a number of channels that no recording has; a resampler would allocate gigabytes for them."""
     if not MIN_RATE <= rate <= MAX_RATE:
         raise AudioError("undecodable", f"an impossible sample rate: {rate} Hz")
     if not 1 <= channels <= MAX_CHANNELS:

@@ -1,4 +1,4 @@
-"""FLAC's own arithmetic (RFC 9639): how many samples there are, told by the last frame and not by the header."""
+"""Whether a FLAC file is complete: its frames' own numbers are compared with its header.  Sections are of RFC 9639."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from sharding.audio.extent import WHOLE, Extent, cut
 from sharding.audio.source import Source
 
 _PIECE = 1 << 20  # bytes that are searched at once
-_TAIL = 1 << 16  # bytes in which the last frame is sought, or as many as the header says that a frame can have
+_TAIL = 1 << 16  # bytes in which the last frame is searched; more where the header announces longer frames
 
-_MAX_BLOCKS = 10_000  # of metadata
-_HEADS = 8  # of frames that are looked at: some are none, by chance, and each costs a pass over what follows
+_MAX_BLOCKS = 10_000  # metadata blocks
+_HEADS = 8  # frame headers that are tried: each costs a pass over what follows, and some only look like headers
 
 
 def flac(source: Source, offset: int) -> Extent:
-    """The last frame must end where the header says (sections 8.2 and 9.1).
+    """The frames must reach from sample 0 to the total that the header states (sections 8.2 and 9.1).
 
-    Encoders that write into a pipe declare no length; libsndfile cannot read such files.
+    Encoders that write into a pipe state no total; libsndfile cannot read such files.
     """
     info = source.read(offset, 42)
     if len(info) < 42:
@@ -39,28 +39,28 @@ def flac(source: Source, offset: int) -> Extent:
             raise AudioError("truncated", "the file does not end with a whole frame")
         return Extent("its length is not declared", frames=found, libsndfile=False)
     if found is None or found == total:
-        return WHOLE  # tags after the sound, or damage: decoding will tell
-    # one of the two lies: all that is there is decoded, and must be what the header announces or more
+        return WHOLE  # tags after the sound, or damage, which decoding will find
+    # header and last frame disagree: everything is decoded, and must be at least what the header announces
     return Extent(f"its last frame ends at sample {found}", frames=total, libsndfile=False)
 
 
 def _check_chain(source: Source, sound: int, block: int, longest: int, total: int) -> None:
-    """Every frame begins where the one before ends, and none is there twice.
+    """Every frame must begin at the sample where the one before ends, and none may occur twice.
 
-    libFLAC puts silence in the place of one that is missing, and decodes one that is too many.
+    libFLAC replaces a missing frame by silence, and decodes a frame that occurs twice two times.
     """
     sync, form, latest, reached, odd = source.read(sound, 2), source.read(sound + 2, 2), sound, 0, ""
-    numbered = sync[1] == 0xF8 and block > 0  # frames of one size have numbers; others tell their first sample
+    numbered = sync[1] == 0xF8 and block > 0  # frames of equal size are numbered; others name their first sample
     for position in range(sound, source.size, _PIECE):
         piece = source.read(position, _PIECE + 17)
-        for at in _places(piece, sync):
+        for at in _offsets_of(piece, sync):
             if at >= _PIECE:
                 break
-            # there are ten a second: nothing more is read of them
+            # the frame that is expected next, about ten times a second of sound: its number is enough proof
             if numbered and reached < total and piece.startswith(form + _coded(reached // block), at + 2):
                 latest, reached = position + at, reached + block
             elif (span := _frame_span(piece[at : at + 17], block)) is None:
-                continue  # bytes that look like the beginning of a frame
+                continue  # sound whose bytes look like a frame header
             elif span[0] == reached < total:
                 latest, reached = position + at, span[1]
             elif not odd and _are_frames(source, sync, longest, latest, position + at):
@@ -72,10 +72,10 @@ def _check_chain(source: Source, sound: int, block: int, longest: int, total: in
 
 
 def _are_frames(source: Source, sync: bytes, longest: int, *places: int) -> bool:
-    """Whether what begins at each place ends with its checksum, where another frame or file begins or this one ends."""
+    """Whether a frame begins at each place: its checksum is right, and a frame, a file or the file's end follows it."""
     for place in places:
         data, value = source.read(place, longest + 4), 0
-        ends = {at + 2 for at in _places(data[2:], sync)} | {data.find(b"fLaC"), len(data)}
+        ends = {at + 2 for at in _offsets_of(data[2:], sync)} | {data.find(b"fLaC"), len(data)}
         for end, byte in enumerate(data, 1):
             value = ((value << 8) & 0xFFFF) ^ _CRC16[(value >> 8) ^ byte]
             if value == 0 and end in ends:
@@ -85,8 +85,8 @@ def _are_frames(source: Source, sync: bytes, longest: int, *places: int) -> bool
     return True
 
 
-def _places(piece: bytes, sync: bytes) -> list[int]:
-    """Where two bytes stand; many times faster than ``find`` for bytes that are frequent one by one."""
+def _offsets_of(piece: bytes, sync: bytes) -> list[int]:
+    """The offsets of two adjacent bytes; many times faster than ``find`` where each of them alone is frequent."""
     view = np.frombuffer(piece, np.uint8)
     first = np.flatnonzero(view[:-1] == sync[0])
     return list(first[view[first + 1] == sync[1]].tolist())
@@ -94,7 +94,7 @@ def _places(piece: bytes, sync: bytes) -> list[int]:
 
 @functools.lru_cache(maxsize=1 << 12)
 def _coded(number: int) -> bytes:
-    """A frame's number, coded like a character of UTF-8, up to 36 bits (section 9.1.5)."""
+    """A frame's number of up to 36 bits, coded like a character of UTF-8 (section 9.1.5)."""
     if number < 0x80:
         return bytes([number])
     size = max(2, -(-(number.bit_length() - 1) // 5))
@@ -103,7 +103,7 @@ def _coded(number: int) -> bytes:
 
 
 def _after_metadata(source: Source, offset: int) -> int:
-    """Where the last metadata block ends (section 8.1)."""
+    """The byte where the last metadata block ends (section 8.1)."""
     position, last = offset + 4, False
     for _ in range(_MAX_BLOCKS):
         head = source.read(position, 4)
@@ -121,7 +121,7 @@ def ends_whole(source: Source, offset: int) -> bool:
 
 
 def _samples(source: Source, offset: int, *, proven: bool) -> int | None:
-    """The number of the sample after the last frame that has a valid header; ``proven``: and that is whole."""
+    """The number of samples up to the end of the last frame with a valid header; ``proven``: and a valid checksum."""
     info = source.read(offset, 18)
     size = max(_TAIL, int.from_bytes(info[15:18], "big"))
     tail = source.read(max(offset, source.size - size), size)
@@ -137,11 +137,11 @@ def _samples(source: Source, offset: int, *, proven: bool) -> int | None:
 
 
 def _frame_span(head: bytes, block: int) -> tuple[int, int] | None:
-    """The first sample of the frame that begins with these bytes, and the one after its last (section 9.1)."""
+    """The first sample of the frame with this header, and the sample after its last one (section 9.1)."""
     if len(head) < 6 or head[1] not in (0xF8, 0xF9) or head[3] >> 4 > 10 or head[3] & 1:
         return None
     size_code, rate_code = head[2] >> 4, head[2] & 15
-    ones = 8 - (head[4] ^ 0xFF).bit_length()  # the number is coded like a character of UTF-8
+    ones = 8 - (head[4] ^ 0xFF).bit_length()  # as in UTF-8, the leading ones count the bytes
     length = max(1, ones)
     at = 4 + length
     size_bytes, rate_bytes = {6: 1, 7: 2}.get(size_code, 0), {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
@@ -160,6 +160,7 @@ def _frame_span(head: bytes, block: int) -> tuple[int, int] | None:
 
 
 def _table(polynomial: int, bits: int) -> list[int]:
+    """The table for computing a CRC byte by byte (sections 9.1.8 and 9.3)."""
     table = []
     for byte in range(256):
         value = byte << (bits - 8)

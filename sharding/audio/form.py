@@ -1,4 +1,4 @@
-"""The form in which sound is stored, and the canonical form in which sound is compared."""
+"""The form in which shards store sound, and the canonical form in which sound is measured and compared."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import numpy as np
 
 from sharding.common.errors import InputError
 
-CANONICAL_RATE = 32000  # Hz; pcm_sha256, levels, bandwidth and fingerprints are those of this form, mono
+CANONICAL_RATE = 32000  # Hz; pcm_sha256, levels, bandwidth and fingerprints are of mono sound at this rate
 CODECS = ("flac", "wav", "opus", "original")
 OPUS_RATES = (8000, 12000, 16000, 24000, 48000)  # RFC 6716, section 2
-MIN_RATE, MAX_RATE = 1000, 768_000  # Hz; what lies outside is a lie of the header
+MIN_RATE, MAX_RATE = 1000, 768_000  # Hz; a header that names another rate is wrong
 MAX_CHANNELS = 64
 
 
 @dataclass(frozen=True)
 class AudioForm:
-    """How sound is stored in shards.
+    """How shards store sound.
 
     Args:
-        codec: ``flac`` (16 bit), ``wav`` (16 bit), ``opus`` (in Ogg), or ``original``: the source's bytes untouched
-            for recordings that fit into one window, FLAC windows for longer ones.
+        codec: ``flac`` (16 bit), ``wav`` (16 bit), ``opus`` (in Ogg), or ``original``: the source's own
+            bytes for recordings that fit into one window, FLAC windows for longer ones.
         rate: samples a second; for Opus one of its five rates.
-        channels: 1 (the mean of all channels) or 2 (mono is doubled; of more than two channels the mean is).
+        channels: 1 (the mean of all channels) or 2 (one channel is doubled; more than two become their mean, doubled).
     """
 
     codec: str = "flac"
@@ -42,18 +42,18 @@ class AudioForm:
 
     @property
     def window_codec(self) -> str:
-        """The codec of windows that are encoded here (``original`` cannot be cut without encoding)."""
+        """The codec of windows that must be encoded: a part of a file cannot keep the file's own bytes."""
         return "flac" if self.codec == "original" else self.codec
 
 
 def mix(block: np.ndarray, channels: int) -> np.ndarray:
-    """float32 ``[n, c]`` to ``[n, channels]``: the mean of all channels for mono and for doubled mono."""
+    """float32 ``[n, c]`` as ``[n, channels]``; where the numbers differ, the mean of all channels, doubled for two."""
     given = block.shape[1]
     if given == channels:
         return block
     if given == 1:
         return np.repeat(block, channels, axis=1)
-    if given == 2:  # many times faster than a mean over so short an axis
+    if given == 2:  # many times faster than numpy's mean over so short an axis
         mono = (block[:, :1] + block[:, 1:]) * np.float32(0.5)
     else:
         mono = block.mean(axis=1, keepdims=True, dtype=np.float32)

@@ -1,8 +1,9 @@
-"""Which format a file is in, by its first bytes alone: names lie, and probing by trial mistakes noise for sound.
+"""Which format a file is in, by its first bytes alone.
 
-A file whose first bytes (after ID3 tags) are in no table here, and in which no chain of MPEG audio or ADTS
-frames begins within the first MiB, is not audio.  Decoders are told the format, never asked to guess it: so
-a web page cannot pass for a playlist, nor random bytes for a transport stream.
+File names are often wrong, and decoders that try one format after the other take noise for sound.  A file is not audio
+if its first bytes (after ID3 tags) are in no table here, and no chain of MPEG audio or ADTS frames begins within its
+first MiB.  Decoders are given the format and never guess it, so that they cannot take a web page for a playlist, or
+random bytes for a transport stream.
 """
 
 from __future__ import annotations
@@ -14,13 +15,19 @@ from sharding.audio.errors import AudioError
 from sharding.audio.source import Source
 
 SCAN = 1 << 20  # bytes of junk that may stand in front of MPEG audio
-CHAIN, CHAIN_IN_JUNK = 3, 6  # frames in a row that prove MPEG audio, at the beginning of a file and further in
+CHAIN, CHAIN_IN_JUNK = 3, 6  # frames in a row that prove MPEG audio: at the beginning of a file, and later
 
 
 @dataclass(frozen=True)
 class Format:
-    """What decodes a format: libsndfile (if it can), the demuxer of FFmpeg; whether its headers name the duration
-    exactly, so that fewer samples mean a cut; and the usual suffix of a file's name, where it is not the name.
+    """A format of sound files.
+
+    Attributes:
+        name: its name here.
+        libsndfile: whether libsndfile decodes it.
+        demuxer: FFmpeg's demuxer for it.
+        exact: whether its headers state the duration exactly, so that fewer samples mean that the file was cut.
+        extension: the usual suffix of such files, where it is not ``name``.
     """
 
     name: str
@@ -118,7 +125,7 @@ _CUT_IFF = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM")
 
 
 def recognise(source: Source) -> tuple[Format, int]:
-    """The format and the offset at which it begins (after ID3 tags and junk).
+    """The format of a file, and the byte at which it begins (after ID3 tags and junk).
 
     Raises:
         AudioError: ``not_audio``; ``truncated`` where a file ends within the first words of a known format.
@@ -151,7 +158,7 @@ def _by_magic(head: bytes) -> str | None:
 
 
 def _after_tags(source: Source) -> int:
-    """The end of the tags in front; 0 where there is none or it lies."""
+    """Where the tags at the beginning end; a tag that would reach beyond the file is not counted."""
     offset = 0
     while True:
         size = tag_bytes(source, offset)
@@ -166,7 +173,7 @@ def tag_bytes(source: Source, position: int) -> int:
     if head[:3] == b"TAG":
         return 128
     if head[:8] == b"APETAGEX" and len(head) == 32:
-        # a header is not part of the size that it names; a footer ends what it describes
+        # the size in a header counts what follows the header; a footer is the end of its tag
         return 32 + (int.from_bytes(head[12:16], "little") if head[23] & 0x20 else 0)
     return id3_size(head)
 
@@ -230,7 +237,7 @@ def adts_frame(head: bytes) -> Frame | None:
     return Frame(size, 1024, rate, ("aac", head[1] & 8, head[2] >> 6, rate))
 
 
-_LAYER_I = tuple(("mp3", version, 3) for version in _RATES)  # rare as sound, frequent in runs of 0xFF
+_LAYER_I = tuple(("mp3", version, 3) for version in _RATES)  # few files have it, but runs of 0xFF look like it
 FRAME_READERS: dict[str, Callable[[bytes], Frame | None]] = {"mp3": mpeg_frame, "aac": adts_frame}
 
 
@@ -248,7 +255,7 @@ def find_frames(source: Source, start: int) -> tuple[Format, int] | None:
 
 
 def _before_false_tag(source: Source, start: int, found: tuple[Format, int]) -> tuple[Format, int]:
-    """Where a tag claims to reach to ``start``, amid frames that begin within it, the first of those frames."""
+    """The first frame of a file whose tag claims to reach to ``start``, which lies amid frames that began inside it."""
     earlier = find_frames(source, 10)
     position = start if earlier is None else earlier[1]
     while position < start:
@@ -260,7 +267,7 @@ def _before_false_tag(source: Source, start: int, found: tuple[Format, int]) -> 
 
 
 def _chains(data: bytes, position: int, reader: Callable[[bytes], Frame | None], wanted: int, *, ends: bool) -> bool:
-    """Whether ``wanted`` like frames follow each other here, or two and more and the end of the file."""
+    """Whether ``wanted`` frames of one kind follow each other here, or two where the file ends (``ends``)."""
     first = reader(data[position : position + 6])
     if position and first is not None and first.kind[:3] in _LAYER_I:
         return False

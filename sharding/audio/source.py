@@ -1,4 +1,4 @@
-"""A sound file's bytes: read once, hashed on the way, looked at from any offset."""
+"""The bytes of a sound file: read once, hashed meanwhile, and readable from any offset."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import BinaryIO
 
 
 class Source:
-    """The bytes of one file, small ones in memory, large ones behind a seekable file.
+    """The bytes of one file: in memory if they are few, else in a seekable file.
 
-    The SHA-256 grows with the furthest byte that anybody has read, so that a file which is decoded from
-    front to back is read once; ``sha256`` reads what is left.
+    The SHA-256 follows the reads as long as they are in order, so that a file that is decoded from front to back is
+    read only once; ``sha256`` reads the rest.
 
     Args:
         content: the whole file as bytes, or a seekable binary file.
@@ -20,7 +20,7 @@ class Source:
 
     def __init__(self, content: bytes | BinaryIO, size: int) -> None:
         self.size = size
-        self.error: Exception | None = None  # what storage said while a decoder, deaf to it, was reading
+        self.error: Exception | None = None  # the error of a read that a decoder made; decoders do not pass it on
         self._bytes = content if isinstance(content, bytes) else None
         self._file = io.BytesIO(content) if isinstance(content, bytes) else content
         self._digest = hashlib.sha256(self._bytes or b"")
@@ -46,7 +46,10 @@ class Source:
         return data
 
     def view(self, offset: int = 0, end: int | None = None, head: bytes = b"") -> BinaryIO:
-        """A new seekable file over the bytes from ``offset`` to ``end`` (None: the file's), ``head`` for the first."""
+        """A new seekable file of the bytes from ``offset`` to ``end`` (None: the end of the file).
+
+        ``head`` takes the place of as many of its first bytes.
+        """
         if self._bytes is not None:
             return io.BytesIO(head + self._bytes[offset + len(head) : end])
         return io.BufferedReader(_View(self, offset, self.size if end is None else end, head), buffer_size=1 << 18)
@@ -59,7 +62,7 @@ class Source:
 
 
 class _View(io.RawIOBase):
-    """A file over a part of a ``Source``.  Decoders swallow errors: they are noted there."""
+    """A file that is a part of a ``Source``.  An error of a read is kept in ``Source.error``, for decoders hide it."""
 
     def __init__(self, source: Source, offset: int, end: int, head: bytes) -> None:
         self._source, self._offset, self._end, self._position = source, offset, end, 0

@@ -1,8 +1,8 @@
-"""Files that are a chain of frames or pages: every link must be there, and the last one whole.
+"""Files that are a sequence of frames, pages, packets or blocks: all must be there, and the last one whole.
 
-Decoders look for the next link where one is damaged, and what lies between is lost in silence.  So a chain that breaks
-and goes on later is ``undecodable``, one that breaks off within a link is ``truncated``, and what follows its end
-without being a link (tags, padding, junk) is no part of the recording.
+Where a frame is damaged, decoders search for the next one and do not say that sound is missing.  So a sequence that is
+interrupted and goes on later is ``undecodable``, and one that ends inside a frame is ``truncated``.  Tags, padding and
+junk after the last frame are no part of the recording.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from sharding.audio.flac import flac
 from sharding.audio.formats import FRAME_READERS, SCAN, Frame, find_frames, tag_bytes
 from sharding.audio.source import Source
 
-_PACKETS = 4096  # of a transport stream that are read at once
-_HOLLOW = 4096  # zeros after the last frame that are more than padding
+_PACKETS = 4096  # packets of a transport stream that are read at once
+_HOLLOW = 4096  # zero bytes after the last frame; so many are no padding
 _TRIM = 8191  # samples that a decoder may leave out of MP3: encoder delay and padding, 12 bits each
 
 
 def mpeg(source: Source, offset: int) -> Extent:
-    """MPEG audio: the frames, and as many as the Xing header counts.
+    """MPEG audio frames, as many as the Xing header counts (ISO/IEC 11172-3, section 2.4.1).
 
-    libsndfile's length is that of the header, or else a guess from the first frame's bit rate: where the header does
-    not count every frame, another decoder is wanted.
+    libsndfile takes the length from the Xing header, or else estimates it from the bit rate of the first frame.  So it
+    decodes only files whose header counts every frame.
     """
     count, first, end = _walk_frames(source, offset, "mp3")
     declared = _xing_frames(source.read(offset, 256))
     if declared is not None and count - 1 < declared:
         raise AudioError("truncated", f"{count - 1} frames of {declared} that the Xing header counts")
     rest = source.read(end, _HOLLOW)
-    if declared is None and len(rest) == _HOLLOW and not any(rest):  # room that a download never filled
+    if declared is None and len(rest) == _HOLLOW and not any(rest):  # a download reserved the space and never filled it
         raise AudioError("truncated", f"nothing but zeros from byte {end} on")
     return Extent(_surroundings(source, offset, end), count * first.samples - _TRIM, end, declared == count - 1)
 
@@ -45,7 +45,7 @@ def adts(source: Source, offset: int) -> Extent:
 
 
 def _walk_frames(source: Source, offset: int, kind: str) -> tuple[int, Frame, int]:
-    """(number of frames, the first one, the end of the last one)."""
+    """The number of frames from ``offset`` on, the first frame, and the byte where the last one ends."""
     read = FRAME_READERS[kind]
     first = read(source.read(offset, 6))
     assert first is not None, "recognised by its frames"
@@ -64,15 +64,15 @@ def _walk_frames(source: Source, offset: int, kind: str) -> tuple[int, Frame, in
         raise cut("the last frame", end, source.size)
     if 1 < len(head) < 6 and head[:2] == source.read(offset, 2):
         raise cut("the last frame", source.size + 1, source.size)
-    for place in range(position, source.size - 5, SCAN):
-        if (found := find_frames(source, place)) is not None:
+    for start in range(position, source.size - 5, SCAN):
+        if (found := find_frames(source, start)) is not None:
             other = "frames of another rate or kind" if found[1] == position else "no frame, and some after it"
             raise AudioError("undecodable", f"damaged: at byte {position} {other}")
     return count, first, end
 
 
 def _xing_frames(head: bytes) -> int | None:
-    """The number of frames after this one, where this one is a Xing or Info header that counts them."""
+    """The number of frames that follow, if this frame is a Xing or Info header that counts them."""
     at = max(head.find(b"Xing"), head.find(b"Info"))
     if at < 0 or at > 64 or len(head) < at + 12 or not head[at + 7] & 1:
         return None
@@ -80,8 +80,9 @@ def _xing_frames(head: bytes) -> int | None:
 
 
 def _surroundings(source: Source, start: int, end: int) -> str:
-    places = [(start, "in front of"), (source.size - end, "after")]
-    return "; ".join(f"{count} bytes {where} the sound" for count, where in places if count > 0)
+    """A remark about bytes before and after the sound, or ""."""
+    junk = [(start, "in front of"), (source.size - end, "after")]
+    return "; ".join(f"{count} bytes {where} the sound" for count, where in junk if count > 0)
 
 
 _AMR_NB = (13, 14, 16, 18, 20, 21, 27, 32, 6, 0, 0, 0, 0, 0, 0, 1)  # bytes a frame: RFC 4867, section 5.3
@@ -106,7 +107,7 @@ _AC3_KILOBITS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 
 
 
 def ac3(source: Source, offset: int) -> Extent:
-    """AC-3 and E-AC-3 frames (ETSI TS 102 366, 4.4.1 and E.1.3.1)."""
+    """AC-3 and E-AC-3 frames (ETSI TS 102 366, sections 4.4.1 and E.1.3.1)."""
     position = offset
     while (head := source.read(position, 6))[:2] == b"\x0b\x77" and len(head) == 6:
         position += _ac3_bytes(head, position)
@@ -118,6 +119,7 @@ def ac3(source: Source, offset: int) -> Extent:
 
 
 def _ac3_bytes(head: bytes, position: int) -> int:
+    """The length of the frame that begins with these bytes."""
     if head[5] >> 3 > 10:
         return 2 * ((((head[2] & 7) << 8) | head[3]) + 1)
     rate, code = head[4] >> 6, head[4] & 63
@@ -131,15 +133,15 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def _ogg_crc(page: bytes) -> int:
-    """RFC 3533's CRC-32: zlib's polynomial with the bits the other way round, and no inversions."""
+    """The checksum of an Ogg page (RFC 3533, section 6): zlib's polynomial in reverse bit order, without inversions."""
     reflected = zlib.crc32((page[:22] + bytes(4) + page[26:]).translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int.from_bytes(reflected.to_bytes(4, "little").translate(_REVERSED), "big")
 
 
 def ogg(source: Source, offset: int) -> Extent:
-    """Every page with its checksum, none missing, each stream ended (RFC 3533, section 6)."""
-    position, chains, opening = offset, 0, False
-    last: dict[int, tuple[int, bool]] = {}  # of each stream: number of its last page, and whether it ended there
+    """Every page must have the right checksum, none may be missing, and each stream must end (RFC 3533, section 6)."""
+    position, links, opening = offset, 0, False
+    last: dict[int, tuple[int, bool]] = {}  # by stream: number of its latest page, and whether that ends it
     while (head := source.read(position, 27 + 255))[:4] == b"OggS":
         size = 27 + head[26] + sum(head[27 : 27 + head[26]]) if len(head) > 26 else 27
         page = source.read(position, size)
@@ -149,9 +151,9 @@ def ogg(source: Source, offset: int) -> Extent:
         if _ogg_crc(page) != checksum:
             raise AudioError("undecodable", f"the Ogg page at byte {position} is damaged: its checksum is wrong")
         begins = bool(page[5] & 2)
-        if begins and not opening:  # streams that play together begin together
+        if begins and not opening:  # streams that play at the same time begin together; others are links of a chain
             _all_ended(last, position)
-            chains, last = chains + 1, {}
+            links, last = links + 1, {}
         elif not begins and number != last.get(serial, (number, False))[0] + 1:
             raise AudioError("undecodable", f"an Ogg page is missing before byte {position}")
         opening, last[serial] = begins, (number, bool(page[5] & 4))
@@ -159,7 +161,7 @@ def ogg(source: Source, offset: int) -> Extent:
     if source.read(position, 1 << 20).find(b"OggS") >= 0:
         raise AudioError("undecodable", f"damaged: no Ogg page at byte {position}, and some after it")
     _all_ended(last, position)
-    return Extent(_surroundings(source, offset, position), end=position, libsndfile=chains == 1)
+    return Extent(_surroundings(source, offset, position), end=position, libsndfile=links == 1)
 
 
 def _all_ended(last: dict[int, tuple[int, bool]], position: int) -> None:
@@ -168,7 +170,7 @@ def _all_ended(last: dict[int, tuple[int, bool]], position: int) -> None:
 
 
 def flv(source: Source, offset: int) -> Extent:
-    """Tags, each followed by its length (Adobe Flash Video File Format 10.1, annex E.3)."""
+    """Tags, each followed by its length (Adobe Flash Video File Format 10.1, section E.3)."""
     position = offset + 13
     while head := source.read(position, 11):
         size = 15 + int.from_bytes(head[1:4], "big")
@@ -205,17 +207,17 @@ def wavpack(source: Source, offset: int) -> Extent:
 
 
 def realmedia(source: Source, offset: int) -> Extent:
-    """Chunks, each with its length (RealMedia File Format, RFC draft of 1998); a live stream's is 0."""
+    """Chunks, each with its length (RealMedia File Format, Internet draft of 1998); a live stream states 0."""
     position = offset
     while len(head := source.read(position, 8)) == 8 and (size := int.from_bytes(head[4:], "big")) >= 8:
         position += size
-    if position > source.size + 18:  # writers disagree about whether the head of the data counts
+    if position > source.size + 18:  # encoders disagree whether the length includes the data chunk's header
         raise cut("the last chunk", position, source.size)
     return WHOLE
 
 
 def tta(source: Source, offset: int) -> Extent:
-    """The frames whose lengths the seek table lists (True Audio 1 format description)."""
+    """Frames, whose lengths the seek table lists (True Audio 1 format description)."""
     head = source.read(offset, 22)
     if len(head) < 22:
         raise AudioError("truncated", "the file ends within its header")

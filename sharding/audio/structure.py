@@ -1,11 +1,12 @@
-"""Does a file end where its own structure says it should?  Decoders return what is left of a cut file in silence.
+"""Whether a file is complete.  Decoders decode what is left of a cut file and do not say that anything is missing.
 
-One function a container (``containers`` and ``streams`` have more): it walks headers only and either returns what it
-learnt (``Extent``) or raises ``AudioError``.  What headers cannot tell (FLAC, WavPack ...) is found by counting
-samples while decoding; raw samples behind a header without a length (IRCAM, PVF) end where they end.
+There is one function for each container (more are in ``containers`` and ``streams``).  It reads headers only, and
+returns what it learnt (``Extent``) or raises ``AudioError``.  Where headers do not say how long the sound is (FLAC,
+WavPack and others), missing samples are found by counting them while decoding.  Raw samples after a header without a
+length (IRCAM, PVF) end where the file ends.
 
-Lengths that stand for "not known yet" (0, all ones) are what encoders write into a pipe: such a file ends where it
-ends.  A missing pad byte, or the rest of a sample that never was whole, is tolerated: no sample is lost.
+An encoder that writes into a pipe does not know the length yet and writes 0 or all ones; the sound of such a file ends
+where the file ends.  A missing pad byte, or a last sample that is not whole, is tolerated, because no sample is lost.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from sharding.audio.source import Source
 from sharding.audio.streams import STREAMS
 
 MAX_CHUNKS = 100_000
-_UNKNOWN_32 = 0x7FFFF000  # the least that stands for "not known"
+_UNKNOWN_32 = 0x7FFFF000  # the least length that means "not known"
 _UNKNOWN_64 = (1 << 64) - 1
-_LARGEST_BLOCK = 1 << 14  # bytes; a larger block alignment is a lie
-_PACKET = 4096  # samples of an ALAC packet: decoders differ by one in what they leave out at the end
+_LARGEST_BLOCK = 1 << 14  # bytes; a larger block alignment is wrong
+_PACKET = 4096  # samples of an ALAC packet; decoders differ by up to one packet at the end
 _PIPED = Extent("written to a pipe: its length is not declared", declared=False)
 
 
 def check_complete(name: str, source: Source, offset: int) -> Extent:
-    """What the structure of a file says; ``name`` is that of its format.
+    """Check the structure of a file that begins at ``offset``; ``name`` is the name of its format.
 
     Raises:
-        AudioError: ``truncated``; ``undecodable`` where links are damaged or missing, or where a header names an
+        AudioError: ``truncated``; ``undecodable`` where parts are damaged or missing, or where a header names an
             impossible rate or channel count.
     """
     check = _CHECKS.get(name)
@@ -62,7 +63,7 @@ def _wav(source: Source, offset: int) -> Extent:
             fields = source.read(start, 16)
             if len(fields) < 16:
                 raise cut("the fmt chunk", start + size, source.size)
-            if size < 16:  # decoders guess 8 bits
+            if size < 16:  # decoders would assume 8 bits
                 raise AudioError("undecodable", f"a fmt chunk of {size} bytes, which names no sample size")
             _, channels, rate, _, align, _ = struct.unpack(order + "HHIIHH", fields)
             check_rate(rate, channels)
@@ -79,12 +80,12 @@ def _wav(source: Source, offset: int) -> Extent:
 
 def _check_data(source: Source, start: int, size: int, large: int | None, align: int) -> Extent:
     if size == 0xFFFFFFFF and large in (0, _UNKNOWN_64):
-        # decoders take the 64-bit length at its word, and make no sense of either; without it they read to the end
+        # decoders use the 64-bit length, and can read neither value; as plain RIFF they read to the end of the file
         return dataclasses.replace(_PIPED, head=b"RIFF")
     if size == 0xFFFFFFFF and large is not None:
         size = large
     elif size == 0 or (_piped(size) and start + size > source.size):
-        # libsndfile takes 0 at its word
+        # libsndfile would read no sample where the length is 0
         return WHOLE if _chunks_follow(source, start) else dataclasses.replace(_PIPED, libsndfile=size > 0)
     whole = size - size % (align if align <= _LARGEST_BLOCK else 1)
     if start + whole > source.size:
@@ -94,7 +95,7 @@ def _check_data(source: Source, start: int, size: int, large: int | None, align:
 
 
 def _piped(size: int) -> bool:
-    """Whether it is about what sox and FFmpeg write where they cannot seek back."""
+    """Whether a length is about what sox and FFmpeg write where they cannot seek back."""
     return _UNKNOWN_32 <= size <= 1 << 31 or size >= 0xFFFFF000
 
 
@@ -114,10 +115,10 @@ def _aiff(source: Source, offset: int) -> Extent:
                 raise cut("the COMM chunk", start + size, source.size)
             check_rate(_extended(fields[8:18]), struct.unpack(">H", fields[:2])[0])
             described = True
-        if name == b"SSND" and size == 0 and described:  # one that holds nothing has 8 bytes
+        if name == b"SSND" and size == 0 and described:  # an empty sound chunk has 8 bytes
             return _PIPED
         if start + size > source.size:
-            if sound and described:  # what follows the sound, and is no chunk, is no part of it
+            if sound and described:  # junk after the sound is no part of the recording
                 break
             raise cut(f"the {name.decode('latin-1')!r} chunk", start + size, source.size)
         sound = sound or name in (b"SSND", b"BODY")
@@ -127,7 +128,7 @@ def _aiff(source: Source, offset: int) -> Extent:
 
 
 def _extended(field: bytes) -> int:
-    """An 80-bit IEEE float as an integer (AIFF stores its rate so)."""
+    """An 80-bit IEEE float, in which AIFF stores its rate, as an integer."""
     exponent, mantissa = struct.unpack(">HQ", field)
     shift = 16383 + 63 - (exponent & 0x7FFF)
     return mantissa >> shift if 0 <= shift < 64 else 0
@@ -152,12 +153,12 @@ def _w64(source: Source, offset: int) -> Extent:
             if len(fields) == 8:
                 check_rate(struct.unpack("<I", fields[4:])[0], struct.unpack("<H", fields[2:4])[0])
         if head[:4] == b"data" and (size == 0 or size > _UNKNOWN_64 // 4):
-            # FFmpeg writes half of what libsndfile takes for "not known"
+            # FFmpeg writes half of the value that libsndfile takes for "not known"
             return dataclasses.replace(_PIPED, head=source.read(offset, position + 16 - offset) + b"\xff" * 8)
         if size < 24 or position + size > source.size:
             raise cut(f"the {head[:4].decode('latin-1')!r} chunk", position + size, source.size)
         if head[:4] == b"data":
-            return Extent(end=position + size)  # libsndfile reads on to the end of the file
+            return Extent(end=position + size)  # libsndfile would read what follows as sound
         position += size + (-size % 8)
     raise AudioError("truncated", "the file ends before its data chunk")
 
@@ -178,7 +179,7 @@ def _caf(source: Source, offset: int) -> Extent:
         if name == b"data" and size == -1:
             return _PIPED
         if size < 0 or position + 12 + size > source.size:
-            if sound:  # what follows the sound, and is no chunk, is no part of it
+            if sound:  # junk after the sound is no part of the recording
                 break
             raise cut(f"the {name.decode('latin-1')!r} chunk", position + 12 + size, source.size)
         sound = sound or name == b"data"
@@ -212,7 +213,7 @@ def _avi(source: Source, offset: int) -> Extent:
 
 
 def _voc(source: Source, offset: int) -> Extent:
-    """Blocks up to the one of type 0, which some writers leave out."""
+    """Blocks up to the one of type 0, which some encoders leave out (Creative Voice File, block types)."""
     position = offset + int.from_bytes(source.read(offset + 20, 2), "little")
     while (head := source.read(position, 4)) and head[0]:
         position += 4 + int.from_bytes(head[1:4], "little")
@@ -222,7 +223,7 @@ def _voc(source: Source, offset: int) -> Extent:
 
 
 def _nist(source: Source, offset: int) -> Extent:
-    """As many samples as the header counts, where they are not packed (NIST SPHERE header, fields with ``-i``)."""
+    """As many samples as the header counts, unless they are compressed (NIST SPHERE header, fields with ``-i``)."""
     head = source.read(offset, 1024).decode("latin-1")
     fields = [line.split() for line in head.splitlines()]
     numbers = {f[0]: int(f[2]) for f in fields if len(f) == 3 and f[1] == "-i" and f[2].isdecimal()}

@@ -1,4 +1,4 @@
-"""What is measured on the canonical sound of a clip (int16, mono, 32 kHz) while it streams by."""
+"""Measuring the canonical sound of a clip (mono, 32 kHz), block by block."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Measures:
         self._lowest, self._highest = np.inf, -np.inf
         self._squares = 0.0
         self._sha = hashlib.sha256()
-        self._power = np.zeros(_SPECTRUM + 2)  # squares of real and imaginary parts, as they lie in memory
+        self._power = np.zeros(_SPECTRUM + 2)  # squares of real and imaginary parts, in turn
         self._fingerprinter = Fingerprinter(CANONICAL_RATE)
 
     def push(self, block: np.ndarray) -> np.ndarray:
-        """Take float32 ``[n]``; returns it as int16 ``[n]``."""
+        """Measure a block, float32 ``[n]``, and return it as int16 ``[n]``."""
         if len(block) == 0:
             return np.zeros(0, np.int16)
         samples = quantise(block)
@@ -50,29 +50,32 @@ class Measures:
 
     @property
     def peak(self) -> float:
+        """The greatest absolute value; 0 where there is no sample."""
         return max(0.0, self._highest, -self._lowest)
 
     @property
     def constant(self) -> bool:
-        """Whether every sample is the same: digital silence, or a wire that was cut."""
+        """Whether all samples are equal in 16 bits, as in digital silence."""
         lowest, highest = quantise(np.array([self._lowest, self._highest], np.float32))
         return bool(lowest >= highest)
 
     @property
     def rms(self) -> float:
+        """The root of the mean of the squares."""
         return float(np.sqrt(self._squares / max(self.frames, 1)))
 
     @property
     def pcm_sha256(self) -> str:
+        """SHA-256 of the canonical samples as int16, in hexadecimal."""
         return self._sha.hexdigest()
 
     @property
     def bandwidth_hz(self) -> float:
-        """The highest frequency whose mean power is within 60 dB of the strongest (DC apart)."""
+        """The highest frequency whose mean power is within 60 dB of the strongest frequency's (without DC)."""
         power = self._power.reshape(-1, 2).sum(axis=1)[1:]
         loud = np.flatnonzero(power >= power.max() * _FLOOR)
         return float((loud[-1] + 1) * CANONICAL_RATE / _SPECTRUM) if len(loud) else 0.0
 
     def fingerprint(self) -> Fingerprint:
-        """Call once, at the end."""
+        """The fingerprint.  Call once, at the end."""
         return self._fingerprinter.finish()

@@ -23,6 +23,8 @@ from sharding.schema import CATALOGUE
 from tests.sharding.corpora import noise
 
 SECONDS = 2.0
+ANY_LENGTH = ProbeSettings(min_s=0.0)
+NEVER = {"crashed", "timeout", "out_of_memory"}  # error classes that no file of a few bytes may have
 
 
 def wave(rate: int, channels: int = 1) -> np.ndarray:
@@ -108,7 +110,7 @@ def counted_mp3() -> bytes:
 
 
 def wav(samples: bytes, rate: int = 32000, channels: int = 1, size: int | None = None, align: int = 2) -> bytes:
-    """16-bit WAV whose header says what it is told to say."""
+    """16-bit WAV whose header says what it is expected to say."""
     size = len(samples) if size is None else size
     fields = struct.pack("<IHHIIHH", 16, 1, channels, rate, (rate * align) & 0xFFFFFFFF, align, 16)
     return (

@@ -1,0 +1,64 @@
+"""What the decoder's process says of files that it cannot open."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from tests.sharding.audio import odd_sounds
+from tests.sharding.audio.odd_sounds import probed, put
+
+
+def test_paths_that_name_no_regular_file(tmp_path: Path) -> None:
+    folder = put(tmp_path / "files", {"good.wav": odd_sounds.by_soundfile("WAV", "PCM_16")})
+    (folder / "broken.wav").symlink_to("nowhere.wav")
+    (folder / "loop.wav").symlink_to("loop.wav")
+    (folder / "folder.wav").mkdir()
+    os.mkfifo(folder / "pipe.wav")
+    (folder / "device.wav").symlink_to("/dev/zero")
+    names = {
+        "good.wav": None,
+        "broken.wav": "missing",
+        "loop.wav": "unreadable",
+        "folder.wav": "unreadable",
+        "pipe.wav": "unreadable",
+        "device.wav": "unreadable",
+        "good.wav/below.wav": "unreadable",
+        f"{'long' * 100}.wav": "unreadable",
+        "../files/good.wav": "out_of_root",
+        "/etc/passwd": "out_of_root",
+        "zero\0.wav": "out_of_root",
+    }
+    begun = time.monotonic()
+    facts, _ = probed(folder, names=list(names))
+    assert {name: row["error"] for name, row in facts.items()} == names
+    assert time.monotonic() - begun < 30
+
+
+def test_members_of_damaged_archives_are_unreadable(tmp_path: Path) -> None:
+    folder = put(tmp_path / "files", {"text.zip": b"no archive", "empty.zip": b""})
+    sound = odd_sounds.by_soundfile("WAV", "PCM_16")
+    expected: dict[str, str | None] = {"text.zip!/x.wav": "unreadable", "empty.zip!/x.wav": "unreadable"}
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        whole = io.BytesIO()
+        with zipfile.ZipFile(whole, "w", method) as archive:
+            archive.writestr("x.wav", sound)
+        data = whole.getvalue()
+        middle = len(data) // 2
+        for how, changed in {
+            "whole": data,
+            "cut": data[:middle],
+            "noise": data[:middle] + np.random.default_rng(3).bytes(20) + data[middle + 20 :],
+            "head": b"XXXX" + data[4:],
+            "locked": data[: data.rindex(b"PK\1\2") + 8] + b"\1" + data[data.rindex(b"PK\1\2") + 9 :],
+        }.items():
+            (folder / f"{how}{method}.zip").write_bytes(changed)
+            expected[f"{how}{method}.zip!/x.wav"] = None if how == "whole" else "unreadable"
+    expected["whole0.zip!/gone.wav"] = "missing"
+    facts, _ = probed(folder, names=list(expected))
+    assert {name: row["error"] for name, row in facts.items()} == expected

@@ -1,0 +1,39 @@
+"""Cutting what is left of a clip out of its windows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+
+from sharding.audio import AudioForm
+from sharding.common.storage import Storage
+from sharding.fates.trimming import Part
+from sharding.layout import trimmed_name
+from sharding.probe.clip import ProbeSettings
+from sharding.probe.packs import PackReader
+from sharding.probe.trim import trim_batch
+from tests.sharding.audio.odd_sounds import probed, put
+from tests.sharding.corpora import RATE, noise
+
+
+def test_parts_are_cut_and_whole_windows_stay_where_they_are(tmp_path: Path) -> None:
+    folder = put(tmp_path / "files", {})
+    wave = noise(3, 30.0)
+    sf.write(folder / "long.flac", wave, RATE, subtype="PCM_16")
+    probed(folder, ProbeSettings(window_s=10.0, hop_s=10.0, tail_s=2.0))
+    build = Storage(tmp_path / "files.build")
+    facts = build.read_table("facts/000000.parquet")
+    left = {"x/all/long.flac": [Part(1, 12.5, 7.5, whole=False), Part(2, 20.0, 10.0, whole=True)]}
+    assert trim_batch("cut", facts, left, build, AudioForm()) == 1
+    trimmed = build.read_table(trimmed_name("cut"))
+    (row,) = trimmed.to_pylist()
+    first, second = row["windows"]
+    assert (first["window"], first["start_s"], first["duration_s"], first["pack"]) == (0, 12.5, 7.5, "cut.pack")
+    assert second == {**facts.to_pylist()[0]["windows"][2], "window": 1}
+    found = PackReader(build, trimmed).wave("x/all/long.flac", 12.5, 17.5, RATE)
+    np.testing.assert_allclose(found, wave[round(12.5 * RATE) :], atol=1.1 / 32768)
+    again = (tmp_path / "files.build/packs/cut.pack").read_bytes()
+    trim_batch("cut", facts, left, build, AudioForm())
+    assert (tmp_path / "files.build/packs/cut.pack").read_bytes() == again
