@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +33,9 @@ def test_parts_are_cut_and_whole_windows_stay_where_they_are(tmp_path: Path) -> 
     first, second = row["windows"]
     assert (first["window"], first["start_s"], first["duration_s"], first["pack"]) == (0, 12.5, 7.5, "cut.pack")
     assert second == {**facts.to_pylist()[0]["windows"][2], "window": 1}
-    found = PackReader(build, trimmed).wave("x/all/long.flac", 12.5, 17.5, RATE)
-    np.testing.assert_allclose(found, wave[round(12.5 * RATE) :], atol=1.1 / 32768)
+    packs = PackReader(build, trimmed)
+    parts = [sf.read(io.BytesIO(packs.bytes("x/all/long.flac", number)))[0] for number in (0, 1)]
+    np.testing.assert_allclose(np.concatenate(parts), wave[round(12.5 * RATE) :], atol=1.1 / 32768)
     again = (tmp_path / "files.build/packs/cut.pack").read_bytes()
     trim_batch("cut", facts, left, build, AudioForm())
     assert (tmp_path / "files.build/packs/cut.pack").read_bytes() == again
