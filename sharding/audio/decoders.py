@@ -196,9 +196,7 @@ def _announced_s(container: Any, stream: Any) -> float:
     if stream.duration is not None and stream.time_base is not None and container.format.name != "asf":
         # in Ogg this is the time at which the stream ends, counted from 0
         return float(stream.duration * stream.time_base) - (start if container.format.name == "ogg" else 0.0)
-    if (
-        len(container.streams) > 1 or not container.duration
-    ):  # of the longest stream, maybe a picture
+    if len(container.streams) > 1 or not container.duration:  # of the longest stream, maybe a picture
         return 0.0
     return container.duration / av.time_base - start
 
