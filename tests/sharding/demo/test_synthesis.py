@@ -12,6 +12,7 @@ import soundfile as sf
 from sharding.catalogue.table import build_catalogue
 from sharding.cli import main
 from sharding.common.errors import InputError
+from sharding.demo.scenes import make_scene
 from sharding.demo.synthesis import synthesise
 from sharding.demo.waves import RATE
 
