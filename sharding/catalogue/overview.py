@@ -20,6 +20,7 @@ from sharding.common.storage import Storage
 from sharding.layout import OVERVIEW
 from sharding.settings import BuildSettings
 from sharding.sources.exclusion import UNLISTED, ListReport, list_report, listed, read_exclusion_list
+from sharding.sources.protected import is_protected
 
 EXAMPLES = 40  # entries of each list in overview.json
 
@@ -86,7 +87,7 @@ def overview(catalogue: pa.Table, notes: Mapping[str, Sequence[str]], settings: 
 
 def _relevant(row: ListReport, settings: BuildSettings) -> bool:
     """Whether a list should name the ids of a part: a protected split, or a dataset that such lists are made for."""
-    return row["dataset"] in UNLISTED or (row["dataset"], row["part"]) in settings.fates.protect
+    return row["dataset"] in UNLISTED or is_protected(row["dataset"], row["part"], settings.fates.protect)
 
 
 def _examples(shared: pa.Table) -> list[SharedCaption]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from sharding.rows import rows
+from sharding.sources.protected import is_protected
 
 SHARED_CAPTIONS = pa.schema(
     [
@@ -16,6 +20,11 @@ SHARED_CAPTIONS = pa.schema(
         ("training", pa.list_(pa.string())),
     ]
 )
+
+
+class _Split(NamedTuple):
+    dataset: str
+    split: str
 
 
 _NOT_WORDS = re.compile(r"[^\w\s]|_")
@@ -33,12 +42,13 @@ def shared_captions(catalogue: pa.Table, protect: Collection[tuple[str, str]]) -
     """
     protected: dict[str, list[str]] = defaultdict(list)
     training: dict[str, list[str]] = defaultdict(list)
-    splits = catalogue.select(["dataset", "split"]).to_pydict()
-    is_protected = pa.array([pair in protect for pair in zip(*splits.values(), strict=True)], pa.bool_())
+    of_protected = pa.array(
+        [is_protected(dataset, split, protect) for dataset, split in rows(catalogue, _Split)], pa.bool_()
+    )
     captions = catalogue.select(["clip_id", "captions"])
-    for text, clip_id in _texts(captions.filter(is_protected)):
+    for text, clip_id in _texts(captions.filter(of_protected)):
         protected[plain_caption(text)].append(clip_id)
-    for text, clip_id in _texts(captions.filter(pc.invert(is_protected))):
+    for text, clip_id in _texts(captions.filter(pc.invert(of_protected))):
         if (plain := plain_caption(text)) in protected:
             training[plain].append(clip_id)
     shared = sorted(text for text in training if text)

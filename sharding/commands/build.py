@@ -28,7 +28,7 @@ from sharding.probe.clip import ProbeSettings
 from sharding.settings import BuildSettings
 from sharding.shards.plan import PlanSettings
 from sharding.sources import DATASETS
-from sharding.sources.protected import parse_protect
+from sharding.sources.protected import OWN, parse_protect
 
 _ABOUT = """Build deduplicated WebDataset shards from published datasets and from sounds of your own.
 
@@ -129,7 +129,7 @@ def settings_of(args: argparse.Namespace) -> BuildSettings:
     roots, sources = datasets_of(args)
     window, protect = args.window_s, parse_protect(args.protect)
     for dataset, split in sorted(protect):
-        if dataset not in DATASETS and dataset not in sources:
+        if dataset not in (*DATASETS, *sources, OWN):
             print(
                 f"note: --protect names {dataset}/{split}, but this build has no dataset {dataset}; "
                 "the split is protected if the dataset is appended later",

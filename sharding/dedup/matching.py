@@ -34,7 +34,7 @@ from sharding.dedup.grouping import SOUND_METHODS
 from sharding.dedup.spans import Span, outside
 from sharding.dedup.waveform import Verdict, VerificationSettings, is_silent, verify
 from sharding.schema import FINGERPRINTS, MATCHES
-from sharding.sources.protected import parse_protect
+from sharding.sources.protected import is_protected, parse_protect
 
 _CHUNK = 64  # pairs of one work item
 _MARGIN_S = 0.1  # about an offset that codes tell, to a hop or two
@@ -239,7 +239,11 @@ def compare_waves(a: np.ndarray, b: np.ndarray, settings: MatchSettings | None =
 
 def _protected(catalogue: pa.Table, settings: MatchSettings) -> set[str]:
     columns = (catalogue[name].to_pylist() for name in ("clip_id", "dataset", "split"))
-    return {clip_id for clip_id, *part in zip(*columns, strict=True) if tuple(part) in settings.protect}
+    return {
+        clip_id
+        for clip_id, dataset, split in zip(*columns, strict=True)
+        if is_protected(dataset, split, settings.protect)
+    }
 
 
 def _equal_rows(facts: pa.Table, compare: _Comparison, protected: Collection[str], old: Collection[str]) -> list[dict]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from sharding.dedup.grouping import Relation, covers, relations
 from sharding.rows import Caption, Interval, rows
+from sharding.sources.protected import is_protected
 
 
 class ClipRow(NamedTuple):
@@ -89,7 +90,7 @@ class Evidence:
 
 
 def gather(catalogue: pa.Table, facts: pa.Table, matches: pa.Table, protect: Collection[tuple[str, str]]) -> Evidence:
-    """Index CATALOGUE, FACTS and MATCHES by clip; ``protect`` holds the protected (dataset, split)."""
+    """Index CATALOGUE, FACTS and MATCHES by clip; ``protect`` as ``parse_protect`` returns it."""
     clips = {row.clip_id: row for row in rows(catalogue, ClipRow)}
     known = {row.clip_id: row for row in rows(facts, FactRow)}
     found = [one for one in relations(matches) if one.a in clips and one.b in clips]
@@ -103,5 +104,5 @@ def gather(catalogue: pa.Table, facts: pa.Table, matches: pa.Table, protect: Col
         durations={row.clip_id: row.duration_s for row in known.values() if row.duration_s},
         relations=found,
         relations_of=dict(relations_of),
-        protected=frozenset(row.clip_id for row in clips.values() if (row.dataset, row.split) in protect),
+        protected=frozenset(row.clip_id for row in clips.values() if is_protected(row.dataset, row.split, protect)),
     )

@@ -15,6 +15,7 @@ from sharding.fates.decide import REASONS
 from sharding.reports.contents import BuildContents
 from sharding.reports.stats import row_counts
 from sharding.rows import rows
+from sharding.sources.protected import is_protected
 
 FATES_IN_ORDER = ("written", "duplicate", "withheld", "filtered", "failed")
 SHOWN_DIFFERENCES = 12
@@ -78,17 +79,20 @@ def fate_counts(build: BuildContents) -> dict[str, int]:
 
 def split_outcomes(build: BuildContents) -> list[SplitOutcome]:
     """The fates of the clips of every dataset and split."""
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     splits = build.catalogue.select(["clip_id", "dataset", "split"])
     joined = build.fates.select(["clip_id", "fate"]).join(splits, "clip_id")
     for (dataset, split, fate), count in row_counts(joined.select(["dataset", "split", "fate"])).items():
-        counts[f"{dataset}/{split}"][fate] += count
-    protected = {"/".join(split) for split in build.dataset["settings"]["fates"]["protect"]}
+        counts[dataset, split][fate] += count
+    protect = {(dataset, split) for dataset, split in build.dataset["settings"]["fates"]["protect"]}
     return [
         SplitOutcome(
-            name, count.total(), name in protected, [(fate, count[fate]) for fate in FATES_IN_ORDER if count[fate]]
+            f"{dataset}/{split}",
+            count.total(),
+            is_protected(dataset, split, protect),
+            [(fate, count[fate]) for fate in FATES_IN_ORDER if count[fate]],
         )
-        for name, count in sorted(counts.items())
+        for (dataset, split), count in sorted(counts.items())
     ]
 
 

@@ -6,8 +6,8 @@ A new dataset is one module that defines ``DATASET``, and one entry of ``DATASET
 from __future__ import annotations
 
 from sharding.sources import audiocaps, clotho, tacos, wavcaps
-from sharding.sources.base import Dataset
+from sharding.sources.base import PublishedDataset
 
-DATASETS: dict[str, Dataset] = {
+DATASETS: dict[str, PublishedDataset] = {
     module.DATASET.name: module.DATASET for module in (clotho, audiocaps, wavcaps, tacos)
 }  # in the order of the catalogue

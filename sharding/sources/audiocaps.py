@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
-from sharding.sources.base import CatalogueBuilder, Dataset, DatasetTables, PublishedCaption
+from sharding.sources.base import CatalogueBuilder, DatasetTables, PublishedCaption, PublishedDataset
 from sharding.sources.identities import youtube
 from sharding.sources.tables import FETCH_AGAIN, csv_rows, finite_number
 from sharding.sources.tree import AudioIndex, Tree, climbs, folders, stem_of
@@ -25,6 +25,8 @@ SPLITS = tuple(PUBLISHED)
 COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
 LICENCE = "academic use only (AudioCaps)"
 CLIP_S = 10.0
+# Videos disappear.  Of the reported downloads, the poorest had 380 of the 495 val clips (xieh97/text-audio-retrieval).
+LEAST_AUDIO = 0.7
 _HEADER = ",".join(COLUMNS)
 _ROW = re.compile(r'"?\d+"?,[^,\s]+,"?\d+(\.\d+)?"?,')
 _V2 = re.compile(r"(?:^|[^a-z0-9])v?2(?:\.0)?(?:[^0-9]|$)|dataset2")
@@ -186,4 +188,12 @@ def _add(rows: CatalogueBuilder, split: str, clip: _Clip, index: AudioIndex, alo
     return set(paths)
 
 
-DATASET = Dataset(NAME, read, PUBLISHED, splits=SPLITS, protected=("val", "test"), exclusion_lists_apply=False)
+DATASET = PublishedDataset(
+    NAME,
+    read,
+    PUBLISHED,
+    splits=SPLITS,
+    protected=("val", "test"),
+    least_audio=LEAST_AUDIO,
+    exclusion_lists_apply=False,
+)

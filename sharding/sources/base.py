@@ -38,7 +38,7 @@ class DatasetTables:
 
 
 @dataclass(frozen=True)
-class Dataset:
+class PublishedDataset:
     """A published dataset, and how a build treats its splits.
 
     Attributes:
@@ -48,6 +48,8 @@ class Dataset:
         splits: every split that its clips may belong to.
         protected: splits for evaluation; by default no training clip may share sound with their clips.
         kept: splits whose clips are never dropped as duplicates of other clips.
+        least_audio: the smallest share of a split's clips for which a usual copy of the dataset has audio.  If a
+            protected split has less, a build refuses, because leaks into the split would not be found.
         exclusion_lists_apply: False where published exclusion lists name the dataset's own training clips, because
             the lists were made to keep other collections away from this dataset.
     """
@@ -58,6 +60,7 @@ class Dataset:
     splits: tuple[str, ...]
     protected: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    least_audio: float = 0.95
     exclusion_lists_apply: bool = True
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
-from sharding.sources.base import CatalogueBuilder, Dataset, DatasetTables, PublishedCaption
+from sharding.sources.base import CatalogueBuilder, DatasetTables, PublishedCaption, PublishedDataset
 from sharding.sources.identities import freesound, id_remark
 from sharding.sources.tables import csv_rows, keywords
 from sharding.sources.tree import AudioIndex, Tree, climbs, folders, stem_of
@@ -310,7 +310,7 @@ def _called(folder: str) -> str | None:
     return None
 
 
-DATASET = Dataset(
+DATASET = PublishedDataset(
     NAME,
     read,
     PUBLISHED,

@@ -19,7 +19,7 @@ from sharding.sources import DATASETS
 from sharding.sources.identities import freesound, original_of, youtube
 from sharding.sources.tables import FETCH_AGAIN, check_columns, decode
 
-# Datasets whose clips are never excluded by a list (see ``Dataset.exclusion_lists_apply``).
+# Datasets whose clips are never excluded by a list (see ``PublishedDataset.exclusion_lists_apply``).
 UNLISTED = frozenset(one.name for one in DATASETS.values() if not one.exclusion_lists_apply)
 _LISTED_VIDEO = re.compile(r"Y([\w-]{11})(?:\.(?:wav|flac|mp3))?$")
 

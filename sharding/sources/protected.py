@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sharding.common.errors import InputError
 from sharding.sources import DATASETS
 
-DEFAULT_PROTECT = ",".join(f"{one.name}/{split}" for one in DATASETS.values() for split in one.protected)
+OWN = "*"  # in place of a dataset's name: every dataset of the user's own
+EVALUATION_SPLITS = ("dev", "eval", "evaluation", "test", "val", "valid", "validation")
+DEFAULT_PROTECT = ",".join(
+    [f"{one.name}/{split}" for one in DATASETS.values() for split in one.protected]
+    + [f"{OWN}/{split}" for split in EVALUATION_SPLITS]
+)
 # Splits whose clips are never dropped as duplicates of other clips.
 DEFAULT_KEEP = frozenset((one.name, split) for one in DATASETS.values() for split in one.kept)
 
 
 def parse_protect(text: str = DEFAULT_PROTECT) -> frozenset[tuple[str, str]]:
     """``DATASET/SPLIT,...`` as a set of (dataset, split); an empty text protects nothing.
+
+    ``*/SPLIT`` stands for that split of every dataset of the user's own, in upper or lower case.
 
     Raises:
         InputError: an entry is not DATASET/SPLIT, or a published dataset has no such split.
@@ -27,5 +36,10 @@ def parse_protect(text: str = DEFAULT_PROTECT) -> frozenset[tuple[str, str]]:
             raise InputError(
                 f"{dataset} has no such split", value=entry, remedy=f"one of {', '.join(DATASETS[dataset].splits)}"
             )
-        found.add((dataset, split))
+        found.add((dataset, split.lower() if dataset == OWN else split))
     return frozenset(found)
+
+
+def is_protected(dataset: str, split: str, protect: Collection[tuple[str, str]]) -> bool:
+    """Whether a split is protected by the set that ``parse_protect`` returned."""
+    return (dataset, split) in protect or (dataset not in DATASETS and (OWN, split.lower()) in protect)

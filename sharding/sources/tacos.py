@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
-from sharding.sources.base import CatalogueBuilder, Dataset, DatasetTables, PublishedCaption
+from sharding.sources.base import CatalogueBuilder, DatasetTables, PublishedCaption, PublishedDataset
 from sharding.sources.identities import freesound, id_remark
 from sharding.sources.tables import FETCH_AGAIN, csv_rows, finite_number, keywords
 from sharding.sources.tree import AudioIndex, Tree, climbs, stem_of
@@ -204,4 +204,4 @@ def _add(
     return set(paths)
 
 
-DATASET = Dataset(NAME, read, PUBLISHED, splits=tuple(SPLITS), protected=("test",))
+DATASET = PublishedDataset(NAME, read, PUBLISHED, splits=tuple(SPLITS), protected=("test",))

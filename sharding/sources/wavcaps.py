@@ -14,7 +14,7 @@ from typing import Any
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
-from sharding.sources.base import CatalogueBuilder, Dataset, DatasetTables, PublishedCaption
+from sharding.sources.base import CatalogueBuilder, DatasetTables, PublishedCaption, PublishedDataset
 from sharding.sources.identities import freesound, youtube
 from sharding.sources.tables import FETCH_AGAIN, finite_number, json_items, keywords
 from sharding.sources.tree import AudioIndex, Tree, climbs, folders
@@ -215,4 +215,4 @@ def _keywords(value: Any) -> Sequence[str]:
     return [str(word) for word in value] if isinstance(value, list) else keywords(_text(value) or "")
 
 
-DATASET = Dataset(NAME, read, PUBLISHED, splits=("train",))
+DATASET = PublishedDataset(NAME, read, PUBLISHED, splits=("train",))

@@ -1,0 +1,126 @@
+"""How far protected splits are protected: leaks into a clip can be found by sound only if its audio can be read."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
+from typing import NamedTuple, TypedDict
+
+import pyarrow as pa
+
+from sharding.common.errors import InputError
+from sharding.rows import rows
+from sharding.sources import DATASETS
+from sharding.sources.protected import OWN, is_protected
+
+LEAST_OWN_AUDIO = 0.5  # as PublishedDataset.least_audio, for users' own datasets, of which nothing is known
+_FEW = 2  # this many clips without audio are never a reason to refuse, as long as the split has others
+
+
+class SplitProtection(TypedDict):
+    """How many clips of one protected split could be compared with training clips.
+
+    Attributes:
+        dataset, split: the split.
+        clips: in the catalogue; 0 where the split, or its whole dataset, is not part of the build.
+        compared: clips whose audio could be read.
+        not_compared: error class (see ``sharding.audio.ERROR_CLASSES``) to the number of other clips.
+    """
+
+    dataset: str
+    split: str
+    clips: int
+    compared: int
+    not_compared: dict[str, int]
+
+
+class _Clip(NamedTuple):
+    clip_id: str
+    dataset: str
+    split: str
+    problem: str | None
+
+
+class _Fact(NamedTuple):
+    clip_id: str
+    error: str | None
+
+
+def protection(
+    catalogue: pa.Table, facts: pa.Table | None, protect: Collection[tuple[str, str]]
+) -> list[SplitProtection]:
+    """How far each protected split is protected, sorted by dataset and split.
+
+    Args:
+        catalogue: CATALOGUE.
+        facts: FACTS; None before any audio was read: then every audio file that was found counts as readable.
+        protect: as ``parse_protect`` returns it.
+    """
+    errors = {} if facts is None else {row.clip_id: row.error for row in rows(facts, _Fact)}
+    outcomes: dict[tuple[str, str], Counter[str | None]] = defaultdict(Counter)
+    for pair in protect:
+        if pair[0] != OWN:
+            outcomes[pair] = Counter()
+    for clip in rows(catalogue, _Clip):
+        if is_protected(clip.dataset, clip.split, protect):
+            unread = clip.problem if facts is None else clip.problem or "not_probed"
+            outcomes[clip.dataset, clip.split][errors.get(clip.clip_id, unread)] += 1
+    return [
+        {
+            "dataset": dataset,
+            "split": split,
+            "clips": counts.total(),
+            "compared": counts[None],
+            "not_compared": {error: counts[error] for error in sorted(filter(None, counts))},
+        }
+        for (dataset, split), counts in sorted(outcomes.items())
+    ]
+
+
+def is_unprotected(split: SplitProtection) -> bool:
+    """Whether a split has no audio, or far less than a usual copy of its dataset."""
+    lacking = split["clips"] - split["compared"]
+    if lacking <= _FEW:
+        return lacking > 0 and split["compared"] == 0
+    dataset = DATASETS.get(split["dataset"])
+    least = dataset.least_audio if dataset else LEAST_OWN_AUDIO
+    return split["compared"] < least * split["clips"]
+
+
+def check_protection(splits: Sequence[SplitProtection]) -> None:
+    """Refuse to decide fates while a protected split has no audio, or far less than usual.
+
+    Raises:
+        InputError: names each such split, and how many of its clips could not be compared and why.
+    """
+    lines = [protection_line(split) for split in splits if is_unprotected(split)]
+    if lines:
+        raise InputError(
+            "training clips that leak into a protected split would be written, because too little of its audio can be "
+            "read:\n    " + "\n    ".join(lines),
+            remedy="make the audio readable (is its disk mounted?) and run the same command again, or add "
+            "--allow-unprotected to build nevertheless",
+        )
+
+
+def protection_line(split: SplitProtection) -> str:
+    """One sentence on one split, for people."""
+    name = f"{split['dataset']}/{split['split']}"
+    if not split["clips"]:
+        return f"{name}: not compared, because no clip of it is part of the build"
+    reasons = ", ".join(f"{count:,} {error}" for error, count in split["not_compared"].items())
+    counts = f"leaks by sound were checked against {split['compared']:,} of {split['clips']:,} clips of {name}"
+    return f"{counts} ({reasons})" if reasons else counts
+
+
+def not_compared(catalogue: pa.Table, facts: pa.Table, protect: Collection[tuple[str, str]]) -> list[str]:
+    """Protected clips whose audio could not be read, sorted: those to read again when the same command runs again.
+
+    Arguments as of ``protection``.
+    """
+    errors = {row.clip_id: row.error for row in rows(facts, _Fact)}
+    return sorted(
+        clip.clip_id
+        for clip in rows(catalogue, _Clip)
+        if is_protected(clip.dataset, clip.split, protect) and errors.get(clip.clip_id, "not_probed") is not None
+    )
