@@ -1,6 +1,6 @@
 """Data for training: an exact order over plain shards, read by offset.
 
-In anyone's loop::
+In any training loop::
 
     from sharding.shards.manifest import Manifest
     from training.data import AudioInput, DataSettings, Loader, MixtureItem, Order
@@ -19,7 +19,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-_HOMES = {
+_MODULES = {
     "AudioInput": "features",
     "AugmentSettings": "settings",
     "Batch": "batch",
@@ -36,11 +36,11 @@ _HOMES = {
     "SequentialOrder": "order",
     "ShuffleSettings": "settings",
 }
-__all__ = list(_HOMES)
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: settings alone must not cost the import of torch."""
-    if name not in _HOMES:
+    """Import a public name when it is first used, so that the settings can be used without importing torch."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__} has no attribute {name}")
-    return getattr(import_module(f"training.data.{_HOMES[name]}"), name)
+    return getattr(import_module(f"training.data.{_MODULES[name]}"), name)

@@ -1,4 +1,4 @@
-"""Captions as a model reads them."""
+"""Captions in the form that a model reads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalise(text: str, settings: DataSettings) -> str:
-    """A caption in the recipe's spelling: case, punctuation, single spaces."""
+    """A caption in the recipe's spelling: its case and punctuation as the settings say, with single spaces."""
     if settings.lower:
         text = text.lower()
     if settings.strip_punctuation:
@@ -29,16 +29,18 @@ def tokenise(tokenizer: Any, texts: list[str], settings: DataSettings) -> tuple[
 
 
 def choose_caption(
-    captions: Sequence[Mapping[str, Any]], rule: str, chance: float, start: float, turn: int
+    captions: Sequence[Mapping[str, Any]], rule: str, chance: float, start: float, pass_number: int
 ) -> Mapping[str, Any]:
-    """The caption of a clip that an epoch reads.
+    """The caption of a clip that an epoch uses.
 
     Args:
-        captions: those of the kinds that the mixture wants; at least one.
-        rule: ``random`` takes the place ``chance``, drawn anew each time; ``rotate`` goes through all
-            captions before one comes again, from the clip's own ``start``; ``first`` is the first one always.
-        turn: how often the clip's pool was gone through before.
+        captions: the clip's captions of the kinds that the mixture asks for; at least one.
+        rule: ``random`` chooses one anew each time; ``rotate`` uses every caption once before any is used
+            again; ``first`` always uses the first one.
+        chance: uniform in [0, 1), drawn anew each time, for ``random``.
+        start: uniform in [0, 1), fixed for each clip: the caption with which ``rotate`` begins.
+        pass_number: how many passes over the clips came before this one.
     """
     if rule == "rotate":
-        return captions[(int(start * len(captions)) + turn) % len(captions)]
+        return captions[(int(start * len(captions)) + pass_number) % len(captions)]
     return captions[int(chance * len(captions)) if rule == "random" else 0]

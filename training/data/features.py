@@ -1,4 +1,4 @@
-"""From waves to what an audio encoder reads: segments, spectrograms, masks, and how much of them is sound."""
+"""From waves to the input of an audio encoder: segments, spectrograms, masks, and the number of valid frames."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from training.data.settings import MaskingSettings
 from training.data.spectrogram import FRONT_ENDS, FrontEnd
 
 Int64 = NDArray[np.int64]
-SEGMENT = 0x5345474D  # purpose of a hash: a segment's randomness from its sample's
+SEGMENT = 0x5345474D  # purpose of a hash: the seed of a segment, made from the seed of its sample
 
 
 @dataclass(frozen=True)
 class AudioInput:
-    """What an audio encoder wants to hear.
+    """The input that an audio encoder takes.
 
     Attributes:
-        front_end: name in ``FRONT_ENDS``.
-        rate: Hz.
-        segment_s: seconds of one segment.
-        hop_s: seconds from one segment's start to the next one's.
-        max_s: seconds of a clip beyond which nothing is read.
+        front_end: the front end's name in ``FRONT_ENDS``.
+        rate: sample rate in Hz.
+        segment_s: length of a segment in seconds.
+        hop_s: seconds from the start of one segment to the start of the next one.
+        max_s: the most seconds of a clip that are read.
     """
 
     front_end: str
@@ -40,23 +40,23 @@ class AudioInput:
 
     @classmethod
     def of(cls, encoder: Any) -> AudioInput:
-        """What an ``AudioEncoder`` declares."""
+        """The input that an ``AudioEncoder`` declares."""
         front_end = find_front_end(encoder.front_end)
         return cls(encoder.front_end, front_end.rate, encoder.segment_s, encoder.hop_s, encoder.max_s)
 
     @property
     def segment(self) -> int:
-        """Samples of one segment."""
+        """Audio samples in one segment."""
         return round(self.segment_s * self.rate)
 
     def segment_lengths(self, samples: int) -> Int64:
-        """Samples of sound in each segment of a clip; the last segment is the first that reaches its end."""
+        """Samples of sound in each segment of a clip; the first segment that reaches the clip's end is the last one."""
         hop = round(self.hop_s * self.rate)
         count = 1 + max(0, -(-(samples - self.segment) // hop))
         return np.minimum(self.segment, samples - hop * np.arange(count))
 
     def cut(self, wave: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A wave ``[samples]`` as segments ``[S, segment]``, padded with silence."""
+        """A wave ``[samples]`` as segments ``[S, segment]``; the last one is padded with silence."""
         hop = round(self.hop_s * self.rate)
         if len(wave) == self.segment:
             return wave[None]
@@ -68,7 +68,7 @@ class AudioInput:
 
 
 def find_front_end(name: str) -> FrontEnd:
-    """The front end of that name."""
+    """The front end of a name; an unknown name is an ``InputError``."""
     if name not in FRONT_ENDS:
         raise InputError("no such front end", value=name, remedy="there are " + ", ".join(sorted(FRONT_ENDS)))
     return FRONT_ENDS[name]
@@ -76,12 +76,12 @@ def find_front_end(name: str) -> FrontEnd:
 
 @dataclass(frozen=True)
 class FeatureExtractor:
-    """Segments to features, in a loader worker or on a device: the same numbers to rounding.
+    """Segments to features; a loader worker and a device compute the same numbers up to rounding.
 
     Attributes:
-        audio: what the encoder wants.
-        masking: masks while training.
-        train: whether filters are jittered and masks set.
+        audio: the input that the encoder takes.
+        masking: the masks in training.
+        train: whether to draw filter edges and masks.
     """
 
     audio: AudioInput
@@ -89,7 +89,7 @@ class FeatureExtractor:
     train: bool
 
     def __call__(self, segments: Tensor, lengths: Tensor, seeds: Tensor, out: Tensor | None = None) -> Tensor:
-        """``segments [n, samples]`` with ``lengths [n]`` of sound and ``seeds [n]`` to ``[n, F, T]`` (``out``)."""
+        """``segments [n, samples]`` with ``lengths [n]`` of sound and ``seeds [n]`` to features ``[n, F, T]``."""
         front_end = find_front_end(self.audio.front_end)
         features = front_end(segments, lengths, seeds, self.train, out)
         masking = Masking(self.masking)
@@ -99,23 +99,23 @@ class FeatureExtractor:
         return masking(features, self.maskable(lengths), seeds, fill)
 
     def frames(self, lengths: Tensor) -> Tensor:
-        """Frames that hold sound, ``[n]``; 0 for a segment that is all padding."""
+        """How many frames hold sound, ``[n]``; 0 for a segment that is all padding."""
         front_end = find_front_end(self.audio.front_end)
         frames = torch.as_tensor(front_end.frames(lengths.cpu().numpy())).to(lengths.device)
         return torch.where(lengths > 0, frames.clamp(1, int(front_end.frames(self.audio.segment))), 0)
 
     def maskable(self, lengths: Tensor) -> Tensor:
-        """Frames among which masks are drawn, ``[n]``: those of the sound, and of its repetitions."""
+        """How many frames masks may cover, ``[n]``: those of the sound, and of its repetitions where it is repeated."""
         frames = self.frames(lengths)
         return torch.full_like(frames, self.shape[1]) if find_front_end(self.audio.front_end).repeats else frames
 
     @property
     def shape(self) -> tuple[int, int]:
-        """F and T of one segment."""
+        """F and T of one segment's features."""
         front_end = find_front_end(self.audio.front_end)
         return front_end.bins, int(front_end.frames(self.audio.segment))
 
 
 def segment_seeds(seeds: int | np.integer | Int64, segments: int) -> Int64:
-    """Randomness of each segment of a sample, ``[segments]``; of samples ``[n]``: ``[n, segments]``."""
+    """The seed of each segment: of one sample ``[segments]``, of samples ``[n]`` ``[n, segments]``."""
     return signed(hash64(SEGMENT, np.asarray(seeds, dtype=np.int64)[..., None], np.arange(segments)))

@@ -1,7 +1,7 @@
-"""Randomness that belongs to a sample: counter-based hashes instead of generators with a state.
+"""Randomness that belongs to a sample: hashes of counters instead of random generators with a state.
 
-Every random choice of the loader is ``hash64(purpose, seed, epoch, clip, ...)``.  Nothing depends on which
-process draws it or on what was drawn before, and nothing depends on the version of a library.
+Every random choice of the loader is ``hash64(purpose, seed, epoch, clip, ...)``.  It does not depend on which
+process makes it, on what was drawn before, or on the version of a library.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ Uint64 = NDArray[np.uint64]
 
 
 def hash64(*parts: int | NDArray[np.integer]) -> Uint64:
-    """Hash integers (or arrays of them, broadcast) to uniform uint64, by SplitMix64 finalisers.
+    """Hash integers, or arrays of integers that are broadcast together, to uniform uint64.
 
-    Steele, Lea, Flood: "Fast splittable pseudorandom number generators" (OOPSLA 2014), figure 16.
+    It chains the finaliser of SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number
+    generators" (OOPSLA 2014), figure 16.
     """
     state: Uint64 = np.zeros((), dtype=np.uint64)
     with np.errstate(over="ignore"):
@@ -35,12 +36,12 @@ def integers_below(bits: Uint64, limits: int | NDArray[np.integer]) -> NDArray[n
 
 
 def permutation(size: int, *parts: int) -> NDArray[np.int64]:
-    """A permutation of ``range(size)`` named by ``parts``: the sorting order of hashes."""
+    """The permutation of ``range(size)`` that sorts the hashes of ``parts`` and each number."""
     return np.argsort(hash64(*parts, np.arange(size)), kind="stable")
 
 
 def signed(bits: Uint64) -> NDArray[np.int64]:
-    """Hashed bits as int64, the form in which seeds travel in tensors."""
+    """Hashed bits as int64, which tensors can hold."""
     return bits.astype(np.uint64).view(np.int64)
 
 

@@ -1,4 +1,4 @@
-"""Time and frequency masks whose place depends on the sample alone (SpecAugment, arXiv 1904.08779, 2)."""
+"""Time and frequency masks that depend on the sample alone (SpecAugment, arXiv 1904.08779, section 2)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TIME, FREQUENCY = 0x54494D45, 0x46524551  # purposes of hashes
 class Masking:
     """Masks on normalised spectrograms.
 
-    Widths and places are uniform, as in ``torchaudio.functional.mask_along_axis_iid``; a time mask stands in
+    Widths and positions are uniform, as in ``torchaudio.functional.mask_along_axis_iid``.  A time mask lies within
     the valid frames and covers at most half of them, so that a short clip keeps some sound.
     """
 
@@ -32,52 +32,55 @@ class Masking:
         return self.settings.time_masks > 0 or self.settings.freq_masks > 0
 
     def draw(self, seeds: Int64, frames: Int64, bins: int) -> tuple[Int64, Int64]:
-        """Where the masks of each sample stand.
+        """The first and the last frame or bin of every mask, the last one excluded.
 
         Args:
-            seeds: ``[n]``.
-            frames: ``[n]`` valid frames.
-            bins: frequency bins.
+            seeds: ``[n]``, of the samples.
+            frames: ``[n]``, how many frames of each sample are valid.
+            bins: number of frequency bins.
 
         Returns:
-            time masks ``[n, time_masks, 2]`` and frequency masks ``[n, freq_masks, 2]``: start and end.
+            time masks ``[n, time_masks, 2]`` and frequency masks ``[n, freq_masks, 2]``.
         """
-        one = self.settings
-        limits = np.minimum(one.time_width, np.asarray(frames) // 2)
-        time = _spans(TIME, seeds, one.time_masks, limits, np.asarray(frames))
+        settings = self.settings
+        limits = np.minimum(settings.time_width, np.asarray(frames) // 2)
+        time = _draw_masks(TIME, seeds, settings.time_masks, limits, np.asarray(frames))
         whole = np.full(len(seeds), bins)
-        freq = _spans(FREQUENCY, seeds, one.freq_masks, np.minimum(one.freq_width, whole), whole)
+        freq = _draw_masks(FREQUENCY, seeds, settings.freq_masks, np.minimum(settings.freq_width, whole), whole)
         return time, freq
 
     def __call__(self, features: Tensor, frames: Tensor, seeds: Tensor, fill: float) -> Tensor:
-        """Fill the masks of ``features [n, F, T]`` in place and return them.
+        """Fill the masked cells of ``features [n, F, T]`` in place, and return the features.
 
         Args:
-            frames: ``[n]`` valid frames; seeds: ``[n]`` int64.
-            fill: value of a masked cell.
+            features: spectrograms.
+            frames: ``[n]``, how many frames of each are valid.
+            seeds: ``[n]`` int64.
+            fill: the value of a masked cell.
         """
         _, bins, times = features.shape
         time, freq = self.draw(seeds.cpu().numpy(), frames.cpu().numpy(), bins)
         if features.device.type == "cpu":
-            for one, time_masks, freq_masks in zip(features, time, freq, strict=True):
+            for sample, time_masks, freq_masks in zip(features, time, freq, strict=True):
                 for start, end in time_masks:
-                    one[:, start:end] = fill
+                    sample[:, start:end] = fill
                 for start, end in freq_masks:
-                    one[start:end] = fill
+                    sample[start:end] = fill
             return features
         covered = _covered(time, times, features.device)[:, None, :] | _covered(freq, bins, features.device)[:, :, None]
         return features.masked_fill_(covered, fill)
 
 
 def mask_digest(time: Int64, freq: Int64) -> str:
-    """A short name for the masks of one sample: ``[segments, masks, 2]`` each."""
+    """A short name for the masks of one sample, each ``[segments, masks, 2]``."""
     name = hashlib.blake2b(digest_size=8)
-    for spans in (time, freq):
-        name.update(np.ascontiguousarray(spans, dtype="<i8").tobytes() + b"|")
+    for masks in (time, freq):
+        name.update(np.ascontiguousarray(masks, dtype="<i8").tobytes() + b"|")
     return name.hexdigest()
 
 
-def _spans(purpose: int, seeds: Int64, masks: int, limits: Int64, sizes: Int64) -> Int64:
+def _draw_masks(purpose: int, seeds: Int64, masks: int, limits: Int64, sizes: Int64) -> Int64:
+    """``[n, masks, 2]``: masks narrower than ``limits [n]`` along axes of ``sizes [n]``."""
     number = np.arange(masks)
     column = np.asarray(seeds)[:, None]
     widths = uniform(hash64(purpose, column, 2 * number)) * limits[:, None]
@@ -85,8 +88,8 @@ def _spans(purpose: int, seeds: Int64, masks: int, limits: Int64, sizes: Int64) 
     return np.stack([starts, starts + np.floor(widths).astype(np.int64)], axis=-1)
 
 
-def _covered(spans: Int64, size: int, device: torch.device) -> Tensor:
-    """``[n, size]`` True inside any of ``spans [n, masks, 2]``."""
-    places = torch.arange(size, device=device)
-    edges = torch.from_numpy(spans).to(device)
-    return ((places >= edges[..., :1]) & (places < edges[..., 1:])).any(dim=1)
+def _covered(masks: Int64, size: int, device: torch.device) -> Tensor:
+    """``[n, size]``: True inside any of ``masks [n, masks, 2]``."""
+    positions = torch.arange(size, device=device)
+    edges = torch.from_numpy(masks).to(device)
+    return ((positions >= edges[..., :1]) & (positions < edges[..., 1:])).any(dim=1)

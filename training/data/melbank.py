@@ -1,4 +1,4 @@
-"""Filter banks, multiplied where they are not zero."""
+"""Mel filter banks whose products skip the frequencies where a filter is zero."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torchaudio.compliance.kaldi as kaldi
 import torchaudio.functional
 from torch import Tensor
 
-GROUP = 16  # filters multiplied at once: neighbouring triangles share most of their frequencies
+GROUP = 16  # filters that are multiplied together, because neighbours share most of their frequencies
 
 
 class MelBank:
     """A filter bank ``[bins, frequencies]`` and its product with power spectra.
 
-    A triangle covers a few of the frequencies, so on a CPU groups of neighbouring filters are multiplied
-    with their band alone: the same sums, a quarter of the time.
+    A triangular filter covers few of the frequencies.  On a CPU, each group of neighbouring filters is therefore
+    multiplied with its own band alone, which gives the same sums in a quarter of the time.
     """
 
     def __init__(self, weights: Tensor) -> None:
@@ -36,15 +36,15 @@ class MelBank:
         return out
 
 
-@lru_cache(maxsize=8)  # training draws other edges for each segment: what is kept is hardly met again
+@lru_cache(maxsize=8)  # small: training draws new edges for each segment, so few banks are used twice
 def kaldi_bank(bins: int, n_fft: int, rate: int, low: float, high: float) -> MelBank:
-    """Kaldi's triangles (torchaudio), with weight zero for the Nyquist frequency, which Kaldi omits."""
+    """Kaldi's triangular filters (torchaudio), with weight zero at the Nyquist frequency, which Kaldi omits."""
     weights, _ = kaldi.get_mel_banks(bins, n_fft, float(rate), low, high, 100.0, -500.0, 1.0)
     return MelBank(torch.nn.functional.pad(weights, (0, 1)))
 
 
 @lru_cache(maxsize=16)
 def slaney_bank(bins: int, n_fft: int, rate: int, low: float, high: float) -> MelBank:
-    """Slaney's triangles of equal area (torchaudio), as librosa makes them."""
+    """Slaney's triangular filters of equal area (torchaudio), as librosa makes them."""
     weights = torchaudio.functional.melscale_fbanks(n_fft // 2 + 1, low, high, bins, rate, "slaney", "slaney")
     return MelBank(weights.T.contiguous())

@@ -1,7 +1,7 @@
-"""What an epoch draws from: the clips of each item of the mixture, and how often each is drawn.
+"""What an epoch draws from: the clips of each item of the mixture, and how often it draws each of them.
 
-Pure functions over manifest columns.  A clip is drawn, not a window: the windows of a long clip share one
-draw an epoch.
+These are pure functions over manifest columns.  An epoch draws clips and not windows of clips: all windows of a
+long clip together count as one clip.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Pool:
 
     Attributes:
         rows: manifest rows of all windows of the clips, clip by clip, ``[windows of the pool]``.
-        starts: where each clip's windows start in ``rows``, and the end, ``[clips + 1]``.
+        starts: where each clip's windows start in ``rows``, and the end of the last one, ``[clips + 1]``.
     """
 
     rows: Int64
@@ -41,51 +41,50 @@ class Pool:
 
 @dataclass(frozen=True)
 class ClipRuns:
-    """Runs of neighbouring clips: each draws clips ``first .. first + length`` of the pool ``item``.
+    """Runs of neighbouring clips: a run draws the clips ``start .. start + length`` of the pool ``item``.
 
-    ``turn`` counts the passes over the pool since epoch 0.
+    ``pass_number`` counts the passes over the pool since epoch 0.
     """
 
     item: Int64
-    turn: Int64
-    first: Int64
+    pass_number: Int64
+    start: Int64
     length: Int64
 
     def take(self, which: Int64) -> ClipRuns:
-        return ClipRuns(self.item[which], self.turn[which], self.first[which], self.length[which])
+        return ClipRuns(self.item[which], self.pass_number[which], self.start[which], self.length[which])
 
 
 def select_rows(table: pa.Table, split: str) -> NDArray[np.bool_]:
-    """Which manifest rows are in ``dataset/split`` (or in ``dataset``, for all of its splits)."""
+    """Which manifest rows belong to ``dataset/split``, or to ``dataset``, which stands for all of its splits."""
     dataset, _, part = split.partition("/")
     chosen = pc.equal(table["dataset"], dataset)
     if part:
         chosen = pc.and_(chosen, pc.equal(table["split"], part))
     mask = np.asarray(chosen.combine_chunks().to_numpy(zero_copy_only=False), dtype=bool)
     if not mask.any():
-        pairs = table.select(["dataset", "split"]).group_by(["dataset", "split"]).aggregate([]).to_pylist()
-        known = sorted(f"{pair['dataset']}/{pair['split']}" for pair in pairs)
         raise InputError(
             "the shards have no such split",
             value=split,
-            remedy="they have " + (", ".join(known) or "no samples"),
+            remedy="they have " + (", ".join(splits_of(table)) or "no samples"),
         )
     return mask
 
 
+def splits_of(table: pa.Table) -> list[str]:
+    """The splits of a manifest as ``dataset/split``, sorted."""
+    pairs = table.select(["dataset", "split"]).group_by(["dataset", "split"]).aggregate([]).to_pylist()
+    return sorted(f"{pair['dataset']}/{pair['split']}" for pair in pairs)
+
+
 def build_pools(table: pa.Table, items: Sequence[MixtureItem]) -> list[Pool]:
-    """One pool an item: the clips of its split that have a caption of its kinds."""
-    codes = clip_codes(table)
+    """One pool for each item: the clips of its split that have a caption of its kinds."""
+    codes = integer_codes(table["clip_id"])
     return [_pool(table, codes, item) for item in items]
 
 
-def clip_codes(table: pa.Table) -> Int64:
-    """A number for each manifest row, equal for windows of one clip."""
-    return integer_codes(table["clip_id"])
-
-
 def integer_codes(column: pa.ChunkedArray) -> Int64:
-    """Strings as numbers, equal for equal strings, by first appearance."""
+    """Strings as integers from 0 in order of first appearance; equal strings have equal integers."""
     encoded = pc.dictionary_encode(column.combine_chunks())
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.combine_chunks()
@@ -100,12 +99,12 @@ def _pool(table: pa.Table, codes: Int64, item: MixtureItem) -> Pool:
             f"no clip of {item.split} has a caption of the kinds {', '.join(item.captions)}",
             remedy="add kinds to the item's captions, or leave the item out",
         )
-    # Clips in the order of their first window, windows by number: neighbours here are neighbours in shards.
+    # Clips in the order of their first window, windows by number: neighbours here are neighbours in the shards.
     windows = np.asarray(table["window"].to_numpy(), dtype=np.int64)[rows]
     order = np.lexsort((windows, codes[rows]))
     rows = rows[order]
-    firsts = np.flatnonzero(np.diff(codes[rows], prepend=-1))
-    return Pool(rows, np.append(firsts, len(rows)))
+    clip_starts = np.flatnonzero(np.diff(codes[rows], prepend=-1))
+    return Pool(rows, np.append(clip_starts, len(rows)))
 
 
 def _has_caption(captions: pa.ChunkedArray, kinds: Sequence[str]) -> NDArray[np.bool_]:
@@ -122,28 +121,28 @@ def _has_caption(captions: pa.ChunkedArray, kinds: Sequence[str]) -> NDArray[np.
 def draws_per_item(pools: Sequence[Pool], settings: DataSettings) -> Int64:
     """How many clips of each item an epoch draws, ``[items]``.
 
-    Weights or a temperature share out what the items would draw without them; the parts are rounded so that
-    they add up (largest remainders).
+    Weights or a temperature divide among the items what they would draw together without them.  The shares are
+    rounded by largest remainders, so that they add up to the same sum.
     """
-    plain = np.array(
-        [_plain_draws(len(pool), item) for pool, item in zip(pools, settings.train, strict=True)],
+    unweighted = np.array(
+        [_unweighted_draws(len(pool), item) for pool, item in zip(pools, settings.train, strict=True)],
         dtype=np.int64,
     )
     weights: NDArray[np.float64]
     if settings.temperature is not None:
-        weights = plain.astype(np.float64) ** (1.0 / settings.temperature)
+        weights = unweighted.astype(np.float64) ** (1.0 / settings.temperature)
     elif settings.train[0].weight is not None:
         weights = np.array([item.weight for item in settings.train], dtype=np.float64)
     else:
-        return plain
-    exact = plain.sum() * weights / weights.sum()
+        return unweighted
+    exact = unweighted.sum() * weights / weights.sum()
     counts = np.floor(exact).astype(np.int64)
-    short = int(plain.sum() - counts.sum())
-    counts[np.argsort(counts - exact, kind="stable")[:short]] += 1
+    missing = int(unweighted.sum() - counts.sum())
+    counts[np.argsort(counts - exact, kind="stable")[:missing]] += 1
     return counts
 
 
-def _plain_draws(clips: int, item: MixtureItem) -> int:
+def _unweighted_draws(clips: int, item: MixtureItem) -> int:
     if item.choose is not None:
         return item.choose
     wanted = max(1, round(item.repeat * clips))
@@ -153,36 +152,34 @@ def _plain_draws(clips: int, item: MixtureItem) -> int:
 def epoch_runs(pools: Sequence[Pool], counts: Int64, run: int, seed: int, epoch: int) -> ClipRuns:
     """The runs that an epoch draws, item by item.
 
-    Each item is an endless row of passes over its clips, each pass with its runs in another order; epoch e
-    takes the ``counts[item]`` clips from place ``e * counts[item]`` on.
+    The draws of an item are an endless sequence of passes over its clips.  Each pass has the runs in another
+    order.  Epoch e takes the ``counts[item]`` draws that begin at ``e * counts[item]``.
     """
     parts = [
-        _item_spans(len(pool), int(count), run, seed, epoch, item)
+        _item_runs(len(pool), int(count), run, seed, epoch, item)
         for item, (pool, count) in enumerate(zip(pools, counts, strict=True))
     ]
     columns: list[Any] = [np.concatenate(column) for column in zip(*parts, strict=True)]
     return ClipRuns(*columns)
 
 
-def _item_spans(
-    clips: int, count: int, run: int, seed: int, epoch: int, item: int
-) -> tuple[Int64, Int64, Int64, Int64]:
+def _item_runs(clips: int, count: int, run: int, seed: int, epoch: int, item: int) -> tuple[Int64, Int64, Int64, Int64]:
+    """The columns of one item's ``ClipRuns``: item, pass number, start and length."""
     begin, end = epoch * count, (epoch + 1) * count
-    turns, firsts, lengths = [], [], []
-    for turn in range(begin // clips, (end - 1) // clips + 1 if end > begin else begin // clips):
-        runs = permutation(-(-clips // run), RUNS, seed, item, turn)
-        first = runs * run
-        length = np.minimum(run, clips - first)
-        ends = np.cumsum(length) + turn * clips
-        # Cut the pass to [begin, end): runs on the border lose clips, so no draw is lost or made twice.
+    passes, starts, lengths = [], [], []
+    for pass_number in range(begin // clips, (end - 1) // clips + 1 if end > begin else begin // clips):
+        start = permutation(-(-clips // run), RUNS, seed, item, pass_number) * run
+        length = np.minimum(run, clips - start)
+        ends = np.cumsum(length) + pass_number * clips
+        # Cut the pass to [begin, end).  A run across a border is cut, so no draw is lost or made twice.
         lost_before = np.clip(begin - (ends - length), 0, length)
         lost_after = np.clip(ends - end, 0, length)
-        first, length = first + lost_before, length - lost_before - lost_after
+        start, length = start + lost_before, length - lost_before - lost_after
         kept = length > 0
-        firsts.append(first[kept])
+        starts.append(start[kept])
         lengths.append(length[kept])
-        turns.append(np.full(int(kept.sum()), turn, dtype=np.int64))
-    if not firsts:
+        passes.append(np.full(int(kept.sum()), pass_number, dtype=np.int64))
+    if not starts:
         return (np.zeros(0, np.int64),) * 4
-    first = np.concatenate(firsts)
-    return np.full(len(first), item, dtype=np.int64), np.concatenate(turns), first, np.concatenate(lengths)
+    start = np.concatenate(starts)
+    return np.full(len(start), item, dtype=np.int64), np.concatenate(passes), start, np.concatenate(lengths)

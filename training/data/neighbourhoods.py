@@ -1,4 +1,4 @@
-"""What a batch is drawn from: everything, one dataset, one length, or one neighbourhood of sounds."""
+"""Batches of similar clips: of one dataset, of one length, or of one neighbourhood of sounds."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from training.data.mixture import integer_codes
 from training.data.settings import ShuffleSettings
 
 Int64 = NDArray[np.int64]
-Arrange = Callable[[Int64, int, tuple[int, ...]], Int64]
+Grouping = Callable[[Int64, int, tuple[int, ...]], Int64]
 
-SPLIT, SKETCH = 0x53504C49, 0x534B4554  # purposes of hashes: the planes that part neighbourhoods; the axes
-AXES = 64  # of the sketch that stands for an embedding
+SPLIT, SKETCH = 0x53504C49, 0x534B4554  # purposes of hashes: the planes between neighbourhoods; the sketch's axes
+AXES = 64  # width of the sketch that takes the place of an embedding
 MAKE = "`python -m training embed MODEL --shards OUT --out FILE` writes the vectors of every clip"
-PORTION = 1 << 14  # embeddings that are sketched at once
+PORTION = 1 << 14  # embeddings that are sketched together
 
 
-def arrange(table: pa.Table, used: Sequence[Int64], settings: ShuffleSettings) -> Arrange:
-    """A function that puts draws that belong together side by side.
+def make_grouping(table: pa.Table, used: Sequence[Int64], settings: ShuffleSettings) -> Grouping:
+    """A function that reorders draws so that similar ones follow each other.
 
-    It gets manifest rows in shuffled order ``[n]``, the batch size, and integers that name the place, and
-    returns which draw stands at each place ``[n]``.
+    The function takes the manifest rows of the draws in shuffled order ``[n]``, the batch size, and integers
+    that seed its random choices.  It returns which draw comes at each position, ``[n]``.
 
     Args:
         table: MANIFEST rows.
-        used: rows that can be drawn; only these need neighbours.
+        used: the rows that can be drawn; only these need an embedding.
+        settings: which draws are similar.
     """
     if settings.batches == "dataset":
         return _by(integer_codes(table["dataset"]))
@@ -41,17 +42,17 @@ def arrange(table: pa.Table, used: Sequence[Int64], settings: ShuffleSettings) -
         durations = np.asarray(table["duration_s"].to_numpy(), dtype=np.float64)
         return _by(np.round(durations * 4).astype(np.int64))  # quarters of a second
     if settings.batches == "neighbours":
-        assert settings.neighbours is not None  # the settings refuse this
+        assert settings.neighbours is not None  # the settings refuse None here
         return _by_neighbourhood(table, np.concatenate(used), Path(settings.neighbours))
-    return lambda rows, batch, name: np.arange(len(rows))
+    return lambda rows, batch, seeds: np.arange(len(rows))
 
 
-def _by(labels: Int64) -> Arrange:
-    return lambda rows, batch, name: np.argsort(labels[rows], kind="stable")
+def _by(labels: Int64) -> Grouping:
+    return lambda rows, batch, seeds: np.argsort(labels[rows], kind="stable")
 
 
-def _by_neighbourhood(table: pa.Table, used: Int64, file: Path) -> Arrange:
-    """DrawnSamples halved by random planes through their median until a part fits a batch."""
+def _by_neighbourhood(table: pa.Table, used: Int64, file: Path) -> Grouping:
+    """Halve the draws at the median of a random direction again and again, until each part is one batch."""
     if not file.is_file():
         raise InputError("the file of neighbours is missing", file=file, remedy=MAKE)
     try:
@@ -66,20 +67,21 @@ def _by_neighbourhood(table: pa.Table, used: Int64, file: Path) -> Arrange:
             value=known.schema.names,
             remedy=MAKE,
         )
-    places = pc.index_in(table["clip_id"], value_set=known["clip_id"].combine_chunks())
-    of = np.asarray(pc.fill_null(places, -1).to_numpy(), dtype=np.int64)
-    missing = used[of[used] < 0]
+    found = pc.index_in(table["clip_id"], value_set=known["clip_id"].combine_chunks())
+    embedding_of = np.asarray(pc.fill_null(found, -1).to_numpy(), dtype=np.int64)
+    missing = used[embedding_of[used] < 0]
     if len(missing):
         clip = table["clip_id"][int(missing[0])].as_py()
         raise InputError("a clip has no embedding", file=file, value=clip, remedy=MAKE)
     sketches = _sketch(known["embedding"], file)
-    return lambda rows, batch, name: _halve(sketches[of[rows]], np.arange(len(rows)), batch, name)
+    return lambda rows, batch, seeds: _halve(sketches[embedding_of[rows]], np.arange(len(rows)), batch, seeds)
 
 
 def _sketch(embeddings: pa.ChunkedArray, file: Path) -> NDArray[np.float64]:
-    """``[n, AXES]``: embeddings of length one, rounded to 8 bits, along axes of random signs (Achlioptas 2003).
+    """Embeddings scaled to length one, rounded to 8 bits, and projected on axes of random signs, ``[n, AXES]``.
 
-    All numbers are integers that float64 holds exactly, so that every machine finds the same order.
+    The projection is that of Achlioptas 2003 ("Database-friendly random projections").  All numbers are integers
+    that float64 holds exactly, so every machine finds the same order.
     """
     widths = pc.unique(pc.list_value_length(embeddings))
     if len(widths) != 1 or not widths[0].as_py():
@@ -97,12 +99,13 @@ def _sketch(embeddings: pa.ChunkedArray, file: Path) -> NDArray[np.float64]:
     return out
 
 
-def _halve(vectors: NDArray[np.float64], members: Int64, batch: int, name: tuple[int, ...]) -> Int64:
+def _halve(vectors: NDArray[np.float64], members: Int64, batch: int, seeds: tuple[int, ...]) -> Int64:
+    """``members`` reordered so that the vectors of a batch lie on the same side of random planes."""
     if len(members) <= batch:
         return members
-    plane = signed(hash64(SPLIT, *name, np.arange(vectors.shape[1]))) >> np.int64(56)  # in [-128, 127]
+    plane = signed(hash64(SPLIT, *seeds, np.arange(vectors.shape[1]))) >> np.int64(56)  # in [-128, 127]
     order = members[np.argsort(vectors[members] @ plane.astype(np.float64), kind="stable")]
     # Parts are whole batches, so that no batch spans two neighbourhoods.
     half = max(1, -(-len(members) // batch) // 2) * batch
-    left = _halve(vectors, order[:half], batch, (*name, 0))
-    return np.concatenate([left, _halve(vectors, order[half:], batch, (*name, 1))])
+    left = _halve(vectors, order[:half], batch, (*seeds, 0))
+    return np.concatenate([left, _halve(vectors, order[half:], batch, (*seeds, 1))])

@@ -1,14 +1,13 @@
-"""From a draw to sound: read its bytes by offset, decode its crop, bring it to the encoder's rate."""
+"""From drawn samples to sound: read their bytes by offset, decode their crops, resample to the encoder's rate."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -22,15 +21,15 @@ from sharding.layout import shard_name
 from training.data.sampling import DrawnSamples
 
 Wave = NDArray[np.float32]
-ReadWave = Callable[[int], Wave]  # from a place among draws to its wave
-PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)  # between attempts at an object store
-GAP = 1 << 16  # bytes between two samples that are read rather than asked for anew; JSON and headers take 2 KiB
-LONGEST = 1 << 25  # bytes of one read of several samples
-REQUESTS = 16  # at a time, to an object store: one waits tens of milliseconds for its first byte
+ReadWave = Callable[[int], Wave]  # from a row of drawn samples to its wave
+PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)  # waits between attempts at an object store
+LARGEST_GAP = 1 << 16  # bytes between two samples up to which one read fetches both; JSON and headers take 2 KiB
+LARGEST_READ = 1 << 25  # bytes that one read fetches for several samples
+REQUESTS = 16  # simultaneous requests to an object store, which takes tens of milliseconds to answer each
 
 
 class Reads(Protocol):
-    """What the loader asks of a storage; ``sharding.common.storage.Storage`` has it."""
+    """What the loader needs of a storage; ``sharding.common.storage.Storage`` has it."""
 
     def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
         """Bytes of a file."""
@@ -39,37 +38,42 @@ class Reads(Protocol):
 
 @dataclass(frozen=True)
 class ByteRange:
-    """Samples that are read at once: ``places`` among the draws, and the bytes ``begin .. end`` of a shard."""
+    """Samples that one read fetches: the bytes ``begin .. end`` of a shard, and the samples' rows."""
 
     shard: str
     begin: int
     end: int
-    places: list[int]
+    rows: list[int]
 
 
 def byte_ranges(draws: DrawnSamples) -> list[ByteRange]:
-    """DrawnSamples that lie close together in a shard, as reads."""
+    """The reads that fetch drawn samples; samples that lie close together in a shard share a read."""
     found: list[ByteRange] = []
-    for place in sorted(range(len(draws)), key=lambda place: (draws.shard[place], draws.offset[place])):
-        shard, begin = draws.shard[place], int(draws.offset[place])
-        end = begin + int(draws.size[place])
+    for row in sorted(range(len(draws)), key=lambda row: (draws.shard[row], draws.offset[row])):
+        shard, begin = draws.shard[row], int(draws.offset[row])
+        end = begin + int(draws.size[row])
         last = found[-1] if found else None
-        if last and last.shard == shard and begin - last.end <= GAP and end - last.begin <= LONGEST:
-            found[-1] = ByteRange(shard, last.begin, max(last.end, end), [*last.places, place])
+        if (
+            last is not None
+            and last.shard == shard
+            and begin - last.end <= LARGEST_GAP
+            and end - last.begin <= LARGEST_READ
+        ):
+            found[-1] = ByteRange(shard, last.begin, max(last.end, end), [*last.rows, row])
         else:
-            found.append(ByteRange(shard, begin, end, [place]))
+            found.append(ByteRange(shard, begin, end, [row]))
     return found
 
 
 @dataclass(frozen=True)
 class SampleReader:
-    """Reads single samples out of shards, without touching the rest of a tar.
+    """Reads single samples out of shards; it reads nothing else of a tar.
 
     Attributes:
         storage: the build's folder (``Manifest.storage``).
-        rate: Hz, of the waves that it returns.
-        max_s: seconds of a crop beyond which nothing is decoded.
-        checksum: compare the bytes with the manifest's SHA-256 also where the format has checksums of its own (FLAC).
+        rate: sample rate in Hz of the waves that it returns.
+        max_s: the most seconds of a crop that are decoded.
+        checksum: compare the bytes with the manifest's SHA-256 also where the format has its own checksums (FLAC).
     """
 
     storage: Reads
@@ -77,87 +81,92 @@ class SampleReader:
     max_s: float
     checksum: bool = False
 
-    def length(self, draws: DrawnSamples, place: int) -> int:
-        """Samples of a draw's wave, known without reading it."""
-        return max(1, round(min(float(draws.duration_s[place]), self.max_s) * self.rate))
+    def length(self, draws: DrawnSamples, row: int) -> int:
+        """The number of audio samples in a row's wave, which is known without reading it."""
+        return max(1, round(min(float(draws.duration_s[row]), self.max_s) * self.rate))
 
     def start(self, draws: DrawnSamples) -> ReadWave:
-        """Begin to read draws; the function returned waits for one and decodes it.
+        """Begin to read drawn samples; the function that is returned waits for one of them and decodes it.
 
-        An object store is asked for all of them at once, a disk for each when it is wanted.
+        An object store is asked for all samples at once, a disk for each when it is wanted.
 
         Returns:
-            a function from a place to the crop, mono float32 ``[length]`` in [-1, 1]; it raises InputError where
-            the shard is cut, the bytes differ, or they do not decode, and names shard and key.
+            a function from a row to its crop, mono float32 ``[length]`` in [-1, 1].  It raises InputError, with
+            the shard and the key, if the shard is cut, the bytes differ, or they do not decode.
         """
-        bytes_of: dict[int, Callable[[], bytes]] = {}
-        begins = {}
-        for run in byte_ranges(draws):
-            fetch = self._begun(run)
-            for place in run.places:
-                bytes_of[place], begins[place] = fetch, int(draws.offset[place]) - run.begin
+        ranges = byte_ranges(draws)
+        data_of: dict[int, Callable[[], bytes]] = {}
+        for byte_range, fetch in zip(ranges, self._fetches(ranges), strict=True):
+            data_of |= dict.fromkeys(byte_range.rows, fetch)
+        begin_of = {row: byte_range.begin for byte_range in ranges for row in byte_range.rows}
 
-        def read(place: int) -> Wave:
+        def read(row: int) -> Wave:
             try:
-                data = bytes_of.pop(place)()
+                data = data_of.pop(row)()
             except FileNotFoundError as error:
-                raise self._damage(draws, place, "cannot be read: the shard is gone") from error
+                raise self._damage(draws, row, "cannot be read: the shard is gone") from error
             except Exception as error:
-                raise self._damage(draws, place, f"cannot be read: {type(error).__name__}: {error}") from error
-            begin = begins[place]
-            return self._decode(draws, place, data[begin : begin + int(draws.size[place])])
+                raise self._damage(draws, row, f"cannot be read: {type(error).__name__}: {error}") from error
+            begin = int(draws.offset[row]) - begin_of[row]
+            return self._decode(draws, row, data[begin : begin + int(draws.size[row])])
 
         return read
 
-    def _begun(self, run: ByteRange) -> Callable[[], bytes]:
-        if getattr(self.storage, "local", Path()) is None:
-            return _threads(os.getpid()).submit(self._fetch, run).result
-        return lru_cache(maxsize=1)(lambda: self._fetch(run))
+    def _fetches(self, ranges: list[ByteRange]) -> list[Callable[[], bytes]]:
+        """A function for each range that returns its bytes; it reads a range only once."""
+        if getattr(self.storage, "local", Path()) is not None:
+            return [functools.cache(functools.partial(self._fetch, each)) for each in ranges]
+        threads = ThreadPoolExecutor(REQUESTS, "requests")
+        try:
+            return [threads.submit(self._fetch, each).result for each in ranges]
+        finally:
+            threads.shutdown(wait=False)  # the threads end by themselves after the last request
 
-    def _fetch(self, run: ByteRange) -> bytes:
-        """A run's bytes, asked for again where a store fails in any way: its clients have errors of their own."""
-        for wait in PAUSES_S:
+    def _fetch(self, byte_range: ByteRange) -> bytes:
+        """The bytes of a range.  Reading is tried again after errors of any kind, because stores raise many kinds."""
+        path, begin, size = shard_name(byte_range.shard), byte_range.begin, byte_range.end - byte_range.begin
+        for pause_s in PAUSES_S:
             try:
-                return self.storage.read(shard_name(run.shard), run.begin, run.end - run.begin)
+                return self.storage.read(path, begin, size)
             except (FileNotFoundError, PermissionError):
                 raise
             except Exception:
-                time.sleep(wait)
-        return self.storage.read(shard_name(run.shard), run.begin, run.end - run.begin)
+                time.sleep(pause_s)
+        return self.storage.read(path, begin, size)
 
-    def _decode(self, draws: DrawnSamples, place: int, data: bytes) -> Wave:
-        if len(data) != draws.size[place]:
-            raise self._damage(draws, place, f"the shard ends {int(draws.size[place]) - len(data)} bytes too early")
-        # FLAC's own checksums find damage; a changed WAV would be other sound, and nobody would know.
-        known = draws.sha256[place]
-        check = self.checksum or (data[:4] != b"fLaC" and bool(known))
-        if check and hashlib.sha256(data).hexdigest() != known:
-            raise self._damage(draws, place, "the bytes do not have the manifest's SHA-256")
-        duration = min(float(draws.duration_s[place]), self.max_s)
+    def _decode(self, draws: DrawnSamples, row: int, data: bytes) -> Wave:
+        """The crop of a row from its bytes."""
+        self._check_bytes(draws, row, data)
+        duration_s = min(float(draws.duration_s[row]), self.max_s)
         try:
-            wave, rate = decode_segment(data, float(draws.start_s[place]), duration)
+            wave, rate = decode_segment(data, float(draws.start_s[row]), duration_s)
         except AudioError as error:
-            raise self._damage(draws, place, f"does not decode: {error}") from error
+            raise self._damage(draws, row, f"does not decode: {error}") from error
         if rate != self.rate and len(wave):
             wave = soxr.resample(wave, rate, self.rate, quality="HQ")
-        wanted = self.length(draws, place)
-        # Resampling rounds the length; more than that is missing sound.
+        wanted = self.length(draws, row)
+        # Resampling rounds the length.  A larger difference means that sound is missing.
         if abs(len(wave) - wanted) > max(2, 2 * self.rate // max(rate, 1)):
             found = f"holds {len(wave) / self.rate:.3f} s where the manifest says {wanted / self.rate:.3f} s"
-            raise self._damage(draws, place, found)
+            raise self._damage(draws, row, found)
         if len(wave) < wanted:
             wave = np.pad(wave, (0, wanted - len(wave)))
         return np.ascontiguousarray(wave[:wanted], dtype=np.float32)
 
-    def _damage(self, draws: DrawnSamples, place: int, what: str) -> InputError:
+    def _check_bytes(self, draws: DrawnSamples, row: int, data: bytes) -> None:
+        """``InputError`` if bytes are missing or differ from the manifest's."""
+        missing = int(draws.size[row]) - len(data)
+        if missing:
+            raise self._damage(draws, row, f"the shard ends {missing} bytes too early")
+        # FLAC's own checksums find damage.  A changed WAV would be other sound, and nothing else would notice.
+        known = draws.sha256[row]
+        check = self.checksum or (data[:4] != b"fLaC" and bool(known))
+        if check and hashlib.sha256(data).hexdigest() != known:
+            raise self._damage(draws, row, "the bytes do not have the manifest's SHA-256")
+
+    def _damage(self, draws: DrawnSamples, row: int, what: str) -> InputError:
         return InputError(
-            f"sample {draws.keys[place]} {what}",
-            file=draws.shard[place],
+            f"sample {draws.keys[row]} {what}",
+            file=draws.shard[row],
             remedy="find the damage with `python -m sharding verify`, and build the shard again",
         )
-
-
-@lru_cache(maxsize=1)
-def _threads(process: int) -> ThreadPoolExecutor:
-    """The process's threads for requests; threads do not survive a fork, so each process has its own."""
-    return ThreadPoolExecutor(REQUESTS, "requests")

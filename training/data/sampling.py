@@ -1,6 +1,6 @@
-"""What is drawn of each clip: its caption, its window, its crop, and the seed of all that follows.
+"""What is drawn for each clip: its caption, its window, its crop, and the seed of everything random after that.
 
-Every choice is a hash of (seed, epoch, clip, turn), so it is the same whoever makes it.
+Every choice is a hash of (seed, epoch, clip, pass), so every process makes the same choice.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from training.data.settings import DataSettings, MixtureItem
 
 Int64 = NDArray[np.int64]
 
-# Purposes of hashes: two choices about one sample must not depend on each other.
+# Purposes of hashes: with a purpose of its own, a choice does not depend on the other choices for a sample.
 CAPTION, CHOICE, CROP, MODEL, ROTATION = 0x43415054, 0x43484F49, 0x43524F50, 0x4D4F444C, 0x524F5441
 
 SAMPLE_COLUMNS = [
@@ -42,15 +42,16 @@ SAMPLE_COLUMNS = [
 
 @dataclass(frozen=True)
 class DrawnSamples:
-    """One row a sample: where its bytes are, which seconds of them to decode, and what it is.
+    """A table of ``b`` samples: where their bytes are, which seconds of them to decode, and what they are.
 
     Attributes:
         keys, clip_ids, texts: names, and the caption as the model reads it.
-        shard, audio, sha256, offset, size: the audio's shard, member name, checksum, place and bytes.
-        rate: Hz, of the stored audio.
-        start_s, duration_s: the crop, in the stored audio.
+        shard, audio, sha256: the audio's shard, member name and checksum.
+        offset, size: where the audio begins in its shard, and its length, in bytes, ``[b]``.
+        rate: sample rate of the stored audio in Hz, ``[b]``.
+        start_s, duration_s: the crop in the stored audio, ``[b]``.
         clip, caption, group, kin: stable 64-bit ids, ``[b]``.
-        seeds: randomness inside the model, ``[b]`` int64; masks and augmentation derive from it too.
+        seeds: ``[b]`` int64, the seed of masks, of augmentation and of what the model draws.
     """
 
     keys: list[str]
@@ -73,11 +74,11 @@ class DrawnSamples:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def take(self, places: Int64) -> DrawnSamples:
-        """The draws at ``places``, in that order."""
+    def take(self, rows: Int64) -> DrawnSamples:
+        """The samples of these rows, in that order."""
         columns = {each.name: getattr(self, each.name) for each in fields(self)}
         taken: dict[str, Any] = {
-            name: [column[place] for place in places] if isinstance(column, list) else column[places]
+            name: [column[row] for row in rows] if isinstance(column, list) else column[rows]
             for name, column in columns.items()
         }
         return DrawnSamples(**taken)
@@ -86,7 +87,7 @@ class DrawnSamples:
 class ManifestRows:
     """Manifest rows by number, as dicts of ``SAMPLE_COLUMNS``.
 
-    A manifest has a chunk for each shard, and Arrow's ``take`` visits every chunk: here the time of a look-up
+    A manifest has a chunk for each shard, and Arrow's ``take`` visits every chunk.  Here the time of a look-up
     does not grow with the dataset, and no column is copied.
     """
 
@@ -108,16 +109,22 @@ class ManifestRows:
 
 @dataclass(frozen=True)
 class ClipChoice:
-    """A clip to draw: the manifest rows of its windows, the pass over its pool, and its mixture item."""
+    """A clip to draw.
+
+    Attributes:
+        rows: the manifest rows of its windows.
+        pass_number: how many passes over its pool came before this one.
+        item: the item of the mixture that draws it.
+    """
 
     rows: Int64
-    turn: int
+    pass_number: int
     item: MixtureItem
 
 
 @dataclass(frozen=True)
-class _Chances:
-    """Uniform numbers in [0, 1) of one draw, and its seed."""
+class _RandomNumbers:
+    """The random numbers of one draw, uniform in [0, 1), and its seed."""
 
     caption: float
     rotation: float
@@ -134,23 +141,28 @@ def draw_samples(
     epoch: int,
     fixed: bool = False,
 ) -> DrawnSamples:
-    """Choose caption, window and crop of each clip.
+    """Draw the caption, the window and the crop of each clip.
 
     Args:
-        manifest: its rows.
-        fixed: the first caption, the first window, and the crop from the start: for evaluation.
+        manifest: the rows of the manifest.
+        choices: the clips.
+        settings: the recipe's data section.
+        seed: the run's seed.
+        epoch: the epoch, from 0.
+        fixed: for evaluation: the first caption, the first window, and the crop from its start.
     """
     rows = np.concatenate([choice.rows for choice in choices]) if choices else np.zeros(0, np.int64)
     records = manifest.take(rows)
     ends = np.cumsum([len(choice.rows) for choice in choices], dtype=np.int64)
     windows = [records[end - len(choice.rows) : end] for choice, end in zip(choices, ends, strict=True)]
     clips = np.array([stable_id(each[0]["clip_id"]) for each in windows], dtype=np.int64)
-    chances = _chances(seed, epoch, clips, np.array([choice.turn for choice in choices], dtype=np.int64))
+    passes = np.array([choice.pass_number for choice in choices], dtype=np.int64)
+    random = _random_numbers(seed, epoch, clips, passes)
     drawn = [
-        _draw(each, choice, chance, settings, fixed) | {"clip": int(clip), "seeds": chance.seed}
-        for each, choice, chance, clip in zip(windows, choices, chances, clips, strict=True)
+        _draw(each, choice, numbers, settings, fixed) | {"clip": int(clip), "seeds": numbers.seed}
+        for each, choice, numbers, clip in zip(windows, choices, random, clips, strict=True)
     ]
-    columns: dict[str, Any] = {each.name: [draw[each.name] for draw in drawn] for each in fields(DrawnSamples)}
+    columns: dict[str, Any] = {each.name: [sample[each.name] for sample in drawn] for each in fields(DrawnSamples)}
     for name in ("offset", "size", "rate", "clip", "caption", "group", "kin", "seeds"):
         columns[name] = np.array(columns[name], dtype=np.int64)
     for name in ("start_s", "duration_s"):
@@ -158,29 +170,30 @@ def draw_samples(
     return DrawnSamples(**columns)
 
 
-def _chances(seed: int, epoch: int, clips: Int64, turns: Int64) -> list[_Chances]:
+def _random_numbers(seed: int, epoch: int, clips: Int64, passes: Int64) -> list[_RandomNumbers]:
     def drawn(purpose: int) -> list[float]:
-        return uniform(hash64(purpose, seed, epoch, clips, turns)).tolist()
+        return uniform(hash64(purpose, seed, epoch, clips, passes)).tolist()
 
     rotation = uniform(hash64(ROTATION, seed, clips)).tolist()
-    seeds = signed(hash64(MODEL, seed, epoch, clips, turns)).tolist()
-    return [_Chances(*each) for each in zip(drawn(CAPTION), rotation, drawn(CHOICE), drawn(CROP), seeds, strict=True)]
+    seeds = signed(hash64(MODEL, seed, epoch, clips, passes)).tolist()
+    columns = (drawn(CAPTION), rotation, drawn(CHOICE), drawn(CROP), seeds)
+    return [_RandomNumbers(*each) for each in zip(*columns, strict=True)]
 
 
 def _draw(
     windows: Sequence[Mapping[str, Any]],
     choice: ClipChoice,
-    chance: _Chances,
+    random: _RandomNumbers,
     settings: DataSettings,
     fixed: bool,
 ) -> dict[str, Any]:
     rule = "first" if fixed else settings.caption_choice
     kinds = [each for each in windows[0]["captions"] if each["kind"] in choice.item.captions]
-    fitting = [each for each in kinds if normalise(each["text"], settings)] or kinds
-    caption = choose_caption(fitting, rule, chance.caption, chance.rotation, choice.turn)
-    told = [each for each in windows if _tells_of(caption, each)] or windows
-    row = told[0 if fixed else int(chance.window * len(told))]
-    start, duration = _crop(row, caption, "start" if fixed else settings.crop, settings.crop_s, chance.crop)
+    with_words = [each for each in kinds if normalise(each["text"], settings)] or kinds
+    caption = choose_caption(with_words, rule, random.caption, random.rotation, choice.pass_number)
+    described = [each for each in windows if _describes(caption, each)] or windows
+    row = described[0 if fixed else int(random.window * len(described))]
+    start, duration = _crop(row, caption, "start" if fixed else settings.crop, settings.crop_s, random.crop)
     text = normalise(caption["text"], settings)
     return {
         "keys": row["key"],
@@ -194,25 +207,25 @@ def _draw(
         "rate": row["rate"],
         "start_s": start,
         "duration_s": duration,
-        "caption": stable_id(text or row["clip_id"]),  # that two have no words makes them no positives
+        "caption": stable_id(text or row["clip_id"]),  # two captions without words are not the same caption
         "group": stable_id(row["group"] or row["clip_id"]),
         "kin": stable_id(row["kin"] or row["group"] or row["clip_id"]),
     }
 
 
-def _tells_of(caption: Mapping[str, Any], window: Mapping[str, Any]) -> bool:
-    """Whether a caption speaks of a sound in the window (it does unless its times say otherwise)."""
+def _describes(caption: Mapping[str, Any], window: Mapping[str, Any]) -> bool:
+    """Whether a caption describes sound in the window.  A caption without times describes every window."""
     onset, offset = caption["onset"], caption["offset"]
     start = window["start_s"] or 0.0
     return (onset is None or onset < start + window["duration_s"]) and (offset is None or offset > start)
 
 
 def _crop(
-    row: Mapping[str, Any], caption: Mapping[str, Any], policy: str, crop_s: float, chance: float
+    row: Mapping[str, Any], caption: Mapping[str, Any], policy: str, crop_s: float, random: float
 ) -> tuple[float, float]:
-    """Start and length of the crop in the stored audio, in seconds that are whole samples.
+    """Start and length of the crop in the stored audio, in seconds; both are whole numbers of samples.
 
-    Where the crop is random, a caption with times is kept in it as far as it fits.
+    A random crop covers the times of its caption, as far as they fit.
     """
     rate = row["rate"]
     total = max(1, round(row["duration_s"] * rate))
@@ -223,4 +236,4 @@ def _crop(
     if caption["onset"] is not None and caption["offset"] is not None:
         onset, offset = ((caption[name] - (row["start_s"] or 0.0)) * rate for name in ("onset", "offset"))
         low, high = sorted((min(max(round(offset) - wanted, 0), high), min(max(round(onset), 0), high)))
-    return (low + int(chance * (high - low + 1))) / rate, wanted / rate
+    return (low + int(random * (high - low + 1))) / rate, wanted / rate

@@ -1,4 +1,4 @@
-"""What a recipe says about data: plain frozen dataclasses, checked when they are made."""
+"""The data section of a recipe: frozen dataclasses that check their own values when they are made."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ KINDS: tuple[Kind, ...] = ("human", "machine", "label")
 
 @dataclass(frozen=True)
 class MixtureItem:
-    """One part of the training mixture: a split's clips with captions of some kinds.
+    """One part of the training mixture: the clips of a split that have captions of some kinds.
 
-    An epoch draws ``choose`` clips of it, or else ``min(cap, repeat × clips)``.  DrawnSamples go on from epoch to
-    epoch where they left off, so that ``repeat: 0.5`` meets every clip once in two epochs.  To weigh kinds
-    of captions against each other, list the split twice.
+    An epoch draws ``choose`` clips of it, or else ``min(cap, repeat × clips)``.  The next epoch goes on where
+    the last one stopped, so ``repeat: 0.5`` draws every clip once in two epochs.  To give kinds of captions
+    different weights, list the split once for each kind.
     """
 
-    split: str  # dataset/split, or a dataset for all of its splits
+    split: str  # dataset/split, or a dataset, which stands for all of its splits
     captions: tuple[Kind, ...] = KINDS
-    weight: float | None = None  # share of the epoch's draws, relative to the other items' weights
+    weight: float | None = None  # this item's share of an epoch's draws, relative to the weights of the others
     repeat: float = 1.0  # passes over the clips in an epoch
-    cap: int | None = None  # most draws in an epoch
+    cap: int | None = None  # largest number of draws in an epoch
     choose: int | None = None  # exact number of draws in an epoch
 
     def __post_init__(self) -> None:
@@ -38,16 +38,17 @@ class MixtureItem:
 
 @dataclass(frozen=True)
 class MaskingSettings:
-    """Time and frequency masks on the normalised spectrogram (SpecAugment, arXiv 1904.08779), per sample.
+    """Time and frequency masks on the normalised spectrogram (SpecAugment, arXiv 1904.08779), drawn for each sample.
 
-    ``floor`` fills with the value that silence has.  ``published`` fills with what hear21passt's code gives:
-    it masks the log-mel with 0 before ``(x + 4.5) / 5``, so masked cells are 0.9, louder than most sound.
+    ``fill: floor`` fills masked cells with the value of silence.  ``fill: published`` fills them as the encoder's
+    published code does: hear21passt masks the log-mel with 0 before ``(x + 4.5) / 5``, so its masked cells are
+    0.9, which is louder than most sound.
     """
 
     time_masks: int = 0
-    time_width: int = 192  # frames: a mask is shorter than this
+    time_width: int = 192  # frames; every mask is shorter
     freq_masks: int = 0
-    freq_width: int = 48  # bins: a mask is narrower than this
+    freq_width: int = 48  # bins; every mask is narrower
     fill: Literal["floor", "published"] = "floor"
 
     def __post_init__(self) -> None:
@@ -58,15 +59,15 @@ class MaskingSettings:
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """Changes to the waveform while training; every one is off until asked for."""
+    """Changes to the waveform in training; each is off by default."""
 
-    gain_db: float = 0.0  # gain uniform in ± this many decibels
-    noise: float = 0.0  # probability of white noise
+    gain_db: float = 0.0  # the gain is uniform in ± this many decibels
+    noise: float = 0.0  # probability that white noise is added
     noise_snr_db: tuple[float, float] = (10.0, 40.0)
-    room: float = 0.0  # probability of a synthetic room
+    room: float = 0.0  # probability that the sound is heard in a synthetic room
     room_rt60_s: tuple[float, float] = (0.1, 0.6)
-    mixup: float = 0.0  # probability that a clip of the next batch is mixed in; the caption stays
-    mixup_alpha: float = 0.3  # the partner's share is the smaller of (x, 1 - x), x of Beta(alpha, alpha)
+    mixup: float = 0.0  # probability that a clip of the next batch is mixed in; the caption does not change
+    mixup_alpha: float = 0.3  # the mixed clip's share is min(x, 1 - x), where x is drawn from Beta(alpha, alpha)
 
     def __post_init__(self) -> None:
         for name in ("noise", "room", "mixup"):
@@ -82,53 +83,51 @@ class AugmentSettings:
 class ShuffleSettings:
     """How an epoch is shuffled.
 
-    Runs of ``run`` neighbouring clips are put into a random order, and each window of about ``window`` clips
-    is then shuffled clip by clip: a window as large as the data, the default up to a million clips, gives a
-    true permutation.  Samples are read by offset, so bytes read are bytes used whatever the window, and a
-    clip is a large read by itself: smaller windows do not make reads fewer before mixing is gone
-    (``python -m bench.loader``: 0.97 reads a clip at a window of 2,048).  What a window bounds is the stretch
-    of shards in use at a time, ``window`` clips, for those whose disk or store is behind a cache of that size.
+    Runs of ``run`` neighbouring clips are put into a random order, and each window of about ``window`` clips is
+    then shuffled clip by clip.  A window as large as the data gives a true permutation; that is the default up
+    to a million clips.  Samples are read by offset, so only the bytes that are used are read, whatever the
+    window.  A smaller window does not make reads fewer either until hardly any mixing is left
+    (``python -m bench.loader``: 0.97 reads for each clip at a window of 2,048).  A window bounds which part of
+    the shards is in use at a time, which helps where a cache of that size lies in front of the storage.
     """
 
     run: int = 32  # clips
     window: int = 2**20  # clips
-    batches: Literal["mixed", "dataset", "length", "neighbours"] = "mixed"  # what a batch is drawn from
-    neighbours: str | None = None  # for `neighbours`: Parquet with clip_id and embedding, from `training embed`
+    batches: Literal["mixed", "dataset", "length", "neighbours"] = "mixed"  # what the clips of a batch have in common
+    neighbours: str | None = None  # for `neighbours`: a Parquet file with clip_id and embedding, from `training embed`
 
     def __post_init__(self) -> None:
         require(self.run >= 1, "run must be positive", self.run)
         require(self.window >= 1, "window must be positive", self.window)
         require(
             (self.batches == "neighbours") == (self.neighbours is not None),
-            "batches: neighbours and the file neighbours: belong together",
+            "batches: neighbours needs the file neighbours: FILE, and that file needs batches: neighbours",
             self.neighbours,
         )
 
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which samples a run meets, and how they are read."""
+    """Which samples a run uses, and how they are read."""
 
     train: tuple[MixtureItem, ...]
-    batch_size: int = 64  # clips of a global batch, over all ranks
-    temperature: float | None = None  # items' shares are proportional to draws^(1/temperature)
+    batch_size: int = 64  # clips of a global batch, over all ranks together
+    temperature: float | None = None  # the share of an item is proportional to draws^(1/temperature)
     shuffle: ShuffleSettings = field(default_factory=ShuffleSettings)
-    last: Literal["drop", "keep"] = "drop"  # the last batch of an epoch where it is incomplete
-    caption_choice: Literal["random", "rotate", "first"] = "random"  # of several captions of a clip
+    last: Literal["drop", "keep"] = "drop"  # what to do with an incomplete last batch of an epoch
+    caption_choice: Literal["random", "rotate", "first"] = "random"  # which of a clip's captions is used
     crop: Literal["random", "centre", "start"] = "random"
-    crop_s: float = (
-        30.0  # most seconds of a clip that a sample holds; of more than its max_s an encoder hears the start
-    )
-    lower: bool = True  # captions to lower case
+    crop_s: float = 30.0  # the most seconds of a clip in a sample; an encoder uses the first max_s of them
+    lower: bool = True  # captions are turned to lower case
     strip_punctuation: bool = True
     max_tokens: int = 32  # longer captions are cut
     masking: MaskingSettings = field(default_factory=MaskingSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     spectrogram: Literal["worker", "device"] = "worker"  # where spectrograms are computed
     workers: int = 2  # loader processes a rank; 0: in the training process
-    readahead: int = 4  # batches that each worker keeps ready
+    readahead: int = 4  # batches that each worker builds ahead
     checksum: bool = False  # compare samples with the manifest's SHA-256 also where their format has checksums (FLAC)
-    max_failures: int = 0  # broken samples that a rank leaves out of the loss before it stops; each start counts anew
+    max_failures: int = 0  # damaged samples that a rank leaves out of the loss before it stops; a new start counts anew
 
     def __post_init__(self) -> None:
         require(bool(self.train), "the mixture (train) is empty", None)
@@ -147,6 +146,6 @@ class DataSettings:
         )
         require(
             not (any(weights) and self.temperature is not None),
-            "weights and a temperature exclude each other",
+            "the mixture can have weights or a temperature, not both",
             self.temperature,
         )

@@ -1,8 +1,8 @@
-"""Front ends: what each audio encoder was published with, between the waveform and its first layer.
+"""Front ends: what each published audio encoder computes between the waveform and its first layer.
 
-Every front end turns waves of one length into normalised features, on the CPU or batched on a device, with
-the same numbers to rounding.  On a CPU each wave is transformed on its own: a batch of spectra does not fit
-the cache and takes about twice as long a clip.
+A front end turns waves of one length into normalised features, one by one on a CPU or as a batch on a device, with
+the same numbers up to rounding.  A CPU transforms each wave on its own, because a batch of spectra does not fit
+its cache and takes about twice as long for each clip.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from training.data.hashing import hash64, integers_below
 from training.data.melbank import MelBank, kaldi_bank, slaney_bank
 
 Int64 = NDArray[np.int64]
-JITTER = 0x4A495454  # purpose of a hash: the edges of the mel filters
+JITTER = 0x4A495454  # purpose of a hash: the drawn edges of the mel filters
 
 
 class FrontEnd(ABC):
     """Waves to features.
 
     Attributes:
-        rate: Hz, of the waves.
-        bins: frequency bins F of the features.
+        rate: sample rate of the waves in Hz.
+        bins: number F of frequency bins of the features.
         hop: samples from one frame to the next.
-        floor: value of the features where there is silence.
-        published_fill: value that the published training code gives to masked cells.
-        repeats: whether short sound is repeated to the segment's end, so that masks belong everywhere.
+        floor: the value of the features where there is silence.
+        published_fill: the value that the published training code gives to masked cells.
+        repeats: whether short sound is repeated up to the end of its segment, where masks may then lie as well.
     """
 
     rate: int
@@ -44,7 +44,7 @@ class FrontEnd(ABC):
     repeats: bool = False
 
     def frames(self, samples: int | Int64) -> int | Int64:
-        """How many frames ``samples`` samples give (an array of lengths gives an array)."""
+        """How many frames so many samples give; an array of lengths gives an array."""
         return samples // self.hop
 
     @torch.no_grad()
@@ -53,10 +53,10 @@ class FrontEnd(ABC):
 
         Args:
             waves: ``[n, samples]`` float32 in [-1, 1], zero after each length.
-            lengths: ``[n]`` int64, samples that are sound.
+            lengths: ``[n]`` int64, how many samples are sound.
             seeds: ``[n]`` int64, for what training draws here (PaSST: the edges of the filters).
             train: whether to draw.
-            out: filled and returned, where given.
+            out: the tensor to fill and return; None: a new one.
 
         Returns:
             ``[n, F, T]`` float32 on the waves' device.
@@ -65,14 +65,14 @@ class FrontEnd(ABC):
             out = waves.new_empty(len(waves), self.bins, int(self.frames(waves.shape[1])))
         if waves.device.type != "cpu":
             return out.copy_(self._transform(waves, lengths, seeds, train))
-        for place in range(len(waves)):
-            one = slice(place, place + 1)
+        for number in range(len(waves)):
+            one = slice(number, number + 1)
             out[one] = self._transform(waves[one], lengths[one], seeds[one], train)
         return out
 
     @abstractmethod
     def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool) -> Tensor:
-        """``__call__`` for one wave on the CPU, or for a batch on a device."""
+        """``__call__`` of one wave on the CPU, or of a batch on a device."""
 
 
 class Passt(FrontEnd):
@@ -88,7 +88,7 @@ class Passt(FrontEnd):
     published_fill = 4.5 / 5
 
     def frames(self, samples: int | Int64) -> int | Int64:
-        return 1 + (samples - 1) // self.hop  # pre-emphasis takes one sample
+        return 1 + (samples - 1) // self.hop  # pre-emphasis shortens the wave by one sample
 
     def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool) -> Tensor:
         sharp = torch.sub(waves[:, 1:], waves[:, :-1], alpha=0.97)
@@ -119,8 +119,8 @@ class PasstHop100(Passt):
 class Clap(FrontEnd):
     """CLAP's HTS-AT input (transformers ``ClapFeatureExtractor``, ``rand_trunc`` and ``repeatpad``).
 
-    48 kHz, FFT and window 1024 (periodic Hann), hop 480, 64 Slaney filters 50-14,000 Hz, decibels with a
-    floor of 1e-10.  A clip shorter than the segment is repeated whole as often as it fits.
+    48 kHz, FFT and window 1024 (periodic Hann), hop 480, 64 Slaney filters from 50 to 14,000 Hz, decibels with a
+    floor of 1e-10.  A clip that is shorter than the segment is repeated as a whole as often as it fits.
     """
 
     rate, bins, hop = 48000, 64, 480
@@ -171,8 +171,8 @@ class Whisper128(Whisper):
 class Ast(FrontEnd):
     """AST's Kaldi filter bank (arXiv 2104.01778 section 2.1; transformers ``ASTFeatureExtractor``).
 
-    16 kHz, frames of 25 ms every 10 ms, 128 bins, ``(x + 4.2677393) / (2 × 4.5689974)``.  Frames after the
-    end hold 0 before the normalisation, as published; the segment of 10.24 s has 1024.
+    16 kHz, frames of 25 ms every 10 ms, 128 bins, ``(x + 4.2677393) / (2 × 4.5689974)``.  Frames after the end of
+    the sound hold 0 before the normalisation, as published.  A segment of 10.24 s has 1024 frames.
     """
 
     rate, bins, hop = 16000, 128, 160
@@ -186,15 +186,15 @@ class Ast(FrontEnd):
     def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool) -> Tensor:
         total = int(self.frames(waves.shape[1]))
         out = torch.zeros(len(waves), self.bins, total, device=waves.device)
-        for place, length in enumerate(lengths.tolist()):
+        for number, length in enumerate(lengths.tolist()):
             if length >= 400:
                 bank = kaldi.fbank(
-                    waves[place : place + 1, :length],
+                    waves[number : number + 1, :length],
                     sample_frequency=self.rate,
                     window_type="hanning",
                     num_mel_bins=self.bins,
                 )
-                out[place, :, : len(bank)] = bank.T
+                out[number, :, : len(bank)] = bank.T
         return out.sub_(self.mean).div_(2 * self.std)
 
 
@@ -209,7 +209,7 @@ class Waveform(FrontEnd):
     published_fill = 0.0
 
     def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool) -> Tensor:
-        if waves.device.type == "cpu" and int(lengths.min()) == waves.shape[1]:  # no padding: no mask to keep
+        if waves.device.type == "cpu" and int(lengths.min()) == waves.shape[1]:  # nothing is padded
             variance, mean = torch.var_mean(waves, dim=1, correction=0, keepdim=True)
             return ((waves - mean) / (variance + 1e-7).sqrt())[:, None]
         sound = torch.arange(waves.shape[1], device=waves.device) < lengths[:, None]
@@ -220,7 +220,7 @@ class Waveform(FrontEnd):
 
 
 class Samples(FrontEnd):
-    """The samples as they are decoded, for a loop with a front end of its own; any rate."""
+    """The decoded samples themselves, at any rate, for a training loop that has its own front end."""
 
     rate, bins, hop = 32000, 1, 1
     floor = 0.0
@@ -248,12 +248,12 @@ def _power(waves: Tensor, n_fft: int, hop: int, window: int, periodic: bool = Tr
     hann = torch.hann_window(window, periodic=periodic, device=waves.device)
     spectra = torch.stft(waves, n_fft, hop, window, hann, center=True, return_complex=True)
     parts = torch.view_as_real(spectra)
-    # Twice as fast as abs().square(): no square root, and no third axis to sum over.
+    # Twice as fast as abs().square(), which takes a square root.
     return parts[..., 0].square().addcmul_(parts[..., 1], parts[..., 1])
 
 
 def _filter(power: Tensor, banks: list[MelBank]) -> Tensor:
-    """``[n, frequencies, T]`` to ``[n, bins, T]``, each with its own bank."""
+    """``[n, frequencies, T]`` to ``[n, bins, T]``; each spectrum has its own bank."""
     if power.device.type == "cpu":
         return torch.stack([bank(one) for one, bank in zip(power, banks, strict=True)])
     return torch.stack([bank.weights for bank in banks]).to(power.device) @ power

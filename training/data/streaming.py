@@ -1,9 +1,9 @@
 """A plain webdataset pipeline over the same shards, for those who want no index.
 
-The same crops, captions, spectrograms and masks for the same sample, seed and epoch; the order is approximate
-(shards permuted, then a shuffle buffer), depends on ranks and workers, and cannot be resumed.  It draws
-every window of a long clip, knows no weights, repeats or kin, and ranks may get unequal numbers of batches.
-The exact order is ``training.data.Loader``.
+For the same sample, seed and epoch it gives the same crop, caption, spectrogram and masks as ``training.data.Loader``.
+Its order is approximate (the shards are permuted, then a buffer is shuffled), depends on ranks and workers, and
+cannot be resumed.  It draws every window of a long clip, ignores weights, repeats and kin, and may give ranks
+unequal numbers of batches.
 """
 
 from __future__ import annotations
@@ -51,12 +51,17 @@ def stream(
     Wrap it in ``torch.utils.data.DataLoader(..., batch_size=None)`` for workers.
 
     Args:
-        urls: shards, as webdataset reads them.
-        buffer: samples of the shuffle buffer; 0: in the shards' order.
+        urls: the shards, in any form that webdataset reads.
+        settings: the recipe's data section.
+        audio: the input that the audio encoder takes.
+        tokenizer: a transformers tokenizer.
+        epoch, seed: they decide what is drawn, as in the loader.
+        buffer: samples in the shuffle buffer; 0: the samples come in the order of the shards.
+        train: whether to draw filter edges, masks and augmentation.
     """
     if not urls:
         raise InputError("there are no shards to stream", remedy="give the URLs of the tars")
-    shards = [urls[place] for place in permutation(len(urls), STREAM, seed, epoch)] if buffer else list(urls)
+    shards = [urls[number] for number in permutation(len(urls), STREAM, seed, epoch)] if buffer else list(urls)
     reader = SampleReader(TarMembers({}), audio.rate, audio.max_s)
     builder = BatchBuilder(reader, FeatureExtractor(audio, settings.masking, train), settings, tokenizer)
     return webdataset.DataPipeline(
@@ -81,29 +86,29 @@ class TarMembers:
 
 @dataclass(frozen=True)
 class BatchStream:
-    """Tar samples to batches."""
+    """Turns tar samples into batches."""
 
     builder: BatchBuilder
     seed: int
     epoch: int
 
     def __call__(self, samples: Iterator[dict[str, Any]]) -> Iterator[Batch]:
-        waiting: list[tuple[dict[str, Any], bytes]] = []
+        collected: list[tuple[dict[str, Any], bytes]] = []
         for sample in samples:
             row = _row(sample)
             if self._items(row[0]):
-                waiting.append(row)
-            if len(waiting) == self.builder.settings.batch_size:
-                yield self._batch(waiting)
-                waiting = []
-        if waiting and self.builder.settings.last == "keep":
-            yield self._batch(waiting)
+                collected.append(row)
+            if len(collected) == self.builder.settings.batch_size:
+                yield self._batch(collected)
+                collected = []
+        if collected and self.builder.settings.last == "keep":
+            yield self._batch(collected)
 
     def _batch(self, samples: Sequence[tuple[dict[str, Any], bytes]]) -> Batch:
         rows = [{name: row[name] for name in SAMPLE_COLUMNS} for row, _ in samples]
         settings = self.builder.settings
         items = [self._items(row)[0] for row, _ in samples]
-        choices = [ClipChoice(np.array([place]), self.epoch, item) for place, item in enumerate(items)]
+        choices = [ClipChoice(np.array([number]), self.epoch, item) for number, item in enumerate(items)]
         table = pa.Table.from_pylist(rows, schema=_SCHEMA)
         draws = draw_samples(
             ManifestRows(table), choices, settings, self.seed, self.epoch, not self.builder.features.train
@@ -116,14 +121,14 @@ class BatchStream:
         return replace(self.builder, reader=reader).build(BatchRequest(draws, partners)).unpack()
 
     def _items(self, row: Mapping[str, Any]) -> list[MixtureItem]:
-        """The items of the mixture that can draw a sample; the first one chooses its caption."""
+        """The items of the mixture that can draw a sample; the first one decides the kinds of its caption."""
         kinds = {caption["kind"] for caption in row["captions"]}
-        mine = (row["dataset"], row["part"])
-        return [item for item in self.builder.settings.train if item.split in mine and kinds & set(item.captions)]
+        names = (row["dataset"], row["part"])
+        return [item for item in self.builder.settings.train if item.split in names and kinds & set(item.captions)]
 
 
 def _row(sample: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """A manifest row made from a tar sample, and the audio's bytes."""
+    """The manifest row of a tar sample, and its audio's bytes."""
     key = sample["__key__"]
     member = next((name for name in sample if not name.startswith("__") and name != "json"), None)
     if member is None or "json" not in sample:
@@ -138,7 +143,7 @@ def _row(sample: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
     info = soundfile.info(io.BytesIO(data))
     clip_id = facts["clip_id"]
     dataset = clip_id.split("/")[0]
-    # Shards are called <dataset>-<split>-<number>.tar; WavCaps' clip ids name a source, not the split.
+    # The clip ids of WavCaps name a source instead of a split, so the split is that of <dataset>-<split>-<number>.tar.
     split = PurePosixPath(sample["__url__"]).stem.removeprefix(f"{dataset}-").rpartition("-")[0]
     blank = {"kind": "human", "onset": None, "offset": None, "source": None}
     return {
@@ -146,7 +151,7 @@ def _row(sample: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
         "clip_id": clip_id,
         "dataset": dataset,
         "part": f"{dataset}/{split}",
-        "shard": f"{key}.{member}",  # the place of its bytes in ``TarMembers``
+        "shard": f"{key}.{member}",  # the name of its bytes in ``TarMembers``
         "audio": f"{key}.{member}",
         "audio_offset": 0,
         "audio_bytes": len(data),
