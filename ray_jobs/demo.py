@@ -21,13 +21,13 @@ from sharding.demo.synthesis import synthesise
 
 HERE = Path(__file__).resolve().parent.parent
 HELD_OUT = "clotho/evaluation"
-MARK = ".earshot-demo"  # a folder without it is somebody's, and is not removed
+MARK = ".earshot-demo"  # in folders that a demo made; no other folder is removed
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything")
-    parser.add_argument("--seed", type=int, default=0, help="of the synthesised corpus")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of the synthesised corpus")
     parser.add_argument("--clips", type=int, default=900, help="rough size of the corpus")
     args = parser.parse_args()
     try:
@@ -39,10 +39,10 @@ def main() -> int:
 
 
 def run(out: Path, seed: int, clips: int) -> None:
-    """The whole path; every file lands below ``out``, whose former content is removed."""
+    """Run all stages; every file goes below ``out``, whose former content is removed."""
     started = time.monotonic()
     if out.exists() and any(out.iterdir()) and not (out / MARK).is_file():
-        raise InputError("holds something else than a demo", file=out, remedy="choose another --out")
+        raise InputError("the folder was not made by a demo", file=out, remedy="choose another --out")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     (out / MARK).touch()
@@ -65,7 +65,7 @@ def run(out: Path, seed: int, clips: int) -> None:
         fit = ["python", "ray_jobs/train.py", "training/recipes/demo.yaml"]
         fit += [f"--shards={shards}", f"--run={training}", "--workers=2"]
         submit(address, HERE, fit, out / "logs/train.log")
-    stage(4, f"evaluating on {HELD_OUT}, which training has never seen")
+    stage(4, f"evaluating on {HELD_OUT}, which training has never used")
     evaluation = evaluate(training, shards)
     stage(5, "writing the report")
     page = write_demo_report(out, shards, training, evaluation)
@@ -78,13 +78,13 @@ def run(out: Path, seed: int, clips: int) -> None:
 
 
 def evaluate(training: Path, shards: Path) -> dict[str, Any]:
-    """``python -m training evaluate`` in a process of its own, as a user would run it."""
-    command = [sys.executable, "-m", "training", "evaluate", str(training / "export"), f"--shards={shards}"]
+    """Run ``earshot evaluate`` in a process of its own, as a user would."""
+    command = [sys.executable, "-m", "earshot", "evaluate", str(training / "export"), f"--shards={shards}"]
     done = subprocess.run(
         [*command, f"--split={HELD_OUT}", "--json"], cwd=HERE, stdout=subprocess.PIPE, text=True, check=False
     )
     if done.returncode != 0:
-        raise InputError("the evaluation failed", remedy="its message stands above")
+        raise InputError("the evaluation failed", remedy="see its message above")
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -1,4 +1,4 @@
-"""Evaluation as a Ray job: the options of ``python -m training evaluate``, on a node of the cluster.
+"""Evaluation as a Ray job: the options of ``earshot evaluate``, on a node of the cluster.
 
 ray job submit --address http://HEAD:8265 --working-dir . -- python ray_jobs/evaluate.py CHECKPOINT
     --shards OUT --split clotho/evaluation --json
@@ -7,11 +7,11 @@ ray job submit --address http://HEAD:8265 --working-dir . -- python ray_jobs/eva
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from pathlib import Path
 from typing import Any
 
+from ray_jobs.connection import connect
+from sharding.commands.arguments import absolute
 from sharding.common import commandline
 from sharding.common.commandline import Command
 from sharding.common.errors import InputError
@@ -27,15 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    connect(args.address)
     import ray
 
-    from ray_jobs.train import connect
-
-    connect(args.address, 1)
     gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
     args.checkpoint = args.checkpoint.resolve()  # the task runs in another folder
-    args.shards = args.shards if "://" in args.shards else str(Path(args.shards).resolve())
+    args.shards = absolute(args.shards)
     args.relevance = args.relevance and args.relevance.resolve()
     try:
         result: dict[str, Any] = ray.get(ray.remote(num_cpus=1, num_gpus=gpus)(evaluate.run).remote(args))

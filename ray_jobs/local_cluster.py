@@ -16,11 +16,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ray_jobs.connection import LOCAL_ENVIRONMENT
 from sharding.common.errors import InputError
 
 START_TIMEOUT_S = 300
 _NO_AGENT = "No available agent to submit job"
-_PREFIX = re.compile(r"^(\x1b\[\d+m)*\(\w+ pid=[^)]*\)(\x1b\[\d+m)* ")  # what Ray puts before a worker's line
+_PREFIX = re.compile(r"^(\x1b\[\d+m)*\(\w+ pid=[^)]*\)(\x1b\[\d+m)* ")  # Ray begins a worker's line with it
 
 
 def _free_port() -> int:
@@ -30,25 +31,27 @@ def _free_port() -> int:
 
 
 def _environment() -> dict[str, str]:
-    """Puts the interpreter first on the path: a job's ``python`` must have Earshot's packages."""
-    return os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_AUTH_MODE": "disabled",  # all of it listens on loopback, and ends with this process
-        "RAY_task_oom_retries": "3",  # the default is for ever
-        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # its jobs are through: half a minute's wait for actors is lost
-        "PYTHONUNBUFFERED": "1",
-    }
+    """The environment of Ray's processes; `python` in a job is the interpreter that has Earshot's packages."""
+    return (
+        os.environ
+        | LOCAL_ENVIRONMENT
+        | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+            "RAY_AUTH_MODE": "disabled",  # the cluster listens on loopback only, and ends with this process
+            "RAY_task_oom_retries": "3",  # by default there is no limit
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # its jobs have ended: nothing is worth waiting for
+            "PYTHONUNBUFFERED": "1",
+        }
+    )
 
 
 @contextmanager
 def local_cluster(cpus: int, log: Path) -> Iterator[str]:
-    """Start Ray with a job server, yield the server's address, and end what was started.
+    """Start Ray with a job server on the loopback address; yield the server's address; stop Ray.
 
     Args:
         cpus: logical CPUs of the node.
-        log: file that takes what Ray prints.
+        log: the file to which Ray's output goes.
 
     Raises:
         InputError: the job server did not answer in time.
@@ -61,7 +64,7 @@ def local_cluster(cpus: int, log: Path) -> Iterator[str]:
             "--node-ip-address=127.0.0.1",
             *(f"--num-cpus={cpus}", "--num-gpus=0", "--include-dashboard=true", "--disable-usage-stats"),
             *(f"--dashboard-port={port}", f"--temp-dir={scratch}", f"--object-store-memory={200 << 20}"),
-            # their usual numbers may be another cluster's of this machine
+            # another cluster on this machine may use the default ports
             *(f"--dashboard-agent-listen-port={_free_port()}", f"--ray-client-server-port={_free_port()}"),
         ]
         head = subprocess.Popen(
@@ -83,11 +86,11 @@ def _wait_for(address: str, head: subprocess.Popen[bytes], log: Path) -> None:
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.3)
-    raise InputError("Ray did not start", file=log, remedy="read the log; is there memory and disk left?")
+    raise InputError("Ray did not start", file=log, remedy="read the log; check that memory and disk space are left")
 
 
 def _end(head: subprocess.Popen[bytes]) -> None:
-    """Ask Ray to stop, then make sure; only processes of this head's own session are touched."""
+    """Ask Ray to stop, then kill what is left of this head's own session."""
     head.terminate()
     with suppress(subprocess.TimeoutExpired):
         head.wait(timeout=20)
@@ -103,8 +106,8 @@ def submit(address: str, working_dir: Path, command: Sequence[str], log: Path, s
         address: the job server's address.
         working_dir: shipped to the cluster (what git ignores stays behind); the command runs in a copy.
         command: the entry point and its arguments; paths must be absolute.
-        log: takes all that the job prints.
-        show: print the job's own lines about progress and results as well.
+        log: the file to which all output of the job goes.
+        show: also print the job's own lines about progress and results.
 
     Raises:
         InputError: the job failed; names the log.
@@ -114,14 +117,14 @@ def submit(address: str, working_dir: Path, command: Sequence[str], log: Path, s
     command_line += ["--working-dir", str(working_dir), "--", *command]
     deadline = time.monotonic() + START_TIMEOUT_S
     while _run(command_line, log, show) != 0:
-        # the job server answers before the node's agent, which starts jobs, is there
+        # the job server answers before the node's agent, which starts jobs, has joined
         if _NO_AGENT not in log.read_text() or time.monotonic() > deadline:
-            raise InputError(f"the job {command[1]} failed", file=log, remedy="its log says why")
+            raise InputError(f"the job {command[1]} failed", file=log, remedy="the log says why")
         time.sleep(1)
 
 
 def _run(command_line: Sequence[str], log: Path, show: bool) -> int:
-    """Run a command, everything that it prints into ``log``; its exit status."""
+    """Run a command with its output in ``log``; returns its exit status."""
     with log.open("w") as out:
         job = subprocess.Popen(
             command_line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment()
@@ -132,7 +135,7 @@ def _run(command_line: Sequence[str], log: Path, show: bool) -> int:
             out.write(text)
             out.flush()
             line = _PREFIX.sub("", text)
-            # what Ray tells of its own troubles is for the log alone
+            # Ray's own tracebacks stay in the log
             trace = line.startswith("Traceback ") or (trace and line.startswith(" "))
             if show and not trace and line.startswith(("  ", "steps ")) and line != last:
                 print(f"  {line.strip()}", flush=True)

@@ -3,39 +3,58 @@
     ray job submit --address http://HEAD:8265 --working-dir . -- python ray_jobs/train.py RECIPE
         --shards OUT --run DIR --workers 8
 
-The options are those of ``python -m training fit``.  The run's folder lies on storage that every node sees; the
-checkpoints in it know no topology, so a restart goes on from the newest one with as many workers as there are.
+The options are those of ``earshot fit``.  The run's folder must lie on storage that every node sees.  Its checkpoints
+do not depend on the number of ranks, so a restart continues from the newest one with as many ranks as there are.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ray_jobs.connection import connect, refuse_relative
 from sharding.commands.arguments import absolute
 from sharding.common import commandline
 from sharding.common.commandline import Command
 from sharding.common.errors import InputError
 from sharding.common.processes import run_program
 
-RESULT = "result.json"  # what the first rank tells the driver, in the run's folder
+RESULT = "result.json"  # in the run's folder: the first rank's result, for the driver
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """What the driver gives to every rank.
+
+    Attributes:
+        recipe: as resolved; its file need not lie on every node.
+        shards: the build's address.
+        run: the run's folder.
+        refusal: a file in which a rank leaves an ``InputError`` for the driver.  Its name is this driver's own, because
+            a second job in the same folder is refused as well.
+    """
+
+    recipe: dict[str, Any]
+    shards: str
+    run: Path
+    refusal: Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from training.commands import fit
 
     fit.add_arguments(parser)
-    parser.description = "Train over a Ray cluster; the options of `python -m training fit`, and how many ranks."
-    parser.add_argument("--workers", type=int, default=1, help="ranks; with --min-workers the most there may be")
+    parser.description = "Train over a Ray cluster, with the options of `earshot fit` and the number of ranks."
+    parser.add_argument("--workers", type=int, default=1, help="ranks; with --min-workers, the highest number of them")
     parser.add_argument(
-        "--min-workers", type=int, help="go on with as few ranks as this when nodes are gone, and grow again"
+        "--min-workers", type=int, help="continue with as few ranks as this when nodes are lost, and grow again"
     )
-    parser.add_argument("--max-failures", type=int, default=3, help="restarts after which the run gives up")
+    parser.add_argument("--max-failures", type=int, default=3, help="restarts after which the run is given up")
     parser.add_argument("--cpus", type=float, default=1, help="CPUs of each rank, its loader's processes included")
     parser.add_argument("--address", default="auto", help="the Ray cluster; `local` starts one here")
 
@@ -49,75 +68,64 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise InputError("--workers and --min-workers count from 1", value=(fewest, args.workers))
     if args.cpus <= 0:
         raise InputError("a rank needs CPUs", value=args.cpus, remedy="--cpus above 0")
-    job = {
-        # A wrong recipe fails here, before any worker starts; and its file need not lie on every node.
-        "recipe": to_tree(load_recipe(args.recipe, args.set)),
-        "shards": absolute(args.shards),
-        "run": str(args.run.resolve()),
-        # where ranks write what they refuse: each driver's own, for a second job in the folder is refused itself
-        "refusal": f".refused-{uuid.uuid4().hex}.json",
-    }
-    _train(job, args)
-    return dict(json.loads((args.run / RESULT).read_text(encoding="utf-8")))
+    refuse_relative("--run", str(args.run))
+    folder = args.run.resolve()
+    recipe = to_tree(load_recipe(args.recipe, args.set))  # a wrong recipe fails here, before any rank starts
+    job = TrainJob(recipe, absolute(args.shards), folder, folder / f".refused-{uuid.uuid4().hex}.json")
+    _train(job, args, fewest)
+    return dict(json.loads((folder / RESULT).read_text(encoding="utf-8")))
 
 
-def _train(job: dict[str, Any], args: argparse.Namespace) -> None:
-    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it would log every line a second time
+def _train(job: TrainJob, args: argparse.Namespace, fewest: int) -> None:
+    connect(args.address, args.workers)
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    connect(args.address, args.workers)
-    gpus = ray.cluster_resources().get("GPU", 0) > 0
-    workers = args.workers if args.min_workers is None else (args.min_workers, args.workers)
+    available = ray.cluster_resources()
+    gpus = available.get("GPU", 0) > 0
+    _report_shortage(available, fewest, args.cpus, gpus)
     trainer = TorchTrainer(
         train_rank,
-        train_loop_config=job,
+        train_loop_config={"job": job},
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=gpus, resources_per_worker={"CPU": args.cpus} | ({"GPU": 1} if gpus else {})
+            num_workers=args.workers if fewest == args.workers else (fewest, args.workers),
+            use_gpu=gpus,
+            resources_per_worker={"CPU": args.cpus} | ({"GPU": 1} if gpus else {}),
         ),
         run_config=RunConfig(
-            name=Path(job["run"]).name,
-            storage_path=str(Path(job["run"]).parent),
+            name=job.run.name,
+            storage_path=str(job.run.parent),
             failure_config=FailureConfig(max_failures=args.max_failures),
         ),
     )
-    refusal = Path(job["run"]) / job["refusal"]
     try:
         trainer.fit()
     finally:
-        if refusal.is_file():  # the user's to mend, whatever Ray made of it
-            details = json.loads(refusal.read_text(encoding="utf-8"))
-            refusal.unlink()
+        if job.refusal.is_file():
+            details = json.loads(job.refusal.read_text(encoding="utf-8"))
+            job.refusal.unlink()
             raise InputError(**details)
 
 
-def connect(address: str, workers: int) -> None:
-    """Join the cluster at ``address``, as a job does or from outside; ``local`` starts one with ``workers`` CPUs."""
-    import ray
-
-    if ray.is_initialized():
-        return
-    inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    code = Path(__file__).resolve().parent.parent
-    environment = None
-    if not inside_job:
-        environment = {"py_modules": [str(code / package) for package in ("sharding", "training", "ray_jobs")]}
-    options: dict[str, Any] = {"logging_level": "ERROR", "runtime_env": environment}
-    if address == "local":
-        ray.init(num_cpus=max(workers, os.cpu_count() or 1), include_dashboard=False, **options)
-        return
-    try:
-        ray.init(address=address, **options)
-    except ConnectionError as error:
-        raise InputError("no Ray cluster answers", value=address, remedy="`ray start --head`") from error
+def _report_shortage(available: dict[str, float], ranks: int, cpus: float, gpus: bool) -> None:
+    """Say at once that training waits for nodes, where the cluster cannot hold the ranks that were asked for."""
+    wanted = {"CPU": ranks * cpus} | ({"GPU": float(ranks)} if gpus else {})
+    lacking = [name for name, count in wanted.items() if available.get(name, 0) < count]
+    if lacking:
+        needs = ", ".join(f"{wanted[name]:g} {name}s" for name in lacking)
+        there = ", ".join(f"{available.get(name, 0):g}" for name in lacking)
+        print(
+            f"  waiting for nodes: {ranks} ranks need {needs}, and the cluster has {there}; "
+            "fewer --workers need less, and --min-workers begins with fewer",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
-def train_rank(job: dict[str, Any]) -> None:
-    """What each of Ray Train's workers runs; the process group is there already."""
+def train_rank(config: dict[str, TrainJob]) -> None:
+    """Train as one of Ray Train's workers; Ray Train has made the process group."""
     import ray.train
 
     from sharding.shards.manifest import Manifest
@@ -125,8 +133,8 @@ def train_rank(job: dict[str, Any]) -> None:
     from training.engine.step import ranks
     from training.run.loop import fit
 
-    folder = Path(job["run"])
-    if (folder / job["refusal"]).is_file():  # started again after an error that is the user's to mend: do not go on
+    job = config["job"]
+    if job.refusal.is_file():  # Ray Train starts the ranks again after any error, also after one that only users mend
         return
 
     def report(state: dict[str, Any]) -> None:
@@ -134,16 +142,16 @@ def train_rank(job: dict[str, Any]) -> None:
 
     with ranks() as group:
         try:
-            result = fit(parse_recipe(job["recipe"]), Manifest.open(job["shards"]), folder, group, report)
+            result = fit(parse_recipe(job.recipe), Manifest.open(job.shards), job.run, group, report)
         except InputError as error:
             details = {"what": error.what, "row": error.row, "remedy": error.remedy}
             texts = {"file": error.file, "value": error.value}
             details |= {name: None if value is None else str(value) for name, value in texts.items()}
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / job["refusal"]).write_text(json.dumps(details), encoding="utf-8")
+            job.run.mkdir(parents=True, exist_ok=True)
+            job.refusal.write_text(json.dumps(details), encoding="utf-8")
             raise  # so that Ray Train ends the other ranks too
         if group.rank == 0:
-            (folder / RESULT).write_text(json.dumps(result), encoding="utf-8")
+            (job.run / RESULT).write_text(json.dumps(result), encoding="utf-8")
 
 
 def show(result: dict[str, Any]) -> str:

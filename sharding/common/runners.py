@@ -26,26 +26,26 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 TRIES = 3  # of an item whose worker process dies
-AHEAD = 2  # items a worker that are handed out at once
+AHEAD = 2  # items for each worker that are handed out at once
 
 
 class Runner(Protocol):
     """Applies a function to items, somewhere."""
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Results as they come, in any order; an error of the function ends the iteration."""
+        """Results in the order in which they arrive; an error of the function ends the iteration."""
         ...
 
     def watch(self, progress: Progress) -> None:
-        """Told of every step of long work: where it is to be seen beside the terminal."""
+        """Called at every step of long work; shows the progress elsewhere than in the terminal."""
         ...
 
 
 class LocalRunner:
-    """Processes of this machine; one worker is this process itself.
+    """Runs work in processes of this machine; with one worker, in this process itself.
 
-    The processes are started when they are first needed and serve until the runner is gone: each takes as long to
-    start as hundreds of clips take to decode.
+    The processes start when they are first needed and live as long as the runner: starting one takes as long as
+    decoding hundreds of clips.
     """
 
     def __init__(self, workers: int = 1) -> None:
@@ -53,16 +53,16 @@ class LocalRunner:
             raise InputError("at least one worker is needed", value=workers)
         self.workers = workers
         self._pool: ProcessPoolExecutor | None = None
-        self._end: Callable[[], Any] = lambda: None
+        self._end_pool: Callable[[], Any] = lambda: None
 
     def watch(self, progress: Progress) -> None:
-        """The terminal is enough."""
+        """Nothing to do: the terminal shows the progress."""
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Results as they come; of the items, only a few a worker are taken ahead.
+        """Results in the order in which they arrive; only a few items for each worker are taken in advance.
 
         Raises:
-            InputError: worker processes died ``TRIES`` times over the same items.
+            InputError: worker processes died ``TRIES`` times while they worked on the same items.
             Exception: what the function raised.
         """
         waiting = iter(items)
@@ -71,19 +71,19 @@ class LocalRunner:
             yield from map(function, itertools.chain(first, waiting))
             return
         waiting = itertools.chain(first, waiting)
-        tries: dict[int, int] = {}  # of items that were under way when a worker died, by identity
+        tries: dict[int, int] = {}  # of the items that were running when a worker died, by id()
         while True:
             running: dict[Future[Result], Item] = {}
             try:
                 yield from self._spread(function, waiting, running)
             except BrokenProcessPool:
-                # which item was at fault cannot be told: all that were under way are tried again
+                # nobody knows which item was at fault, so all that were running are tried again
                 lost = list(running.values())
                 tries = {id(item): tries.get(id(item), 0) + 1 for item in lost}
                 if max(tries.values()) >= TRIES:
                     raise InputError(
                         "worker processes keep dying",
-                        remedy="is there memory left? fewer --workers need less; the same command goes on",
+                        remedy="check that memory is left; fewer --workers need less; the same command then continues",
                     ) from None
                 waiting = itertools.chain(lost, waiting)
             else:
@@ -92,23 +92,23 @@ class LocalRunner:
     def _spread(
         self, function: Callable[[Item], Result], waiting: Iterator[Item], running: dict[Future[Result], Item]
     ) -> Iterator[Result]:
-        """Work through ``waiting``; ``running`` holds what is under way, also when a worker dies."""
+        """Work through ``waiting``.  ``running`` holds the items that are running, also when a worker has died."""
         with tempfile.NamedTemporaryFile(prefix=f"earshot-{uuid.uuid4().hex}") as file:
-            file.write(pickle.dumps(function))  # each worker reads it once: it may hold much, and would travel often
+            file.write(pickle.dumps(function))  # each worker reads it once: it may be large
             file.flush()
             try:
                 for item in waiting:
-                    running[_submit(self._begun(), file.name, item, running)] = item
+                    running[_submit(self._started(), file.name, item, running)] = item
                     if len(running) >= AHEAD * self.workers:
                         yield from _finished(running)
                 while running:
                     yield from _finished(running)
-            except BaseException as error:  # also GeneratorExit: what is under way belongs to nobody
+            except BaseException as error:  # also GeneratorExit: nobody will take the results
                 if isinstance(error, KeyboardInterrupt):
-                    self._kill()  # it may be hours of sound
+                    self._kill()  # the items may take hours
                 else:
                     wait([future for future in running if not future.cancel()])
-                self._end()
+                self._end_pool()
                 self._pool = None
                 raise
 
@@ -120,12 +120,12 @@ class LocalRunner:
             for process in workers:
                 multiprocessing.connection.wait([process.sentinel])
 
-    def _begun(self) -> ProcessPoolExecutor:
+    def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
-            context = multiprocessing.get_context("spawn")  # a fork of one with threads (Arrow, soxr) can hang
+            context = multiprocessing.get_context("spawn")  # a fork of a process with threads (Arrow, soxr) can hang
             theirs, ours = context.Pipe(duplex=False)
             self._pool = ProcessPoolExecutor(self.workers, context, _begin_worker, (theirs,))
-            self._end = weakref.finalize(self, _end_workers, self._pool, ours)
+            self._end_pool = weakref.finalize(self, _end_workers, self._pool, ours)
         return self._pool
 
 
@@ -133,7 +133,7 @@ def _submit(pool: ProcessPoolExecutor, function: str, item: Item, running: dict[
     try:
         return pool.submit(_apply, function, item)
     except BrokenProcessPool:
-        running[Future()] = item  # it was not handed out, and must not be lost
+        running[Future()] = item  # the pool did not take the item, and it must not be lost
         raise
 
 
@@ -171,14 +171,14 @@ def _apply(file: str, item: Any) -> Any:
 
 
 def _end_workers(pool: ProcessPoolExecutor, pipe: Connection) -> None:
-    """Idle workers end by themselves: one that was killed may hold the lock with which the others are to be told."""
+    """Close the pipe at which idle workers end.  The pool's own message needs a lock that a killed worker may hold."""
     pipe.close()
     pool.shutdown()
 
 
 def _begin_worker(pipe: Connection) -> None:
-    """A worker ends with its builder: one left behind by a killed builder would write into the next one's build."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the builder's to handle
+    """End this worker with the process that started it: left behind, it would write into a later build."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the builder handles Ctrl-C
     builder = multiprocessing.parent_process()
     assert builder is not None
 

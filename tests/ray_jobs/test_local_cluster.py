@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ray_jobs.local_cluster import local_cluster, submit
@@ -32,6 +33,55 @@ def test_a_submitted_job_builds_shards_and_a_failing_one_is_named(
         with pytest.raises(InputError, match=r"build_shards\.py failed"):
             submit(address, REPOSITORY, [*build, f"--out={out}", "--rate=8000"], tmp_path / "again.log")
         assert "probe.form.rate: 32000 there, 8000 now" in (tmp_path / "again.log").read_text()
+
+
+def listening_addresses(pids: set[int]) -> set[str]:
+    """Addresses at which processes listen, in the kernel's hexadecimal."""
+    inodes = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            inodes |= {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:  # 0A: listening
+                found.add(fields[1].partition(":")[0])
+    return found
+
+
+@pytest.mark.slow
+def test_every_process_of_the_cluster_listens_on_the_loopback_address_only(tmp_path: Path) -> None:
+    loopback = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+    with local_cluster(1, tmp_path / "ray.log"):
+        time.sleep(10)  # the node's agent starts last
+        names = {process.pid: " ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)}
+        assert all(any(part in name for name in names.values()) for part in ("gcs_server", "raylet", "DashboardAgent"))
+        found = listening_addresses(set(names))
+    assert found and found <= loopback
+
+
+@pytest.mark.slow
+def test_a_job_that_is_stopped_says_so_in_one_sentence(tmp_path: Path) -> None:
+    corpus, out = write_corpus(tmp_path / "corpus", clips=150, seconds=1.0), tmp_path / "out"
+    command = ["python", "ray_jobs/build_shards.py", f"--source=mine={corpus}", "--protect=mine/test", f"--out={out}"]
+
+    def stop_in_the_middle() -> None:
+        deadline = time.monotonic() + 200
+        while not list(out.glob(".build/facts/*.parquet")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if (process := job_process(out)) is not None:
+            os.kill(process, signal.SIGTERM)  # as `ray job stop` does
+
+    with local_cluster(1, tmp_path / "ray.log") as address:
+        stopper = threading.Thread(target=stop_in_the_middle)
+        stopper.start()
+        with pytest.raises(InputError, match=r"build_shards\.py failed"):
+            submit(address, REPOSITORY, command, tmp_path / "build.log")
+        stopper.join()
+    said = (tmp_path / "build.log").read_text()
+    assert "build: interrupted; run the same command again to continue" in said
+    assert "Traceback" not in said and "SIGTERM" not in said
 
 
 def job_process(out: Path) -> int | None:

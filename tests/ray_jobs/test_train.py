@@ -12,6 +12,7 @@ import pytest
 import yaml
 from ray.cluster_utils import Cluster
 
+from ray_jobs.train import _report_shortage
 from tests.training.small_runs import REPOSITORY, TREE, lines, run_ranks, write_sounds
 from training.engine import checkpoint
 
@@ -42,6 +43,16 @@ def test_what_is_wrong_is_refused_before_ray_starts(options: list[str], told: st
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 2
     assert told in out
+
+
+def test_a_job_that_waits_for_nodes_says_what_it_lacks(capsys: pytest.CaptureFixture[str]) -> None:
+    _report_shortage({"CPU": 2.0}, ranks=8, cpus=1, gpus=False)
+    said = capsys.readouterr().err
+    assert "8 ranks need 8 CPUs, and the cluster has 2" in said and "--min-workers" in said
+    _report_shortage({"CPU": 16.0, "GPU": 4.0}, ranks=8, cpus=1, gpus=True)
+    assert "8 ranks need 8 GPUs, and the cluster has 4" in capsys.readouterr().err
+    _report_shortage({"CPU": 8.0}, ranks=8, cpus=1, gpus=False)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.slow

@@ -1,0 +1,87 @@
+"""Joining a Ray cluster, from a job of that cluster or from outside."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sharding.common.errors import InputError
+
+# Ray reads these when it is imported, and its workers inherit them.
+ENVIRONMENT = {
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # a `uv run` hook would rebuild the environment on every worker
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it would log every line a second time
+}
+# For a cluster of this machine alone.  With Ray's clusters off, every server listens on the loopback address only;
+# the address that `ray start` is given is not enough, because it replaces 127.0.0.1 with the machine's own.
+LOCAL_ENVIRONMENT = ENVIRONMENT | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+_PACKAGES = ("sharding", "training", "ray_jobs")
+_TALKATIVE = ("botocore", "aiobotocore", "boto3", "s3transfer", "urllib3", "asyncio")
+
+
+def connect(address: str, workers: int = 1, show_workers: bool = True) -> None:
+    """Join the cluster at ``address`` unless this process belongs to one already.
+
+    Args:
+        address: ``auto``: the cluster that this process runs on, or that was started on this machine.  ``local``:
+            start one in this process, with at least ``workers`` CPUs.
+        workers: see above.
+        show_workers: whether what the cluster's workers print appears in this process.
+
+    Raises:
+        InputError: no cluster answers.
+    """
+    os.environ.update(LOCAL_ENVIRONMENT if address == "local" else ENVIRONMENT)
+    import ray
+
+    if ray.is_initialized():
+        return
+    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": show_workers}
+    if not is_job():  # a job's working directory was shipped by `ray job submit`
+        code = Path(__file__).resolve().parent.parent
+        options["runtime_env"] = {"py_modules": [str(code / package) for package in _PACKAGES]}
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with _own_sigterm():
+        if address == "local":
+            ray.init(num_cpus=max(workers, os.cpu_count() or 1), include_dashboard=False, **options)
+            return
+        try:
+            ray.init(address=address, **options)
+        except ConnectionError as error:
+            raise InputError("no Ray cluster answers", value=address, remedy="`ray start --head` starts one") from error
+
+
+def is_job() -> bool:
+    """Whether this process was started by ``ray job submit``."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def refuse_relative(option: str, path: str) -> None:
+    """InputError where a job is to write to a relative path: that lies in Ray's copy of the code, which Ray deletes."""
+    if is_job() and "://" not in path and not Path(path).expanduser().is_absolute():
+        raise InputError(
+            f"{option} is relative, which in a submitted job is a folder of Ray's own that Ray deletes later",
+            value=path,
+            remedy="give an absolute path on storage that every node sees, or s3://...",
+        )
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep this program's handling of SIGTERM, with which `ray job stop` ends it: ``ray.init`` replaces it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    own = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, own)
