@@ -1,6 +1,6 @@
-"""The tables that everything else speaks: Arrow schemas, stable identifiers, and tar-safe keys.
+"""The tables of a build: Arrow schemas, stable identifiers, and keys of samples.
 
-Nothing here reads or writes a file.  A column that is not in these schemas does not exist.
+Nothing here reads or writes a file.  ``sharding.rows`` gives typed access to the tables.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ CAPTION = pa.struct(
     [
         ("text", pa.string()),
         ("kind", pa.string()),  # human | machine | label
-        ("onset", pa.float64()),  # seconds in the clip; null where the caption speaks of all of it
+        ("onset", pa.float64()),  # seconds in the clip; null where the caption describes the whole clip
         ("offset", pa.float64()),
-        ("source", pa.string()),  # clip_id of the clip that it was taken over from; null: its own
+        ("source", pa.string()),  # clip_id of the duplicate that it was written for; null: written for this clip
     ]
 )
-INTERVAL = pa.struct([("start", pa.float64()), ("end", pa.float64())])  # seconds in the original
+INTERVAL = pa.struct([("start", pa.float64()), ("end", pa.float64())])  # seconds in the original; end null: its end
 
 CATALOGUE = pa.schema(
     [
@@ -31,17 +31,17 @@ CATALOGUE = pa.schema(
         ("dataset", pa.string()),
         ("part", pa.string()),
         ("split", pa.string()),  # clotho: development ...; audiocaps: train ...; wavcaps: train
-        ("path", pa.string()),  # below the dataset's folder; ARCHIVE.zip!/MEMBER; null: no audio
-        ("problem", pa.string()),  # null | missing | out_of_root: known before any audio is read
-        ("captions", pa.list_(CAPTION)),  # in published order and text
+        ("path", pa.string()),  # relative to the dataset's folder; ARCHIVE.zip!/MEMBER; null: no audio
+        ("problem", pa.string()),  # null | missing | out_of_root: found before any audio is read
+        ("captions", pa.list_(CAPTION)),  # as published, in the same order
         ("identity", pa.string()),  # freesound:117790, youtube:r1nicOVtvkQ@130.000, bbc:..., null
-        ("interval", INTERVAL),  # part of the original that the clip covers; null: not known
+        ("interval", INTERVAL),  # which part of the original the clip covers; null: not known
         ("licence", pa.string()),
         ("uploader", pa.string()),
         ("title", pa.string()),
         ("keywords", pa.list_(pa.string())),
         ("published_duration_s", pa.float64()),
-        ("notes", pa.list_(pa.string())),  # defects met in the tables, in words
+        ("notes", pa.list_(pa.string())),  # defects of the published tables, in words
     ]
 )
 
@@ -60,7 +60,7 @@ FACTS = pa.schema(
     [
         ("clip_id", pa.string()),
         ("error", pa.string()),  # null: decoded; else one of sharding.audio.ERROR_CLASSES
-        ("detail", pa.string()),  # the error in words; or a remark
+        ("detail", pa.string()),  # the error in words, or a remark
         ("source_bytes", pa.int64()),
         ("source_sha256", pa.string()),
         ("codec", pa.string()),  # e.g. "FLAC/PCM_16"
@@ -71,7 +71,7 @@ FACTS = pa.schema(
         ("peak", pa.float64()),  # of full scale, linear
         ("rms", pa.float64()),
         ("bandwidth_hz", pa.float64()),
-        ("copied", pa.bool_()),  # source bytes taken over untouched
+        ("copied", pa.bool_()),  # the shard holds the bytes of the source
         ("ext", pa.string()),  # suffix in the shard: flac, wav, opus, mp3 ...
         ("windows", pa.list_(WINDOW)),
     ]
@@ -88,7 +88,7 @@ MATCHES = pa.schema(
         ("a", pa.string()),  # clip_id; a < b
         ("b", pa.string()),
         ("method", pa.string()),  # identity | source_bytes | pcm | fingerprint | waveform | caption
-        ("offset_s", pa.float64()),  # b's time 0 stands at this time of a; null: not known
+        ("offset_s", pa.float64()),  # b starts at this time of a; null: not known
         ("overlap_s", pa.float64()),
         ("score", pa.float64()),
         ("outcome", pa.string()),  # same | different | undecided
@@ -99,10 +99,10 @@ FATES = pa.schema(
         ("clip_id", pa.string()),
         ("fate", pa.string()),  # written | duplicate | withheld | filtered | failed
         ("reason", pa.string()),  # a rule or an error class from sharding.fates.decide.REASONS
-        ("other", pa.string()),  # the clip that it yields to
-        ("group", pa.string()),  # smallest clip_id of the verified-same component
-        ("kin", pa.string()),  # smallest clip_id of the wider circle
-        ("keys", pa.list_(pa.string())),  # its samples
+        ("other", pa.string()),  # the clip because of which it has this fate; null: none
+        ("group", pa.string()),  # smallest clip_id of all clips with verified same sound
+        ("kin", pa.string()),  # smallest clip_id of all clips that may share sound or a source
+        ("keys", pa.list_(pa.string())),  # the keys of its samples
     ]
 )
 MANIFEST = pa.schema(
@@ -114,8 +114,8 @@ MANIFEST = pa.schema(
         ("dataset", pa.string()),
         ("split", pa.string()),
         ("shard", pa.string()),  # file name below OUT/shards
-        ("index", pa.int32()),  # place in the shard
-        ("audio", pa.string()),  # member name
+        ("index", pa.int32()),  # position in the shard, from 0
+        ("audio", pa.string()),  # name of the tar member
         ("audio_offset", pa.int64()),  # of the member's data in the tar
         ("audio_bytes", pa.int64()),
         ("audio_sha256", pa.string()),
@@ -139,19 +139,19 @@ _LONG = {short: char for char, short in _SHORT.items()}
 
 
 def stable_id(text: str) -> int:
-    """A 64-bit signed integer that names ``text`` in every process and on every machine.
+    """A 64-bit signed integer that is the same for ``text`` in every process and on every machine.
 
-    (Python's ``hash`` is salted per process: masks built on it never match across ranks.)
+    Python's ``hash`` is not: it differs between processes, so ranks would not agree about it.
     """
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
 
 
 def sample_key(clip_id: str, window: int = 0, windows: int = 1) -> str:
-    """The WebDataset key of a sample: reversible, free of dots, equal only for equal samples.
+    """The WebDataset key of a sample: reversible, without dots, and different for different samples.
 
-    WebDataset cuts member names at the first dot, and 307 Clotho names hold one.  ``/`` becomes
-    ``~``, a space ``+``, every other byte outside ``[A-Za-z0-9_-]`` becomes ``=`` and two hex digits;
-    a clip of several windows adds ``@`` and the window's number.
+    WebDataset cuts the name of a member at its first dot, and 307 Clotho names have one.  ``/`` becomes ``~``, a space
+    becomes ``+``, and every other byte outside ``[A-Za-z0-9_-]`` becomes ``=`` and two hex digits.  A clip of several
+    windows adds ``@`` and the number of the window.
     """
     key = _OTHER.sub(_spelled, clip_id)
     return key if windows == 1 else f"{key}@{window:05d}"
@@ -162,7 +162,11 @@ def _spelled(found: re.Match[str]) -> str:
 
 
 def parse_key(key: str) -> tuple[str, int]:
-    """The clip_id and window that ``sample_key`` encoded; InputError for anything that it never wrote."""
+    """The clip_id and the window that ``sample_key`` encoded.
+
+    Raises:
+        InputError: ``key`` is not a key that ``sample_key`` writes.
+    """
     body, at, window = key.partition("@")
     out = bytearray()
     position = 0
