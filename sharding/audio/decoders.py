@@ -27,7 +27,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import av
 import numpy as np
@@ -223,7 +223,7 @@ def audio_decoder(stream: Any) -> Any:
     own = stream.codec_context
     if own.name not in ("amrnb", "amrwb") or f"libopencore_{own.name}" not in av.codecs_available:
         return own
-    decoder = av.CodecContext.create(f"libopencore_{own.name}", "r")
+    decoder = cast(av.AudioCodecContext, av.CodecContext.create(f"libopencore_{own.name}", "r"))
     decoder.sample_rate, decoder.layout = own.sample_rate, "mono"
     return decoder
 

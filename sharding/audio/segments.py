@@ -72,6 +72,7 @@ def _seek_and_decode(file: BinaryIO, demuxer: str, start_s: float, duration_s: f
     try:
         with av.open(file, mode="r", format=demuxer, metadata_errors="ignore") as container:
             stream = container.streams.audio[0]
+            assert stream.time_base is not None  # a stream that is read has a clock
             origin = float((stream.start_time or 0) * stream.time_base)
             if start_s > PREROLL_S:
                 container.seek(int((start_s - PREROLL_S + origin) * av.time_base), backward=True)
