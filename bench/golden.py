@@ -1,6 +1,7 @@
 """Whether a change of the code changes what users get: the bytes of builds and the losses of training runs.
 
     python -m bench.golden [--against REV] [--only builds|losses] [--quick]
+    python -m bench.golden --regenerate
 
 REV (default: HEAD) is checked out into a temporary git worktree.  This tree, with what is not committed yet, and REV
 then run the same commands side by side with the same Python, and every file that they write is compared by its
@@ -8,6 +9,9 @@ SHA-256: a synthesised corpus; builds of it, at once, trimmed and planned anew, 
 object store and as a Ray job; and runs of 20 steps of each head, on one rank, on two, and with the cached step.  Only
 command lines are used, so modules may move and change their names.  Where files differ or a command fails, the exit
 status is 1.
+
+``--regenerate`` measures the golden set anew that is stored in ``tests/golden`` (``bench.golden_set``).  It is wanted
+where a change is meant to move bytes or losses, and says so in its commit.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ from typing import Any
 
 import fsspec
 
-from bench.golden_source import add_late, write_source
+from bench.golden_inputs import HEADS, add_late, write_recipes, write_source
 from ray_jobs.local_cluster import local_cluster, submit
 from sharding.errors import InputError
 
@@ -47,7 +51,7 @@ MINE = " --source=mine={inputs}/mine"
 SETTINGS = " --out={out} --exclude-freesound-ids={inputs}/corpus/excluded_freesound_ids.csv --shard-size=3MB"
 BUILD = "sharding build" + OLD + TACOS + SETTINGS + " --workers=2"
 APPEND = ["sharding build" + OLD + SETTINGS + " --workers=2", "sharding append {out}" + TACOS + MINE]
-BUILD_MINE = "sharding build" + MINE + " --out={out} --protect=mine/test --shard-size=200KB --window-s=2"
+BUILD_MINE = "sharding build" + MINE + " --out={out} --protect=mine/test --shard-size=100KB --window-s=1"
 ADD_LATE = "the clip that was missing is there now"  # no command: the bench itself adds it
 BUILDS = {
     "corpus": ["sharding demo-corpus {out} --clips=40"],
@@ -61,13 +65,6 @@ BUILDS = {
     "ray": ["ray_jobs/build_shards.py" + OLD + TACOS + SETTINGS],
 }
 
-HEADS: dict[str, dict[str, Any]] = {
-    "dual": {"dim": 16},
-    "sentence-attention": {"dim": 16, "heads": 2},
-    "token-attention": {"dim": 16, "heads": 2},
-    "text-aware-pooling": {"dim": 16},
-    "co-attention": {"dim": 16, "heads": 2, "audio": "patches"},
-}
 FIT = "training fit {inputs}/HEAD.yaml --shards={work}/build --run={out}"
 RUNS = {
     "one-rank": FIT,
@@ -77,26 +74,6 @@ RUNS = {
 LOSSES = {f"{head} {run}": [words.replace("HEAD", head)] for head in HEADS for run, words in RUNS.items()}
 NEEDED = ("corpus", "build")  # by the others
 QUICK = (*NEEDED, "append", "retry", "dual one-rank", "token-attention cached")
-RECIPE: dict[str, Any] = {
-    "audio": {
-        **{"encoder": "passt", "variant": "custom", "source": "random", "segment_s": 1.0, "max_s": 3.0},
-        **{"width": 16, "depth": 2, "heads": 2, "patchout_time": 1, "patchout_freq": 1},
-    },
-    "text": {
-        **{"encoder": "roberta", "source": "random", "width": 16, "depth": 2, "heads": 2},
-        **{"vocabulary": 280, "dropout": 0.1},
-    },
-    "loss": {"name": "ntxent"},
-    "data": {
-        "train": [{"split": "clotho/development"}, {"split": "audiocaps/train"}, {"split": "wavcaps/train"}],
-        **{"batch_size": 6, "crop_s": 2.5, "workers": 1},
-        "masking": {"time_masks": 1, "time_width": 10, "freq_masks": 1, "freq_width": 8},
-    },
-    "optimizer": {"clip": 1.0, "lr": 1e-3, "epochs": 5, "warmup_epochs": 1},
-    "engine": {"zero": 1},
-    "validation": {"split": "clotho/evaluation", "every": 10},
-    "log": {"tensorboard": False, "health": 5},
-}
 
 
 @dataclass(frozen=True)
@@ -157,7 +134,7 @@ def read_result(url: str) -> Result:
     figures = [json.loads(line) for line in contents.pop(METRICS, b"").splitlines()]
     for line in figures:
         for name in SPEEDS:
-            del line[name]
+            line.pop(name, None)
     return Result({name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}, figures)
 
 
@@ -248,9 +225,7 @@ def compare_with(revision: str, scenarios: dict[str, list[str]]) -> bool:
             closing.enter_context(object_store())
         (work / "inputs").mkdir()
         write_source(work / "inputs/mine")
-        for head, settings in HEADS.items():
-            recipe = RECIPE | {"head": {"name": head, **settings}}
-            (work / f"inputs/{head}.yaml").write_text(json.dumps(recipe))  # JSON is YAML
+        write_recipes(work / "inputs")
         trees = [Tree(code, work / name, work / "inputs", ray) for name, code in (("here", HERE), ("there", other))]
         for tree in trees:
             tree.work.mkdir()
@@ -265,7 +240,13 @@ def main() -> int:
     parser.add_argument("--against", default="HEAD", metavar="REV", help="the revision to compare with (default: HEAD)")
     parser.add_argument("--only", choices=("builds", "losses"), help="builds alone, or losses and what they need")
     parser.add_argument("--quick", action="store_true", help="fewer scenarios: about a minute")
+    parser.add_argument("--regenerate", action="store_true", help="write tests/golden anew, and compare nothing")
     args = parser.parse_args()
+    if args.regenerate:
+        from bench import golden_set  # imports torch: seconds
+
+        golden_set.regenerate()
+        return 0
     try:
         same = compare_with(args.against, chosen(args.only, args.quick))
     except InputError as error:
