@@ -36,7 +36,7 @@ import fsspec
 
 from bench.golden_inputs import HEADS, add_late, write_recipes, write_source
 from ray_jobs.local_cluster import local_cluster, submit
-from sharding.errors import InputError
+from sharding.common.errors import InputError
 
 HERE = Path(__file__).resolve().parent.parent
 TIMEOUT_S = 900
