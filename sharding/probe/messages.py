@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sharding.common.storage import Storage
 from sharding.probe.clip import ProbedClip, ProbeSettings
 
 
@@ -30,7 +29,7 @@ class Assignment:
     """
 
     tasks: tuple[Task, ...]
-    roots: dict[str, Storage]
+    roots: dict[str, str]
     settings: ProbeSettings
     pack: str
     offset: int

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from sharding import layout
 from sharding.audio import AudioError, decode_segment
 from sharding.catalogue.overview import read_overview
-from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.dedup.grouping import relations
 from sharding.reports.excerpts import excerpt, player, spectrogram
@@ -112,8 +111,7 @@ class BuildContents:
             return {}
         settings = work.read_json(layout.Work.SETTINGS)
         folders = {**settings.get("roots", {}), **settings.get("sources", {})}
-        follow_links = bool(settings.get("follow_links", False))
-        return {name: Storage(folder, follow_links) for name, folder in folders.items()}
+        return {name: Storage(folder) for name, folder in folders.items()}
 
     def wave(self, clip_id: str, seconds: float = EXCERPT_S, start_s: float = 0.0) -> tuple[NDArray, int] | None:
         """A part of a clip as mono float32 [n], and its rate in Hz; None where no sound can be read.
@@ -132,7 +130,7 @@ class BuildContents:
                 return None
             with self._folders[entry.dataset].open(entry.path) as source:
                 return excerpt(source, seconds, start_s)
-        except (InputError, OSError, AudioError, sf.LibsndfileError, zipfile.BadZipFile, zlib.error):
+        except (OSError, AudioError, sf.LibsndfileError, zipfile.BadZipFile, zlib.error):
             return None
 
     def view(self, clip_id: str, start_s: float = 0.0) -> ClipView:
