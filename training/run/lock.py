@@ -1,4 +1,4 @@
-"""Whose folder a run's is: one trainer's at a time, and one recipe's."""
+"""Locks the folder of a run, so that only one trainer writes to it, and only for one recipe."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ from training.run.progress import StatusLine
 from training.tasks.retrieval import TOKENIZER
 
 LOCK = ".lock"
-PATIENCE_S = 30.0  # a rank that Ray Train is about to end can outlive the start of its successor for so long
-_LOCKLESS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # file systems without locks: nobody can be kept out
+PATIENCE_S = 30.0  # Ray Train can start a new rank this long before the old one has ended
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # the file system has no locks
 
 
 @contextlib.contextmanager
 def hold_run_folder(recipe: Recipe, folder: Path, group: Group) -> Iterator[None]:
-    """Keep other trainers out, and write the run's recipe or make sure that the one there is the same run.
+    """Lock the folder of a run, and write the recipe, or check that the folder holds a run of this recipe.
 
-    The lock is the kernel's, held by the first rank, and ends with its process, however that ends.
+    The first rank holds a lock of the kernel, which ends with its process, however that ends.  On a file system
+    without locks nothing keeps a second trainer out.
 
     Raises:
-        InputError: on every rank; another process trains there, or the folder is another recipe's.
+        InputError: on every rank; another process trains in the folder, or the folder is that of another recipe.
         OSError: on every rank; the folder cannot be written.
     """
     with contextlib.ExitStack() as held:
@@ -55,19 +56,23 @@ def hold_run_folder(recipe: Recipe, folder: Path, group: Group) -> Iterator[None
 
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Not ``flock``: a killed rank's loader processes would inherit that, and hold it for as long as they live."""
+    """Lock ``folder``.
+
+    It uses ``lockf`` and not ``flock``: loader processes would inherit a ``flock`` and hold it after their rank
+    was killed.
+    """
     with (folder / LOCK).open("a") as file:
-        deadline, told = time.monotonic() + PATIENCE_S, False
+        deadline, announced = time.monotonic() + PATIENCE_S, False
         while not _locked(file.fileno()):
             if time.monotonic() > deadline:
                 raise InputError(
                     "another process trains in this folder",
                     file=folder,
-                    remedy="wait for it or end it, then the same command goes on; or name another --run",
+                    remedy="wait for it or end it, then run the same command again; or name another --run",
                 )
-            if not told:
+            if not announced:
                 StatusLine("", 0).say(f"waiting up to {PATIENCE_S:.0f} s for another process that trains in {folder}")
-                told = True
+                announced = True
             time.sleep(0.5)
         yield
 
@@ -78,7 +83,7 @@ def _locked(handle: int) -> bool:
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             return False
-        if error.errno not in _LOCKLESS:
+        if error.errno not in _NO_LOCKS:
             raise
     return True
 
@@ -88,18 +93,19 @@ def _write_recipe(recipe: Recipe, folder: Path) -> None:
     if not checkpoint.steps(folder / "checkpoints"):
         if (folder / EXPORT).exists():
             raise InputError(
-                "there is an export of a run whose checkpoints are gone",
+                "the folder holds an export, but not the checkpoints that it came from",
                 file=folder / EXPORT,
-                remedy="move it away to train afresh here, or name another --run",
+                remedy="move it away to start a new run here, or name another --run",
             )
-        shutil.rmtree(folder / TOKENIZER, ignore_errors=True)  # of a start that came to nothing: it is not this run's
+        # A start that ended early may have left the tokenizer of other data.
+        shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
     elif path.is_file():
         changed = resolved.differences(load_recipe(path), recipe)
         if changed:
             raise InputError(
                 "the run was started with another recipe: " + "; ".join(changed[:5]),
                 file=path,
-                remedy="use the same recipe to go on, or another --run to start afresh",
+                remedy="use the same recipe to resume the run, or another --run to start a new one",
             )
     files = {part: carried(getattr(recipe, part), part, folder) for part in ("audio", "text")}
     Storage(folder).write(path.name, resolved.dump(replace(recipe, **files)).encode())

@@ -1,4 +1,4 @@
-"""A run's figures: one JSON line a step, and TensorBoard or Weights & Biases beside it."""
+"""The figures of a run: one JSON line for each step, and TensorBoard or Weights & Biases as well."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from typing import Any
 from sharding.common.errors import InputError
 from training.config.sections import LogSettings
 
-NOT_FINITE = "nonfinite.jsonl"  # in the run's folder: steps whose loss or gradient was not finite, with their clips
+NOT_FINITE = "nonfinite.jsonl"  # the steps of a run whose loss or gradient was not finite, with their samples
 
 
 class MetricsLog:
-    """``metrics.jsonl`` of a run, written by one rank.
+    """Writes ``metrics.jsonl`` of a run; one rank has one.
 
-    Lines of steps that a resumed run takes again are cut off first, so every step stands there once.
+    A resumed run takes some steps again.  Their lines are removed first, so each step has one line.
 
     Args:
-        run: the run's folder.
-        step: steps taken so far.
-        settings: which other logs are wanted.
+        run: the folder of the run.
+        step: how many steps the run has taken.
+        settings: which other logs to write.
     """
 
     def __init__(self, run: Path, step: int, settings: LogSettings) -> None:
@@ -38,7 +38,7 @@ class MetricsLog:
         self.wandb = _wandb(run, settings.wandb, step) if settings.wandb else None
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Add one line; when this returns it survives the end of the process.  NaN and infinity become null."""
+        """Add one line, which survives the end of the process once this returns.  NaN and infinity become null."""
         self.file.write(json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n")
         self.file.flush()
         numbers = {
@@ -59,7 +59,7 @@ class MetricsLog:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, keys joined by slashes."""
+    """Nested mappings as one mapping whose keys are joined by slashes."""
     result: dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
@@ -71,20 +71,20 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """``value`` with null in place of numbers that JSON has no word for."""
+    """``value`` with None in place of NaN and infinity, which JSON does not have."""
     if isinstance(value, Mapping):
         return {key: _plain(each) for key, each in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; what is none, as a killed process or a full disk leaves it, is left out."""
+    """The records of a ``metrics.jsonl``.  Broken lines, which a killed process or a full disk leaves, are skipped."""
     records = []
     if path.is_file():
         for line in path.read_bytes().splitlines():
             try:
                 record = json.loads(line)
-            except ValueError:  # not UTF-8 either
+            except ValueError:  # not JSON, or not UTF-8
                 continue
             if isinstance(record, dict) and "step" in record:
                 records.append(record)
@@ -105,7 +105,7 @@ def _tensorboard(run: Path, step: int) -> Any:
 
 
 def check_log_settings(settings: LogSettings) -> None:
-    """Refuse logs that cannot be written, before anything else begins."""
+    """``InputError`` if a log cannot be written, before anything else begins."""
     if settings.wandb is not None and importlib.util.find_spec("wandb") is None:
         raise InputError(
             "log.wandb is set, and the package wandb is not installed",
@@ -117,9 +117,9 @@ def check_log_settings(settings: LogSettings) -> None:
 def _wandb(run: Path, project: str, step: int) -> Any:
     import wandb  # type: ignore[import-not-found, unused-ignore]
 
-    # a continued run is found again by its number, wherever its folder lies by then; many runs have the same name
+    # A resumed run keeps its id, even if its folder was moved.  The name is no id: many runs have the same one.
     file = run / "wandb.id"
     if step == 0 or not file.is_file():
         file.write_text(uuid.uuid4().hex, encoding="utf-8")
-    number = file.read_text(encoding="utf-8")
-    return wandb.init(project=project, dir=str(run), name=run.name, resume="allow", id=number)
+    run_id = file.read_text(encoding="utf-8")
+    return wandb.init(project=project, dir=str(run), name=run.name, resume="allow", id=run_id)

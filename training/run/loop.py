@@ -1,225 +1,108 @@
 """The training loop: one recipe, one build, one run folder, any number of ranks.
 
-A run's folder holds ``recipe.yaml`` (as resolved), ``metrics.jsonl``, ``checkpoints/``, ``tokenizer/`` and at
-the end ``export/``.  Starting the same command again goes on from the newest checkpoint.
+The folder of a run holds ``recipe.yaml`` (as resolved), ``metrics.jsonl``, ``checkpoints/``, ``tokenizer/`` and, at
+the end, ``export/``.  The same command started again resumes from the newest checkpoint.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sharding.common.errors import InputError
-from training.config import resolved
 from training.config.sections import Recipe
 from training.data.batch import Batch
-from training.data.features import AudioInput
-from training.data.loader import Loader
-from training.data.mixture import select_rows
-from training.data.order import Order, SequentialOrder, batch_hash
-from training.engine import checkpoint
+from training.data.order import batch_hash
 from training.engine.distributed import Group
-from training.engine.schedule import make_schedule
-from training.engine.step import Engine, StepResult
+from training.engine.step import StepResult
 from training.evaluation.retrieval import DIRECTIONS
-from training.evaluation.run import evaluate, read_split
-from training.models.hub import EXPORT, export
+from training.evaluation.run import evaluate
 from training.run.health import measure_health
 from training.run.lock import hold_run_folder
-from training.run.log import NOT_FINITE, MetricsLog, check_log_settings, flatten
+from training.run.log import NOT_FINITE, MetricsLog, flatten
 from training.run.progress import StatusLine
-from training.tasks.retrieval import TOKENIZER, assemble, training_captions, with_tokenizer
+from training.run.saving import export_run, save_checkpoint
+from training.run.training_run import TrainingRun, check_recipe, start_run
 
 Report = Callable[[dict[str, Any]], None]
 
 
-@dataclass
-class Run:
-    """Everything that a started run has in its hands."""
-
-    recipe: Recipe
-    folder: Path
-    manifest: Any
-    group: Group
-    order: Order
-    loader: Loader
-    engine: Engine
-    tokenizer: Any
-    steps: int  # length of the whole run
-
-    @property
-    def first(self) -> bool:
-        """Whether this rank writes files and speaks."""
-        return self.group.rank == 0
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.folder / "checkpoints"
-
-
 def fit(recipe: Recipe, manifest: Any, folder: Path, group: Group, report: Report | None = None) -> dict[str, Any]:
-    """Train to the end of the recipe's schedule; every rank calls it.
+    """Train to the end of the recipe's schedule; every rank calls this.
 
     Args:
         recipe: what to train.
         manifest: `sharding.shards.manifest.Manifest` of the build.
-        folder: the run's, on storage that every rank sees; a checkpoint in it is gone on from.
+        folder: the folder of the run, on storage that every rank sees; the run resumes from a checkpoint in it.
         group: the ranks, from `training.engine.step.ranks`.
-        report: called on every rank with each checkpoint's state.
+        report: called on every rank with the state of each checkpoint.
 
     Returns:
-        steps, the last loss (None: no step, or not finite), the export's folder and its validation.
+        the steps, the last loss (None: no step was taken, or the loss was not finite), the folder of the export
+        and its validation figures.
     """
-    _check(recipe, manifest)
+    check_recipe(recipe, manifest)
     with hold_run_folder(recipe, folder, group):
-        return _train(_start(recipe, manifest, folder, group), report)
+        run = start_run(recipe, manifest, folder, group)
+        try:
+            return _train(run, report)
+        finally:
+            run.engine.close()
 
 
-def _train(run: Run, report: Report | None) -> dict[str, Any]:
-    """Take the steps that are left, and export."""
-    begun = run.engine.steps_taken
-    log: MetricsLog | None = None
-    progress = StatusLine("steps", run.steps, begun, quiet=not run.first)
-    last: dict[str, Any] = {}
+def _train(run: TrainingRun, report: Report | None) -> dict[str, Any]:
+    """Take the steps that are left, and export the model."""
+    resumed_from = run.engine.steps_taken
+    progress = StatusLine("steps", run.steps, resumed_from, quiet=not run.is_first_rank)
+    log = MetricsLog(run.folder, resumed_from, run.recipe.log) if run.is_first_rank else None
     try:
-        log = MetricsLog(run.folder, begun, run.recipe.log) if run.first else None
         progress.say(_headline(run))
-        for epoch, batch, waited in _batches(run):
-            record = _step(run, epoch, batch, waited)
-            found = _validate(run, progress) if _due(run, run.recipe.validation.every) else None
-            last = record | ({} if found is None else {"validation": found})
-            if log is not None:
-                log.write(last)
-                progress.update(run.engine.steps_taken, f"loss {record['loss']:.4f}")
-            best = found is not None and run.recipe.checkpoint.keep_best > 0  # else it could not be kept
-            if best or _due(run, run.recipe.checkpoint.every):
-                state = _save(run, found)
-                if report is not None:
-                    report(state)
-        exported, validation = _export(run)
-        loss = last.get("loss")
-        return {
-            "run": str(run.folder),
-            "steps": run.engine.steps_taken,
-            "resumed_from": begun,
-            "loss": loss if loss is not None and math.isfinite(loss) else None,
-            "validation": validation,
-            "export": str(exported),
-        }
+        last = _take_steps(run, report, progress, log)
+        exported, validation = export_run(run)
     finally:
-        run.engine.close()
         if log is not None:
             log.close()
+    loss = last.get("loss")
+    return {
+        "run": str(run.folder),
+        "steps": run.engine.steps_taken,
+        "resumed_from": resumed_from,
+        "loss": loss if loss is not None and math.isfinite(loss) else None,
+        "validation": validation,
+        "export": str(exported),
+    }
 
 
-def _check(recipe: Recipe, manifest: Any) -> None:
-    """``InputError`` now for what would be one after an epoch, or what would make figures worthless."""
-    check_log_settings(recipe.log)
-    split = recipe.validation.split
-    if split is None:
-        return
-    held_out = select_rows(manifest.table, split)
-    order = SequentialOrder(manifest.table, split, recipe.data, recipe.validation.batch)
-    read_split(manifest.table, split, order, recipe.data)  # a clip without words would end the run after an epoch
-    for item in recipe.data.train:
-        if (held_out & select_rows(manifest.table, item.split)).any():
-            raise InputError(
-                "validation.split is trained on: the best checkpoint would be the one that learnt it by heart",
-                value=f"{split}, and data.train has {item.split}",
-                remedy="name a split that is held out",
-            )
+def _take_steps(
+    run: TrainingRun, report: Report | None, progress: StatusLine, log: MetricsLog | None
+) -> dict[str, Any]:
+    """Take the steps that are left, with validations and checkpoints; returns the record of the last step."""
+    record: dict[str, Any] = {}
+    for epoch, batch, waited_s in _batches(run):
+        record = _take_step(run, epoch, batch, waited_s)
+        figures = _validate(run, progress) if _is_due(run, run.recipe.validation.every) else None
+        if figures is not None:
+            record["validation"] = figures
+        if log is not None:
+            log.write(record)
+            progress.update(run.engine.steps_taken, f"loss {record['loss']:.4f}")
+        # A validated step is saved, or the best step could not be kept.
+        validated = figures is not None and run.recipe.checkpoint.keep_best > 0
+        if validated or _is_due(run, run.recipe.checkpoint.every):
+            state = save_checkpoint(run, figures)
+            if report is not None:
+                report(state)
+    return record
 
 
-def _start(recipe: Recipe, manifest: Any, folder: Path, group: Group) -> Run:
-    """Make or restore model and optimizer, and set up the loader."""
-    found = _newest(folder, group)
-    recipe = with_tokenizer(recipe, folder)
-    model, loss = assemble(recipe, training_captions(manifest.table, recipe.data))
-    group.barrier("model")  # every rank has looked for a tokenizer before the first one leaves one
-    if group.rank == 0 and not (folder / TOKENIZER).is_dir():
-        _keep_tokenizer(model.text.tokenizer, folder)
-    order = Order(manifest.table, recipe.data, recipe.seed)
-    schedule = make_schedule(recipe.optimizer, order.steps_per_epoch)
-    state = {} if found is None else found.state
-    if found is not None:
-        _check_data(found, order)
-        checkpoint.restore(model, loss, found.model())
-    engine = Engine(
-        model,
-        loss,
-        recipe,
-        schedule,
-        group,
-        moments=None if found is None else found.moments(),
-        step=state.get("step", 0),
-        updates=state.get("updates", 0),
-    )
-    audio = AudioInput.of(model.audio)
-    loader = Loader(
-        manifest,
-        order,
-        recipe.data,
-        audio,
-        model.text.tokenizer,
-        group.rank,
-        group.size,
-        device=engine.device,
-    )
-    return Run(recipe, folder, manifest, group, order, loader, engine, model.text.tokenizer, schedule.steps)
-
-
-def _keep_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Save the tokenizer in the run's folder, whole or not at all."""
-    draft = folder / f".{TOKENIZER}.writing"
-    shutil.rmtree(draft, ignore_errors=True)
-    tokenizer.save_pretrained(draft)
-    draft.rename(folder / TOKENIZER)
-
-
-def _next_batch(order: Order, taken: int) -> str:
-    """The name of the global batch that comes after so many steps."""
-    return batch_hash(order.batch(*divmod(taken, order.steps_per_epoch)).keys)
-
-
-def _check_data(found: checkpoint.Checkpoint, order: Order) -> None:
-    """``InputError`` where the build would go on with other samples than the run was about to meet."""
-    if found.state.get("next") not in (None, _next_batch(order, found.step)):
-        raise InputError(
-            "the run was started on other data: its next batch is not in this build's order",
-            file=found.folder,
-            remedy="name the build that it was started on, or another --run to start afresh",
-        )
-
-
-def _newest(folder: Path, group: Group) -> checkpoint.Checkpoint | None:
-    """The newest valid checkpoint, the same on every rank."""
-    chosen: str | None = None
-    complaints: list[str] = []
-    if group.rank == 0:
-        found, complaints = checkpoint.newest(folder / "checkpoints")
-        chosen = None if found is None else found.folder.name
-        for complaint in complaints if chosen else ():
-            StatusLine("", 0).say(f"left out: {complaint}")
-    chosen, complaints = group.gather_objects((chosen, complaints), "checkpoint")[0]
-    if chosen is None and complaints:
-        raise InputError(
-            f"every checkpoint of the run is damaged; the newest: {complaints[0]}",
-            file=folder / "checkpoints",
-            remedy="remove the folder checkpoints to start from the beginning",
-        )
-    return None if chosen is None else checkpoint.load(folder / "checkpoints" / chosen)
-
-
-def _batches(run: Run) -> Iterator[tuple[int, Batch, float]]:
-    """Epoch, batch and seconds waited for it, from the step where the run stands to its end."""
+def _batches(run: TrainingRun) -> Iterator[tuple[int, Batch, float]]:
+    """Epoch, batch and seconds of waiting for the batch, for every step that is left."""
     while run.engine.steps_taken < run.steps:
         epoch, step = divmod(run.engine.steps_taken, run.order.steps_per_epoch)
         batches = run.loader.epoch(epoch, step)
@@ -231,19 +114,19 @@ def _batches(run: Run) -> Iterator[tuple[int, Batch, float]]:
                 return
 
 
-def _step(run: Run, epoch: int, batch: Batch, waited: float) -> dict[str, Any]:
-    """Take a step and describe it; where it is not finite, stop or go on as the recipe says."""
-    # of the rank that waited longest: the others wait for it inside the step
-    waited = float(run.group.max(torch.tensor(waited, dtype=torch.float64), "waiting"))
+def _take_step(run: TrainingRun, epoch: int, batch: Batch, waited_s: float) -> dict[str, Any]:
+    """Take a step and return its record.  After a step that is not finite, stop or go on as the recipe says."""
+    # Of the rank that waited longest, because the others wait for it inside the step.
+    waited_s = float(run.group.max(torch.tensor(waited_s, dtype=torch.float64), "waiting"))
     step, began = run.engine.steps_taken, time.monotonic()
-    received, moved = run.group.bytes_received, run.group.engine_bytes_received
+    loss_bytes, engine_bytes = run.group.bytes_received, run.group.engine_bytes_received
     rate = run.engine.schedule.rate(step)
     result = run.engine.step(batch)
-    seconds = time.monotonic() - began + waited
-    place = step % run.order.steps_per_epoch
-    keys = run.order.batch(epoch, place).keys if run.first else []
+    seconds = time.monotonic() - began + waited_s
+    step_of_epoch = step % run.order.steps_per_epoch
+    keys = run.order.batch(epoch, step_of_epoch).keys if run.is_first_rank else []
     if not (result.applied and math.isfinite(result.loss)):
-        _not_finite(run, step, keys, result)
+        _handle_nonfinite(run, step, keys, result)
     record = {
         "step": step,
         "epoch": epoch,
@@ -253,26 +136,27 @@ def _step(run: Run, epoch: int, batch: Batch, waited: float) -> dict[str, Any]:
         "batch": batch_hash(keys),
         "applied": result.applied,
         "clips_per_s": len(keys) / seconds,
-        "data_wait": waited / seconds,
-        "loss_bytes_received": run.group.bytes_received - received,
-        "engine_bytes_received": run.group.engine_bytes_received - moved,
-        "damaged": _damaged(run),
-        "kin_met": run.order.count_kin_repeats(epoch, place),
+        "data_wait": waited_s / seconds,
+        "loss_bytes_received": run.group.bytes_received - loss_bytes,
+        "engine_bytes_received": run.group.engine_bytes_received - engine_bytes,
+        "damaged": _count_damaged(run),
+        "kin_met": run.order.count_kin_repeats(epoch, step_of_epoch),
     }
     if run.recipe.log.health and step % run.recipe.log.health == 0:
         record |= measure_health(run.engine.model.head, run.engine.system.loss, *result.sides, run.group)
     return record
 
 
-def _damaged(run: Run) -> int:
-    """Samples that all ranks left out since the last start; without leave to do so the first one ends the run."""
+def _count_damaged(run: TrainingRun) -> int:
+    """How many samples all ranks have left out since the last start; 0 if the recipe allows none."""
     if not run.recipe.data.max_failures:
         return 0
     return int(run.group.sum(torch.tensor([len(run.loader.failures)]), "damaged samples"))
 
 
-def _not_finite(run: Run, step: int, keys: list[str], result: StepResult) -> None:
-    if run.first:
+def _handle_nonfinite(run: TrainingRun, step: int, keys: list[str], result: StepResult) -> None:
+    """Note the samples of a step that is not finite, and stop if the recipe says so."""
+    if run.is_first_rank:
         with (run.folder / NOT_FINITE).open("a", encoding="utf-8") as file:
             line = {"step": step, "loss": str(result.loss), "grad_norm": str(result.grad_norm), "keys": keys}
             file.write(json.dumps(line) + "\n")
@@ -285,13 +169,14 @@ def _not_finite(run: Run, step: int, keys: list[str], result: StepResult) -> Non
         )
 
 
-def _due(run: Run, every: int) -> bool:
-    """Whether what is done every so many steps (0: at each epoch's end) is due; always at the run's end."""
+def _is_due(run: TrainingRun, every: int) -> bool:
+    """Whether something is due that happens every ``every`` steps (0: at the end of each epoch) and at the end."""
     taken = run.engine.steps_taken
     return taken >= run.steps or taken % (every or run.order.steps_per_epoch) == 0
 
 
-def _validate(run: Run, progress: StatusLine) -> dict[str, float] | None:
+def _validate(run: TrainingRun, progress: StatusLine) -> dict[str, float] | None:
+    """The figures of the validation split by name, such as ``text_to_audio/R@1``; None without such a split."""
     settings = run.recipe.validation
     if settings.split is None:
         return None
@@ -311,54 +196,9 @@ def _validate(run: Run, progress: StatusLine) -> dict[str, float] | None:
     return figures
 
 
-def _save(run: Run, validation: dict[str, float] | None) -> dict[str, Any]:
-    """Write a checkpoint; every rank takes part, the first one writes."""
-    parameters, moments = run.engine.parameters(), run.engine.optimizer_moments()
-    _refuse_broken(run, parameters)
-    taken = run.engine.steps_taken
-    state: dict[str, Any] = {
-        "epoch": taken // run.order.steps_per_epoch,
-        "next": _next_batch(run.order, taken),
-        "updates": run.engine.updates,
-        "recipe": resolved.digest(run.recipe),
-        "plan": run.manifest.dataset.get("plan"),
-        "world": run.group.size,
-        "torch": torch.__version__,
-        "validation": validation or {},
-    }
-    if run.first:
-        checkpoint.save(run.checkpoints, taken, parameters, moments, state)
-        checkpoint.prune(run.checkpoints, run.recipe.checkpoint, run.recipe.validation.metric)
-    run.group.barrier("checkpoint")
-    return {"step": taken, **state}
-
-
-def _refuse_broken(run: Run, parameters: dict[str, torch.Tensor]) -> None:
-    """``InputError`` on every rank where a weight is not finite: no checkpoint may hold what cannot be gone on from."""
-    names = run.engine.system.names() if run.first else ()
-    broken = [name for name in names if not parameters[name].isfinite().all()]
-    broken = run.group.gather_objects(broken, "weights")[0]
-    if broken:
-        raise InputError(
-            f"{len(broken)} parameters are not finite after {run.engine.steps_taken} steps; no checkpoint is written",
-            file=run.folder,
-            value=", ".join(broken[:3]),
-            remedy="the last checkpoint is well; lower optimizer.lr or raise optimizer.eps, in another --run",
-        )
-
-
-def _export(run: Run) -> tuple[Path, dict[str, float]]:
-    """The best checkpoint by validation, or else the last weights, as a plain folder; and its figures."""
-    target, figures = run.folder / EXPORT, {}
-    if run.first:
-        chosen = checkpoint.best(run.checkpoints, run.recipe.validation.metric) or checkpoint.find(run.folder)
-        exported = checkpoint.load(chosen)
-        export(exported, target)
-        figures = exported.state.get("validation", {})
-    return target, run.group.gather_objects(figures, "export")[0]
-
-
-def _headline(run: Run) -> str:
+def _headline(run: TrainingRun) -> str:
+    """One line about the run for the terminal."""
+    # Under ZeRO stage 3 a parameter has its whole shape in ds_shape.
     trained = sum(math.prod(p.ds_shape if hasattr(p, "ds_shape") else p.shape) for p in run.engine.trained())
     return (
         f"{run.order.draws_per_epoch} clips an epoch, {run.order.steps_per_epoch} steps of "

@@ -1,4 +1,4 @@
-"""Libraries that talk without being asked, made silent: DeepSpeed, transformers, hear21passt, torch's warnings."""
+"""Libraries that print without being asked are made silent: DeepSpeed, transformers, hear21passt, torch's warnings."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import os
 import warnings
 from collections.abc import Iterator
 
-CHATTY = ("DeepSpeed", "deepspeed", "transformers", "torch.distributed", "numexpr", "matplotlib", "fsspec")
+LIBRARIES = ("DeepSpeed", "deepspeed", "transformers", "torch.distributed", "numexpr", "matplotlib", "fsspec")
 
 
 def silence_libraries() -> None:
-    """Let only errors through; runs before the libraries are imported."""
+    """Let libraries print errors only; this must run before they are imported."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    for name in CHATTY:  # a filter, because some set their own level when they are imported
+    for name in LIBRARIES:  # a filter instead of a level, because some libraries set their own level when imported
         logging.getLogger(name).addFilter(_only_errors)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"(torch|deepspeed|transformers|hear21passt)\b.*")
@@ -27,7 +27,7 @@ def silence_libraries() -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Swallow prints and warnings (hear21passt prints the whole model and every shape)."""
+    """Discard prints and warnings; hear21passt prints its whole model and every shape."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

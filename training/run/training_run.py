@@ -1,0 +1,148 @@
+"""A run that was started or resumed: its model, data, optimizer and folder."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sharding.common.errors import InputError
+from training.config.sections import Recipe
+from training.data.features import AudioInput
+from training.data.loader import Loader
+from training.data.mixture import select_rows
+from training.data.order import Order, SequentialOrder, batch_hash
+from training.engine import checkpoint
+from training.engine.distributed import Group
+from training.engine.schedule import make_schedule
+from training.engine.step import Engine
+from training.evaluation.run import read_split
+from training.run.log import check_log_settings
+from training.run.progress import StatusLine
+from training.tasks.retrieval import TOKENIZER, assemble, training_captions, with_tokenizer
+
+
+@dataclass
+class TrainingRun:
+    """Everything that a run needs once it was started.
+
+    Attributes:
+        recipe: what is trained.
+        folder: the folder of the run.
+        manifest: `sharding.shards.manifest.Manifest` of the build.
+        group: the ranks.
+        order: the order of the training samples.
+        loader: this rank's training batches.
+        engine: the model, the loss and the optimizer.
+        tokenizer: that of the text encoder.
+        steps: length of the whole run in steps.
+    """
+
+    recipe: Recipe
+    folder: Path
+    manifest: Any
+    group: Group
+    order: Order
+    loader: Loader
+    engine: Engine
+    tokenizer: Any
+    steps: int
+
+    @property
+    def is_first_rank(self) -> bool:
+        """Whether this rank writes the files and prints."""
+        return self.group.rank == 0
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+
+def check_recipe(recipe: Recipe, manifest: Any) -> None:
+    """``InputError`` before the start for what would end the run after an epoch, or make its figures worthless."""
+    check_log_settings(recipe.log)
+    split = recipe.validation.split
+    if split is None:
+        return
+    held_out = select_rows(manifest.table, split)
+    order = SequentialOrder(manifest.table, split, recipe.data, recipe.validation.batch)
+    read_split(manifest.table, split, order, recipe.data)  # refuses clips without a caption of words
+    for item in recipe.data.train:
+        if (held_out & select_rows(manifest.table, item.split)).any():
+            raise InputError(
+                "validation.split is trained on: the best checkpoint would be the one that learnt it by heart",
+                value=f"{split}, and data.train has {item.split}",
+                remedy="name a split that is held out",
+            )
+
+
+def start_run(recipe: Recipe, manifest: Any, folder: Path, group: Group) -> TrainingRun:
+    """Make the model, the optimizer and the loader, or restore them from the newest checkpoint."""
+    found = newest_checkpoint(folder, group)
+    recipe = with_tokenizer(recipe, folder)
+    model, loss = assemble(recipe, training_captions(manifest.table, recipe.data))
+    group.barrier("model")  # all ranks have looked for a saved tokenizer before the first one saves it
+    if group.rank == 0 and not (folder / TOKENIZER).is_dir():
+        _save_tokenizer(model.text.tokenizer, folder)
+    order = Order(manifest.table, recipe.data, recipe.seed)
+    schedule = make_schedule(recipe.optimizer, order.steps_per_epoch)
+    state = {} if found is None else found.state
+    if found is not None:
+        _check_data(found, order)
+        checkpoint.restore(model, loss, found.model())
+    engine = Engine(
+        model,
+        loss,
+        recipe,
+        schedule,
+        group,
+        moments=None if found is None else found.moments(),
+        step=state.get("step", 0),
+        updates=state.get("updates", 0),
+    )
+    audio, tokenizer = AudioInput.of(model.audio), model.text.tokenizer
+    loader = Loader(manifest, order, recipe.data, audio, tokenizer, group.rank, group.size, device=engine.device)
+    return TrainingRun(recipe, folder, manifest, group, order, loader, engine, tokenizer, schedule.steps)
+
+
+def newest_checkpoint(folder: Path, group: Group) -> checkpoint.Checkpoint | None:
+    """The newest valid checkpoint of a run, the same on every rank; None if there is none yet."""
+    chosen: str | None = None
+    complaints: list[str] = []
+    if group.rank == 0:
+        found, complaints = checkpoint.newest(folder / "checkpoints")
+        chosen = None if found is None else found.folder.name
+        for complaint in complaints if chosen else ():
+            StatusLine("", 0).say(f"skipped a checkpoint: {complaint}")
+    chosen, complaints = group.gather_objects((chosen, complaints), "checkpoint")[0]
+    if chosen is None and complaints:
+        raise InputError(
+            f"every checkpoint of the run is damaged; the newest: {complaints[0]}",
+            file=folder / "checkpoints",
+            remedy="remove the folder checkpoints to start from the beginning",
+        )
+    return None if chosen is None else checkpoint.load(folder / "checkpoints" / chosen)
+
+
+def batch_name(order: Order, taken: int) -> str:
+    """The hash of the global batch that follows after ``taken`` steps."""
+    return batch_hash(order.batch(*divmod(taken, order.steps_per_epoch)).keys)
+
+
+def _check_data(found: checkpoint.Checkpoint, order: Order) -> None:
+    """``InputError`` if the build would give the run another next batch than the one it was about to use."""
+    if found.state.get("next") not in (None, batch_name(order, found.step)):
+        raise InputError(
+            "the run was started on other data: its next batch is not in this build's order",
+            file=found.folder,
+            remedy="name the build that it was started on, or another --run to start a new run",
+        )
+
+
+def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Save the tokenizer in the run's folder, whole or not at all."""
+    draft = folder / f".{TOKENIZER}.writing"
+    shutil.rmtree(draft, ignore_errors=True)
+    tokenizer.save_pretrained(draft)
+    draft.rename(folder / TOKENIZER)
