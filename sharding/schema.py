@@ -105,6 +105,17 @@ FATES = pa.schema(
         ("keys", pa.list_(pa.string())),  # the keys of its samples
     ]
 )
+DIFFERENCES = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("fate", pa.string()),  # that the clip has and keeps
+        ("reason", pa.string()),
+        ("other", pa.string()),
+        ("anew_fate", pa.string()),  # that a build of all datasets from the beginning would give it
+        ("anew_reason", pa.string()),
+        ("anew_other", pa.string()),
+    ]
+)
 MANIFEST = pa.schema(
     [
         ("key", pa.string()),
@@ -130,6 +141,16 @@ MANIFEST = pa.schema(
         ("kin", pa.string()),
         ("identity", pa.string()),
         ("licence", pa.string()),
+    ]
+)
+# The rows of a task: MANIFEST, the sample's JSON (null: it is copied from the pack), and the location of sound and JSON
+TASK = pa.schema(
+    [
+        *MANIFEST,
+        ("json", pa.binary()),
+        ("pack", pa.string()),
+        ("pack_offset", pa.int64()),
+        ("pack_json_offset", pa.int64()),
     ]
 )
 

@@ -54,8 +54,16 @@ class BuildSettings:
         """The inverse of ``as_dict``; the exclusion lists are read from the same paths.
 
         Raises:
-            InputError: the build has fingerprints of another version of Earshot.
+            InputError: they are no settings of this version of Earshot.
         """
+        try:
+            return BuildSettings._from_dict(plain)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            what = f"not the settings of a build: {error!r}"
+            raise InputError(what, remedy="build it anew with --new-plan") from error
+
+    @staticmethod
+    def _from_dict(plain: Mapping[str, Any]) -> BuildSettings:
         probe, fates = dict(plain["probe"]), dict(plain["fates"])
         if (method := probe.pop("fingerprint", 1)) != METHOD:
             what, remedy = "its fingerprints are those of another version of Earshot", "build it anew with --new-plan"

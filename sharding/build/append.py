@@ -22,10 +22,12 @@ from sharding.build.merge import decide_new_clips, merge
 from sharding.build.stages import Stages
 from sharding.build.state import differences, settings_bytes
 from sharding.catalogue.table import check_shard_names
+from sharding.checks import read_checked
 from sharding.common.errors import InputError
 from sharding.common.runners import Runner
 from sharding.common.storage import Storage
 from sharding.layout import Work, in_work, work_of
+from sharding.schema import DIFFERENCES, FATES
 from sharding.settings import BuildSettings
 from sharding.shards.manifest import Manifest
 
@@ -141,7 +143,7 @@ def _add(old: FinishedBuild, settings: BuildSettings, runner: Runner, held: Clai
 
 
 def _outcome(out: Storage, datasets: list[str]) -> dict[str, Any]:
-    fates = out.read_table(layout.FATES, ["clip_id", "fate", "reason"])
+    fates = read_checked(out, layout.FATES, FATES, ["clip_id", "fate", "reason"])
     counts: dict[str, Counter[str]] = {name: Counter() for name in datasets}
     reasons: dict[str, Counter[str]] = {name: Counter() for name in datasets}
     for clip_id, fate, reason in zip(*(column.to_pylist() for column in fates.columns), strict=True):
@@ -150,7 +152,7 @@ def _outcome(out: Storage, datasets: list[str]) -> dict[str, Any]:
             reasons[dataset][f"{fate}/{reason}"] += 1
     manifest = Manifest.open(out.url)
     new = manifest.table.filter(pc.is_in(manifest.table["dataset"], pa.array(datasets)))
-    differing = out.read_table(layout.DIFFERENCES)
+    differing = read_checked(out, layout.DIFFERENCES, DIFFERENCES)
     return {
         "out": out.url,
         "added": {name: dict(sorted(count.items())) for name, count in counts.items()},

@@ -11,15 +11,19 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sharding import layout
 from sharding.build.state import Marker
+from sharding.checks import read_checked
+from sharding.common.errors import MEND, InputError
 from sharding.common.storage import Storage
 from sharding.dedup.matching import Wave
 from sharding.layout import Work, catalogue_name, finished_pack_name, work_of
 from sharding.probe.packs import PackReader
 from sharding.reports.facts import read_facts
 from sharding.rows import column
+from sharding.schema import CATALOGUE, FACTS, FATES, FINGERPRINTS, MATCHES
 from sharding.settings import BuildSettings
 from sharding.shards.manifest import Manifest
 
@@ -60,11 +64,11 @@ class OwnClips:
     def known(self) -> tuple[pa.Table | None, set[str]]:
         if not self.work.exists(Work.KNOWN_MATCHES):
             return None, set()
-        kept = self.work.read_table(Work.KEPT_FACTS, ["clip_id"])
-        return self.work.read_table(Work.KNOWN_MATCHES), set(column(kept, "clip_id", str))
+        kept = read_checked(self.work, Work.KEPT_FACTS, FACTS, ["clip_id"])
+        return read_checked(self.work, Work.KNOWN_MATCHES, MATCHES), set(column(kept, "clip_id", str))
 
     def fingerprints(self) -> Iterator[pa.Table]:
-        return (self.work.read_table(name) for name in self.work.list(Work.FINGERPRINTS))
+        return (_fingerprints(self.work, name) for name in self.work.list(Work.FINGERPRINTS))
 
     def wave(self) -> Wave:
         return functools.partial(_wave, work=self.work, run=uuid.uuid4().hex)
@@ -93,9 +97,9 @@ class FinishedBuild:
     def read(out: Storage, settings: BuildSettings) -> FinishedBuild:
         """Read the tables; the sizes of all shards and the checksums of all manifests are compared."""
         manifest, marker = Manifest.open(out.url), Marker.read(work_of(out))
-        catalogue = pa.concat_tables([out.read_table(catalogue_name(name)) for name in marker.datasets])
-        facts = work_of(out).read_table(Work.KEPT_FACTS)
-        matches, fates = out.read_table(layout.MATCHES), out.read_table(layout.FATES)
+        catalogue = pa.concat_tables([read_checked(out, catalogue_name(name), CATALOGUE) for name in marker.datasets])
+        facts = read_checked(work_of(out), Work.KEPT_FACTS, FACTS)
+        matches, fates = read_checked(out, layout.MATCHES, MATCHES), read_checked(out, layout.FATES, FATES)
         return FinishedBuild(out, settings, marker, manifest, catalogue, facts, matches, fates)
 
 
@@ -124,6 +128,14 @@ class OldAndNewClips:
         return functools.partial(_wave_of_both, old=self.old.out, work=self.new.work, run=uuid.uuid4().hex)
 
 
+def _fingerprints(work: Storage, name: str) -> pa.Table:
+    table = read_checked(work, name, FINGERPRINTS)
+    sizes = (pc.binary_length(table[part]) for part in ("codes", "flags"))
+    if not pc.all(pc.equal(next(sizes), pc.multiply(next(sizes), 4)), min_count=0).as_py():
+        raise InputError("not one code for each flag", file=work.name(name), remedy=MEND)
+    return table
+
+
 # Workers read the facts once a run of the builder, because they are too large to travel with every task.  A worker may
 # outlive a run, so the name of the run is part of the caches' keys.
 
@@ -135,7 +147,7 @@ def _reader(work: Storage, run: str) -> PackReader:
 
 @functools.lru_cache(maxsize=1)
 def _old_reader(old: Storage, run: str) -> tuple[frozenset[str], PackReader]:
-    facts = work_of(old).read_table(Work.KEPT_FACTS)
+    facts = read_checked(work_of(old), Work.KEPT_FACTS, FACTS)
     return frozenset(column(facts, "clip_id", str)), PackReader(old, facts, finished_pack_name)
 
 

@@ -12,11 +12,12 @@ import pyarrow.compute as pc
 
 from sharding import layout
 from sharding.build.state import Marker
+from sharding.checks import read_checked
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.layout import Work, catalogue_name, manifest_name, pack_name, plan_name, work_of
 from sharding.rows import Window, column
-from sharding.schema import FORMAT_VERSION
+from sharding.schema import FACTS, FATES, FORMAT_VERSION, MANIFEST
 from sharding.settings import BuildSettings, cpu, versions
 from sharding.shards.manifest import Dataset, DatasetHead, FileEntry, ShardRecord, dataset_bytes
 
@@ -62,11 +63,11 @@ def shard_locations(out: Storage, shards: Iterable[str]) -> Locations:
 
     Trimmed clips are left out, because the shards do not hold all of their sound.
     """
-    fates = out.read_table(layout.FATES, ["clip_id", "reason"])
+    fates = read_checked(out, layout.FATES, FATES, ["clip_id", "reason"])
     trimmed = set(column(fates.filter(pc.equal(fates["reason"], "trimmed")), "clip_id", str))
     locations: Locations = {}
     for shard in shards:
-        rows = out.read_table(manifest_name(shard), ["clip_id", "window", "audio_offset"])
+        rows = read_checked(out, manifest_name(shard), MANIFEST, ["clip_id", "window", "audio_offset"])
         for clip_id, window, offset in zip(*(values.to_pylist() for values in rows.columns), strict=True):
             if clip_id not in trimmed:
                 locations[clip_id, window] = f"{Work.FORMER_SHARDS}/{shard}", offset
@@ -140,7 +141,7 @@ def commit(
     Raises:
         InputError: the fates are not those of the catalogue's clips.
     """
-    fates = out.read_table(layout.FATES, ["clip_id", "fate", "reason"])
+    fates = read_checked(out, layout.FATES, FATES, ["clip_id", "fate", "reason"])
     if sorted(column(fates, "clip_id", str)) != sorted(column(catalogue, "clip_id", str)):
         raise InputError("the fates do not add up to the catalogue", file=out.name(layout.FATES))
     names = [layout.FATES, layout.MATCHES, layout.ORPHANS, layout.OVERVIEW]
@@ -168,7 +169,7 @@ def tidy(out: Storage) -> None:
             if name != Work.KEPT_FACTS:
                 work.remove(name)
         work.remove(Work.FINAL_FACTS)
-    windows = pc.list_flatten(work.read_table(Work.KEPT_FACTS, ["windows"])["windows"])
+    windows = pc.list_flatten(read_checked(work, Work.KEPT_FACTS, FACTS, ["windows"])["windows"])
     needed = set(pc.unique(pc.struct_field(windows, "pack")).to_pylist())
     for name in work.list(Work.PACKS):
         pack = name.removeprefix(f"{Work.PACKS}/")

@@ -17,27 +17,17 @@ from sharding.build.journal import Operation
 from sharding.build.stages import Stages, Written
 from sharding.build.state import Marker, settings_bytes
 from sharding.catalogue.overview import overview, overview_bytes
+from sharding.checks import read_checked
 from sharding.common.storage import Storage
 from sharding.fates.decide import decide, trimmed_parts
 from sharding.layout import Work, catalogue_name, in_work, manifest_name, pack_name, plan_name, shard_name, work_of
 from sharding.rows import column
-from sharding.schema import FATES
+from sharding.schema import DIFFERENCES, FACTS, FATES, MANIFEST
 from sharding.settings import BuildSettings
 from sharding.shards.manifest import Manifest, ShardRecord
 from sharding.shards.plan import plan_hash, shard_hash
 
 _MERGED = "merged"  # below the addition: files of OUT as they will be
-DIFFERENCES = pa.schema(
-    [
-        ("clip_id", pa.string()),
-        ("fate", pa.string()),  # that the clip has and keeps
-        ("reason", pa.string()),
-        ("other", pa.string()),
-        ("anew_fate", pa.string()),  # that a build of all datasets from the beginning would give it
-        ("anew_reason", pa.string()),
-        ("anew_other", pa.string()),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -110,7 +100,7 @@ def merge(old: FinishedBuild, stages: Stages, catalogue: pa.Table, decided: Deci
     addition = stages.out
     merged = addition.child(_MERGED)
     all_clips = pa.concat_tables([old.catalogue, catalogue])
-    fates = _with_keys(decided.fates, [old.fates, addition.read_table(layout.FATES, ["clip_id", "keys"])])
+    fates = _with_keys(decided.fates, [old.fates, read_checked(addition, layout.FATES, FATES, ["clip_id", "keys"])])
     orphans = [storage.read_table(layout.ORPHANS) for storage in (old.out, addition)]
     merged.write_table(layout.FATES, fates)
     merged.write_table(layout.DIFFERENCES, decided.differences)
@@ -178,7 +168,7 @@ def _with_new_kin(manifest: Manifest, fates: pa.Table, merged: Storage) -> list[
     now = {clip_id: ids for clip_id, *ids in zip(*(fates[name].to_pylist() for name in names), strict=True)}
     records: list[ShardRecord] = []
     for record in manifest.dataset["shards"]:
-        rows = manifest.storage.read_table(manifest_name(record["name"]))
+        rows = read_checked(manifest.storage, manifest_name(record["name"]), MANIFEST)
         ids = [now[clip_id] for clip_id in column(rows, "clip_id", str)]
         changed = rows
         for number, name in enumerate(("group", "kin")):
@@ -195,7 +185,7 @@ def _with_new_kin(manifest: Manifest, fates: pa.Table, merged: Storage) -> list[
 def _write_work(old: FinishedBuild, stages: Stages, merged: Storage, settings: BuildSettings, marker: Marker) -> None:
     """The files with which a later retry, append or plan goes on."""
     work = work_of(merged)
-    work.write_table(Work.KEPT_FACTS, pa.concat_tables([old.facts, stages.work.read_table(Work.FINAL_FACTS)]))
+    work.write_table(Work.KEPT_FACTS, pa.concat_tables([old.facts, read_checked(stages.work, Work.FINAL_FACTS, FACTS)]))
     work.write(Work.SETTINGS, settings_bytes(settings.as_dict()))
     work.write(Work.MARKER, marker.as_bytes())
 

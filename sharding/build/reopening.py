@@ -20,12 +20,13 @@ from sharding.build import journal
 from sharding.build.journal import Operation
 from sharding.build.state import Marker, differences, settings_bytes
 from sharding.catalogue.table import Catalogue
+from sharding.checks import read_checked
 from sharding.common.errors import InputError
 from sharding.common.storage import Entry, Storage
 from sharding.layout import Work, catalogue_name, in_work, pack_name, work_of
 from sharding.reports.facts import finished_facts
 from sharding.rows import column, optional_column
-from sharding.schema import CATALOGUE
+from sharding.schema import CATALOGUE, FINGERPRINTS, MATCHES
 from sharding.shards.manifest import Manifest
 
 _CLOCKS_S = 300.0  # by which the clocks of two storages may differ
@@ -115,7 +116,7 @@ def _forget_stages() -> Iterator[Operation]:
 def _inputs_changed(out: Storage, facts: pa.Table, kept: pa.Table, now: Catalogue) -> bool:
     """Whether the tables or recordings are others than those of which the finished build at ``out`` was made."""
     for dataset in now.notes:
-        former = out.read_table(catalogue_name(dataset)).cast(CATALOGUE)
+        former = read_checked(out, catalogue_name(dataset), CATALOGUE).cast(CATALOGUE)
         if not now.of(dataset).cast(CATALOGUE).equals(former):
             return True
     return kept.num_rows < facts["error"].null_count
@@ -126,7 +127,7 @@ def _replan(out: Storage, former: dict[str, Any], settings: dict[str, Any], now:
     # What is compared depends on what is protected, and where leaks are trimmed, more is searched: then the matches
     # that were found under other settings may lack some.
     same_rules = all(former["fates"].get(name) == settings["fates"].get(name) for name in ("protect", "leaks"))
-    known = out.read_table(layout.MATCHES) if same_rules and out.exists(layout.MATCHES) else None
+    known = read_checked(out, layout.MATCHES, MATCHES) if same_rules and out.exists(layout.MATCHES) else None
     reopen(out, kept, known, now, settings)
 
 
@@ -138,7 +139,7 @@ def _unchanged(
     same = {name for name, root in {**former["roots"], **former["sources"]}.items() if roots.get(name) == root}
     paths: dict[str, str | None] = {}
     for dataset in same & set(Marker.read(work_of(out)).datasets):
-        table = out.read_table(catalogue_name(dataset), ["clip_id", "path"])
+        table = read_checked(out, catalogue_name(dataset), CATALOGUE, ["clip_id", "path"])
         paths.update(zip(column(table, "clip_id", str), optional_column(table, "path", str), strict=True))
     storages = {dataset: Storage(roots[dataset]) for dataset in same}
     entries = {dataset: storage.entries() for dataset, storage in storages.items()}
@@ -235,11 +236,11 @@ def _keep_fingerprints(work: Storage, new: Storage, kept: pa.ChunkedArray) -> It
     """Drop the fingerprints of clips that are gone, or that are probed again and get new ones."""
     ids = pa.array(kept.to_pylist(), pa.string())
     for name in work.list(Work.FINGERPRINTS):
-        stays = pc.is_in(work.read_table(name, ["clip_id"])["clip_id"], ids)
+        stays = pc.is_in(read_checked(work, name, FINGERPRINTS, ["clip_id"])["clip_id"], ids)
         if pc.all(stays, min_count=0).as_py():
             continue
         if pc.any(stays, min_count=0).as_py():
-            new.write_table(in_work(name), work.read_table(name).filter(stays))
+            new.write_table(in_work(name), read_checked(work, name, FINGERPRINTS).filter(stays))
             yield journal.move(_reopened(in_work(name)), in_work(name))
         else:
             yield journal.remove(in_work(name))

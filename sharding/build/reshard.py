@@ -17,13 +17,13 @@ from sharding import layout
 from sharding.build.claim import Claim, claim
 from sharding.build.finish import decoded_windows, file_entry, shard_locations, with_locations, write_dataset
 from sharding.build.state import settings_bytes
-from sharding.common.errors import InputError
+from sharding.common.errors import MEND, InputError
 from sharding.common.progress import Progress
 from sharding.common.runners import Runner
 from sharding.common.storage import Storage
 from sharding.layout import Work, in_work, pack_name, plan_name, work_of
 from sharding.reports.facts import finished_facts
-from sharding.schema import MANIFEST
+from sharding.schema import MANIFEST, sample_key
 from sharding.shards.manifest import Dataset, Manifest
 from sharding.shards.plan import PlanSettings, lay_out
 from sharding.shards.write import store_plan, write_shards
@@ -111,6 +111,9 @@ def _plan(source: Manifest, shard_bytes: int) -> Iterator[tuple[str, pa.Table]]:
 def _samples(rows: pa.Table) -> Iterator[dict[str, Any]]:
     for batch in rows.select(MANIFEST.names).to_batches(max_chunksize=_CHUNK):
         for row in batch.to_pylist():
+            if row["key"] != sample_key(row["clip_id"], row["window"], row["windows"]):
+                what = f"the key is not that of window {row['window']} of {row['clip_id']}"
+                raise InputError(what, file=row["shard"], value=row["key"], remedy=MEND)
             location = {
                 "pack": row["shard"],
                 "pack_offset": row["audio_offset"],

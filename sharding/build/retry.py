@@ -14,11 +14,12 @@ from sharding import layout
 from sharding.build.reopening import reopen
 from sharding.build.state import Marker
 from sharding.catalogue.table import Catalogue
+from sharding.checks import read_checked
 from sharding.common.storage import Storage
 from sharding.layout import Work, catalogue_name, work_of
 from sharding.reports.facts import finished_facts
 from sharding.rows import column, optional_column
-from sharding.schema import CATALOGUE
+from sharding.schema import CATALOGUE, MATCHES
 
 
 def clips_that_failed(out: Storage, error: str) -> set[str]:
@@ -51,10 +52,10 @@ def reopen_for_retry(out: Storage, error: str, chosen: set[str], now: Catalogue)
     facts = finished_facts(out)
     kept = facts.filter(pc.invert(pc.is_in(facts["clip_id"], ids)))
     today = {row["clip_id"]: row for row in now.table.filter(pc.is_in(now.table["clip_id"], ids)).to_pylist()}
-    parts = [_with_rows_of_today(out.read_table(catalogue_name(dataset)), today) for dataset in now.notes]
+    parts = [_with_rows_of_today(read_checked(out, catalogue_name(dataset), CATALOGUE), today) for dataset in now.notes]
     catalogue = Catalogue(pa.concat_tables(parts), now.orphans, now.notes)
     settings = work_of(out).read_json(Work.SETTINGS)
-    reopen(out, kept, out.read_table(layout.MATCHES), catalogue, settings, error)
+    reopen(out, kept, read_checked(out, layout.MATCHES, MATCHES), catalogue, settings, error)
 
 
 def _with_rows_of_today(former: pa.Table, today: Mapping[str, dict[str, Any]]) -> pa.Table:

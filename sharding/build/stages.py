@@ -29,6 +29,7 @@ from sharding.build.clips import Clips, OwnClips
 from sharding.build.finish import store_final_facts
 from sharding.build.state import Marker
 from sharding.catalogue.table import Catalogue, build_catalogue, check_protected
+from sharding.checks import conform, read_checked
 from sharding.common.progress import Progress
 from sharding.common.runners import Runner
 from sharding.common.storage import Storage
@@ -42,10 +43,11 @@ from sharding.probe.batch import Prober
 from sharding.probe.trim import trim_batch
 from sharding.reports.facts import read_facts
 from sharding.rows import column, optional_column
+from sharding.schema import CATALOGUE, FACTS, MATCHES
 from sharding.settings import BuildSettings
 from sharding.shards.manifest import ShardRecord
 from sharding.shards.plan import make_plan, with_keys
-from sharding.shards.write import store_plan, write_shards
+from sharding.shards.write import StoredPlan, store_plan, write_shards
 from sharding.sources.exclusion import listed, read_exclusion_list
 
 BATCH_CLIPS = 64
@@ -113,14 +115,16 @@ class Stages:
                 self.out.write_table(catalogue_name(dataset), found.of(dataset))
             self.out.write_table(layout.ORPHANS, found.orphans)
             self.work.write(Work.MARKER, Marker.of(found, self._reopenings).as_bytes())
-        return pa.concat_tables([self.out.read_table(catalogue_name(name)) for name in self.marker.datasets])
+        return pa.concat_tables(
+            [read_checked(self.out, catalogue_name(name), CATALOGUE) for name in self.marker.datasets]
+        )
 
     def probe(self, catalogue: pa.Table) -> pa.Table:
         """FACTS of every clip; a batch whose facts are there is not probed again."""
         finished = set(self.work.list(Work.FACTS))
         unknown = catalogue
         if Work.KEPT_FACTS in finished:
-            kept = self.work.read_table(Work.KEPT_FACTS, ["clip_id"])["clip_id"]
+            kept = read_checked(self.work, Work.KEPT_FACTS, FACTS, ["clip_id"])["clip_id"]
             unknown = catalogue.filter(pc.invert(pc.is_in(catalogue["clip_id"], kept)))
         todo = [batch for batch in batches(unknown, self.marker.reopenings) if facts_name(batch.name) not in finished]
         roots = {**self.settings.roots, **self.settings.sources}
@@ -154,7 +158,7 @@ class Stages:
             )
             self.claim.check()
             self.out.write_table(layout.MATCHES, found)
-        return self.out.read_table(layout.MATCHES)
+        return read_checked(self.out, layout.MATCHES, MATCHES)
 
     def decide(self, catalogue: pa.Table, facts: pa.Table, matches: pa.Table) -> pa.Table:
         """FATES, without the keys of samples."""
@@ -178,7 +182,7 @@ class Stages:
             self.out.write_table(layout.FATES, with_keys(fates, samples))
             self.claim.check()
             self.work.write(Work.PLAN, json.dumps(stored).encode())
-        plan = self.work.read_json(Work.PLAN)
+        plan = conform(self.work.read_json(Work.PLAN), StoredPlan, self.work.name(Work.PLAN))
         records = write_shards(plan["shards"], self.out, self.spread, self.progress)
         store_final_facts(self.out, facts, plan["shards"])
         self.claim.check()
@@ -197,7 +201,7 @@ class Stages:
         for clips in self.spread(functools.partial(_trim, work=self.work, form=self.settings.probe.form), lacking):
             progress.add(clips)
         progress.finish()
-        cut = [self.work.read_table(trimmed_name(batch.name)).cast(facts.schema) for batch in todo]
+        cut = [read_checked(self.work, trimmed_name(batch.name), FACTS) for batch in todo]
         return pa.concat_tables([facts.filter(pc.invert(chosen)), *cut])
 
     def progress(self, what: str, total: int | None, unit: str) -> Progress:

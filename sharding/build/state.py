@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from sharding.catalogue.table import Catalogue
+from sharding.checks import conform
 from sharding.common.storage import Storage
 from sharding.layout import Work
 
@@ -24,6 +25,13 @@ def differences(former: Any, now: Any, key: str = "") -> Iterator[str]:
             yield from differences(former.get(name), now.get(name), f"{key}.{name}" if key else name)
     elif former != now:
         yield f"{key}: {former!r} there, {now!r} now"
+
+
+class _MarkerFile(TypedDict):
+    datasets: list[str]
+    generation: int
+    notes: dict[str, list[str]]
+    retry: str | None
 
 
 @dataclass(frozen=True)
@@ -51,15 +59,15 @@ class Marker:
     @staticmethod
     def read(work: Storage) -> Marker:
         """The marker in a work folder."""
-        plain = work.read_json(Work.MARKER)
+        plain = conform(work.read_json(Work.MARKER), _MarkerFile, work.name(Work.MARKER))
         return Marker(plain["datasets"], plain["generation"], plain["notes"], plain["retry"])
 
     def as_bytes(self) -> bytes:
         """The marker as it is written."""
-        plain = {
+        plain: _MarkerFile = {
             "datasets": list(self.datasets),
             "generation": self.reopenings,
-            "notes": dict(self.notes),
+            "notes": {name: list(remarks) for name, remarks in self.notes.items()},
             "retry": self.retry,
         }
         return json.dumps(plain).encode()

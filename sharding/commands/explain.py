@@ -10,12 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sharding import layout
+from sharding.checks import read_checked
 from sharding.commands.arguments import describe
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.fates.decide import REASONS
 from sharding.reports.facts import finished_facts
 from sharding.rows import CatalogueRow, FateRow, MatchRow, column, optional_column, rows
+from sharding.schema import CATALOGUE, FATES, MATCHES
 from sharding.shards.manifest import Manifest
 
 _SHOWN_CLIPS = 20  # of a group
@@ -36,14 +38,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     build, clip = Storage(args.out), args.clip
     if not build.exists(layout.FATES):
         raise InputError("there is no build here", file=args.out, remedy="give the folder that `build` wrote")
-    fates = build.read_table(layout.FATES)
+    fates = read_checked(build, layout.FATES, FATES)
     fate = next(rows(fates.filter(pc.field("clip_id") == clip), FateRow), None)
     if fate is None:
         near = difflib.get_close_matches(clip, column(fates, "clip_id", str), 3, 0.5)
         remedy = f"did you mean {' or '.join(near)}?" if near else "OUT/fates.parquet lists all clips"
         raise InputError("this build has no such clip", file=args.out, value=clip, remedy=remedy)
-    matches = build.read_table(layout.MATCHES).filter((pc.field("a") == clip) | (pc.field("b") == clip))
-    catalogue = build.read_table(layout.catalogue_name(clip.partition("/")[0]))
+    matches = read_checked(build, layout.MATCHES, MATCHES).filter((pc.field("a") == clip) | (pc.field("b") == clip))
+    catalogue = read_checked(build, layout.catalogue_name(clip.partition("/")[0]), CATALOGUE)
     entry = next(rows(catalogue.filter(pc.field("clip_id") == clip), CatalogueRow), None)
     facts = finished_facts(build, ["clip_id", "detail"]).filter(pc.field("clip_id") == clip)
     return {

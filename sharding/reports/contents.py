@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from sharding import layout
 from sharding.audio import AudioError, decode_segment
 from sharding.catalogue.overview import read_overview
+from sharding.checks import read_checked
 from sharding.common.storage import Storage
 from sharding.dedup.grouping import relations
 from sharding.reports.excerpts import excerpt, player, spectrogram
 from sharding.reports.facts import finished_facts
 from sharding.rows import Caption, MatchRow, rows
+from sharding.schema import CATALOGUE, FATES, MATCHES
 from sharding.shards.manifest import Manifest
 
 EXCERPT_S = 6.0  # of each sound, so that a page stays below about 5 MB
@@ -89,15 +91,17 @@ class BuildContents:
     def __init__(self, manifest: Manifest) -> None:
         self.manifest, self.storage = manifest, manifest.storage
         self.dataset, self.samples = manifest.dataset, manifest.table
-        self.fates = self.storage.read_table(layout.FATES)
-        matches = self.storage.read_table(layout.MATCHES)
+        self.fates = read_checked(self.storage, layout.FATES, FATES)
+        matches = read_checked(self.storage, layout.MATCHES, MATCHES)
         self.relations = {(one.a, one.b): one for one in relations(matches)}
         self.methods: dict[tuple[str, str], set[str]] = defaultdict(set)
         for match in rows(matches, MatchRow):
             if match.outcome != "different":
                 self.methods[match.a, match.b].add(match.method)
         columns = list(CatalogueEntry._fields)
-        self.catalogue = pa.concat_tables(self.storage.read_table(name, columns) for name in manifest.catalogue())
+        self.catalogue = pa.concat_tables(
+            read_checked(self.storage, name, CATALOGUE, columns) for name in manifest.catalogue()
+        )
         self._details = finished_facts(self.storage, list(ProbeDetail._fields))
         first_windows = self.samples.filter(pc.equal(self.samples["window"], 0))
         self.first = first_windows.select(list(FirstSample._fields))

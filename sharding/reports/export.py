@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from sharding import layout
+from sharding.checks import read_checked
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.rows import CatalogueRow, Interval, rows
@@ -33,8 +34,8 @@ def export_csv(url: str, folder: Path) -> dict[str, int]:
         InputError: there is no finished build, or the folder cannot be written.
     """
     manifest = Manifest.open(url)
-    fates = manifest.storage.read_table(layout.FATES)
-    matches = manifest.storage.read_table(layout.MATCHES)
+    fates = read_checked(manifest.storage, layout.FATES, FATES)
+    matches = read_checked(manifest.storage, layout.MATCHES, MATCHES)
     clip_header = [*_CLIP, "start_s", "end_s", "keywords", "notes", "captions", "fate", "reason", "other"]
     try:
         return {
@@ -81,7 +82,7 @@ def _values(table: pa.Table, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
 
 def _catalogue(manifest: Manifest) -> Iterator[CatalogueRow]:
     for name in manifest.catalogue():
-        yield from rows(manifest.storage.read_table(name), CatalogueRow)
+        yield from rows(read_checked(manifest.storage, name, CATALOGUE), CatalogueRow)
 
 
 def _clips(manifest: Manifest, fates: pa.Table) -> Iterator[list[Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from sharding.checks import read_checked
 from sharding.common.storage import Storage
 from sharding.layout import DATASET, Work, work_of
 from sharding.schema import FACTS
@@ -11,7 +12,7 @@ from sharding.schema import FACTS
 
 def read_facts(work: Storage, columns: list[str] = FACTS.names) -> pa.Table:
     """All facts of a build (or some ``columns``), batch after batch; ``work`` is the storage of ``OUT/.build``."""
-    tables = [work.read_table(name, columns) for name in work.list(Work.FACTS)]
+    tables = [read_checked(work, name, FACTS, columns) for name in work.list(Work.FACTS)]
     return pa.concat_tables(tables or [FACTS.empty_table().select(columns)])
 
 
@@ -19,5 +20,5 @@ def finished_facts(out: Storage, columns: list[str] = FACTS.names) -> pa.Table:
     """All facts, or some ``columns``; a finished build's as its ending would have left them, wherever it was killed."""
     work = work_of(out)
     if out.exists(DATASET) and work.exists(Work.FINAL_FACTS):
-        return work.read_table(Work.FINAL_FACTS, columns)
+        return read_checked(work, Work.FINAL_FACTS, FACTS, columns)
     return read_facts(work, columns)

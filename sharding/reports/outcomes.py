@@ -11,10 +11,12 @@ import pyarrow.compute as pc
 
 from sharding import layout
 from sharding.audio import ERROR_CLASSES
+from sharding.checks import read_checked
 from sharding.fates.decide import REASONS
 from sharding.reports.contents import BuildContents
 from sharding.reports.stats import row_counts
 from sharding.rows import rows
+from sharding.schema import DIFFERENCES
 from sharding.sources.protected import is_protected
 
 FATES_IN_ORDER = ("written", "duplicate", "withheld", "filtered", "failed")
@@ -132,7 +134,7 @@ def differences(build: BuildContents) -> Differences | None:
     """Old clips that a build of all datasets would treat differently; None where nothing was appended."""
     if layout.DIFFERENCES not in build.dataset["tables"]:
         return None
-    table = build.storage.read_table(layout.DIFFERENCES)
+    table = read_checked(build.storage, layout.DIFFERENCES, DIFFERENCES)
     return Differences(table.num_rows, list(rows(table.slice(0, SHOWN_DIFFERENCES), Difference)))
 
 

@@ -11,16 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from sharding.audio import AudioError, decode_segment
 from sharding.common.errors import InputError
 from sharding.common.progress import Progress
 from sharding.common.runners import Runner
 from sharding.common.storage import Storage
 from sharding.layout import CATALOGUE, DATASET, MANIFESTS, PLAN, SHARDS, manifest_name, shard_name
-from sharding.shards.manifest import ShardRecord, read_dataset
+from sharding.schema import sample_key
+from sharding.shards.manifest import ShardRecord, parse_manifest, read_dataset
 from sharding.shards.tar import END, header, padding
 
 LEVELS = ("quick", "full", "decode")
@@ -118,8 +116,13 @@ def _damage(storage: Storage, name: str, shard: ShardRecord, decode: bool) -> li
         contents = b""
     if hashlib.sha256(contents).hexdigest() != shard["manifest_sha256"]:
         return _check_whole(storage, name, shard)  # only the manifest says where each sample begins
-    rows = pq.read_table(pa.BufferReader(contents)).to_pylist()
-    found: list[Damage] = []
+    try:
+        table = parse_manifest(contents, shard, storage.name(manifest_name(shard["name"])))
+    except InputError as error:
+        row = "" if error.row is None else f"row {error.row}: "
+        return [Damage(manifest_name(shard["name"]), None, row + error.what)]
+    rows = table.to_pylist()
+    found = _misnamed(manifest_name(shard["name"]), rows)
     digest = hashlib.sha256()
     with storage.open(name) as file:
         for row in rows:
@@ -141,6 +144,15 @@ def _damage(storage: Storage, name: str, shard: ShardRecord, decode: bool) -> li
     if not found and digest.hexdigest() != shard["sha256"]:
         found.append(Damage(name, None, "other contents than dataset.json says"))
     return found
+
+
+def _misnamed(name: str, rows: list[dict[str, Any]]) -> list[Damage]:
+    """Samples whose key is not made from their clip and window."""
+    return [
+        Damage(name, row["key"], f"the key is not that of window {row['window']} of {row['clip_id']}")
+        for row in rows
+        if row["key"] != sample_key(row["clip_id"], row["window"], row["windows"])
+    ]
 
 
 def _check_whole(storage: Storage, name: str, shard: ShardRecord) -> list[Damage]:

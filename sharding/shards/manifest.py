@@ -4,18 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, TypedDict, cast
+from typing import Any, NoReturn, TypedDict
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
+from sharding.checks import SHA256, SHARD, conform, parse_checked
 from sharding.common.errors import MEND, InputError
 from sharding.common.storage import Storage
-from sharding.layout import CATALOGUE, DATASET, SHARDS, manifest_name, shard_name
+from sharding.layout import (
+    CATALOGUE,
+    DATASET,
+    DIFFERENCES,
+    FATES,
+    MATCHES,
+    ORPHANS,
+    OVERVIEW,
+    PLAN,
+    SHARDS,
+    manifest_name,
+    shard_name,
+)
 from sharding.schema import FORMAT_VERSION, MANIFEST
+from sharding.shards.tar import BLOCK
+
+_TABLES = (FATES, MATCHES, ORPHANS, OVERVIEW, DIFFERENCES)
+_TABLE = rf"({CATALOGUE}|{PLAN})/[A-Za-z0-9_+=-]+\.parquet"
 
 
 class FileEntry(TypedDict):
@@ -85,13 +105,36 @@ def read_dataset(storage: Storage) -> Dataset:
         whole = False
     if not whole:
         raise InputError("damaged: it does not match its own checksum", file=file, remedy=MEND)
-    if dataset["format"] != FORMAT_VERSION:
+    if dataset.get("format") != FORMAT_VERSION:
         raise InputError(
-            f"written in shard format {dataset['format']}; this Earshot reads {FORMAT_VERSION}",
+            f"written in shard format {dataset.get('format')}; this Earshot reads {FORMAT_VERSION}",
             file=file,
             remedy="the CHANGELOG says under SHARD FORMAT what changed",
         )
-    return cast(Dataset, dataset)
+    return _checked(conform(dataset, Dataset, file), file)
+
+
+def _checked(dataset: Dataset, file: str) -> Dataset:
+    """Refuses names, sizes and checksums that no build writes: a checksum of its own proves nothing about a file."""
+
+    def refuse(what: str, value: object) -> NoReturn:
+        raise InputError(f"not what Earshot writes: {what}", file=file, value=value, remedy=MEND)
+
+    names = [shard["name"] for shard in dataset["shards"]]
+    for name, count in Counter(names).items():
+        if count > 1 or not re.fullmatch(SHARD, name):
+            refuse("a shard's name", name)
+    for name in dataset["tables"]:
+        if name not in _TABLES and not re.fullmatch(_TABLE, name):
+            refuse("a table's name", name)
+    for shard in dataset["shards"]:
+        if min(shard["bytes"], shard["manifest_bytes"]) < 1 or shard["samples"] < 1:
+            refuse("the size of a shard or manifest", shard["name"])
+    hashes = [digest for shard in dataset["shards"] for digest in (shard["sha256"], shard["manifest_sha256"])]
+    for digest in [*hashes, *(entry["sha256"] for entry in dataset["tables"].values())]:
+        if not re.fullmatch(SHA256, digest):
+            refuse("a SHA-256", digest)
+    return dataset
 
 
 @dataclass(frozen=True)
@@ -148,4 +191,46 @@ def _read_manifest(storage: Storage, shard: ShardRecord) -> pa.Table:
         raise InputError("missing", file=storage.name(name), remedy=MEND) from None
     if hashlib.sha256(contents).hexdigest() != shard["manifest_sha256"]:
         raise InputError("damaged: its checksum is not the one in dataset.json", file=storage.name(name), remedy=MEND)
-    return pq.read_table(pa.BufferReader(contents)).cast(MANIFEST)
+    return parse_manifest(contents, shard, storage.name(name))
+
+
+def parse_manifest(contents: bytes, shard: ShardRecord, file: str) -> pa.Table:
+    """MANIFEST of a shard from the bytes of its file.
+
+    Raises:
+        InputError: it is no manifest of this shard; names ``file`` and the row.
+    """
+    table = parse_checked(contents, MANIFEST, file).select(MANIFEST.names).cast(MANIFEST)
+    _check_rows(table, shard, file)
+    return table
+
+
+def _check_rows(table: pa.Table, shard: ShardRecord, file: str) -> None:
+    """Refuses rows that do not lie in their shard one after the other, each under a name made from its key."""
+    if table.num_rows != shard["samples"]:
+        what = f"it has {table.num_rows} rows; dataset.json says {shard['samples']}"
+        raise InputError(what, file=file, remedy=MEND)
+    audio, size, text, text_size, index, window, windows = (
+        table[name].to_numpy()
+        for name in (
+            *("audio_offset", "audio_bytes", "json_offset", "json_bytes"),
+            *("index", "window", "windows"),
+        )
+    )
+    ends = np.append(audio[1:], shard["bytes"])
+    stems = pc.replace_substring_regex(table["audio"], r"\.[a-z0-9]{1,8}$", "")
+    rules = {
+        "the sample lies outside of its shard, or in another sample": (
+            (audio >= BLOCK) & (size <= text - audio) & (text_size <= ends - text)
+        ),
+        "the sample is not numbered by its position": index == np.arange(len(index)),
+        "the clip has no such window": window < windows,
+        "the shard is another": pc.equal(table["shard"], shard["name"]).to_numpy(),
+        "the name of the sound is not the key and a suffix": (
+            pc.and_(pc.equal(stems, table["key"]), pc.not_equal(stems, table["audio"])).to_numpy()
+        ),
+    }
+    for what, holds in rules.items():
+        if not holds.all():
+            row = int(np.argmin(holds))
+            raise InputError(what, file=file, row=row + 1, value=table["key"][row].as_py(), remedy=MEND)

@@ -19,21 +19,11 @@ from sharding.common.errors import InputError
 from sharding.fates.captions import MergedCaptions
 from sharding.fates.trimming import captions_within, extent
 from sharding.rows import Caption, column
-from sharding.schema import FATES, MANIFEST, sample_key, stable_id
+from sharding.schema import FATES, TASK, sample_key, stable_id
 from sharding.shards.tar import END, header_size, padded
 
 # The columns that the plan stores; two builds have the same plan if these are equal
 PLAN = ("key", "clip_id", "window", "shard", "index", "audio_sha256", "json_sha256")
-# The rows of a task: MANIFEST, the sample's JSON (null: it is copied from the pack), and the location of sound and JSON
-TASK = pa.schema(
-    [
-        *MANIFEST,
-        ("json", pa.binary()),
-        ("pack", pa.string()),
-        ("pack_offset", pa.int64()),
-        ("pack_json_offset", pa.int64()),
-    ]
-)
 _JSON = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 _CHUNK = 8192  # clips that are Python objects at once
 _OF_CLIP = ["clip_id", "dataset", "split", "path", "captions", "identity", "interval", "licence", "uploader", "title",

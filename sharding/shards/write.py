@@ -10,12 +10,13 @@ from typing import Any, BinaryIO, TypedDict
 
 import pyarrow as pa
 
+from sharding.checks import check_table, conform
 from sharding.common.errors import InputError
 from sharding.common.progress import Progress
 from sharding.common.storage import Storage
 from sharding.dedup.candidates import Spread
 from sharding.layout import Work, manifest_name, plan_name, record_name, shard_name, task_name, work_of
-from sharding.schema import MANIFEST
+from sharding.schema import MANIFEST, TASK
 from sharding.shards.manifest import ShardRecord
 from sharding.shards.plan import PLAN, plan_hash, shard_hash
 from sharding.shards.tar import END, header, padding
@@ -82,7 +83,8 @@ def write_shards(
     for _ in spread(functools.partial(write_shard, out=out, packs=packs), todo):
         progress.add(1)
     progress.finish()
-    return [json.loads(work.read(record_name(shard))) for shard in shards]
+    names = [record_name(shard) for shard in shards]
+    return [conform(work.read_json(name), ShardRecord, work.name(name)) for name in names]
 
 
 def write_shard(shard: str, out: Storage, packs: Storage | None = None) -> ShardRecord:
@@ -101,7 +103,7 @@ def write_shard(shard: str, out: Storage, packs: Storage | None = None) -> Shard
     """
     build = work_of(out)
     packs = packs or build.child(Work.PACKS)
-    rows = build.read_table(task_name(shard))
+    rows = check_table(build.read_table(task_name(shard)), TASK, build.name(task_name(shard)))
     with out.writer(shard_name(shard)) as file:
         tar = _HashedFile(file)
         for row in rows.to_pylist():

@@ -123,10 +123,14 @@ def commit(root: Path, rows: list[dict[str, Any]]) -> None:
                 "name": name,
                 "bytes": len(data),
                 "sha256": hashlib.sha256(data).hexdigest(),
+                "samples": sum(one["shard"] == name for one in rows),
+                "manifest_bytes": len(listing),
                 "manifest_sha256": hashlib.sha256(listing).hexdigest(),
             }
         )
-    dataset = {"format": FORMAT_VERSION, "plan": "synthetic", "shards": shards}
+    head = {"format": FORMAT_VERSION, "plan": "synthetic", "cpu": "any"}
+    empty = {key: {} for key in ("settings", "versions", "datasets", "fates", "reasons", "tables")}
+    dataset = {**head, **empty, "shards": shards}
     storage.write("dataset.json", dataset_bytes(dataset))
 
 

@@ -52,7 +52,8 @@ class LocalFolder:
     def read(self, name: str, offset: int, size: int | None) -> bytes:
         with self.open(name) as file:
             file.seek(offset)
-            return file.read() if size is None else file.read(size)
+            # A read reserves memory for all that it is asked for, and a damaged table may ask for any size.
+            return file.read() if size is None else file.read(min(size, os.fstat(file.fileno()).st_size))
 
     def open(self, name: str) -> BinaryIO:
         return io.BufferedReader(_PatientFile(str(self._path(name))), PIECE)

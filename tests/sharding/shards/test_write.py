@@ -13,8 +13,8 @@ import pytest
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.layout import shard_name, task_name, work_of
+from sharding.schema import TASK
 from sharding.shards.manifest import Manifest
-from sharding.shards.plan import TASK
 from sharding.shards.write import write_shard
 
 
