@@ -8,6 +8,7 @@ from typing import Any
 from sharding.build.append import append
 from sharding.commands.arguments import absolute, add_build, add_datasets, add_runner, datasets_of, describe, runner_of
 from sharding.commands.build import reason_lines
+from sharding.common.terminal import page
 
 _ABOUT = """Add datasets to a finished build.
 
@@ -53,4 +54,4 @@ def show(result: dict[str, Any]) -> str:
             lines.append(f"  {row['clip_id']}: {row['fate']} ({row['reason']}); in a new build: {anew}")
         if result["differences"] > len(result["examples"]):
             lines.append(f"  ... and {result['differences'] - len(result['examples'])} more")
-    return "\n".join(lines)
+    return page(lines)

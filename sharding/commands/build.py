@@ -22,6 +22,7 @@ from sharding.commands.arguments import (
     runner_of,
 )
 from sharding.commands.catalogue import list_line
+from sharding.common.terminal import page
 from sharding.dedup.spans import LEAST_S, MARGIN_S
 from sharding.fates.decide import LEAKS, FateSettings
 from sharding.probe.clip import ProbeSettings
@@ -165,7 +166,7 @@ def show(result: dict[str, Any]) -> str:
         f"{result['samples']} samples in {result['shards']} shards, {result['bytes'] / 1e6:.1f} MB: {result['out']}",
         f"{result['clips']} clips: " + ", ".join(f"{n} {fate}" for fate, n in result["fates"].items()),
     ]
-    return "\n".join(lines + reason_lines(result["reasons"]) + remarks(result["overview"]))
+    return page(lines + reason_lines(result["reasons"]) + remarks(result["overview"]))
 
 
 def reason_lines(reasons: Mapping[str, int]) -> list[str]:

@@ -14,6 +14,7 @@ from sharding.catalogue.table import Catalogue, build_catalogue, check_protected
 from sharding.commands.arguments import add_datasets, add_exclusion_lists, add_protect, datasets_of, describe
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
+from sharding.common.terminal import page
 from sharding.dedup.identity import identity_matches, shared_sources
 from sharding.rows import column, rows
 from sharding.sources import DATASETS
@@ -122,7 +123,7 @@ def show(result: dict[str, Any]) -> str:
     lines.append(f"captions of both protected and other clips: {shared}")
     lines += [list_line(row) for row in result["lists"]]
     lines += [f"{name}: names {count} clips of the catalogue" for name, count in result["listed"].items()]
-    return "\n".join(lines)
+    return page(lines)
 
 
 def list_line(row: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from sharding.commands.arguments import describe, on_this_machine
+from sharding.common.terminal import page
 from sharding.demo.synthesis import synthesise
 
 _ABOUT = """Synthesise a small corpus in the layouts of Clotho, AudioCaps, WavCaps and TACOS.
@@ -38,4 +39,4 @@ def show(result: dict[str, Any]) -> str:
     rows = [f"  {name:24} {count:6}" for name, count in result["clips"].items()]
     total = sum(result["clips"].values())
     planted = f"{result['overlaps']} planted overlaps and {result['defects']} broken clips"
-    return "\n".join([f"{total} clips in {result['out']}, with {planted} (truth.json):", *rows])
+    return page([f"{total} clips in {result['out']}, with {planted} (truth.json):", *rows])

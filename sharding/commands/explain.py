@@ -14,6 +14,7 @@ from sharding.checks import read_checked
 from sharding.commands.arguments import describe
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
+from sharding.common.terminal import page
 from sharding.fates.decide import REASONS
 from sharding.reports.facts import finished_facts
 from sharding.rows import CatalogueRow, FateRow, MatchRow, column, optional_column, rows
@@ -71,7 +72,7 @@ def show(result: dict[str, Any]) -> str:
         lines += [f"  {clip}" for clip in clips[:_SHOWN_CLIPS]]
         if len(clips) > _SHOWN_CLIPS:
             lines.append(f"  ... and {len(clips) - _SHOWN_CLIPS} more")
-    return "\n".join(lines)
+    return page(lines)
 
 
 class _SampleTimes(NamedTuple):

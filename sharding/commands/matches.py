@@ -12,6 +12,7 @@ import soxr
 from sharding.audio import AudioError, decode_segment
 from sharding.commands.arguments import describe, on_this_machine
 from sharding.common.errors import InputError
+from sharding.common.terminal import page
 from sharding.dedup.fingerprint import RATE
 from sharding.dedup.grouping import relations
 from sharding.dedup.matching import compare_waves
@@ -57,7 +58,7 @@ def show(result: dict[str, Any]) -> str:
             f"{row['method']:12} {row['offset_s']:10.3f} s {row['overlap_s']:7.2f} s "
             f"{row['score']:8.3f}  {row['outcome']}"
         )
-    return "\n".join([*lines, "", f"outcome: {result['outcome']}"])
+    return page([*lines, "", f"outcome: {result['outcome']}"])
 
 
 def _evidence(match: MatchRow) -> dict[str, Any]:

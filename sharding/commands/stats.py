@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 from sharding.commands.arguments import add_build, describe, on_this_machine
+from sharding.common.terminal import page
 from sharding.reports.plots import write_plots
 from sharding.reports.stats import dataset_stats, ranked_counts, source_rates, split_stats
 from sharding.shards.manifest import Manifest
@@ -53,4 +54,4 @@ def show(result: dict[str, Any]) -> str:
             lines.append(f"  {name:26} " + ", ".join(named))
     if "plot" in result:
         lines += ["", f"picture: {result['plot']}"]
-    return "\n".join(lines)
+    return page(lines)

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 from sharding.commands.arguments import absolute, add_build, add_runner, describe, runner_of
+from sharding.common.terminal import page
 from sharding.shards.integrity import verify
 
 _ABOUT = """Find damaged files of a build: every changed byte and every missing piece, by shard and sample.
@@ -41,4 +42,4 @@ def show(result: dict[str, Any]) -> str:
     for one in result["damage"]:
         sample = f", sample {one['sample']}" if one["sample"] else ""
         lines.append(f"  {one['file']}{sample}: {one['what']}")
-    return "\n".join(lines)
+    return page(lines)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sharding.common.errors import InputError
+from sharding.common.terminal import accept_any_text, page
 
 
 class Command(NamedTuple):
@@ -49,6 +50,7 @@ def main(
         argv: the words after the program's name; None: this process's own.
         extend: adds arguments to the parser of the command that is used.
     """
+    accept_any_text()
     try:  # importing a command's module takes a second, in which nothing has begun
         args = _parse(program, about, commands, list(sys.argv[1:] if argv is None else argv), extend)
         command = importlib.import_module(commands[args.command].module)
@@ -56,20 +58,25 @@ def main(
         return _status(interrupt)
     try:
         result: dict[str, Any] = command.run(args)
-        print(json.dumps(result, ensure_ascii=False) if args.json else command.show(result), flush=True)
+        # JSON of ASCII alone, which no terminal takes for anything else and every encoding can hold
+        print(json.dumps(result) if args.json else page(command.show(result).split("\n")), flush=True)
     except InputError as error:
-        print(f"{program} {args.command}: {error}", file=sys.stderr)
+        _complain(program, args.command, str(error))
         return 2
     except BrokenPipeError:  # the reader of a pipe such as `... | head` has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        print(f"{program} {args.command}: reading or writing failed: {error}", file=sys.stderr)
+        _complain(program, args.command, f"reading or writing failed: {error}")
         return 2
     except KeyboardInterrupt as interrupt:
-        print(f"{program} {args.command}: interrupted; run the same command again to continue", file=sys.stderr)
+        _complain(program, args.command, "interrupted; run the same command again to continue")
         return _status(interrupt)
     return int(result.get("exit", 0))
+
+
+def _complain(program: str, command: str, what: str) -> None:
+    print(page(f"{program} {command}: {what}".split("\n")), file=sys.stderr)
 
 
 def _parse(

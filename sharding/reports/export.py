@@ -22,13 +22,15 @@ _BATCH = 8192  # rows that are turned into Python objects at once
 _CLIP = [name for name in CATALOGUE.names if name not in ("captions", "interval", "keywords", "notes")]
 _SAMPLE = [name for name in MANIFEST.names if name != "captions"]
 _CAPTION = [field.name for field in CAPTION]
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n", "'")  # how a formula begins; see `plain_text`
 
 
 def export_csv(url: str, folder: Path) -> dict[str, int]:
     """Write ``clips, captions, samples, fates`` and ``matches`` below ``folder``; returns the rows of each file.
 
     The files are UTF-8 with a byte order mark, because Excel assumes another encoding without it.  The values of a list
-    are separated by `` | ``.
+    are separated by `` | ``.  A text that a spreadsheet would take for a formula begins with an apostrophe (see
+    `plain_text`).
 
     Raises:
         InputError: there is no finished build, or the folder cannot be written.
@@ -71,8 +73,19 @@ def _write(path: Path, header: Sequence[str], lines: Iterable[Sequence[Any]]) ->
     return count
 
 
+def plain_text(text: str) -> str:
+    """``text`` as a cell that no spreadsheet runs as a formula: an apostrophe is put before what might begin one.
+
+    Spreadsheets take a text for a formula if it begins with ``= + - @``, also in their full-width forms, or with a tab
+    or a line break before these.  An apostrophe at the beginning is doubled, so that removing one apostrophe from each
+    text that begins with one gives back the original.
+    """
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
 def _cell(value: Any) -> Any:
-    return " | ".join(map(str, value)) if isinstance(value, list) else value
+    text = " | ".join(map(str, value)) if isinstance(value, list) else value
+    return plain_text(text) if isinstance(text, str) else text
 
 
 def _values(table: pa.Table, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
