@@ -47,7 +47,7 @@ from sharding.catalogue.table import build_catalogue
 from sharding.leaks import identity_matches
 start = time.perf_counter()
 start_cpu = time.process_time()
-catalogue = build_catalogue(json.loads(sys.argv[1]), {})
+catalogue = build_catalogue(json.loads(sys.argv[1]), {}, follow_links=True)
 read, cpu = time.perf_counter() - start, time.process_time() - start_cpu
 start = time.perf_counter()
 matches = identity_matches(catalogue.table)

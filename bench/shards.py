@@ -301,7 +301,7 @@ def probe(path: Path, build: Path) -> None:
     row = dict.fromkeys(CATALOGUE.names) | {"clip_id": "long/all/file", "dataset": "long", "path": path.name}
     begun = time.monotonic()
     table = pa.Table.from_pylist([row], CATALOGUE)
-    prober = Prober({"long": str(path.parent)}, Storage(build), ProbeSettings())
+    prober = Prober({"long": Storage(path.parent)}, Storage(build), ProbeSettings())
     probed = prober(("0", table))
     assert not probed.failed, probed
     taken = time.monotonic() - begun

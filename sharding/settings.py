@@ -14,6 +14,7 @@ from typing import Any
 
 from sharding.audio import AudioForm
 from sharding.common.errors import InputError
+from sharding.common.storage import Storage
 from sharding.dedup.fingerprint import METHOD
 from sharding.fates.decide import FateSettings
 from sharding.probe.clip import ProbeSettings
@@ -29,6 +30,7 @@ class BuildSettings:
         roots: published dataset to folder.
         sources: name of a generic source to folder.
         exclude: files of excluded ids.
+        follow_links: whether links that lead out of a dataset's folder are followed.
         probe, fates, plan: settings of the stages.
     """
 
@@ -38,12 +40,19 @@ class BuildSettings:
     probe: ProbeSettings = field(default_factory=ProbeSettings)
     fates: FateSettings = field(default_factory=FateSettings)
     plan: PlanSettings = field(default_factory=PlanSettings)
+    follow_links: bool = False
+
+    def dataset_folders(self) -> dict[str, Storage]:
+        """The folder of each dataset."""
+        return {name: Storage(url, self.follow_links) for name, url in {**self.roots, **self.sources}.items()}
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain JSON; ``exclude`` also has the SHA-256 of each list, because its contents matter."""
         settings = dataclasses.asdict(self)
         if self.fates.leaks == FateSettings().leaks:
             del settings["fates"]["leaks"]  # as in builds from before this setting existed
+        if not self.follow_links:
+            del settings["follow_links"]
         settings["probe"]["fingerprint"] = METHOD
         lists = map(str, self.exclude)
         settings["exclude"] = {path: hashlib.sha256(exclusion_bytes(path)).hexdigest() for path in lists}
@@ -78,6 +87,7 @@ class BuildSettings:
             ProbeSettings(**probe),
             FateSettings(**fates),
             PlanSettings(**plain["plan"]),
+            bool(plain.get("follow_links", False)),
         )
 
 

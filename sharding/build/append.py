@@ -104,7 +104,7 @@ def added_settings(former: BuildSettings, roots: Mapping[str, str], sources: Map
                 value=name,
                 remedy="give it another name, or build all anew with `build --new-plan`",
             )
-    return BuildSettings(roots, sources, former.exclude, former.probe, former.fates, former.plan)
+    return BuildSettings(roots, sources, former.exclude, former.probe, former.fates, former.plan, former.follow_links)
 
 
 def _begin_or_resume(out: Storage, settings: BuildSettings) -> None:

@@ -103,7 +103,7 @@ class Stages:
         """
         for path in self.settings.exclude:
             read_exclusion_list(str(path))
-        found = build_catalogue(dict(self.settings.roots), dict(self.settings.sources))
+        found = build_catalogue(self.settings.roots, self.settings.sources, self.settings.follow_links)
         check_protected(found.table, self.settings.sources, self.settings.fates.protect)
         return found
 
@@ -127,8 +127,7 @@ class Stages:
             kept = read_checked(self.work, Work.KEPT_FACTS, FACTS, ["clip_id"])["clip_id"]
             unknown = catalogue.filter(pc.invert(pc.is_in(catalogue["clip_id"], kept)))
         todo = [batch for batch in batches(unknown, self.marker.reopenings) if facts_name(batch.name) not in finished]
-        roots = {**self.settings.roots, **self.settings.sources}
-        prober = Prober(roots, self.work, self.settings.probe)
+        prober = Prober(self.settings.dataset_folders(), self.work, self.settings.probe)
         progress = self.progress("probe", sum(batch.clips.num_rows for batch in todo), "clips")
         for probed in self.spread(prober, todo):
             progress.add(probed.clips, probed.failed)

@@ -42,12 +42,15 @@ class Catalogue:
         return self.table.filter(pc.equal(self.table["dataset"], dataset))
 
 
-def build_catalogue(roots: Mapping[str, str], generic_roots: Mapping[str, str] | None = None) -> Catalogue:
+def build_catalogue(
+    roots: Mapping[str, str], generic_roots: Mapping[str, str] | None = None, follow_links: bool = False
+) -> Catalogue:
     """Read the tables of all datasets and find their audio, without opening any.
 
     Args:
         roots: published dataset (a name of ``sharding.sources.DATASETS``) to its folder, local or remote.
         generic_roots: name of a user's own dataset to its folder (see ``sharding.sources.generic``).
+        follow_links: whether links that lead out of a dataset's folder are followed; else such audio is out_of_root.
 
     Raises:
         InputError: a folder or table is missing or broken; names the file, the row, and what to do.
@@ -58,9 +61,9 @@ def build_catalogue(roots: Mapping[str, str], generic_roots: Mapping[str, str] |
     with _without_garbage_collection():
         for name, dataset in DATASETS.items():
             if name in roots:
-                found[name] = _read(dataset.read, roots[name])
+                found[name] = _read(dataset.read, Storage(roots[name], follow_links))
         for name in sorted(generic_roots):
-            found[name] = _read(functools.partial(generic.read, name=name), generic_roots[name])
+            found[name] = _read(functools.partial(generic.read, name=name), Storage(generic_roots[name], follow_links))
     table = pa.concat_tables([tables.catalogue for tables in found.values()] or [CATALOGUE.empty_table()])
     check_shard_names(table)
     return Catalogue(
@@ -70,13 +73,13 @@ def build_catalogue(roots: Mapping[str, str], generic_roots: Mapping[str, str] |
     )
 
 
-def _read(read: Callable[[Storage], DatasetTables], root: str) -> DatasetTables:
+def _read(read: Callable[[Storage], DatasetTables], root: Storage) -> DatasetTables:
     """A dataset's tables; a failure of its storage becomes an InputError that names the folder."""
     try:
-        return read(Storage(root))
+        return read(root)
     except OSError as error:
         remedy = "mend the storage, then run the same command again; it continues"
-        raise InputError(f"reading failed: {error}", file=root, remedy=remedy) from error
+        raise InputError(f"reading failed: {error}", file=root.url, remedy=remedy) from error
 
 
 class _Split(NamedTuple):

@@ -68,6 +68,16 @@ def add_datasets(parser: argparse.ArgumentParser, title: str) -> None:
     )
 
 
+def add_follow_links(parser: argparse._ActionsContainer) -> None:
+    """``--follow-links``."""
+    parser.add_argument(
+        "--follow-links",
+        action="store_true",
+        help="follow symbolic links that lead out of a dataset's folder; without it, their files fail as out_of_root. "
+        "Links of a Hugging Face cache to its own files are always followed",
+    )
+
+
 def datasets_of(args: argparse.Namespace) -> tuple[dict[str, str], dict[str, str]]:
     """The folders of published datasets, and those of the user's own sources, by name."""
     roots = {name: absolute(getattr(args, name)) for name in DATASETS if getattr(args, name)}

@@ -14,6 +14,7 @@ from sharding.commands.arguments import (
     absolute,
     add_datasets,
     add_exclusion_lists,
+    add_follow_links,
     add_protect,
     add_runner,
     add_shard_size,
@@ -70,6 +71,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         "settings (a finished build refuses different ones, unless --new-plan is given)"
     )
     add_protect(settings)
+    add_follow_links(settings)
     add_shard_size(settings, default=1_000_000_000)
     settings.add_argument(
         "--codec", choices=CODECS, default="flac", help="codec of the sound in the shards (default: flac)"
@@ -153,6 +155,7 @@ def settings_of(args: argparse.Namespace) -> BuildSettings:
             keep_containers=args.keep_containers,
             leaks=args.leaks,
         ),
+        follow_links=args.follow_links,
         plan=PlanSettings(shard_bytes=args.shard_size),
     )
 

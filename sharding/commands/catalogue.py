@@ -11,7 +11,14 @@ import pyarrow as pa
 from sharding import layout
 from sharding.catalogue.shared_captions import shared_captions
 from sharding.catalogue.table import Catalogue, build_catalogue, check_protected, part_counts
-from sharding.commands.arguments import add_datasets, add_exclusion_lists, add_protect, datasets_of, describe
+from sharding.commands.arguments import (
+    add_datasets,
+    add_exclusion_lists,
+    add_follow_links,
+    add_protect,
+    datasets_of,
+    describe,
+)
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.common.terminal import page
@@ -32,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_datasets(parser, "datasets (local folders or s3:// addresses); their audio may be missing")
     add_exclusion_lists(parser)
     add_protect(parser)
+    add_follow_links(parser)
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="the folder that receives catalogue/ and orphans.parquet"
     )
@@ -49,7 +57,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise InputError(
             "this folder holds a build, which has a catalogue already", file=args.out, remedy="choose another --out"
         )
-    catalogue = build_catalogue(roots, own)
+    catalogue = build_catalogue(roots, own, args.follow_links)
     check_protected(catalogue.table, own, protect)
     for dataset in catalogue.notes:
         out.write_table(layout.catalogue_name(dataset), catalogue.of(dataset))

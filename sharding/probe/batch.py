@@ -42,11 +42,11 @@ class Prober:
         settings: what to make of recordings.
     """
 
-    def __init__(self, roots: Mapping[str, str], build: Storage, settings: ProbeSettings) -> None:
+    def __init__(self, roots: Mapping[str, Storage], build: Storage, settings: ProbeSettings) -> None:
         self._roots, self._build, self._settings = dict(roots), build, settings
         self._decoder = Decoder()
 
-    def __reduce__(self) -> tuple[type[Prober], tuple[dict[str, str], Storage, ProbeSettings]]:
+    def __reduce__(self) -> tuple[type[Prober], tuple[dict[str, Storage], Storage, ProbeSettings]]:
         return Prober, (self._roots, self._build, self._settings)  # each worker has a decoder of its own
 
     def __call__(self, batch: tuple[str, pa.Table]) -> Probed:

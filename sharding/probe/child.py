@@ -22,6 +22,7 @@ from multiprocessing.reduction import send_handle
 from pathlib import Path
 from typing import BinaryIO
 
+from sharding.common.storage import Storage
 from sharding.probe.clip import ProbedClip, ProbeSettings
 from sharding.probe.messages import Assignment, Finished, Message, Started, StorageFailed, Task, WriteBegan, WriteEnded
 
@@ -46,7 +47,7 @@ class Decoder:
         self._process: _DecoderProcess | None = None
 
     def examine(
-        self, tasks: Sequence[Task], roots: Mapping[str, str], settings: ProbeSettings, file: BinaryIO, pack: str
+        self, tasks: Sequence[Task], roots: Mapping[str, Storage], settings: ProbeSettings, file: BinaryIO, pack: str
     ) -> Iterator[Started | Finished]:
         """Probe clips, in order; the decoder's process writes their windows into the open ``file``.
 

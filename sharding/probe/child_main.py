@@ -44,7 +44,7 @@ def main(pipe_number: int, memory_mb: int) -> None:
     _limit_memory(memory_mb)
     _silence_libraries()
     pipe = Connection(pipe_number)
-    storages: dict[str, Storage] = {}  # kept from batch to batch, because a storage keeps its zip archives open
+    storages: dict[Storage, Storage] = {}  # kept from batch to batch, because a storage keeps its zip archives open
     while True:
         try:
             assignment: Assignment = pipe.recv()
@@ -57,13 +57,13 @@ def main(pipe_number: int, memory_mb: int) -> None:
             os.close(handle)
 
 
-def _probe_all(assignment: Assignment, handle: int, pipe: Connection, storages: dict[str, Storage]) -> None:
+def _probe_all(assignment: Assignment, handle: int, pipe: Connection, storages: dict[Storage, Storage]) -> None:
     """Answer for each clip; end early where storage fails."""
     pack = _Pack(handle, assignment, pipe)
     for index, task in enumerate(assignment.tasks):
         root = assignment.roots[task.dataset]
         try:
-            clip = _probe(index, task, storages.setdefault(root, Storage(root)), assignment.settings, pack, pipe)
+            clip = _probe(index, task, storages.setdefault(root, root), assignment.settings, pack, pipe)
         except OSError as error:
             pipe.send(StorageFailed(_portable(error)))
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sharding.common.storage import Storage
 from sharding.probe.clip import ProbedClip, ProbeSettings
 
 
@@ -29,7 +30,7 @@ class Assignment:
     """
 
     tasks: tuple[Task, ...]
-    roots: dict[str, str]
+    roots: dict[str, Storage]
     settings: ProbeSettings
     pack: str
     offset: int

@@ -18,6 +18,7 @@ from sharding import layout
 from sharding.audio import AudioError, decode_segment
 from sharding.catalogue.overview import read_overview
 from sharding.checks import read_checked
+from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.dedup.grouping import relations
 from sharding.reports.excerpts import excerpt, player, spectrogram
@@ -115,7 +116,8 @@ class BuildContents:
             return {}
         settings = work.read_json(layout.Work.SETTINGS)
         folders = {**settings.get("roots", {}), **settings.get("sources", {})}
-        return {name: Storage(folder) for name, folder in folders.items()}
+        follow_links = bool(settings.get("follow_links", False))
+        return {name: Storage(folder, follow_links) for name, folder in folders.items()}
 
     def wave(self, clip_id: str, seconds: float = EXCERPT_S, start_s: float = 0.0) -> tuple[NDArray, int] | None:
         """A part of a clip as mono float32 [n], and its rate in Hz; None where no sound can be read.
@@ -134,7 +136,7 @@ class BuildContents:
                 return None
             with self._folders[entry.dataset].open(entry.path) as source:
                 return excerpt(source, seconds, start_s)
-        except (OSError, AudioError, sf.LibsndfileError, zipfile.BadZipFile, zlib.error):
+        except (InputError, OSError, AudioError, sf.LibsndfileError, zipfile.BadZipFile, zlib.error):
             return None
 
     def view(self, clip_id: str, start_s: float = 0.0) -> ClipView:

@@ -59,7 +59,7 @@ def read(root: Storage) -> DatasetTables:
         for clip in clips[split].values():
             segments[clip.video].add(clip.stem)
     index, orphans = _audio(tree)
-    rows = CatalogueBuilder(NAME)
+    rows = CatalogueBuilder(NAME, tree.outside)
     claimed: set[str] = set()
     for split in SPLITS:
         for clip in clips[split].values():
@@ -158,7 +158,7 @@ def _audio(tree: Tree) -> tuple[AudioIndex, set[str]]:
     numbered = {
         path for path in tree.audio if stem_of(path).isdigit() and f"{path.rpartition('.')[0]}.json" in tree.file_set
     }
-    return AudioIndex(path for path in tree.audio if path not in numbered), numbered
+    return tree.index(path for path in tree.audio if path not in numbered), numbered
 
 
 def _add(rows: CatalogueBuilder, split: str, clip: _Clip, index: AudioIndex, alone: bool) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -103,10 +103,15 @@ class _Clip:
 
 
 class CatalogueBuilder:
-    """Collects the CATALOGUE rows of one dataset."""
+    """Collects the CATALOGUE rows of one dataset.
 
-    def __init__(self, dataset: str) -> None:
-        self.dataset = dataset
+    Args:
+        dataset: its name.
+        outside: paths to which links lead out of the dataset's folder; their audio is never read.
+    """
+
+    def __init__(self, dataset: str, outside: Collection[str] = ()) -> None:
+        self.dataset, self._outside = dataset, outside
         self._clips: dict[str, _Clip] = {}  # by clip_id, in published order
 
     def __len__(self) -> int:
@@ -156,7 +161,7 @@ class CatalogueBuilder:
             raise InputError(
                 "two recordings would have one name", value=clip_id, remedy="give one of them another file name"
             )
-        problem = "out_of_root" if out_of_root else "missing" if path is None else None
+        problem = "out_of_root" if out_of_root or path in self._outside else "missing" if path is None else None
         self._clips[clip_id] = _Clip(
             clip_id, self.dataset, part, split or part, None if problem else path, problem, list(captions), identity,
             interval, licence or None, uploader or None, title or None, list(keywords), duration_s, list(notes),

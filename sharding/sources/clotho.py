@@ -16,7 +16,7 @@ from sharding.common.storage import Storage
 from sharding.sources.base import CatalogueBuilder, DatasetTables, PublishedCaption, PublishedDataset
 from sharding.sources.identities import freesound, id_remark
 from sharding.sources.tables import csv_rows, keywords
-from sharding.sources.tree import AudioIndex, Tree, climbs, folders, stem_of
+from sharding.sources.tree import Tree, climbs, folders, stem_of
 
 NAME = "clotho"
 PUBLISHED = {"development": (3839, 19195), "validation": (1045, 5225), "evaluation": (1045, 5225)}
@@ -65,12 +65,12 @@ def read(root: Storage) -> DatasetTables:
             remedy="put clotho_captions_<split>.csv and clotho_metadata_<split>.csv into it (Zenodo 4783391)",
         )
     finder = _AudioFinder(tree, splits, notes)
-    rows = CatalogueBuilder(NAME)
+    rows = CatalogueBuilder(NAME, tree.outside)
     claimed: set[str] = set()
     for split, entries in splits.items():
         for file_name, entry in entries.items():
             claimed |= _add(rows, split, file_name, entry, finder)
-    analysis = AudioIndex(finder.analysis)
+    analysis = tree.index(finder.analysis)
     for stem in dict.fromkeys(map(stem_of, finder.analysis)):
         rows.add("analysis", stem, path=analysis.one(stem))
         claimed.update(analysis.all(stem))
@@ -266,10 +266,10 @@ class _AudioFinder:
                     notes.append(f"the folder {folder or '.'} holds the names of {holds} and is read as {holds}")
             if called is None and holds != "analysis":  # it may hold files of other splits too
                 loose += paths
-        self.of_split = {split: AudioIndex(paths) for split, paths in of_split.items()}
-        self.loose = AudioIndex(loose)
+        self.of_split = {split: tree.index(paths) for split, paths in of_split.items()}
+        self.loose = tree.index(loose)
         # The archives of the two challenge sets unpack into the same folder.
-        self.challenge = AudioIndex(path for split in CHALLENGE_METADATA for path in of_split[split])
+        self.challenge = tree.index(path for split in CHALLENGE_METADATA for path in of_split[split])
 
     def _split_of(self, paths: list[str], called: str | None) -> str | None:
         counts: Counter[str] = Counter()

@@ -64,7 +64,7 @@ def read(root: Storage, name: str) -> DatasetTables:
     """Every clip of the table, as dataset ``name``."""
     tree = Tree(root)
     table_rows = _rows(tree)
-    rows = CatalogueBuilder(name)
+    rows = CatalogueBuilder(name, tree.outside)
     stems = _stems(table_rows)
     identities: dict[str, str | None] = {}
     intervals: dict[str, Interval] = {}

@@ -63,8 +63,8 @@ def read(root: Storage) -> DatasetTables:
     if path := paths["annotations_weak.csv"]:
         _weak(tree, path, clips)
     splits = _splits(tree, notes)
-    index = AudioIndex(tree.audio)
-    rows = CatalogueBuilder(NAME)
+    index = tree.index()
+    rows = CatalogueBuilder(NAME, tree.outside)
     claimed: set[str] = set()
     for filename, clip in clips.items():
         claimed |= _add(rows, filename, clip, splits, index)

@@ -13,7 +13,7 @@ from functools import cached_property
 import pyarrow as pa
 
 from sharding.common.errors import InputError
-from sharding.common.storage import Storage
+from sharding.common.storage import FOLLOW_LINKS, Storage
 from sharding.layout import Work, in_work
 from sharding.sources.base import orphans_table
 from sharding.sources.tables import decode
@@ -41,7 +41,9 @@ class Tree:
 
     def __init__(self, root: Storage) -> None:
         self.root = root
-        listed = sorted(root.list(""))
+        listing = root.listing()
+        self.outside = frozenset(listing.outside)  # reached only through links that lead out of the folder
+        listed = sorted([*listing.names, *listing.outside])
         if not listed and root.local is not None and not root.local.is_dir():
             raise InputError("no such folder", file=root.url, remedy="give the folder that the dataset lies in")
         self.files: list[str] = []
@@ -56,11 +58,19 @@ class Tree:
                 self.misnamed.append(path.encode("utf-8", "backslashreplace").decode())
                 continue
             self.files.append(path)
+            if path in self.outside:
+                continue
             if path.lower().endswith(".zip"):
                 self._look_into(path, names)
             for suffix, advice in _UNPACK.items():
                 if path.lower().endswith(suffix):
                     self.sealed.append(f"{path} cannot be read in place; run: {advice.format(name=path)}")
+
+        if self.outside:
+            self.sealed.append(
+                f"{len(self.outside)} files, such as {min(self.outside)}, were not read, because links lead out of the "
+                f"dataset's folder to them: {FOLLOW_LINKS}"
+            )
 
     def _look_into(self, path: str, names: set[str]) -> None:
         stem = path[:-4]
@@ -69,6 +79,7 @@ class Tree:
                 f"{path} is the last part of a split archive; run: zip -FF {path} --out {stem}_merged.zip"
             )
             return
+        self._check_regular(path)
         try:
             with self.root.open(path) as stream, zipfile.ZipFile(stream) as archive:
                 members = sorted(name for name in archive.namelist() if not name.endswith("/"))
@@ -108,9 +119,22 @@ class Tree:
         return [path for path in self.files if path.lower().endswith((".csv", ".json", ".jsonl"))]
 
     def read(self, path: str) -> bytes:
-        """The bytes of a table."""
+        """The bytes of a table.
+
+        Raises:
+            InputError: it is a pipe, a socket or a device, or a link that leads out of the folder.
+        """
+        self._check_regular(path)
         with self.root.open(path) as stream:
             return stream.read()
+
+    def _check_regular(self, path: str) -> None:
+        """Refuse what is not a regular file: opening a named pipe can wait for ever."""
+        if self.root.local is not None and path not in self.outside and not self.root.exists(path):
+            raise InputError(
+                "not a regular file but a pipe, a socket or a device",
+                file=self.name(path), remedy="put the file itself there",
+            )  # fmt: skip
 
     def text(self, path: str, encoding: str = "utf-8") -> str:
         """The text of a table."""
@@ -134,26 +158,36 @@ class Tree:
         """Every audio file, sorted by path."""
         return [path for path in self.files if suffix_of(path) in _RANK]
 
+    def index(self, paths: Iterable[str] | None = None) -> AudioIndex:
+        """Audio files by their names without the suffix; default: all."""
+        return AudioIndex(self.audio if paths is None else paths, self.outside)
+
     def orphans(self, dataset: str, claimed: Collection[str]) -> pa.Table:
         """ORPHANS: audio files that no row claimed, and files whose names no table can spell."""
-        why = dict.fromkeys(set(self.audio).difference(claimed), "no row of the tables names it")
+        unclaimed = set(self.audio).difference(claimed, self.outside)
+        why = dict.fromkeys(unclaimed, "no row of the tables names it")
         return orphans_table(dataset, why | dict.fromkeys(self.misnamed, "its name is not UTF-8: rename it"))
 
 
 class AudioIndex:
     """Audio files by their names without the suffix."""
 
-    def __init__(self, paths: Iterable[str]) -> None:
+    def __init__(self, paths: Iterable[str], outside: Collection[str] = ()) -> None:
+        self._outside = outside
         self._paths: dict[str, list[str]] = defaultdict(list)
         for path in paths:
             self._paths[stem_of(path)].append(path)
 
     def all(self, stem: str) -> list[str]:
-        """Every file of that name, best first: least lossy suffix, then by path."""
+        """Every file of that name, best first: inside the folder, then the least lossy suffix, then by path."""
         found = self._paths.get(stem)
         if found is None:
             return []
-        return sorted(found, key=lambda path: (_RANK[suffix_of(path)], path)) if len(found) > 1 else found
+        return (
+            sorted(found, key=lambda path: (path in self._outside, _RANK[suffix_of(path)], path))
+            if len(found) > 1
+            else found
+        )
 
     def one(self, stem: str) -> str | None:
         """The best file of that name."""

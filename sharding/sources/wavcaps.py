@@ -75,7 +75,7 @@ def read(root: Storage) -> DatasetTables:
     """Every row of the parts whose JSON is present, with its audio."""
     tree = Tree(root)
     audio = _audio_by_part(tree)
-    rows = CatalogueBuilder(NAME)
+    rows = CatalogueBuilder(NAME, tree.outside)
     report = _Report()
     for name, part in PARTS.items():
         tables = [path for table in part.tables if (path := tree.one(table))]
@@ -84,7 +84,7 @@ def read(root: Storage) -> DatasetTables:
             continue
         if part.tables[0] not in {posixpath.basename(path) for path in tables}:
             report.notes.append(f"{part.tables[0]} is absent; {tables[0]} holds only a part of {name}")
-        index = AudioIndex(audio[name])
+        index = tree.index(audio[name])
         for path in tables:
             _read_part(tree, path, name, rows, index, report)
     if not len(rows) and len(report.notes) == len(PARTS):

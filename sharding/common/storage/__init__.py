@@ -8,6 +8,6 @@ and repeated tries.
 from sharding.common.storage.backend import Entry
 from sharding.common.storage.failures import UnreadableFile, is_full
 from sharding.common.storage.folder import Storage, located
-from sharding.common.storage.local import PIECE
+from sharding.common.storage.local import FOLLOW_LINKS, PIECE
 
-__all__ = ["PIECE", "Entry", "Storage", "UnreadableFile", "is_full", "located"]
+__all__ = ["FOLLOW_LINKS", "PIECE", "Entry", "Storage", "UnreadableFile", "is_full", "located"]

@@ -22,6 +22,18 @@ class Entry(NamedTuple):
     changed: float
 
 
+class Listing(NamedTuple):
+    """Names of files below a folder, sorted.
+
+    Attributes:
+        names: files that can be read.
+        outside: files that are reached only through links that lead out of the folder, where such are refused.
+    """
+
+    names: list[str]
+    outside: list[str]
+
+
 class Backend(Protocol):
     """Files below one folder.  Names are relative, use ``/`` and have been checked; ``""`` is the folder itself.
 
@@ -42,6 +54,10 @@ class Backend(Protocol):
 
     def names(self, folder: str) -> list[str]:
         """Every file below a folder, recursively, sorted; an absent folder is empty."""
+        ...
+
+    def listing(self, folder: str) -> Listing:
+        """As ``names``, with the files that are refused."""
         ...
 
     def entries(self, folder: str) -> dict[str, Entry]:

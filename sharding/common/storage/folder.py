@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sharding.common.errors import MEND, InputError
-from sharding.common.storage.backend import Backend, Entry, checked
+from sharding.common.storage.backend import Backend, Entry, Listing, checked
 from sharding.common.storage.local import LocalFolder
 from sharding.common.storage.object_store import ObjectStore
 from sharding.common.storage.zipped import Archives, member_of
@@ -32,26 +32,32 @@ class Storage:
     Credentials and endpoints of object stores come from the usual environment (``AWS_ACCESS_KEY_ID``,
     ``AWS_ENDPOINT_URL``, ...).  Names are relative, with ``/``; one that climbs out of the folder is refused.  Errors
     are OSError and name the file.  Picklable.
+
+    Args:
+        url: the folder.
+        follow_links: False: an InputError for every file that links of a local folder reach outside of it.
     """
 
-    def __init__(self, url: str | os.PathLike[str]) -> None:
+    def __init__(self, url: str | os.PathLike[str], follow_links: bool = True) -> None:
         if _INCOMPLETE.match(str(url)):  # it would be taken for a folder of that name on this machine
             raise InputError("incomplete address", value=str(url), remedy="write s3://BUCKET/FOLDER, or a local folder")
         self.url = str(url).rstrip("/") or "/"
-        self._files: Backend = ObjectStore(self.url) if self.local is None else LocalFolder(self.local)
+        self.follow_links = follow_links
+        local = self.local
+        self._files: Backend = ObjectStore(self.url) if local is None else LocalFolder(local, follow_links)
         self._archives = Archives(self._files)
 
-    def __reduce__(self) -> tuple[type[Storage], tuple[str]]:
-        return Storage, (self.url,)
+    def __reduce__(self) -> tuple[type[Storage], tuple[str, bool]]:
+        return Storage, (self.url, self.follow_links)
 
     def __repr__(self) -> str:
         return f"Storage({self.url!r})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Storage) and other.url == self.url
+        return isinstance(other, Storage) and other.__reduce__() == self.__reduce__()
 
     def __hash__(self) -> int:
-        return hash(self.url)
+        return hash((self.url, self.follow_links))
 
     @property
     def local(self) -> Path | None:
@@ -62,7 +68,7 @@ class Storage:
 
     def child(self, folder: str) -> Storage:
         """The storage of a folder below this one."""
-        return Storage(f"{self.url}/{checked(folder)}")
+        return Storage(f"{self.url}/{checked(folder)}", self.follow_links)
 
     def name(self, path: str) -> str:
         """A file's full name, for messages."""
@@ -94,6 +100,10 @@ class Storage:
     def list(self, folder: str = "") -> list[str]:
         """Every file below a folder, recursively, sorted; an absent folder is empty."""
         return self._files.names(checked(folder))
+
+    def listing(self, folder: str = "") -> Listing:
+        """As ``list``, with the names of the files that are refused because links lead out of this storage to them."""
+        return self._files.listing(checked(folder))
 
     def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
         """``size`` bytes from ``offset``, or all that follow; fewer where the file ends."""

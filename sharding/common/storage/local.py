@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import io
 import math
 import os
@@ -14,10 +15,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from sharding.common.storage.backend import Entry
+from sharding.common.errors import InputError
+from sharding.common.storage.backend import Entry, Listing
 from sharding.common.storage.failures import UnreadableFile, naming, persist
 
 T = TypeVar("T")
+
+FOLLOW_LINKS = "add --follow-links if those files belong to the dataset, or give the folder that really holds them"
 
 PIECE = 1 << 16  # bytes of one write: larger writes wait for large pages where memory is fragmented, 5 times as long
 _TEMPORARY = ".tmp"  # ends the hidden names of files that are not whole yet
@@ -27,10 +31,15 @@ class LocalFolder:
     """The backend of a folder of this machine.
 
     A file is written under a temporary name in the same folder, synced to the disk, and then renamed.
+
+    Args:
+        folder: the folder.
+        follow_links: False: links that lead out of the folder are refused.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, follow_links: bool = True) -> None:
         self.folder = folder
+        self._follow_links = follow_links
 
     def is_file(self, name: str) -> bool:
         return self._path(name).is_file()
@@ -43,8 +52,14 @@ class LocalFolder:
         return found.st_size, found.st_mtime_ns, found.st_ino
 
     def names(self, folder: str) -> list[str]:
+        return self.listing(folder).names
+
+    def listing(self, folder: str) -> Listing:
         prefix = posixpath.normpath(folder) + "/" if folder else ""
-        return sorted(_files_below(str(self._path(folder)), prefix))
+        found = Listing([], [])
+        for name, is_outside in _files_below(str(self._path(folder)), prefix, self._leads_out):
+            (found.outside if is_outside else found.names).append(name)
+        return Listing(sorted(found.names), sorted(found.outside))
 
     def entries(self, folder: str) -> dict[str, Entry]:
         return {name: _entry_of(self.folder / name) for name in self.names(folder)}
@@ -94,7 +109,27 @@ class LocalFolder:
             path.unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
-        return self.folder / name
+        path = self.folder / name
+        if self._leads_out(str(path)):
+            raise InputError("a link that leads out of the dataset's folder", file=path, remedy=FOLLOW_LINKS)
+        return path
+
+    def _leads_out(self, path: str) -> bool:
+        """Whether links of a path lead to a place outside the folder that must not be read."""
+        if self._follow_links:
+            return False
+        real = Path(os.path.realpath(path))
+        return not any(real.is_relative_to(folder) for folder in self._real_folders)
+
+    @functools.cached_property
+    def _real_folders(self) -> list[Path]:
+        """The folder itself; and in a Hugging Face cache, the folder of the files that the links of a revision lead to.
+
+        Such a cache has links ``datasets--NAME/snapshots/REVISION/FILE`` to ``datasets--NAME/blobs/HASH``.
+        """
+        real = Path(os.path.realpath(self.folder))
+        caches = [parent.parent for parent in real.parents if parent.name == "snapshots"]
+        return [real, *(cache / "blobs" for cache in caches if cache.name.startswith(("datasets--", "models--")))]
 
 
 class _PatientFile(io.FileIO):
@@ -129,8 +164,17 @@ class _InPieces(io.FileIO):
         return super().write(memoryview(data)[:PIECE])  # the buffer in front of it sends the rest with further calls
 
 
-def _files_below(folder: str, prefix: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
-    """Names of all files below a folder, without a stat of each: a dataset has 400,000.  Links may form loops."""
+def _files_below(
+    folder: str,
+    prefix: str,
+    leads_out: Callable[[str], bool],
+    outside: bool = False,
+    above: tuple[tuple[int, int], ...] = (),
+) -> Iterator[tuple[str, bool]]:
+    """(name, whether a link leads out) of all files below a folder.
+
+    There is no stat of each file, as a dataset has 400,000.  Links may form loops.
+    """
     try:
         found = Path(folder).stat()
         entries = list(os.scandir(folder))
@@ -148,10 +192,11 @@ def _files_below(folder: str, prefix: str, above: tuple[tuple[int, int], ...] = 
             continue
         except OSError:  # links that form a circle are listed; opening one fails
             is_folder = False
+        is_outside = outside or (entry.is_symlink() and leads_out(entry.path))
         if is_folder:
-            yield from _files_below(entry.path, f"{prefix}{entry.name}/", (*above, here))
+            yield from _files_below(entry.path, f"{prefix}{entry.name}/", leads_out, is_outside, (*above, here))
         elif not (entry.name.startswith(".") and entry.name.endswith(_TEMPORARY)):
-            yield prefix + entry.name
+            yield prefix + entry.name, is_outside
 
 
 def _entry_of(path: Path) -> Entry:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import fsspec
 
 from sharding.common.errors import InputError
-from sharding.common.storage.backend import Entry
+from sharding.common.storage.backend import Entry, Listing
 from sharding.common.storage.failures import naming, persist
 
 T = TypeVar("T")
@@ -56,6 +56,9 @@ class ObjectStore:
 
     def names(self, folder: str) -> list[str]:
         return sorted(self.entries(folder))
+
+    def listing(self, folder: str) -> Listing:
+        return Listing(self.names(folder), [])
 
     def entries(self, folder: str) -> dict[str, Entry]:
         root = self._files._strip_protocol(self.url).rstrip("/")

@@ -139,7 +139,7 @@ def probed(
     rows = [dict.fromkeys(CATALOGUE.names) | {"clip_id": f"x/all/{n}", "dataset": "x", "path": n} for n in names]
     work = Storage(folder.parent / f"{folder.name}.build")
     table = pa.Table.from_pylist(rows, CATALOGUE)
-    record = Prober({"x": str(folder)}, work, settings_ or ProbeSettings())(("000000", table))
+    record = Prober({"x": Storage(folder)}, work, settings_ or ProbeSettings())(("000000", table))
     facts = work.read_table("facts/000000.parquet")
     assert record.clips == facts.num_rows == len(names)
     assert all(row["error"] is None or row["error"] in ERROR_CLASSES for row in facts.to_pylist())

@@ -13,6 +13,7 @@ import psutil
 import pytest
 import soundfile as sf
 
+from sharding.common.storage import Storage
 from sharding.probe.child import ATTEMPTS, Decoder
 from sharding.probe.clip import ProbeSettings
 from sharding.probe.messages import Finished, Started, Task
@@ -23,14 +24,14 @@ TASKS = [Task(f"x/all/{name}", "x", name) for name in ("a.flac", "b.flac", "c.fl
 
 
 @pytest.fixture(scope="module")
-def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Storage]:
     folder = tmp_path_factory.mktemp("sounds")
     for task in TASKS:
         sf.write(folder / task.path, noise(1, 1.0), 32000)
     # few bytes, and long in work: steps of a second for ten minutes
     steps = np.random.default_rng(0).uniform(-0.5, 0.5, 600)
     sf.write(folder / TASKS[1].path, np.repeat(steps, 8000), 8000)
-    return {"x": str(folder)}
+    return {"x": Storage(folder)}
 
 
 def decoder() -> int:
@@ -39,7 +40,7 @@ def decoder() -> int:
 
 
 def watched(
-    roots: dict[str, str], settings: ProbeSettings, action: signal.Signals, times: int
+    roots: dict[str, Storage], settings: ProbeSettings, action: signal.Signals, times: int
 ) -> Iterator[Started | Finished]:
     """Messages about the three clips; the decoder gets a signal whenever it begins with the second one."""
     with tempfile.TemporaryFile() as file:
@@ -54,17 +55,17 @@ def errors(messages: Iterator[Started | Finished]) -> dict[int, str | None]:
     return {message.index: message.clip.facts.error for message in messages if isinstance(message, Finished)}
 
 
-def test_a_decoder_that_is_killed_once_costs_nothing(roots: dict[str, str]) -> None:
+def test_a_decoder_that_is_killed_once_costs_nothing(roots: dict[str, Storage]) -> None:
     found = errors(watched(roots, ProbeSettings(), signal.SIGKILL, 1))
     assert found == {0: None, 1: None, 2: None}
 
 
-def test_a_file_that_kills_its_decoder_each_time_has_crashed_it(roots: dict[str, str]) -> None:
+def test_a_file_that_kills_its_decoder_each_time_has_crashed_it(roots: dict[str, Storage]) -> None:
     found = errors(watched(roots, ProbeSettings(), signal.SIGSEGV, ATTEMPTS))
     assert found == {0: None, 1: "crashed", 2: None}
 
 
-def test_a_file_that_hangs_its_decoder_is_given_up(roots: dict[str, str]) -> None:
+def test_a_file_that_hangs_its_decoder_is_given_up(roots: dict[str, Storage]) -> None:
     found = errors(watched(roots, ProbeSettings(timeout_s=0.5), signal.SIGSTOP, 1))
     assert found == {0: None, 1: "timeout", 2: None}
 
