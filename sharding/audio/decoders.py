@@ -91,7 +91,7 @@ def decode(source: Source, decoded: Decoded) -> Iterator[np.ndarray]:
     if extent.remark:
         decoded.remarks.append(extent.remark)
     view = functools.partial(source.view, offset, extent.end, extent.head)
-    blocks = _libsndfile if form.libsndfile and extent.libsndfile and not _is_opus(source, offset) else _pyav
+    blocks = _libsndfile if form.libsndfile and extent.libsndfile and not is_opus(source, offset) else _pyav
     try:
         yield from _checked(blocks(view(), source, form, decoded), decoded)
     except _Refused as refusal:
@@ -126,7 +126,8 @@ def _checked(blocks: Iterator[np.ndarray], decoded: Decoded) -> Iterator[np.ndar
         yield block
 
 
-def _is_opus(source: Source, offset: int) -> bool:
+def is_opus(source: Source, offset: int) -> bool:
+    """Whether an Ogg stream holds Opus (RFC 7845, section 5.1)."""
     return b"OpusHead" in source.read(offset, 64)
 
 
@@ -170,11 +171,10 @@ def _pyav(view: BinaryIO, source: Source, form: Format, decoded: Decoded) -> Ite
                 raise _Refused("no decoder knows its coding")
             decoded.codec = f"{form.name}/{stream.codec_context.name}".upper()
             decoded.decoder = "pyav"
-            if stream.codec_context.name in _CHECKSUMMED:
-                stream.codec_context.options = {"err_detect": "crccheck+explode"}
+            check_codec_checksums(stream)
             announced = _announced_s(container, stream) if form.exact and decoded.declared else 0.0
             got = 0
-            for block in _gather(_frames(container, stream, form), decoded):
+            for block in _gather(decoded_frames(container, stream, form), decoded):
                 got += len(block)
                 yield block
     except av.FFmpegError as error:
@@ -201,8 +201,12 @@ def _announced_s(container: Any, stream: Any) -> float:
     return container.duration / av.time_base - start
 
 
-def _frames(container: Any, stream: Any, form: Format) -> Iterator[Any]:
-    """The decoded frames of a stream."""
+def decoded_frames(container: Any, stream: Any, form: Format) -> Iterator[Any]:
+    """The decoded frames of a stream.
+
+    Raises:
+        AudioError: its clock leaps by more than ``SLACK_S``: sound is missing.
+    """
     decoder, end = audio_decoder(stream), math.inf
     for packet in container.demux(stream):
         # FFmpeg delivers a tag between two joined files as a packet; the frames were checked before
@@ -216,6 +220,12 @@ def _frames(container: Any, stream: Any, form: Format) -> Iterator[Any]:
                     raise AudioError("undecodable", f"no sound from {end:.3f} s to {begin:.3f} s of its clock")
                 end = begin + frame.samples / frame.sample_rate
             yield frame
+
+
+def check_codec_checksums(stream: Any) -> None:
+    """Let FFmpeg fail where a codec's own checksums show damage, before the stream's decoder is opened."""
+    if stream.codec_context is not None and stream.codec_context.name in _CHECKSUMMED:
+        stream.codec_context.options = {"err_detect": "crccheck+explode"}
 
 
 def audio_decoder(stream: Any) -> Any:

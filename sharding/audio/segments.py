@@ -1,8 +1,7 @@
-"""A piece of a recording that lies in memory: what the loader and the matcher read."""
+"""A part of a recording that lies in memory: what the loader and the matcher read."""
 
 from __future__ import annotations
 
-import contextlib
 import io
 from typing import BinaryIO
 
@@ -10,21 +9,25 @@ import av
 import numpy as np
 import soundfile
 
-from sharding.audio.decoders import audio_decoder, frame_samples
+from sharding.audio.decoders import check_codec_checksums, decoded_frames, frame_samples, is_opus
 from sharding.audio.errors import AudioError
 from sharding.audio.form import mix
-from sharding.audio.formats import recognise
+from sharding.audio.formats import Format, recognise
 from sharding.audio.source import Source
 from sharding.audio.structure import check_complete
 
 PREROLL_S = 0.1  # Opus wants 80 ms to converge after a seek (RFC 7845, section 4.6)
+_LONGEST = 1 << 40  # samples; a greater length means that libsndfile does not know it
 
 
 def decode_segment(data: bytes, start_s: float = 0.0, duration_s: float | None = None) -> tuple[np.ndarray, int]:
     """Decode only ``[start_s, start_s + duration_s)`` of a sound file in memory.
 
+    One decoder is asked, by the rules of ``decoders``.  If it meets damage, that is an error: another decoder might
+    skip the damage and say nothing.
+
     Args:
-        data: a whole file, e.g. a shard member.
+        data: a whole file, e.g. a member of a shard.
         start_s: seconds from its beginning.
         duration_s: seconds; None: to its end.
 
@@ -34,50 +37,69 @@ def decode_segment(data: bytes, start_s: float = 0.0, duration_s: float | None =
     Raises:
         AudioError: the bytes are not a sound file that decodes.
     """
-    if data[:4] == b"fLaC" or data[8:12] == b"WAVE":  # what shards hold, as a rule
-        with contextlib.suppress(AudioError):
-            return _seek_and_read(io.BytesIO(data), start_s, duration_s)
+    if data[:4] == b"fLaC":  # most of what shards hold; libsndfile checks every frame that it reads
+        sound = _open(io.BytesIO(data))
+        if sound is not None:
+            return _read(sound, start_s, duration_s, exact=True)
     source = Source(data, len(data))
     form, offset = recognise(source)
     extent = check_complete(form.name, source, offset)
-    if form.libsndfile and extent.libsndfile and b"OpusHead" not in data[offset : offset + 64]:
-        with contextlib.suppress(AudioError):
-            return _seek_and_read(source.view(offset, extent.end, extent.head), start_s, duration_s)
-    return _seek_and_decode(source.view(offset, extent.end, extent.head), form.demuxer, start_s, duration_s)
+    if form.libsndfile and extent.libsndfile and not is_opus(source, offset):
+        sound = _open(source.view(offset, extent.end, extent.head))
+        if sound is not None:
+            return _read(sound, start_s, duration_s, exact=form.exact)
+        if form.name == "flac":  # libsndfile holds the reference decoder
+            raise AudioError("undecodable", "the FLAC decoder refuses it")
+    return _seek_and_decode(source.view(offset, extent.end, extent.head), form, start_s, duration_s)
 
 
-def _seek_and_read(file: BinaryIO, start_s: float, duration_s: float | None) -> tuple[np.ndarray, int]:
+def _open(file: BinaryIO) -> soundfile.SoundFile | None:
+    """The file as libsndfile reads it; None where it refuses it, or does not know its length."""
     try:
-        with soundfile.SoundFile(file) as sound:
+        sound = soundfile.SoundFile(file)
+    except (soundfile.LibsndfileError, TypeError, ValueError):
+        return None
+    if 0 < sound.frames < _LONGEST and (sound.format == "MP3" or not sound.subtype.startswith("MPEG")):
+        return sound
+    sound.close()
+    return None
+
+
+def _read(
+    sound: soundfile.SoundFile, start_s: float, duration_s: float | None, *, exact: bool
+) -> tuple[np.ndarray, int]:
+    """The segment by libsndfile; ``exact``: the length that the file announces is exact."""
+    try:
+        with sound:
             rate = sound.samplerate
-            if not 0 < sound.frames < 1 << 40 or (sound.subtype.startswith("MPEG") and sound.format != "MP3"):
-                raise AudioError("undecodable", "libsndfile does not know its length")
             start = min(round(start_s * rate), sound.frames)
             count = sound.frames - start
             if duration_s is not None:
                 count = min(count, round(duration_s * rate))
-            skip = 0 if sound.seekable() else start  # GSM and G.72x: from the beginning on
+            skip = 0 if sound.seekable() else start  # GSM and G.72x can only be decoded from the beginning
             if start > skip:
                 sound.seek(start)
             block = sound.read(skip + count, dtype="float32", always_2d=True)[skip:]
     except soundfile.LibsndfileError as error:
         raise AudioError("undecodable", str(error)) from error
+    if exact and len(block) < count:
+        raise AudioError("truncated", f"{len(block)} samples of {count} that the header announces")
     return mix(block, 1)[:, 0], rate
 
 
-def _seek_and_decode(file: BinaryIO, demuxer: str, start_s: float, duration_s: float | None) -> tuple[np.ndarray, int]:
-    """Through PyAV: seek a little before the start, decode, and cut by time stamps."""
+def _seek_and_decode(file: BinaryIO, form: Format, start_s: float, duration_s: float | None) -> tuple[np.ndarray, int]:
+    """The segment by PyAV: seek to a little before the start, decode, and cut by time stamps."""
     parts: list[np.ndarray] = []
     rate, first = 0, None
     try:
-        with av.open(file, mode="r", format=demuxer, metadata_errors="ignore") as container:
+        with av.open(file, mode="r", format=form.demuxer, metadata_errors="ignore") as container:
             stream = container.streams.audio[0]
             assert stream.time_base is not None  # a stream that is read has a clock
             origin = float((stream.start_time or 0) * stream.time_base)
+            check_codec_checksums(stream)
             if start_s > PREROLL_S:
                 container.seek(int((start_s - PREROLL_S + origin) * av.time_base), backward=True)
-            decoder = audio_decoder(stream)
-            for frame in (frame for packet in container.demux(stream) for frame in decoder.decode(packet)):
+            for frame in decoded_frames(container, stream, form):
                 at = float(frame.pts * stream.time_base) - origin if frame.pts is not None else 0.0
                 rate, first = frame.sample_rate, at if first is None else first
                 parts.append(mix(frame_samples(frame), 1)[:, 0])

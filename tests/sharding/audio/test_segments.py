@@ -10,7 +10,7 @@ import soundfile as sf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharding.audio import decode_segment
+from sharding.audio import AudioError, decode_segment
 from tests.sharding.audio import odd_sounds
 from tests.sharding.audio.odd_sounds import SECONDS, by_soundfile, wav
 from tests.sharding.corpora import noise
@@ -44,3 +44,35 @@ def test_segments_of_codings_that_cannot_seek() -> None:
     whole, _ = decode_segment(data)
     part, rate = decode_segment(data, 0.5, 0.25)
     assert np.array_equal(part, whole[4000 : 4000 + round(0.25 * rate)])
+
+
+@given(
+    share=st.floats(0.05, 0.95),
+    bit=st.integers(0, 7),
+    name=st.sampled_from(["free.flac", "flac.oga", "flac.mka", "pack.wv"]),
+)
+@settings(max_examples=40, deadline=None)
+def test_one_changed_bit_of_a_checksummed_coding_is_an_error_and_never_other_sound(
+    sounds: dict[str, bytes], share: float, bit: int, name: str
+) -> None:
+    data = bytearray(sounds[name])
+    data[int(share * len(data))] ^= 1 << bit
+    with pytest.raises(AudioError):
+        decode_segment(bytes(data))
+
+
+def test_flac_without_a_declared_length_is_checked_as_well() -> None:
+    data = bytearray(by_soundfile("FLAC", "PCM_16", 32000))
+    data[21:26] = (int.from_bytes(data[21:26], "big") >> 36 << 36).to_bytes(5, "big")
+    whole, rate = decode_segment(bytes(data))
+    assert len(whole) == SECONDS * rate
+    data[len(data) // 2] ^= 1
+    with pytest.raises(AudioError):
+        decode_segment(bytes(data))
+
+
+@pytest.mark.parametrize("form", ["WAV", "FLAC"])
+def test_a_cut_file_is_an_error(form: str) -> None:
+    data = by_soundfile(form, "PCM_16", 32000)
+    with pytest.raises(AudioError):
+        decode_segment(data[: len(data) // 2], 0.2, 1.5)
