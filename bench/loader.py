@@ -26,6 +26,8 @@ import torch
 from bench.loading.clips import RATE, Clips, decode, floor, no_tokens, synthesise
 from bench.loading.growth import growth, shuffling
 from bench.loading.peers import BATCH, Contender, Published, contenders
+from sharding.audio import decode_segment
+from sharding.shards.checksum import fast_checksum, is_changed
 from training.data import FRONT_ENDS, AudioInput, DataSettings, Loader, MaskingSettings, MixtureItem, Order
 from training.data.masking import Masking
 
@@ -51,6 +53,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             clips = synthesise(Path(folder), count)
             ratios = throughput(clips, Path(folder), rounds) | front_end_cost(clips, rounds)
+            ratios |= checksum_cost(clips, rounds)
         ratios |= shuffling(20_000 if args.quick else 200_000)
     print(json.dumps({name: round(value, 4) for name, value in ratios.items()}))
 
@@ -136,6 +139,23 @@ def front_end_cost(clips: Clips, rounds: int) -> dict[str, float]:
     theirs_shown = ", ".join(f"{cost[str(size)]:.2f} (batch {size})" for size in (1, 4, BATCH))
     print(f"\nmasked mel, ms a clip: Earshot {cost['ours']:.2f}; AugmentMelSTFT {theirs_shown}")
     return {"mel_speedup_over_augmentmelstft": peer / cost["ours"]}
+
+
+def checksum_cost(clips: Clips, rounds: int) -> dict[str, float]:
+    """The time of comparing each clip's bytes with the manifest's checksum, as a share of decoding them."""
+    known = [(data, fast_checksum(data)) for data in clips.members[:BATCH]]
+
+    def check() -> None:
+        assert not any(is_changed(data, checksum, "") for data, checksum in known)
+
+    def decode_all() -> None:
+        for data, _ in known:
+            decode_segment(data)
+
+    cost = race({"check": check, "decode": decode_all}, 5 * rounds)
+    share = cost["check"] / cost["decode"]
+    print(f"\nchecksums: {1e6 * cost['check'] / len(known):.1f} us a clip, {100 * share:.2f} % of decoding")
+    return {"checksum_of_decoding": share}
 
 
 if __name__ == "__main__":

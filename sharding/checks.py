@@ -35,9 +35,10 @@ _OPTIONAL: Mapping[tuple[str, ...], Sequence[str]] = {
     tuple(MATCHES.names): ("offset_s", "overlap_s", "score"),
     tuple(FATES.names): ("other",),
     tuple(DIFFERENCES.names): ("other", "anew_other"),
-    tuple(MANIFEST.names): ("identity", "licence"),
-    tuple(TASK.names): ("identity", "licence", "json", "pack_json_offset"),
+    tuple(MANIFEST.names): ("audio_xxh3", "identity", "licence"),
+    tuple(TASK.names): ("audio_xxh3", "identity", "licence", "json", "pack_json_offset"),
 }  # fmt: skip
+_LATER = ("audio_xxh3",)  # columns that tables of former formats lack; they are read as empty
 _OPTIONAL_IN_CAPTIONS = ("onset", "offset", "source")
 
 
@@ -112,8 +113,11 @@ def parse_checked(contents: bytes, schema: pa.Schema, file: str) -> pa.Table:
 
 
 def check_table(table: pa.Table, schema: pa.Schema, file: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """The table itself; see ``read_checked``."""
+    """The table itself, with empty columns for those that its format did not have yet; see ``read_checked``."""
     wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+    for name in set(_LATER) & set(wanted.names) - set(table.column_names):
+        index = min(wanted.get_field_index(name), table.num_columns)
+        table = table.add_column(index, wanted.field(name), pa.nulls(table.num_rows, wanted.field(name).type))
     found, expected = set(table.column_names), set(wanted.names)
     if found != expected:
         what = f"not this table: columns {sorted(expected - found)} are missing, {sorted(found - expected)} are unknown"

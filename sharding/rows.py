@@ -132,6 +132,7 @@ class ManifestRow(NamedTuple):
     audio_offset: int
     audio_bytes: int
     audio_sha256: str
+    audio_xxh3: int | None
     json_offset: int
     json_bytes: int
     json_sha256: str

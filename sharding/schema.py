@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from sharding.common.errors import InputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # what builds are written in
+READABLE_FORMATS = (1, 2)  # format 1 lacks the column audio_xxh3 of MANIFEST
 
 CAPTION = pa.struct(
     [
@@ -130,6 +131,7 @@ MANIFEST = pa.schema(
         ("audio_offset", pa.int64()),  # of the member's data in the tar
         ("audio_bytes", pa.int64()),
         ("audio_sha256", pa.string()),
+        ("audio_xxh3", pa.uint64()),  # compared with what training reads; null: written in format 1
         ("json_offset", pa.int64()),
         ("json_bytes", pa.int64()),
         ("json_sha256", pa.string()),

@@ -16,6 +16,7 @@ import torch
 
 from sharding.common.storage import Storage
 from sharding.schema import MANIFEST
+from sharding.shards.checksum import fast_checksum
 from training.data.melbank import kaldi_bank
 
 RATE, SHARD = 32000, 64  # Hz; clips a shard
@@ -57,6 +58,7 @@ def synthesise(root: Path, count: int) -> Clips:
                 files.append(str(root / "files" / f"{number}.flac"))
                 Path(files[-1]).write_bytes(members[-1])
                 rows.append(manifest_row(number, name, tar.offset + tarfile.BLOCKSIZE, len(members[-1])))
+                rows[-1] |= {"audio_xxh3": fast_checksum(members[-1])}
                 text = json.dumps({"clip_id": rows[-1]["clip_id"], "captions": rows[-1]["captions"]}).encode()
                 for ending, data in (("flac", members[-1]), ("json", text)):
                     info = tarfile.TarInfo(f"{rows[-1]['key']}.{ending}")
@@ -78,6 +80,7 @@ def manifest_row(number: int, shard: str, offset: int, size: int) -> dict[str, A
         "shard": shard,
         "audio_offset": offset,
         "audio_bytes": size,
+        "audio_xxh3": None,
         "rate": RATE,
         "duration_s": 10.0,
         "captions": [caption],

@@ -31,7 +31,7 @@ from sharding.layout import (
     manifest_name,
     shard_name,
 )
-from sharding.schema import FORMAT_VERSION, MANIFEST
+from sharding.schema import MANIFEST, READABLE_FORMATS
 from sharding.shards.tar import BLOCK
 
 _TABLES = (FATES, MATCHES, ORPHANS, OVERVIEW, DIFFERENCES)
@@ -105,9 +105,10 @@ def read_dataset(storage: Storage) -> Dataset:
         whole = False
     if not whole:
         raise InputError("damaged: it does not match its own checksum", file=file, remedy=MEND)
-    if dataset.get("format") != FORMAT_VERSION:
+    if dataset.get("format") not in READABLE_FORMATS:
+        readable = " and ".join(map(str, READABLE_FORMATS))
         raise InputError(
-            f"written in shard format {dataset.get('format')}; this Earshot reads {FORMAT_VERSION}",
+            f"written in shard format {dataset.get('format')}; this Earshot reads {readable}",
             file=file,
             remedy="the CHANGELOG says under SHARD FORMAT what changed",
         )

@@ -17,6 +17,7 @@ from sharding.common.storage import Storage
 from sharding.dedup.candidates import Spread
 from sharding.layout import Work, manifest_name, plan_name, record_name, shard_name, task_name, work_of
 from sharding.schema import MANIFEST, TASK
+from sharding.shards.checksum import fast_checksum
 from sharding.shards.manifest import ShardRecord
 from sharding.shards.plan import PLAN, plan_hash, shard_hash
 from sharding.shards.tar import END, header, padding
@@ -106,11 +107,10 @@ def write_shard(shard: str, out: Storage, packs: Storage | None = None) -> Shard
     rows = check_table(build.read_table(task_name(shard)), TASK, build.name(task_name(shard)))
     with out.writer(shard_name(shard)) as file:
         tar = _HashedFile(file)
-        for row in rows.to_pylist():
-            _write_sample(tar, row, packs)
+        checksums = [_write_sample(tar, row, packs) for row in rows.to_pylist()]
         tar.write(END)
     manifest = manifest_name(shard)
-    out.write_table(manifest, rows.select(MANIFEST.names))
+    out.write_table(manifest, _with_checksums(rows, checksums))
     contents = out.read(manifest)
     record: ShardRecord = {
         "name": shard,
@@ -124,7 +124,15 @@ def write_shard(shard: str, out: Storage, packs: Storage | None = None) -> Shard
     return record
 
 
-def _write_sample(tar: _HashedFile, row: dict[str, Any], packs: Storage) -> None:
+def _with_checksums(rows: pa.Table, checksums: list[int]) -> pa.Table:
+    """The MANIFEST of TASK rows, with the fast checksums of their sound."""
+    index = MANIFEST.get_field_index("audio_xxh3")
+    rest = rows.select([name for name in MANIFEST.names if name != "audio_xxh3"])
+    return rest.add_column(index, MANIFEST.field(index), pa.array(checksums, pa.uint64()))
+
+
+def _write_sample(tar: _HashedFile, row: dict[str, Any], packs: Storage) -> int:
+    """Write a sample's sound and JSON, and return the fast checksum of the sound."""
     sound = _checked(packs, row, "audio", row["pack_offset"])
     text = row["json"] if row["json"] is not None else _checked(packs, row, "json", row["pack_json_offset"])
     for name, data, offset in (
@@ -135,6 +143,7 @@ def _write_sample(tar: _HashedFile, row: dict[str, Any], packs: Storage) -> None
         assert tar.position == offset, (row["key"], tar.position, offset)
         tar.write(data)
         tar.write(padding(len(data)))
+    return fast_checksum(sound)
 
 
 def _checked(packs: Storage, row: dict[str, Any], member: str, offset: int) -> bytes:

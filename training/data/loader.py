@@ -78,7 +78,7 @@ class Loader:
         storage = manifest.storage
         if isinstance(storage, Storage):  # a new one: connections that this process has open do not survive a fork
             storage = Storage(storage.url)
-        reader = SampleReader(storage, audio.rate, audio.max_s, settings.checksum)
+        reader = SampleReader(storage, audio.rate, audio.max_s)
         self._builder = BatchBuilder(reader, self._features, settings, tokenizer)
         self._workers = settings.workers if workers is None else workers
         self._requests = BatchRequests(order, rank, world, mixup=train and settings.augment.mixup > 0)

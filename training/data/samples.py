@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from sharding.audio import AudioError, decode_segment
 from sharding.common.errors import InputError
 from sharding.layout import shard_name
+from sharding.shards.checksum import is_changed
 from training.data.sampling import DrawnSamples
 
 Wave = NDArray[np.float32]
@@ -73,13 +73,11 @@ class SampleReader:
         storage: the build's folder (``Manifest.storage``).
         rate: sample rate in Hz of the waves that it returns.
         max_s: the most seconds of a crop that are decoded.
-        checksum: compare the bytes with the manifest's SHA-256 also where the format has its own checksums (FLAC).
     """
 
     storage: Reads
     rate: int
     max_s: float
-    checksum: bool = False
 
     def length(self, draws: DrawnSamples, row: int) -> int:
         """The number of audio samples in a row's wave, which is known without reading it."""
@@ -158,11 +156,9 @@ class SampleReader:
         missing = int(draws.size[row]) - len(data)
         if missing:
             raise self._damage(draws, row, f"the shard ends {missing} bytes too early")
-        # FLAC's own checksums find damage.  A changed WAV would be other sound, and nothing else would notice.
-        known = draws.sha256[row]
-        check = self.checksum or (data[:4] != b"fLaC" and bool(known))
-        if check and hashlib.sha256(data).hexdigest() != known:
-            raise self._damage(draws, row, "the bytes do not have the manifest's SHA-256")
+        # Decoders do not notice most changes: in a WAV or an MP3 they give other sound.
+        if is_changed(data, draws.xxh3[row], draws.sha256[row]):
+            raise self._damage(draws, row, "the bytes do not have the manifest's checksum")
 
     def _damage(self, draws: DrawnSamples, row: int, what: str) -> InputError:
         return InputError(

@@ -31,6 +31,7 @@ SAMPLE_COLUMNS = [
     "audio_offset",
     "audio_bytes",
     "audio_sha256",
+    "audio_xxh3",
     "rate",
     "start_s",
     "duration_s",
@@ -46,7 +47,7 @@ class DrawnSamples:
 
     Attributes:
         keys, clip_ids, texts: names, and the caption as the model reads it.
-        shard, audio, sha256: the audio's shard, member name and checksum.
+        shard, audio, sha256, xxh3: the audio's shard, member name and checksums (``shards.checksum``).
         offset, size: where the audio begins in its shard, and its length, in bytes, ``[b]``.
         rate: sample rate of the stored audio in Hz, ``[b]``.
         start_s, duration_s: the crop in the stored audio, ``[b]``.
@@ -60,6 +61,7 @@ class DrawnSamples:
     shard: list[str]
     audio: list[str]
     sha256: list[str]
+    xxh3: list[int | None]
     offset: Int64
     size: Int64
     rate: Int64
@@ -202,6 +204,7 @@ def _draw(
         "shard": row["shard"],
         "audio": row["audio"],
         "sha256": row["audio_sha256"],
+        "xxh3": row["audio_xxh3"],
         "offset": row["audio_offset"],
         "size": row["audio_bytes"],
         "rate": row["rate"],

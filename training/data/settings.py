@@ -126,7 +126,6 @@ class DataSettings:
     spectrogram: Literal["worker", "device"] = "worker"  # where spectrograms are computed
     workers: int = 2  # loader processes a rank; 0: in the training process
     readahead: int = 4  # batches that each worker builds ahead
-    checksum: bool = False  # compare samples with the manifest's SHA-256 also where their format has checksums (FLAC)
     max_failures: int = 0  # damaged samples that a rank leaves out of the loss before it stops; a new start counts anew
 
     def __post_init__(self) -> None:

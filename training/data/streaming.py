@@ -156,6 +156,7 @@ def _row(sample: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
         "audio_offset": 0,
         "audio_bytes": len(data),
         "audio_sha256": "",
+        "audio_xxh3": None,
         "rate": info.samplerate,
         "start_s": facts.get("start_s") or 0.0,
         "duration_s": info.frames / info.samplerate,

@@ -16,6 +16,7 @@ import soundfile
 
 from sharding.common.storage import Storage
 from sharding.schema import MANIFEST, sample_key
+from sharding.shards.checksum import fast_checksum
 
 RATE = 32000
 
@@ -59,6 +60,7 @@ def row(
         "audio_offset": 0,
         "audio_bytes": 1,
         "audio_sha256": "",
+        "audio_xxh3": None,
         "json_offset": 0,
         "json_bytes": 1,
         "json_sha256": "",
@@ -92,6 +94,7 @@ def write_build(root: Path, rows: list[dict[str, Any]], seed: int = 0, duration_
                 data = flac(0.1 * draw.standard_normal(round(seconds * RATE)))
                 text = json.dumps({"clip_id": one["clip_id"], "captions": one["captions"]}).encode()
                 done.append(one | {"duration_s": seconds} | _add(tar, one["audio"], data, "audio"))
+                done[-1] |= {"audio_xxh3": fast_checksum(data)}
                 done[-1] |= _add(tar, one["key"] + ".json", text, "json")
     return Build(table_of(done), Storage(root))
 
