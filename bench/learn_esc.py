@@ -37,7 +37,8 @@ from sharding.settings import BuildSettings
 from sharding.shards.manifest import Manifest
 from training.config.loading import load_recipe
 from training.engine.distributed import Group
-from training.evaluation.run import encoders_of, evaluate
+from training.evaluation.encoding import side_encoder
+from training.evaluation.run import EvaluationSettings, evaluate
 from training.models.hub import Retriever, load
 from training.search.index import Index, build_index, search
 
@@ -159,11 +160,8 @@ def test(retriever: Retriever, manifest: Manifest, name: str, scenes: list[Scene
     split = f"{name}/test"
     device = next(retriever.model.parameters()).device
     relevance = by_label(scenes) if name == "clips" else None
-    data, sound = retriever.recipe.data, retriever.audio_input
-    found = evaluate(
-        encoders_of(retriever.model, device), manifest, split, data, sound, retriever.tokenizer, group,
-        relevance=relevance,
-    )  # fmt: skip
+    encoder = side_encoder(retriever.model, retriever.recipe.data, device)
+    found = evaluate(encoder, manifest, EvaluationSettings(split, relevance=relevance), group)
     metrics = found["text_to_audio_multiple" if relevance else "text_to_audio"]
     figures: dict[str, float] = {}
     for metric in ("R@10", "mAP@10"):

@@ -23,8 +23,9 @@ from training.config.loading import load_recipe
 from training.config.resolved import dump
 from training.engine import checkpoint
 from training.engine.distributed import LocalGroup
-from training.evaluation.run import encoders_of, evaluate
-from training.models.hub import export, load
+from training.evaluation.encoding import side_encoder
+from training.evaluation.run import EvaluationSettings, evaluate
+from training.models import hub
 from training.tasks.retrieval import TOKENIZER, assemble, training_captions
 
 SMALL = ("data.train=[{split: mine/train}]", "validation.split=null", "audio.depth=1", "text.depth=1")
@@ -53,7 +54,7 @@ def untrained(run: Path, manifest: Manifest) -> None:
     model.text.tokenizer.save_pretrained(run / TOKENIZER)
     values = dict(model.named_parameters())
     folder = checkpoint.save(run / "checkpoints", 0, values, {}, {})
-    export(checkpoint.load(folder), run / "export")
+    hub.save(checkpoint.load(folder), run / "export")
     lines = [{"step": step, "loss": 3.0 - step / 10, "lr": 1e-3, "clips_per_s": 9.0} for step in range(12)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -61,14 +62,11 @@ def untrained(run: Path, manifest: Manifest) -> None:
 def test_the_page_shows_metrics_queries_and_masks_and_links_the_build(shards: Path, tmp_path: Path) -> None:
     manifest = Manifest.open(shards)
     untrained(tmp_path / "run", manifest)
-    retriever = load(tmp_path / "run/export")
+    retriever = hub.load(tmp_path / "run/export")
     evaluation = evaluate(
-        encoders_of(retriever.model, torch.device("cpu")),
+        side_encoder(retriever.model, retriever.recipe.data, torch.device("cpu")),
         manifest,
-        "mine/test",
-        retriever.recipe.data,
-        retriever.audio_input,
-        retriever.tokenizer,
+        EvaluationSettings("mine/test"),
         LocalGroup(),
     )
     page = write_demo_report(tmp_path, shards, tmp_path / "run", evaluation)

@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     from sharding.shards.manifest import Manifest
     from training.engine.step import ranks
-    from training.evaluation.run import encoders_of, evaluate
+    from training.evaluation.encoding import side_encoder
+    from training.evaluation.run import EvaluationSettings, evaluate
     from training.models.hub import open_model
     from training.run.progress import StatusLine
 
@@ -55,31 +56,22 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     manifest = Manifest.open(args.shards)
     with ranks() as group:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        progress: dict[str, StatusLine] = {}
+        encoder = side_encoder(retriever.model, retriever.recipe.data, device)
+        settings = EvaluationSettings(args.split, args.batch, args.first, relevance)
+        line: StatusLine | None = None
 
-        def report(what: str, done: int, total: int) -> None:
-            line = progress.setdefault(what, StatusLine(f"batches of {what}", total, quiet=group.rank != 0))
+        def report(done: int, total: int) -> None:
+            nonlocal line
+            line = line or StatusLine("batches of clips", total, quiet=group.rank != 0)
             line.update(done)
 
-        result = evaluate(
-            encoders_of(retriever.model, device),
-            manifest,
-            args.split,
-            retriever.recipe.data,
-            retriever.audio_input,
-            retriever.tokenizer,
-            group,
-            args.batch,
-            relevance,
-            report,
-            args.first,
-        )
+        result = evaluate(encoder, manifest, settings, group, report)
     return only_first_rank(result, group)
 
 
 def _relevance(file: Path) -> dict[str, list[str]]:
     """The table of ``--relevance``: the relevant files of each query."""
-    from training.evaluation.retrieval import read_relevance
+    from training.evaluation.relevance import read_relevance
 
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -90,7 +82,7 @@ def _relevance(file: Path) -> dict[str, list[str]]:
 
 
 def show(result: dict[str, Any]) -> str:
-    from training.evaluation.retrieval import DIRECTIONS, MEASURED
+    from training.evaluation.metrics import DIRECTIONS, MEASURED
 
     lines = [f"{result['split']}: {result['clips']} clips, {result['captions']} captions"]
     lines.append(f"{'':34}" + "".join(f"{name:>9}" for name in MEASURED))

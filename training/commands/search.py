@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     retriever = open_model(args.checkpoint)
     manifest = Manifest.open(args.shards)
-    return {"results": search(retriever, manifest, args.query, args.split, args.top, first=args.first)}
+    return {"results": search(retriever, manifest, args.query, args.split, args.top, candidates=args.first)}
 
 
 def show(result: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from training.config.checks import nearest
 from training.config.origin import Location
 from training.config.sections import Recipe
-from training.evaluation.retrieval import DIRECTIONS, MEASURED
+from training.evaluation.metrics import DIRECTIONS, MEASURED
 
 # Keys of other trainers, and why Earshot does not have them.
 REFUSED_KEYS = {

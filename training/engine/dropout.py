@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from training.models.encoders.randomness import mix
+from training.models.encoders.randomness import splitmix64
 
 LANES = 4  # 16-bit numbers in a hash: a rate is met to 1 / 65536
 LEVELS = 1 << 16
@@ -106,10 +106,10 @@ def _hash(seeds: Tensor, site: int, shape: Sequence[int]) -> Tensor:
         places = torch.arange(size, device=seeds.device) * stride
         counter = places.view(-1, *[1] * counter.dim()) + counter
         stride = stride * STRIDE % (1 << 62)
-    rows = mix(seeds, seeds.new_tensor(site))
+    rows = splitmix64(seeds, seeds.new_tensor(site))
     turns = torch.arange(shape[0] // len(rows), device=seeds.device)
-    rows = mix(rows[:, None], turns).view(-1, *[1] * counter.dim())
-    return mix(rows, counter).view(torch.int16)[..., :last].reshape(shape).contiguous()
+    rows = splitmix64(rows[:, None], turns).view(-1, *[1] * counter.dim())
+    return splitmix64(rows, counter).view(torch.int16)[..., :last].reshape(shape).contiguous()
 
 
 @_hash.register_fake

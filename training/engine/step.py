@@ -43,8 +43,8 @@ from training.engine.optimizers import first_state, freeze, make_optimizer, mome
 from training.engine.schedule import Schedule
 from training.engine.system import System, recompute_blocks
 from training.engine.traffic import Counted
-from training.evaluation.run import Encoders
-from training.models.encoders.randomness import mix
+from training.evaluation.encoding import SideEncoder
+from training.models.encoders.randomness import splitmix64
 from training.models.retrieval import RetrievalModel
 from training.objectives.pairs.base import PairLoss
 from training.objectives.pairs.relations import batch_ids
@@ -269,7 +269,7 @@ class Engine:
         """
         base = torch.tensor([self.recipe.seed])
         for number in (self.steps_taken, self.group.rank, chunk):
-            base = mix(base, torch.tensor([number]))
+            base = splitmix64(base, torch.tensor([number]))
         torch.manual_seed(int(base) & 0x7FFFFFFFFFFFFFFF)
 
     def _keep_whole(self, *modules: nn.Module) -> None:
@@ -293,7 +293,7 @@ class Engine:
         """The parameters that move."""
         return [parameter for parameter in self.system.parameters() if parameter.requires_grad]
 
-    def encoders(self) -> Encoders:
+    def encoders(self) -> SideEncoder:
         """For evaluation: sides without gradient; every rank must call them equally often."""
         self.system.eval()
 
@@ -305,7 +305,7 @@ class Engine:
             with torch.no_grad(), self.precision():
                 return self.deepspeed(lambda system: system.model.text_side(tokens, mask))
 
-        return Encoders(self.model.head, audio, text)
+        return SideEncoder(self.model, self.recipe.data, audio, text)
 
     def _side(self, batch: Batch, call: Callable[[RetrievalModel, Batch], Sequence[Tensor]]) -> tuple[Tensor, ...]:
         full = (batch if len(batch) else silence(batch)).to(self.device)

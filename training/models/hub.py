@@ -52,7 +52,11 @@ class Retriever:
     model: RetrievalModel
     loss: PairLoss
     recipe: Recipe
-    tokenizer: Any
+
+    @property
+    def tokenizer(self) -> Any:
+        """The text encoder's tokenizer."""
+        return self.model.text.tokenizer
 
     @property
     def audio_input(self) -> AudioInput:
@@ -114,7 +118,7 @@ def load(folder: str | Path) -> Retriever:
         if (path / part).is_dir():  # its weights came with the encoder
             kept |= {f"{part}.{name}": value for name, value in getattr(model, part).state_dict().items()}
     restore(model, loss, kept)
-    return Retriever(model.eval(), loss.eval(), recipe, model.text.tokenizer)
+    return Retriever(model.eval(), loss.eval(), recipe)
 
 
 def _here(recipe: Recipe, path: Path) -> Recipe:
@@ -137,7 +141,7 @@ def open_checkpoint(checkpoint: Checkpoint) -> Retriever:
         raise InputError("the run's folder has no tokenizer", file=run, remedy="keep checkpoints inside their run")
     model, loss = assemble(with_tokenizer(recipe, run), ())
     restore(model, loss, checkpoint.model() | checkpoint.moments().get(AVERAGE, {}))
-    return Retriever(model.eval(), loss.eval(), recipe, model.text.tokenizer)
+    return Retriever(model.eval(), loss.eval(), recipe)
 
 
 def open_model(path: Path) -> Retriever:
@@ -148,7 +152,7 @@ def open_model(path: Path) -> Retriever:
     return open_checkpoint(open_verified(find(path)))
 
 
-def export(checkpoint: Checkpoint, target: Path) -> Path:
+def save(checkpoint: Checkpoint, target: Path) -> Path:
     """Write a checkpoint's model as a plain folder, whole or not at all; an earlier one there is replaced.
 
     Raises ``InputError`` where it cannot be written.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from training.engine.dropout import SampleDropout
 from training.models.encoders import AudioEncoder, EncodedAudio, EncodedText, TextEncoder
-from training.models.encoders.randomness import mix
+from training.models.encoders.randomness import splitmix64
 
 TEXT = 0x54455854  # purpose of a hash: dropout on captions
 
@@ -33,7 +33,7 @@ class RetrievalModel(nn.Module):
         clips, count = frames.shape
         present = frames > 0
         counter = torch.arange(count, device=seeds.device)
-        seeds = mix(seeds[:, None], counter[None, :])
+        seeds = splitmix64(seeds[:, None], counter[None, :])
         pooled, tokens, mask = self._encode_segments(features[present], frames[present], seeds[present])
         segments = pooled.new_zeros(clips, count, pooled.shape[-1])
         segments[present] = pooled
@@ -66,7 +66,7 @@ class RetrievalModel(nn.Module):
 
     def text_side(self, tokens: Tensor, token_mask: Tensor, seeds: Tensor | None = None) -> tuple[Tensor, ...]:
         """What the head keeps of captions, ready to be scored; in training, dropout is drawn from ``seeds [b]``."""
-        with self._dropout(None if seeds is None else mix(seeds, torch.full_like(seeds, TEXT))):
+        with self._dropout(None if seeds is None else splitmix64(seeds, torch.full_like(seeds, TEXT))):
             return self.head.text_side(self.encode_text(tokens, token_mask))
 
     def forward(

@@ -21,8 +21,8 @@ from training.data.batch import Batch
 from training.data.order import batch_hash
 from training.engine.distributed import Group
 from training.engine.step import StepResult
-from training.evaluation.retrieval import DIRECTIONS
-from training.evaluation.run import evaluate
+from training.evaluation.metrics import DIRECTIONS
+from training.evaluation.run import EvaluationSettings, evaluate
 from training.run.health import measure_health
 from training.run.lock import hold_run_folder
 from training.run.log import NOT_FINITE, MetricsLog, flatten
@@ -180,17 +180,8 @@ def _validate(run: TrainingRun, progress: StatusLine) -> dict[str, float] | None
     settings = run.recipe.validation
     if settings.split is None:
         return None
-    result = evaluate(
-        run.engine.encoders(),
-        run.manifest,
-        settings.split,
-        run.recipe.data,
-        run.loader.audio,
-        run.tokenizer,
-        run.group,
-        settings.batch,
-        first=settings.first,
-    )
+    evaluation = EvaluationSettings(settings.split, settings.batch, settings.first)
+    result = evaluate(run.engine.encoders(), run.manifest, evaluation, run.group)
     figures = flatten({name: result[name] for name in DIRECTIONS})
     progress.say(f"step {run.engine.steps_taken}: {settings.split} {settings.metric} {figures[settings.metric]:.4f}")
     return figures

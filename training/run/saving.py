@@ -10,7 +10,7 @@ import torch
 from sharding.common.errors import InputError
 from training.config import resolved
 from training.engine import checkpoint
-from training.models.hub import EXPORT, export
+from training.models import hub
 from training.run.training_run import TrainingRun, batch_name
 
 
@@ -38,11 +38,11 @@ def save_checkpoint(run: TrainingRun, validation: dict[str, float] | None) -> di
 
 def export_run(run: TrainingRun) -> tuple[Path, dict[str, float]]:
     """Export the best checkpoint by validation, or else the last one; returns the folder and its figures."""
-    target, figures = run.folder / EXPORT, {}
+    target, figures = run.folder / hub.EXPORT, {}
     if run.is_first_rank:
         chosen = checkpoint.best(run.checkpoints, run.recipe.validation.metric) or checkpoint.find(run.folder)
         exported = checkpoint.load(chosen)
-        export(exported, target)
+        hub.save(exported, target)
         figures = exported.state.get("validation", {})
     return target, run.group.gather_objects(figures, "export")[0]
 

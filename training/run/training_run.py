@@ -17,7 +17,7 @@ from training.engine import checkpoint
 from training.engine.distributed import Group
 from training.engine.schedule import make_schedule
 from training.engine.step import Engine
-from training.evaluation.run import read_split
+from training.evaluation.split import read_split
 from training.run.log import check_log_settings
 from training.run.progress import StatusLine
 from training.tasks.retrieval import TOKENIZER, assemble, training_captions, with_tokenizer
@@ -35,7 +35,6 @@ class TrainingRun:
         order: the order of the training samples.
         loader: this rank's training batches.
         engine: the model, the loss and the optimizer.
-        tokenizer: that of the text encoder.
         steps: length of the whole run in steps.
     """
 
@@ -46,7 +45,6 @@ class TrainingRun:
     order: Order
     loader: Loader
     engine: Engine
-    tokenizer: Any
     steps: int
 
     @property
@@ -103,7 +101,7 @@ def start_run(recipe: Recipe, manifest: Any, folder: Path, group: Group) -> Trai
     )
     audio, tokenizer = AudioInput.of(model.audio), model.text.tokenizer
     loader = Loader(manifest, order, recipe.data, audio, tokenizer, group.rank, group.size, device=engine.device)
-    return TrainingRun(recipe, folder, manifest, group, order, loader, engine, tokenizer, schedule.steps)
+    return TrainingRun(recipe, folder, manifest, group, order, loader, engine, schedule.steps)
 
 
 def newest_checkpoint(folder: Path, group: Group) -> checkpoint.Checkpoint | None:

@@ -13,7 +13,7 @@ from sharding.common.errors import InputError
 from training.data.captions import normalise
 from training.data.order import SequentialOrder
 from training.engine.distributed import LocalGroup
-from training.evaluation.run import encode_clips, encode_texts, encoders_of, join
+from training.evaluation.encoding import SideEncoder, encode_clips, encode_texts, join, side_encoder
 from training.models.heads.base import Side
 from training.models.hub import Retriever
 from training.run.progress import StatusLine
@@ -21,6 +21,7 @@ from training.search import CANDIDATES
 from training.search.two_stage import two_stage_scores
 
 BATCH = 32
+_SHOWN = ("key", "clip_id", "dataset", "split", "shard", "audio", "duration_s", "licence")  # columns of a result
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Index:
 
     Attributes:
         clips: clip_ids, in the order of ``sides``.
-        sides: what the model's head keeps of them.
+        sides: what the model's head keeps of the clips.
     """
 
     clips: list[str]
@@ -39,23 +40,14 @@ class Index:
 def build_index(retriever: Retriever, manifest: Any, split: str | None = None) -> Index:
     """Encode every clip of ``split`` (dataset/split, dataset, or None for the whole build)."""
     splits = [split] if split else sorted(pc.unique(manifest.table["dataset"]).to_pylist())
-    encoders = encoders_of(retriever.model, _device())
+    encoder = _encoder(retriever)
     clips: list[str] = []
     parts = []
     for name in splits:
         order = SequentialOrder(manifest.table, name, retriever.recipe.data, BATCH)
-        progress = StatusLine(f"batches of {name}", order.steps_per_epoch)
+        line = StatusLine(f"batches of {name}", order.steps_per_epoch)
         parts.append(
-            encode_clips(
-                encoders,
-                manifest,
-                order,
-                retriever.recipe.data,
-                retriever.audio_input,
-                retriever.tokenizer,
-                LocalGroup(),
-                lambda _, done, total, line=progress: line.update(done),  # type: ignore[misc]
-            )
+            encode_clips(encoder, manifest, order, LocalGroup(), lambda done, total, line=line: line.update(done))  # type: ignore[misc]
         )
         clips += [clip for step in range(order.steps_per_epoch) for clip in order.batch(0, step).clip_ids]
     return Index(clips, join(parts))
@@ -68,43 +60,49 @@ def search(
     split: str | None = None,
     top: int = 10,
     index: Index | None = None,
-    first: int = CANDIDATES,
+    candidates: int = CANDIDATES,
 ) -> dict[str, list[dict[str, Any]]]:
-    """The best clips for each query: score, key, clip_id, captions, dataset, split, shard; best first.
+    """The ``top`` clips of each query, best first; equal scores are ordered by clip_id.
 
-    Equal scores are ordered by clip_id.  Pass an ``index`` to search the same clips again.  Heads with attention take
-    the ``first`` clips by vectors and score those exactly (0: every clip); those that are shown are among them.
+    Args:
+        retriever: the model.
+        manifest: of the build.
+        queries: the texts.
+        split: dataset/split or dataset; None: the whole build.
+        top: how many clips of each query are returned.
+        index: from `build_index`, to search the same clips again without encoding them.
+        candidates: of each query, found by vectors, that a head with attention scores exactly; 0: all.  At least
+            ``top`` are scored exactly.
+
+    Returns:
+        For each query a list of clips, each a dict of score, key, clip_id, captions, dataset, split, shard, audio,
+        duration_s and licence.
     """
-    if top < 1 or first < 0:
-        raise InputError("--top counts from 1 and --first from 0, which means all", value=(top, first))
+    if top < 1 or candidates < 0:
+        raise InputError("--top counts from 1 and --first from 0, which means all", value=(top, candidates))
     index = index or build_index(retriever, manifest, split)
-    encoders = encoders_of(retriever.model, _device())
-    data = retriever.recipe.data
-    texts = [normalise(query, data) for query in queries]
-    asked = encode_texts(encoders, texts, retriever.tokenizer, data, LocalGroup(), BATCH)
+    texts = [normalise(query, retriever.recipe.data) for query in queries]
+    sides = encode_texts(_encoder(retriever), texts, LocalGroup(), BATCH)
     scores = two_stage_scores(
         retriever.model.head,
-        tuple(tensor.to(retriever.device) for tensor in asked),
+        tuple(tensor.to(retriever.device) for tensor in sides),
         tuple(tensor.to(retriever.device) for tensor in index.sides),
-        max(first, top) if first else 0,
+        max(candidates, top) if candidates else 0,
     )
     rows = {clip: row for row, clip in reversed(list(enumerate(manifest.table["clip_id"].to_pylist())))}
     results: dict[str, list[dict[str, Any]]] = {}
     for query, row in zip(queries, scores.tolist(), strict=True):
         best = sorted(range(len(index.clips)), key=lambda number: (-row[number], index.clips[number]))[:top]
-        results[query] = [_hit(manifest, rows[index.clips[number]], row[number]) for number in best]
+        results[query] = [_result(manifest, rows[index.clips[number]], row[number]) for number in best]
     return results
 
 
-def _hit(manifest: Any, row: int, score: float) -> dict[str, Any]:
-    record = manifest.table.slice(row, 1).to_pylist()[0]
-    names = ("key", "clip_id", "dataset", "split", "shard", "audio", "duration_s", "licence")
-    return {
-        "score": score,
-        **{name: record[name] for name in names},
-        "captions": [caption["text"] for caption in record["captions"]],
-    }
+def _result(manifest: Any, row: int, score: float) -> dict[str, Any]:
+    sample = manifest.table.slice(row, 1).to_pylist()[0]
+    captions = [caption["text"] for caption in sample["captions"]]
+    return {"score": score, **{name: sample[name] for name in _SHOWN}, "captions": captions}
 
 
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _encoder(retriever: Retriever) -> SideEncoder:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return side_encoder(retriever.model, retriever.recipe.data, device)

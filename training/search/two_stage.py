@@ -1,7 +1,8 @@
-"""Retrieval in two stages: the first k of every query by vectors, and those again as the model scores them.
+"""Retrieval in two stages: vectors find the nearest candidates of each query, and the head scores those exactly.
 
-Heads with attention score pairs; a query against a million clips would be a million pairs. Their `first_stage` gives
-vectors of one side alone whose products are near the scores, so that only k pairs a query are scored exactly.
+A head with attention scores pairs of a text and a clip.  One query against a million clips would be a million pairs.
+The head's `first_stage` gives vectors of texts alone and of clips alone, whose products are near the scores; so only
+the nearest k clips of each query are scored exactly.
 """
 
 from __future__ import annotations
@@ -13,35 +14,36 @@ from sharding.common.errors import InputError
 from training.models.heads.base import Head, Side, rough_scores, rows_of
 from training.objectives.pairs.tiled import score_all
 
-BELOW = 4.0  # first stage and scores are in [-1, 1]
+BELOW = 4.0  # more than two scores can differ by: the first stage and the exact scores are in [-1, 1]
 
 
-def two_stage_scores(head: Head, text: Side, audio: Side, first: int, by_text: bool = True) -> Tensor:
-    """Similarities ``[texts, audios]`` on the CPU, exact for the first candidates of every query.
+def two_stage_scores(head: Head, text: Side, audio: Side, candidates: int, by_text: bool = True) -> Tensor:
+    """Similarities ``[texts, audios]`` on the CPU, exact for the nearest candidates of each query.
 
-    All others stand below every candidate, in the order of the first stage: their numbers say no more than that.
+    All other items are ranked below every candidate, in the order of the first stage; the values of their scores mean
+    nothing else.
 
     Args:
         head: the model's.
         text: sides of the texts.
         audio: sides of the audios.
-        first: candidates of each query; 0, or at least as many as there are: every pair is scored.
-        by_text: whether texts are the queries, else audios are.
+        candidates: how many items of each query are scored exactly; 0, or at least as many as there are: all.
+        by_text: whether the texts are the queries; otherwise the audios are.
     """
-    if first < 0:
-        raise InputError("first counts from 0, which means all", value=first)
+    if candidates < 0:
+        raise InputError("candidates counts from 0, which means all", value=candidates)
     queries, items = (text, audio) if by_text else (audio, text)
-    embedded = head.embedding(text) is not None  # then scoring every pair costs no more than the first stage
+    has_vectors = head.embedding(text) is not None  # then scoring every pair costs no more than the first stage
     with torch.no_grad():
         rough = None
-        if 0 < first < len(items[0]) and not embedded:
+        if 0 < candidates < len(items[0]) and not has_vectors:
             rough = rough_scores(head, text, audio, head.shared())
         if rough is None:
             return score_all(head, text, audio)
-        # as float32, so that equal sounds tie and the earlier one comes first
+        # As float32, so that equal sounds tie; of those that tie, the earlier ones are the candidates.
         rough = (rough if by_text else rough.t()).float()
         scores = (rough - BELOW).to(text[0].dtype).cpu()
-        nearest = rough.argsort(dim=1, descending=True, stable=True)[:, :first]
+        nearest = rough.argsort(dim=1, descending=True, stable=True)[:, :candidates]
         for number, chosen in enumerate(nearest):
             query, some = rows_of(queries, slice(number, number + 1)), rows_of(items, chosen)
             exact = score_all(head, query, some)[0] if by_text else score_all(head, some, query)[:, 0]

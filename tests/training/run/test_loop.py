@@ -23,8 +23,9 @@ from training.data import DataSettings, MixtureItem, Order, ShuffleSettings
 from training.engine import checkpoint
 from training.engine.distributed import Group
 from training.engine.step import Engine, _all_or_nothing
-from training.evaluation.run import encoders_of, evaluate
-from training.models import hub as export
+from training.evaluation.encoding import side_encoder
+from training.evaluation.run import EvaluationSettings, evaluate
+from training.models import hub
 from training.models.retrieval import RetrievalModel
 from training.run.loop import fit
 from training.search.index import search
@@ -52,7 +53,7 @@ def test_a_run_learns_and_logs(learned: Path) -> None:
 
 
 def test_an_export_loads_in_one_call_and_knows_the_sounds(learned: Path) -> None:
-    retriever = export.load(learned / "export")
+    retriever = hub.load(learned / "export")
     draw = np.random.default_rng(5)
     waves = [torch.from_numpy(sound(kind, 1.5, draw).astype(np.float32)) for kind in range(len(SOUNDS))]
     sides = [retriever.encode_wave(wave)[0] for wave in waves]
@@ -68,8 +69,8 @@ def test_an_export_is_the_best_checkpoint(learned: Path) -> None:
     }
     config = json.loads((learned / "export/config.json").read_text())
     assert log[config["step"]] == max(log.values())
-    best = export.open_checkpoint(checkpoint.load(learned / f"checkpoints/step-{config['step']:09d}"))
-    exported = export.load(learned / "export")
+    best = hub.open_checkpoint(checkpoint.load(learned / f"checkpoints/step-{config['step']:09d}"))
+    exported = hub.load(learned / "export")
     for name, value in exported.model.state_dict().items():
         assert torch.equal(value, best.model.state_dict()[name]), name
 
@@ -90,7 +91,7 @@ def test_an_export_that_is_killed_while_it_replaces_one_leaves_a_whole_one(
     learned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target, last = tmp_path / "export", checkpoint.load(checkpoint.find(learned))
-    export.export(last, target)
+    hub.save(last, target)
     remove = shutil.rmtree
 
     def killed(folder: Path, **options: Any) -> None:
@@ -101,14 +102,14 @@ def test_an_export_that_is_killed_while_it_replaces_one_leaves_a_whole_one(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("training.models.hub.shutil.rmtree", killed)
-        export.export(last, target)
-    export.load(target)
-    export.export(last, target)
+        hub.save(last, target)
+    hub.load(target)
+    hub.save(last, target)
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
 
 
 def test_what_is_no_recording_is_refused(learned: Path) -> None:
-    retriever = export.load(learned / "export")
+    retriever = hub.load(learned / "export")
     for wave in (np.zeros((2, 100)), np.full(100, np.nan), np.zeros(100, np.int16)):
         with pytest.raises(InputError, match="one row of finite"):
             retriever.encode_wave(wave)
@@ -117,16 +118,14 @@ def test_what_is_no_recording_is_refused(learned: Path) -> None:
 
 
 def test_evaluation_repeats_the_validation_in_training(learned: Path, build: Path, group: Group) -> None:
-    retriever = export.open_model(learned)
+    retriever = hub.open_model(learned)
     result = evaluate(
-        encoders_of(retriever.model, torch.device("cpu")),
+        side_encoder(retriever.model, retriever.recipe.data, torch.device("cpu")),
         Manifest.open(build),
-        "clotho/evaluation",
-        retriever.recipe.data,
-        retriever.audio_input,
-        retriever.tokenizer,
+        EvaluationSettings(
+            "clotho/evaluation", relevance={"A whistle is heard.": ["clip 1001.x.wav", "clip 1007.x.wav"]}
+        ),
         group,
-        relevance={"A whistle is heard.": ["clip 1001.x.wav", "clip 1007.x.wav"]},
     )
     validation = json.loads((learned / "export/config.json").read_text())["validation"]
     for direction in ("text_to_audio", "audio_to_text"):
@@ -137,7 +136,7 @@ def test_evaluation_repeats_the_validation_in_training(learned: Path, build: Pat
 
 
 def test_search_shows_what_it_found(learned: Path, build: Path) -> None:
-    retriever = export.load(learned / "export")
+    retriever = hub.load(learned / "export")
     found = search(retriever, Manifest.open(build), ["hiss", "a rising tone"], top=4)
     assert list(found) == ["hiss", "a rising tone"]
     for hits in found.values():
@@ -200,7 +199,7 @@ def test_the_averaged_weights_are_exported(build: Path, group: Group, tmp_path: 
     fit(small_recipe(["optimizer.steps=3", "engine.ema=0.5"]), Manifest.open(build), tmp_path, group)
     found = checkpoint.load(checkpoint.find(tmp_path))
     average = found.moments()["average"]
-    exported = export.load(tmp_path / "export").model.state_dict()
+    exported = hub.load(tmp_path / "export").model.state_dict()
     name = "head.audio_projection.weight"
     assert torch.equal(exported[name], average[name])
     assert not torch.equal(exported[name], found.model()[name])

@@ -24,7 +24,7 @@ from tests.training.small_runs import REPOSITORY, TREE, figures, lines, run_rank
 from training.config.resolved import to_tree
 from training.engine import checkpoint
 from training.engine.distributed import Group
-from training.models import hub as export
+from training.models import hub
 from training.run.loop import fit
 
 SOME_OF_ALL = [
@@ -104,7 +104,7 @@ def test_another_build_does_not_go_on(build: Path, group: Group, tmp_path: Path)
 def test_a_start_that_came_to_nothing_leaves_no_tokenizer(build: Path, group: Group, tmp_path: Path) -> None:
     for vocabulary in (280, 270):
         fit(small_recipe(["optimizer.steps=1", f"text.vocabulary={vocabulary}"]), Manifest.open(build), tmp_path, group)
-        assert len(export.open_model(tmp_path).tokenizer) == vocabulary
+        assert len(hub.open_model(tmp_path).tokenizer) == vocabulary
         shutil.rmtree(tmp_path / "checkpoints")  # as if killed before its first checkpoint
         shutil.rmtree(tmp_path / "export")
 

@@ -1,7 +1,7 @@
-"""Randomness that belongs to a sample: a counter-based generator on int64 tensors.
+"""Random numbers that belong to a sample: a counter-based generator on int64 tensors.
 
-Torch's generators have one state a process, so a batch that is split differently over ranks would draw
-differently.  A hash of (seed, counter) has no state: any split, device or order gives the same numbers.
+A generator of torch has one state for each process, so a batch that is split over ranks in another way would get
+other numbers.  A hash of (seed, counter) has no state: every split, device and order gives the same numbers.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ _MIX_2 = _signed(0x94D049BB133111EB)
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
-    """A logical shift (torch's ``>>`` on int64 carries the sign)."""
+    """A logical shift; torch's ``>>`` on int64 repeats the sign."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def mix(seeds: Tensor, counter: Tensor) -> Tensor:
-    """SplitMix64 of ``seeds`` advanced by ``counter`` steps: int64, broadcast, uniform over 64 bits."""
+def splitmix64(seeds: Tensor, counter: Tensor) -> Tensor:
+    """The output of the generator SplitMix64 (Steele, Lea and Flood 2014) ``counter`` steps after ``seeds``.
+
+    Int64 in and out, broadcast against each other; the result is uniform over 64 bits.
+    """
     x = seeds + (counter + 1) * _GOLDEN
     x = (x ^ _shift_right(x, 30)) * _MIX_1
     x = (x ^ _shift_right(x, 27)) * _MIX_2
@@ -35,5 +38,5 @@ def mix(seeds: Tensor, counter: Tensor) -> Tensor:
 def subset(seeds: Tensor, size: int, keep: int) -> Tensor:
     """For every seed ``[n]``, ``keep`` distinct indices below ``size``, ascending: ``[n, keep]`` int64."""
     counter = torch.arange(size, device=seeds.device)
-    keys = mix(seeds[:, None], counter[None, :])
+    keys = splitmix64(seeds[:, None], counter[None, :])
     return keys.argsort(dim=1, stable=True)[:, :keep].sort(dim=1).values

@@ -14,7 +14,7 @@ from tests.training.models.encoders.test_encoders import AUDIO, CAPTIONS, audio_
 from tests.training.small_runs import small_recipe, write_sounds
 from training.engine import checkpoint
 from training.engine.step import ranks
-from training.models import hub as export
+from training.models import hub
 from training.models.encoders import AUDIO_ENCODERS, TEXT_ENCODERS
 from training.models.encoders.lora import Adapters, adapt, merge
 from training.run.loop import fit
@@ -86,10 +86,10 @@ def test_adapters_and_head_are_trained_saved_gone_on_from_and_exported(tmp_path:
         assert again["resumed_from"] == 3
     for name, value in checkpoint.load(checkpoint.find(tmp_path / "run")).model().items():
         torch.testing.assert_close(value, other[name], atol=1e-6, rtol=1e-5)
-    exported = export.load(tmp_path / "run/export")
+    exported = hub.load(tmp_path / "run/export")
     assert exported.recipe.lora.audio is None
     assert not any("lora" in name for name in exported.model.state_dict())
-    kept = export.open_checkpoint(checkpoint.load(checkpoint.find(tmp_path / "run")))
+    kept = hub.open_checkpoint(checkpoint.load(checkpoint.find(tmp_path / "run")))
     texts = ["a low hum is heard", "ticking"]
     torch.testing.assert_close(exported.encode_texts(texts), kept.encode_texts(texts), atol=1e-5, rtol=1e-4)
     wave = torch.randn(40000) / 10

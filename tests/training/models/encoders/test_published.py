@@ -18,7 +18,7 @@ from tests.training.small_runs import TREE, lines, small_recipe, write_sounds
 from training.data.features import AudioInput, FeatureExtractor
 from training.data.settings import MaskingSettings
 from training.engine.step import ranks
-from training.models import hub as export
+from training.models import hub
 from training.models.encoders import AUDIO_ENCODERS, TEXT_ENCODERS, encoder_module
 from training.models.encoders.pooling import pool
 from training.models.encoders.text.tokenizer import train_tokenizer
@@ -267,10 +267,10 @@ def test_encoders_of_papers_001_table_1_take_a_step_from_local_folders(audio: st
         fit(small_recipe(overrides, TREE), Manifest.open(str(tmp_path / "build")), tmp_path / "run", group)
     (line,) = lines(tmp_path / "run")
     assert line["applied"] and line["grad_norm"] > 0
-    exported = export.open_model(tmp_path / "run")
-    before = export.open_checkpoint(export.open_verified(export.find(tmp_path / "run")))
+    exported = hub.open_model(tmp_path / "run")
+    before = hub.open_checkpoint(hub.open_verified(hub.find(tmp_path / "run")))
     for name, value in before.model.named_parameters():
         assert torch.equal(value, exported.model.get_parameter(name)), name
     for part in (audio, text):  # an export does without what it came from
         shutil.rmtree(tmp_path / part, ignore_errors=True)
-    export.load(tmp_path / "run/export").encode_texts(["a dog barks"])
+    hub.load(tmp_path / "run/export").encode_texts(["a dog barks"])

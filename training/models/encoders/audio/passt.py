@@ -16,7 +16,7 @@ from sharding.common.errors import InputError
 from training.config.checks import check_dropout, check_multiple, check_positive
 from training.models.encoders import AudioEncoder
 from training.models.encoders.pooling import masked_mean
-from training.models.encoders.randomness import mix, subset
+from training.models.encoders.randomness import splitmix64, subset
 from training.run.quiet import quiet
 
 
@@ -156,17 +156,17 @@ class PasstEncoder(AudioEncoder):
         _, rows, columns, dim = grid.shape
         out_rows, out_columns = self.settings.patchout_freq, self.settings.patchout_time
         if self.training and out_columns:
-            index = subset(mix(seeds, torch.zeros_like(seeds)), columns, columns - out_columns)
+            index = subset(splitmix64(seeds, torch.zeros_like(seeds)), columns, columns - out_columns)
             grid = grid.gather(2, index[:, None, :, None].expand(-1, rows, -1, dim))
             heard = heard.gather(2, index[:, None, :].expand(-1, rows, -1))
         if self.training and out_rows:
-            index = subset(mix(seeds, torch.ones_like(seeds)), rows, rows - out_rows)
+            index = subset(splitmix64(seeds, torch.ones_like(seeds)), rows, rows - out_rows)
             grid = grid.gather(1, index[:, :, None, None].expand(-1, -1, grid.shape[2], dim))
             heard = heard.gather(1, index[:, :, None].expand(-1, -1, heard.shape[2]))
         tokens, mask = grid.flatten(1, 2), heard.flatten(1, 2)
         out = self.settings.patchout_any
         if self.training and out:
-            index = subset(mix(seeds, torch.full_like(seeds, 2)), tokens.shape[1], tokens.shape[1] - out)
+            index = subset(splitmix64(seeds, torch.full_like(seeds, 2)), tokens.shape[1], tokens.shape[1] - out)
             tokens = tokens.gather(1, index[:, :, None].expand(-1, -1, dim))
             mask = mask.gather(1, index)
         return tokens, mask

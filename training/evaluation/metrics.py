@@ -14,16 +14,11 @@ A query's chance level is the expected value of the metric when the order is ran
 
 from __future__ import annotations
 
-import ast
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-
-from sharding.common.errors import InputError
 
 Ints = npt.NDArray[np.int64]
 
@@ -168,47 +163,3 @@ def chance_average_precision(sizes: Ints, items: int, k: int) -> npt.NDArray[np.
 
 def _mean(values: npt.NDArray[np.float64]) -> float:
     return float(values.mean()) if len(values) else float("nan")
-
-
-def read_relevance(text: str, file: object = None) -> dict[str, list[str]]:
-    """The multi-positive table of DCASE 2025 task 6: query to the file names of all relevant clips.
-
-    CSV with the columns ``query,audio_filenames``, the second a list as Python writes it.
-    """
-    rows = csv.DictReader(io.StringIO(text))
-    if rows.fieldnames is None or not {"query", "audio_filenames"} <= set(rows.fieldnames):
-        raise InputError(
-            "a relevance table has the columns query and audio_filenames", file=file, value=rows.fieldnames
-        )
-    table: dict[str, list[str]] = {}
-    for number, row in enumerate(rows, 2):
-        try:
-            names = ast.literal_eval(row["audio_filenames"])
-        except (ValueError, SyntaxError) as error:
-            raise InputError(
-                "audio_filenames is not a list", file=file, row=number, value=row["audio_filenames"]
-            ) from error
-        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-            raise InputError("audio_filenames must be a list of names", file=file, row=number, value=names)
-        known = table.setdefault(row["query"], [])
-        known.extend(name for name in names if name not in known)
-    if not table:
-        raise InputError("the relevance table has no query", file=file)
-    return table
-
-
-def relevance_matrix(
-    queries: Sequence[str], table: Mapping[str, Sequence[str]], items: Mapping[str, int]
-) -> npt.NDArray[np.bool_]:
-    """``[q, n]`` relevance of ``queries`` under ``table``; names that are no item are an ``InputError``."""
-    matrix = np.zeros((len(queries), len(items)), dtype=bool)
-    for row, query in enumerate(queries):
-        for name in table[query]:
-            if name not in items:
-                raise InputError(
-                    "a clip of the relevance table is not in the split",
-                    value=name,
-                    remedy="evaluate the split it is from",
-                )
-            matrix[row, items[name]] = True
-    return matrix

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import itertools
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,15 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sharding.common.errors import InputError
-from training.evaluation.retrieval import (
+from training.evaluation.metrics import (
     Ranks,
     chance_average_precision,
     chance_recall,
     metrics,
     rank_relevant,
-    read_relevance,
-    relevance_matrix,
 )
 
 
@@ -111,27 +107,3 @@ def test_average_precision_divides_by_all_relevant_items() -> None:
 def test_nan_is_the_worst_score() -> None:
     found = metrics(rank_relevant([[np.nan, -5.0]], [[True, False]], [0, 1]))
     assert found["R@1"] == 0.0
-
-
-def test_relevance_tables(tmp_path: Path) -> None:
-    text = "query,audio_filenames\nRain falls,\"['a.wav', 'b &#39;.wav']\"\n"
-    table = read_relevance(text)
-    assert table == {"Rain falls": ["a.wav", "b &#39;.wav"]}
-    assert relevance_matrix(["Rain falls"], table, {"a.wav": 0, "c.wav": 1, "b &#39;.wav": 2}).tolist() == [
-        [True, False, True]
-    ]
-    with pytest.raises(InputError, match="not in the split"):
-        relevance_matrix(["Rain falls"], table, {"a.wav": 0})
-    with pytest.raises(InputError, match="row 2"):
-        read_relevance("query,audio_filenames\nRain,nothing at all\n", "f.csv")
-    with pytest.raises(InputError, match="columns"):
-        read_relevance("a,b\n1,2\n")
-    with pytest.raises(InputError, match="has no query"):
-        read_relevance("query,audio_filenames\n")
-
-
-def test_the_published_table(shared_data: Path) -> None:
-    table = read_relevance((shared_data / "metadata/dcase2025/metadata_eval.csv").read_text())
-    assert len(table) == 1037
-    assert sum(map(len, table.values())) == 3116
-    assert max(map(len, table.values())) == 12

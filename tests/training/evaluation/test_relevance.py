@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sharding.common.errors import InputError
+from training.evaluation.relevance import read_relevance, relevance_matrix
+
+
+def test_a_table_lists_the_relevant_clips_of_each_query() -> None:
+    table = read_relevance("query,audio_filenames\nRain falls,\"['a.wav', 'b &#39;.wav']\"\n")
+    assert table == {"Rain falls": ["a.wav", "b &#39;.wav"]}
+    assert relevance_matrix(["Rain falls"], table, {"a.wav": 0, "c.wav": 1, "b &#39;.wav": 2}).tolist() == [
+        [True, False, True]
+    ]
+
+
+def test_a_query_in_two_rows_has_the_clips_of_both_once() -> None:
+    table = read_relevance("query,audio_filenames\nRain,\"['a', 'b']\"\nRain,\"['b', 'c']\"\n")
+    assert table == {"Rain": ["a", "b", "c"]}
+
+
+def test_a_clip_that_is_not_in_the_split_is_refused() -> None:
+    with pytest.raises(InputError, match="not in the split"):
+        relevance_matrix(["Rain falls"], {"Rain falls": ["b.wav"]}, {"a.wav": 0})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("query,audio_filenames\nRain,nothing at all\n", "row 2"),
+        ("query,audio_filenames\nRain,[]\n", "row 2"),
+        ('query,audio_filenames\nRain,"[1, 2]"\n', "list of names"),
+        ("a,b\n1,2\n", "columns"),
+        ("query,audio_filenames\n", "has no query"),
+    ],
+)
+def test_a_malformed_table_is_refused(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_relevance(text, "table.csv")
+
+
+def test_the_published_table(shared_data: Path) -> None:
+    table = read_relevance((shared_data / "metadata/dcase2025/metadata_eval.csv").read_text())
+    assert len(table) == 1037
+    assert sum(map(len, table.values())) == 3116
+    assert max(map(len, table.values())) == 12

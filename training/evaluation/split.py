@@ -1,0 +1,61 @@
+"""The clips and captions of the split that is evaluated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from sharding.common.errors import InputError
+from training.data.captions import normalise
+from training.data.mixture import select_rows
+from training.data.order import SequentialOrder
+from training.data.settings import DataSettings
+
+
+@dataclass(frozen=True)
+class Split:
+    """The clips of a split in their order, and their captions as the model reads them.
+
+    Attributes:
+        name: dataset/split.
+        clips: clip_ids.
+        captions: the captions of the first clip, then those of the second, and so on.
+        clip_of: ``[captions]`` the index in ``clips`` of each caption's clip.
+    """
+
+    name: str
+    clips: list[str]
+    captions: list[str]
+    clip_of: npt.NDArray[np.int64]
+
+
+def read_split(table: pa.Table, name: str, order: SequentialOrder, settings: DataSettings) -> Split:
+    """The clips of a split with all captions that were written for them.
+
+    Captions that a clip received from its duplicates do not count.
+
+    Args:
+        table: of the manifest.
+        name: dataset/split.
+        order: lists the split's clips.
+        settings: say how captions are spelled.
+
+    Raises:
+        InputError: a clip has no caption, so that no query could find it.
+    """
+    clips = [clip for step in range(order.steps_per_epoch) for clip in order.batch(0, step).clip_ids]
+    wanted = set(clips)
+    captions: dict[str, list[str]] = {}
+    rows = table.select(["clip_id", "captions"]).filter(pa.array(select_rows(table, name)))
+    for clip, written in zip(rows["clip_id"].to_pylist(), rows["captions"].to_pylist(), strict=True):
+        if clip in wanted and clip not in captions:
+            own = [normalise(caption["text"], settings) for caption in written if caption["source"] is None]
+            captions[clip] = [text for text in own if text]
+    without = next((clip for clip in clips if not captions[clip]), None)
+    if without is not None:
+        raise InputError(f"a clip of {name} has no caption to be found by", value=without)
+    clip_of = [number for number, clip in enumerate(clips) for _ in captions[clip]]
+    return Split(name, clips, [text for clip in clips for text in captions[clip]], np.array(clip_of, np.int64))
