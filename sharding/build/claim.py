@@ -9,7 +9,6 @@ import json
 import os
 import socket
 import sys
-import tempfile
 import threading
 import time
 import uuid
@@ -105,14 +104,14 @@ def _storage_errors_explained(out: Storage) -> Iterator[None]:
         yield
     except OSError as error:
         if is_full(error):
-            place = "" if out.local is not None else f" in {tempfile.gettempdir()} (TMPDIR), where uploads wait"
-            what, remedy = "no space left", f"make room{place} and run the same command again: it goes on"
+            what, remedy = "no space left", "make room there and run the same command again: it continues"
         elif isinstance(error, FileNotFoundError):
-            what = f"a file is gone: {error.filename or error}"
+            what = f"a file is gone: {error.strerror or error}"
             remedy = "if it belonged to what is built here, remove that and build again"
         else:
-            what, remedy = f"reading or writing failed: {error}", "once that is mended, the same command goes on"
-        raise InputError(what, file=out.url, remedy=remedy) from error
+            what = f"reading or writing failed: {error.strerror or error}"
+            remedy = "once that is mended, the same command continues"
+        raise InputError(what, file=error.filename or out.url, remedy=remedy) from error
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from av import FFmpegError
 from sharding.audio import AudioError, Source
 from sharding.common.errors import InputError
 from sharding.common.processes import die_with_parent
-from sharding.common.storage import PIECE, Storage
+from sharding.common.storage import PIECE, Storage, UnreadableFile
 from sharding.probe.clip import ProbedClip, ProbeSettings, probe_clip
 from sharding.probe.messages import Assignment, Finished, Started, StorageFailed, Task, WriteBegan, WriteEnded
 
@@ -110,6 +110,8 @@ def _probe(
     try:
         return probe_clip(task.clip_id, source, settings, pack)
     except Exception as error:
+        if isinstance(source.error or error, UnreadableFile):
+            return ProbedClip.failed(task.clip_id, "unreadable", _words(source.error or error))
         if source.error is not None or (isinstance(error, OSError) and not isinstance(error, FFmpegError)):
             raise _as_os_error(source.error or error) from error
         # a decoder's binding that fails in an unforeseen way was given a file that is damaged in an unforeseen way
@@ -136,16 +138,20 @@ def _open(storage: Storage, path: str, started: Callable[[int], None]) -> Source
         raise AudioError("out_of_root", path) from None
     except Exception as error:
         if _is_unreadable(error, in_archive=storage.archive(path) is not None):
-            words = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-            raise AudioError("unreadable", words) from error
+            raise AudioError("unreadable", _words(error)) from error
         raise _as_os_error(error) from error
     return Source(content, len(content) if isinstance(content, bytes) else size)
+
+
+def _words(error: Exception) -> str:
+    """What an error says, without the file's name."""
+    return getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
 
 
 def _is_unreadable(error: Exception, *, in_archive: bool) -> bool:
     """Whether an error means that this one file cannot be read, and not that storage failed."""
     if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in _OF_THIS_FILE
+        return isinstance(error, UnreadableFile) or error.errno in _OF_THIS_FILE
     return in_archive and isinstance(error, (OSError, *_DAMAGED_ARCHIVE))
 
 

@@ -30,6 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sharding.common.errors import InputError
+from sharding.common.storage import apply_umask
 from training.config.sections import CheckpointSettings
 
 FORMAT = 1
@@ -86,6 +87,7 @@ def save(
         for name, tensors in ((MODEL, model), (OPTIMIZER, optimizer)):
             path = folder / name
             save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
+            apply_umask(path)
             _flush(path)
             files[name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
         (folder / STATE).write_text(_sealed({"format": FORMAT, "step": step, **state, "files": files}))

@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sharding.common.errors import InputError
+from sharding.common.storage import apply_umask
 from training.config import resolved
 from training.config.loading import load_recipe, parse_recipe
 from training.config.sections import Recipe
@@ -197,6 +198,7 @@ def _draft(retriever: Retriever, checkpoint: Checkpoint, target: Path) -> Path:
     }
     (draft / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
     (draft / "README.md").write_text(_card(retriever, config), encoding="utf-8")
+    apply_umask(*(path for path in draft.rglob("*") if path.is_file()))
     return draft
 
 

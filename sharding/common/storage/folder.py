@@ -41,6 +41,12 @@ class Storage:
     def __init__(self, url: str | os.PathLike[str], follow_links: bool = True) -> None:
         if _INCOMPLETE.match(str(url)):  # it would be taken for a folder of that name on this machine
             raise InputError("incomplete address", value=str(url), remedy="write s3://BUCKET/FOLDER, or a local folder")
+        if str(url).startswith("memory://"):
+            raise InputError(
+                "files in memory are gone when the process ends, and no other process sees them",
+                value=str(url),
+                remedy="give a local folder, or s3://BUCKET/FOLDER",
+            )
         self.url = str(url).rstrip("/") or "/"
         self.follow_links = follow_links
         local = self.local

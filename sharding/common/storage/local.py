@@ -78,12 +78,12 @@ class LocalFolder:
         target = self._path(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.parent / f".{target.name[:80]}.{secrets.token_hex(8)}{_TEMPORARY}"
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
-            with io.BufferedWriter(_InPieces(handle, "w")) as file:
+            with io.BufferedWriter(_InPieces(handle, str(target))) as file:
                 yield file
+                file.flush()
                 with naming(str(target)):
-                    file.flush()
                     os.fsync(file.fileno())
             temporary.replace(target)
         except BaseException:
@@ -160,8 +160,15 @@ class _PatientFile(io.FileIO):
 
 
 class _InPieces(io.FileIO):
+    """An open file that is written in small pieces, and whose errors name the file that it will become."""
+
+    def __init__(self, handle: int, target: str) -> None:
+        super().__init__(handle, "w")
+        self._target = target
+
     def write(self, data: Any) -> int:
-        return super().write(memoryview(data)[:PIECE])  # the buffer in front of it sends the rest with further calls
+        with naming(self._target):
+            return super().write(memoryview(data)[:PIECE])  # the buffer before it sends the rest later
 
 
 def _files_below(
@@ -208,6 +215,14 @@ def _entry_of(path: Path) -> Entry:
             raise
         return Entry(0, math.inf)
     return Entry(found.st_size, found.st_ctime)
+
+
+def apply_umask(*paths: Path) -> None:
+    """Give files the permissions that the umask allows, as a plain ``open`` does: some libraries write them as 0600."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    for path in paths:
+        path.chmod(0o666 & ~umask)
 
 
 def _sync_folder(folder: Path) -> None:

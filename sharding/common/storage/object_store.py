@@ -7,7 +7,6 @@ import datetime
 import functools
 import math
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -16,10 +15,9 @@ import fsspec
 from sharding.common.errors import InputError
 from sharding.common.storage.backend import Entry, Listing
 from sharding.common.storage.failures import naming, persist
+from sharding.common.storage.spool import Spool
 
 T = TypeVar("T")
-
-_IN_MEMORY = 32 << 20  # bytes of an upload that wait in memory; more wait in a temporary file
 
 
 class ObjectStore:
@@ -85,11 +83,11 @@ class ObjectStore:
 
     @contextlib.contextmanager
     def writer(self, name: str) -> Iterator[BinaryIO]:
-        with tempfile.SpooledTemporaryFile(_IN_MEMORY) as waiting:
+        with Spool() as waiting:
             yield cast(BinaryIO, waiting)
             self._persist(name, functools.partial(self._upload, waiting))
 
-    def _upload(self, waiting: Any, key: str) -> None:
+    def _upload(self, waiting: Spool, key: str) -> None:
         waiting.seek(0)
         out = self._files.open(key, "wb")
         try:

@@ -6,16 +6,22 @@ seek backwards in a member decompresses it from the start.
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
-import tempfile
 import zipfile
 from typing import BinaryIO, NamedTuple, cast
 
 from sharding.common.storage.backend import Backend, checked
+from sharding.common.storage.failures import UnreadableFile
+from sharding.common.storage.spool import Spool
 
 _MEMBER = re.compile(r"(.+?\.zip)!/(.+)", re.IGNORECASE | re.DOTALL)
-_IN_MEMORY = 32 << 20  # bytes of a member that are held in memory; larger members go to a temporary file
+# A member that decompresses to more than MANY bytes, and to more than RATIO times its size in the archive, is a bomb.
+# Deflate reaches 1,032; of sound, only long silence exceeds RATIO.
+MANY = 64 << 20
+RATIO = 200
+LARGEST = 8 << 30  # bytes of a member: 12 hours of stereo at 48 kHz and 16 bit
 _OPEN_ARCHIVES = 4
 
 
@@ -47,10 +53,19 @@ class Archives:
         return self._find(member)[1].file_size
 
     def open(self, member: Member) -> BinaryIO:
-        """A seekable file with the member's contents, decompressed."""
+        """A seekable file with the member's contents, decompressed.
+
+        Raises:
+            UnreadableFile: it would decompress to an absurd size.  The size is the one that the archive declares;
+                zipfile never decompresses more than that.
+        """
         archive, found = self._find(member)
+        absurd = found.file_size > MANY and found.file_size > RATIO * found.compress_size
+        if absurd or found.file_size > LARGEST:
+            what = f"decompresses from {found.compress_size:,} to {found.file_size:,} bytes; unpack it to use it"
+            raise UnreadableFile(errno.EIO, what, f"{member.archive}!/{member.name}")
         with archive.open(found) as source:
-            spool = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - the caller closes it
+            spool = Spool()
             shutil.copyfileobj(source, spool, 1 << 20)
         spool.seek(0)
         return cast(BinaryIO, spool)

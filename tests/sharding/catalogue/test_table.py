@@ -17,6 +17,7 @@ from sharding.catalogue.shared_captions import plain_caption
 from sharding.catalogue.table import Catalogue, build_catalogue, part_counts
 from sharding.cli import main
 from sharding.common.errors import InputError
+from sharding.common.storage import Storage
 from sharding.dedup.identity import identity_matches, shared_sources
 from sharding.schema import CATALOGUE, sample_key
 from sharding.sources.base import ORPHANS
@@ -238,15 +239,9 @@ def test_datasets_whose_shards_would_have_one_name_are_refused(tmp_path: Path) -
         build_catalogue({}, {"a": str(tmp_path / "one"), "a-b": str(tmp_path / "two")})
 
 
-def test_the_folders_may_be_in_an_object_store() -> None:
-    import fsspec
-
-    memory = fsspec.filesystem("memory")
-    header = AUDIOCAPS.encode()
-    memory.pipe("/bucket/ac/train.csv", header + b"\n1,aaaaaaaaaaa,0,rain\n2,bbbbbbbbbbb,0,wind\n")
-    memory.pipe("/bucket/ac/audio/train/aaaaaaaaaaa_0.flac", b"")
-    try:
-        found = build_catalogue({"audiocaps": "memory://bucket/ac"}, {})
-        assert found.table["path"].to_pylist() == ["audio/train/aaaaaaaaaaa_0.flac", None]
-    finally:
-        memory.rm("/bucket", recursive=True)
+def test_the_folders_may_be_in_an_object_store(s3: str, tmp_path: Path) -> None:
+    root = Storage(f"{s3}/{tmp_path.name}/ac")
+    root.write("train.csv", AUDIOCAPS.encode() + b"\n1,aaaaaaaaaaa,0,rain\n2,bbbbbbbbbbb,0,wind\n")
+    root.write("audio/train/aaaaaaaaaaa_0.flac", b"")
+    found = build_catalogue({"audiocaps": root.url}, {})
+    assert found.table["path"].to_pylist() == ["audio/train/aaaaaaaaaaa_0.flac", None]

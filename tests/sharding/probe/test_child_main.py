@@ -62,3 +62,20 @@ def test_members_of_damaged_archives_are_unreadable(tmp_path: Path) -> None:
     expected["whole0.zip!/gone.wav"] = "missing"
     facts, _ = probed(folder, names=list(expected))
     assert {name: row["error"] for name, row in facts.items()} == expected
+
+
+def test_a_file_that_the_disk_cannot_deliver_is_unreadable(tmp_path: Path) -> None:
+    """The kernel gives EIO to a process that reads the unmapped start of its own memory."""
+    folder = put(tmp_path / "files", {"good.wav": odd_sounds.by_soundfile("WAV", "PCM_16")})
+    (folder / "mem.wav").symlink_to("/proc/self/mem")
+    facts, _ = probed(folder, names=["mem.wav", "good.wav"])
+    assert facts["mem.wav"]["error"] == "unreadable" and "Input/output error" in facts["mem.wav"]["detail"]
+    assert facts["good.wav"]["error"] is None
+
+
+def test_a_zip_bomb_is_unreadable_and_says_why(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.wav", bytes(65 << 20))
+    facts, _ = probed(tmp_path, names=["bomb.zip!/x.wav"])
+    found = facts["bomb.zip!/x.wav"]
+    assert found["error"] == "unreadable" and "decompresses from" in found["detail"]

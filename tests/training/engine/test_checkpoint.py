@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 from pathlib import Path
@@ -31,6 +32,15 @@ def test_a_checkpoint_holds_everything_by_name(tmp_path: Path) -> None:
     assert torch.equal(found.model()["head.weight"], torch.full((3, 2), 7.0))
     assert set(found.moments()) == {"exp_avg", "exp_avg_sq"}
     assert torch.equal(found.moments()["exp_avg"]["head.weight"], torch.ones(3, 2))
+
+
+def test_its_files_can_be_read_by_whom_the_umask_allows(tmp_path: Path) -> None:
+    former = os.umask(0o022)
+    try:
+        folder = save(tmp_path, 7)
+    finally:
+        os.umask(former)
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
 
 
 @settings(max_examples=30, deadline=None)

@@ -95,3 +95,8 @@ def test_an_incomplete_address_is_not_taken_for_a_local_folder(url: str) -> None
 def test_storage_travels_to_other_processes(storage: Storage) -> None:
     storage.write("a.bin", b"x")
     assert pickle.loads(pickle.dumps(storage)).read("a.bin") == b"x"
+
+
+def test_files_in_memory_are_refused() -> None:
+    with pytest.raises(InputError, match="gone when the process ends"):
+        Storage("memory://bucket/out")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import resource
+import signal
 from pathlib import Path
 
 import pytest
 
-from sharding.common.storage import Storage, UnreadableFile
+from sharding.common.storage import Storage, UnreadableFile, apply_umask
 
 
 def test_a_listing_follows_links_but_not_round_a_loop(tmp_path: Path) -> None:
@@ -46,3 +48,28 @@ def test_an_absent_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         Storage(tmp_path).read("deep/absent.wav")
     assert caught.value.filename == f"{tmp_path}/deep/absent.wav"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_files_have_the_permissions_that_the_umask_allows(umask: int, mode: int, tmp_path: Path) -> None:
+    (tmp_path / "private").touch(0o600)
+    former = os.umask(umask)
+    try:
+        Storage(tmp_path).write("written", b"x")
+        apply_umask(tmp_path / "private")
+    finally:
+        os.umask(former)
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {"written": mode, "private": mode}
+
+
+def test_a_lack_of_room_names_the_file_that_was_written(tmp_path: Path) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
+    former = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(OSError) as caught:
+            Storage(tmp_path).write("large.bin", bytes(2 << 20))
+    finally:
+        signal.signal(signal.SIGXFSZ, former)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert caught.value.filename == f"{tmp_path}/large.bin"
+    assert list(tmp_path.iterdir()) == []

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import io
+import os
+import resource
+import signal
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from sharding.common.errors import InputError
-from sharding.common.storage import Storage
+from sharding.common.storage import Storage, UnreadableFile, is_full
 
 
 def zip_of(**members: bytes) -> bytes:
@@ -58,3 +61,39 @@ def test_an_archive_outside_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "outside.zip").write_bytes(zip_of(x=b"secret"))
     with pytest.raises(InputError, match="climbs out"):
         Storage(tmp_path / "folder").read("../outside.zip!/x")
+
+
+def test_a_member_that_would_decompress_to_an_absurd_size_is_refused(storage: Storage) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.wav", bytes(65 << 20))
+        archive.writestr("silence.wav", bytes(63 << 20))  # few enough bytes to be read, whatever their ratio
+    storage.write("a.zip", buffer.getvalue())
+    with pytest.raises(UnreadableFile, match="68,157,440 bytes") as caught:
+        storage.open("a.zip!/bomb.wav")
+    assert caught.value.filename == "a.zip!/bomb.wav"
+    with storage.open("a.zip!/silence.wav") as member:
+        assert member.seek(0, io.SEEK_END) == 63 << 20
+
+
+def test_a_member_never_decompresses_to_more_than_it_declares(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x", bytes(1 << 20))
+    content = buffer.getvalue().replace((1 << 20).to_bytes(4, "little"), (1000).to_bytes(4, "little"))
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(zipfile.BadZipFile, match="CRC"):
+        Storage(tmp_path).open("a.zip!/x")
+
+
+def test_a_lack_of_room_for_a_member_names_the_folder_of_temporary_files(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(zip_of(x=os.urandom(64 << 20)))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (32 << 20, resource.RLIM_INFINITY))
+    former = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(OSError, match="TMPDIR") as caught:
+            Storage(tmp_path).open("a.zip!/x")
+        assert is_full(caught.value)
+    finally:
+        signal.signal(signal.SIGXFSZ, former)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
