@@ -37,7 +37,7 @@ def test_links_in_a_circle_and_pipes_are_listed_and_hinder_nobody(tmp_path: Path
 def test_a_file_that_the_disk_cannot_deliver_is_tried_again_and_then_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel gives EIO to a process that reads the unmapped start of its own memory."""
     monkeypatch.setattr("sharding.common.storage.failures.PAUSE_S", 0.001)
-    for read in (lambda: Storage("/proc/self").read("mem"), lambda: Storage("/proc/self").read("mem", 0, 1 << 20)):
+    for read in (lambda: Storage("/proc/self").read("mem"), lambda: Storage("/proc/self").open("mem").read(1 << 20)):
         with pytest.raises(UnreadableFile) as caught:
             read()
         error = pickle.loads(pickle.dumps(caught.value))  # as it comes from a worker process
