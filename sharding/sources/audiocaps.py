@@ -16,7 +16,7 @@ from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.sources.base import CatalogueBuilder, DatasetTables, PublishedCaption, PublishedDataset
 from sharding.sources.identities import youtube
-from sharding.sources.tables import FETCH_AGAIN, csv_rows, finite_number
+from sharding.sources.tables import FETCH_AGAIN, csv_rows, seconds
 from sharding.sources.tree import AudioIndex, Tree, climbs, folders, stem_of
 
 NAME = "audiocaps"
@@ -96,7 +96,7 @@ def _read_table(tree: Tree, path: str, clips: dict[str, _Clip]) -> None:
     text, lines, joined = _mend(tree.text(path), file)
     before = {stem: {caption.normal_form for caption in clip.captions} for stem, clip in clips.items()}
     for row, cells in csv_rows(text, file, COLUMNS, lines=lines):
-        start = finite_number(cells["start_time"])
+        start = seconds(cells["start_time"])
         if start is None or start < 0:
             raise InputError(
                 "start_time is not a number of seconds", file=file, row=row, value=cells["start_time"],

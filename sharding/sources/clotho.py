@@ -15,7 +15,7 @@ from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.sources.base import CatalogueBuilder, DatasetTables, PublishedCaption, PublishedDataset
 from sharding.sources.identities import freesound, id_remark
-from sharding.sources.tables import csv_rows, keywords
+from sharding.sources.tables import csv_rows, keywords, seconds
 from sharding.sources.tree import Tree, climbs, folders, stem_of
 
 NAME = "clotho"
@@ -114,7 +114,10 @@ def _interval(row: dict[str, str], identity: str | None) -> tuple[tuple[float, f
     found = _SAMPLES.fullmatch(cell)
     if not found or int(found[2]) <= int(found[1]):
         return None, f"start_end_samples are not two samples in order: {cell}"
-    return (int(found[1]) / RATE, int(found[2]) / RATE), None
+    start, end = seconds(int(found[1]) / RATE), seconds(int(found[2]) / RATE)
+    if start is None or end is None:
+        return None, f"start_end_samples are not samples of a recording: {cell}"
+    return (start, end), None
 
 
 def _read_tables(tree: Tree, notes: list[str]) -> dict[str, _Split]:

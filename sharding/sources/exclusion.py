@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections import defaultdict
@@ -17,7 +15,7 @@ from sharding.common.errors import InputError
 from sharding.common.storage import located
 from sharding.sources import DATASETS
 from sharding.sources.identities import freesound, original_of, youtube
-from sharding.sources.tables import FETCH_AGAIN, check_columns, decode
+from sharding.sources.tables import FETCH_AGAIN, csv_rows, decode
 
 # Datasets whose clips are never excluded by a list (see ``PublishedDataset.exclusion_lists_apply``).
 UNLISTED = frozenset(one.name for one in DATASETS.values() if not one.exclusion_lists_apply)
@@ -79,25 +77,18 @@ def _listed_identity(entry: str) -> str | None:
 
 
 def _csv_entries(text: str, path: str) -> Iterator[tuple[int, str]]:
-    reader = csv.reader(io.StringIO(text, newline=""))
-    header = [cell.strip() for cell in next(reader, [])]
+    header = [cell.strip(' \t\r"') for cell in text.partition("\n")[0].split(",")]
     column = "id" if "id" in header else "sound_id"
-    check_columns(header, (column,), path)
-    place = header.index(column)
-    for cells in reader:
-        if cells and len(cells) <= place:
-            raise InputError("the row is too short", file=path, row=reader.line_num, value=cells[0], remedy=FETCH_AGAIN)
-        if cells:
-            yield reader.line_num, cells[place].strip()
+    for row, cells in csv_rows(text, path, (column,)):
+        yield row, cells[column].strip()
 
 
 def _json_entries(text: str, path: str) -> Iterator[tuple[int, str]]:
     try:
         lists = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"the JSON is cut off or broken ({error.msg})", file=path, row=error.lineno, remedy=FETCH_AGAIN
-        ) from error
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and brackets without end
+        row = error.lineno if isinstance(error, json.JSONDecodeError) else None
+        raise InputError(f"the JSON is cut off or broken ({error})", file=path, row=row, remedy=FETCH_AGAIN) from error
     number = 0
     for key, entries in lists.items():
         if key not in ("AudioSet", "FreeSound") or not isinstance(entries, list):

@@ -18,13 +18,14 @@ from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.sources.base import CatalogueBuilder, DatasetTables, PublishedCaption
 from sharding.sources.identities import normalised_identity
-from sharding.sources.tables import csv_rows, finite_number, keywords
+from sharding.sources.tables import csv_rows, keywords, seconds
 from sharding.sources.tree import Tree, climbs
 
 Interval = tuple[float, float | None] | None  # start and end of a clip in its original, in seconds
 
 KINDS = ("human", "machine", "label")
-_NUMBERED = re.compile(r"caption_\d+$")
+_NUMBERED = re.compile(r"caption_([0-9]{1,6})")
+_LONGEST_SPLIT = 60  # characters: it is a part of the names of shards
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class _Row:
     def number_of(self, column: str) -> float | None:
         """Seconds, or None where the cell is empty."""
         text = self.text(column)
-        value = finite_number(text) if text else None
+        value = seconds(text) if text else None
         if text and (value is None or value < 0):
             raise self.error(f"{column} is not a number of seconds", text, "write seconds, such as 12.5")
         return value
@@ -57,6 +58,8 @@ class _Row:
         split = self.text("split") or "all"
         if "/" in split or "," in split:
             raise self.error("a split's name holds '/' or ','", split, "use a plain word")
+        if len(split) > _LONGEST_SPLIT:
+            raise self.error(f"a split's name has more than {_LONGEST_SPLIT} characters", split[:80], "shorten it")
         return split
 
 
@@ -105,7 +108,7 @@ def _rows(tree: Tree) -> list[_Row]:
     for row in found:
         if not row.text("path"):
             raise row.error("no path", None, "give each clip the path of its audio below the folder")
-        if not any(column in ("captions", "caption") or _NUMBERED.match(column) for column in row.cells):
+        if not any(column in ("captions", "caption") or _NUMBERED.fullmatch(column) for column in row.cells):
             raise row.error("no captions", None, "add captions, or caption_1 ... caption_n")
     return found
 
@@ -161,8 +164,8 @@ def _captions(row: _Row) -> list[PublishedCaption]:
     texts = [] if value is None else [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise row.error("captions are not texts", str(value)[:80], "write a text, or a JSON list of texts")
-    numbered = sorted((c for c in row.cells if _NUMBERED.match(c)), key=lambda c: int(c.rpartition("_")[2]))
-    texts = texts + [str(row.cells[column] or "") for column in numbered]
+    numbered = sorted((int(found[1]), column) for column in row.cells if (found := _NUMBERED.fullmatch(column)))
+    texts = texts + [str(row.cells[column] or "") for _, column in numbered]
     return [PublishedCaption(text, kind) for text in texts if text.strip()]
 
 

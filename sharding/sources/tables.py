@@ -17,6 +17,8 @@ from sharding.common.errors import InputError
 _BLOCK = 4 << 20  # bytes of JSON read at a time
 _LONGEST_ITEM = 64 << 20  # characters; a longer item is a defect, not an item
 _SPACE = re.compile(r"[ \t\r\n]*")
+LONGEST_S = 1e9  # 31 years: no recording is longer, and no time in it is larger
+_LONGEST_CELL = 1 << 17  # characters of a CSV cell: the limit of the csv module
 FETCH_AGAIN = "download the file again; it is damaged"
 
 
@@ -70,9 +72,12 @@ def csv_rows(
             break
         except csv.Error as error:
             row = lines[line - 1] if lines else line
-            raise InputError(
-                f"not a CSV row ({error})", file=file, row=row, remedy="close the quotation mark, or " + FETCH_AGAIN
-            ) from error
+            remedy = "close the quotation mark, or " + FETCH_AGAIN
+            if "field limit" in str(error) or "field larger" in str(error):
+                remedy = (
+                    f"shorten it to {_LONGEST_CELL:,} characters; if none is so long, a quotation mark is not closed"
+                )
+            raise InputError(f"not a CSV row ({error})", file=file, row=row, remedy=remedy) from error
         row, line = (lines[line - 1] if lines else line), reader.line_num + 1
         if not cells:
             continue
@@ -227,10 +232,10 @@ def keywords(cell: str) -> tuple[str, ...]:
     return tuple(word for word in cell.split(";") if word.strip())
 
 
-def finite_number(cell: str | float | None) -> float | None:
-    """A finite number, or None where the cell holds none."""
+def seconds(cell: str | float | None) -> float | None:
+    """A number of seconds; None where the cell holds none, or more than ``LONGEST_S``."""
     try:
         number = float(cell) if cell is not None else math.nan
     except (ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) < LONGEST_S else None

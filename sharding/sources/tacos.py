@@ -13,7 +13,7 @@ from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.sources.base import CatalogueBuilder, DatasetTables, PublishedCaption, PublishedDataset
 from sharding.sources.identities import freesound, id_remark
-from sharding.sources.tables import FETCH_AGAIN, csv_rows, finite_number, keywords
+from sharding.sources.tables import FETCH_AGAIN, csv_rows, keywords, seconds
 from sharding.sources.tree import AudioIndex, Tree, climbs, stem_of
 
 NAME = "tacos"
@@ -36,7 +36,7 @@ class _Clip:
     @property
     def interval(self) -> tuple[float, float] | None:
         """Seconds of the Freesound original."""
-        start, end = finite_number(self.metadata.get("start_time_s")), finite_number(self.metadata.get("end_time_s"))
+        start, end = seconds(self.metadata.get("start_time_s")), seconds(self.metadata.get("end_time_s"))
         return (start, end) if start is not None and end is not None and 0 <= start < end else None
 
     @property
@@ -83,11 +83,11 @@ def _metadata(tree: Tree, path: str) -> dict[str, _Clip]:
             clip.notes.append(f"its metadata occur twice; row {row} is not used")
             continue
         for column in ("start_time_s", "end_time_s"):
-            if cells[column].strip() and finite_number(cells[column]) is None:
+            if cells[column].strip() and seconds(cells[column]) is None:
                 raise InputError(
                     f"{column} is not a number", file=tree.name(path), row=row, value=cells[column], remedy=FETCH_AGAIN
                 )
-        original = finite_number(cells.get("duration"))
+        original = seconds(cells.get("duration"))
         if clip.interval is None:
             clip.notes.append("start_time_s and end_time_s are not two times in order")
         elif original is not None and clip.interval[1] > original + 0.01:
@@ -104,7 +104,7 @@ def _clip(clips: dict[str, _Clip], filename: str) -> _Clip:
 def _strong(tree: Tree, path: str, clips: dict[str, _Clip]) -> None:
     columns = ("filename", "text", "onset", "offset")
     for row, cells in csv_rows(tree.text(path), tree.name(path), columns):
-        onset, offset = finite_number(cells["onset"]), finite_number(cells["offset"])
+        onset, offset = seconds(cells["onset"]), seconds(cells["offset"])
         if onset is None or offset is None:
             column = "onset" if onset is None else "offset"
             raise InputError(

@@ -16,7 +16,7 @@ from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.sources.base import CatalogueBuilder, DatasetTables, PublishedCaption, PublishedDataset
 from sharding.sources.identities import freesound, youtube
-from sharding.sources.tables import FETCH_AGAIN, finite_number, json_items, keywords
+from sharding.sources.tables import FETCH_AGAIN, json_items, keywords, seconds
 from sharding.sources.tree import AudioIndex, Tree, climbs, folders
 
 NAME = "wavcaps"
@@ -175,7 +175,7 @@ def _add(
 ) -> None:
     part = PARTS[name]
     value = item.get("duration")
-    duration = finite_number(value) if isinstance(value, (int, float, str)) else None
+    duration = seconds(value) if isinstance(value, (int, float, str)) else None
     notes = []
     if duration is None:
         notes.append("no duration in the table")

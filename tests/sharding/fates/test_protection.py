@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sharding.common.errors import InputError
 from sharding.fates.protection import check_protection, is_unprotected, not_compared, protection, protection_line
 from sharding.schema import CATALOGUE, FACTS
 from sharding.sources.protected import parse_protect
-from tests.sharding.fates.tables import clip, fact
+from tests.sharding.fates.tables import clip, fact, fates, match
 
 
 def tables(split: str, readable: int, missing: int, damaged: int = 0) -> tuple[pa.Table, pa.Table]:
@@ -72,3 +74,35 @@ def test_test_and_validation_splits_of_own_datasets_are_protected_by_default() -
     found = protection(pa.Table.from_pylist(rows, CATALOGUE), None, parse_protect())
     assert [one["split"] for one in found if one["dataset"] == "mine"] == ["Test", "validation"]
     assert not [one for one in found if one["dataset"] == "wavcaps"]
+
+
+PROTECTED = [f"clotho/evaluation/{number}" for number in range(4)]
+TRAINING = [f"wavcaps/train/{number}" for number in range(6)]
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.sets(st.tuples(st.sampled_from(PROTECTED), st.sampled_from(TRAINING)), max_size=12),
+    st.sets(st.tuples(st.sampled_from(TRAINING), st.sampled_from(TRAINING)), max_size=6),
+    st.sets(st.sampled_from(PROTECTED)),
+)
+def test_without_some_protected_audio_more_clips_are_never_written_in_silence(
+    leaks: set[tuple[str, str]], copies: set[tuple[str, str]], removed: set[str]
+) -> None:
+    """Removing protected audio can let leaks through, and then the clips that were not compared are counted."""
+    clips = [clip(name, "human") for name in PROTECTED + TRAINING]
+    pairs = [match(a, b, 5.0) for a, b in sorted(leaks)] + [match(a, b) for a, b in sorted(copies) if a != b]
+    whole = fates(clips, [fact(one["clip_id"]) for one in clips], pairs)
+    facts = [fact(one["clip_id"], error="missing" if one["clip_id"] in removed else None) for one in clips]
+    left = fates(clips, facts, [pair for pair in pairs if not removed & {pair["a"], pair["b"]}])
+    counts = protection(
+        pa.Table.from_pylist(clips, CATALOGUE), pa.Table.from_pylist(facts, FACTS), {("clotho", "evaluation")}
+    )
+    (split,) = counts
+    assert split["compared"] == len(PROTECTED) - len(removed)
+    assert split["not_compared"] == ({"missing": len(removed)} if removed else {})
+    written = [sum(found[name]["fate"] == "written" for name in TRAINING) for found in (whole, left)]
+    if written[1] > written[0]:
+        assert removed and "missing" in protection_line(split)
+    if removed == set(PROTECTED):
+        assert is_unprotected(split)

@@ -34,6 +34,9 @@ def test_every_form_of_exclusion_list(tmp_path: Path, name: str, text: str, iden
         ("sound_id\nbird\n", "row 2: the entry names no sound"),
         ('{"FreeSound": ["7"', "cut off"),
         ('{"Vimeo": ["7"]}', "not a list of"),
+        ("", "empty"),
+        ("sound_id\n" + "7" * 200_000, "field limit"),
+        ('{"FreeSound": ' + "[" * 100_000, "cut off or broken"),
     ],
 )
 def test_what_is_no_exclusion_list(tmp_path: Path, text: str, what: str) -> None:
