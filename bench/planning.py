@@ -120,7 +120,7 @@ def measure(clips: int) -> dict[str, float]:
     step("batches", lambda: batches(tables[0], 0))
     fates = step("fates", lambda: decide(*tables, (), SETTINGS))
     step("plan", plan)
-    step("overview", lambda: overview(tables[0], {}, BuildSettings(fates=SETTINGS)))
+    step("overview", lambda: overview(tables[0], tables[1], {}, BuildSettings(fates=SETTINGS)))
     spent["GiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return spent
 

@@ -108,10 +108,11 @@ def merge(old: FinishedBuild, stages: Stages, catalogue: pa.Table, decided: Deci
     merged.write_table(layout.ORPHANS, pa.concat_tables(orphans))
     settings = _both(old.settings, stages.settings)
     notes = {**old.marker.notes, **stages.marker.notes}
-    merged.write(layout.OVERVIEW, overview_bytes(overview(all_clips, notes, settings)))
+    all_facts = pa.concat_tables([old.facts, read_checked(stages.work, Work.FINAL_FACTS, FACTS)])
+    merged.write(layout.OVERVIEW, overview_bytes(overview(all_clips, all_facts, notes, settings)))
     old_records = _with_new_kin(old.manifest, fates, merged)
     marker = dataclasses.replace(stages.marker, datasets=sorted(notes), notes=notes)
-    _write_work(old, stages, merged, settings, marker)
+    _write_work(merged, all_facts, settings, marker)
 
     replaced = (layout.FATES, layout.MATCHES, layout.ORPHANS, layout.OVERVIEW, layout.DIFFERENCES)
     added = [*map(catalogue_name, stages.marker.datasets), *(plan_name(record["name"]) for record in written.records)]
@@ -182,10 +183,10 @@ def _with_new_kin(manifest: Manifest, fates: pa.Table, merged: Storage) -> list[
     return records
 
 
-def _write_work(old: FinishedBuild, stages: Stages, merged: Storage, settings: BuildSettings, marker: Marker) -> None:
+def _write_work(merged: Storage, facts: pa.Table, settings: BuildSettings, marker: Marker) -> None:
     """The files with which a later retry, append or plan goes on."""
     work = work_of(merged)
-    work.write_table(Work.KEPT_FACTS, pa.concat_tables([old.facts, read_checked(stages.work, Work.FINAL_FACTS, FACTS)]))
+    work.write_table(Work.KEPT_FACTS, facts)
     work.write(Work.SETTINGS, settings_bytes(settings.as_dict()))
     work.write(Work.MARKER, marker.as_bytes())
 

@@ -75,7 +75,7 @@ def _make(stages: Stages) -> None:
     matches = stages.match(catalogue, facts)
     fates = stages.decide(catalogue, facts, matches)
     written = stages.write(catalogue, facts, matches, fates)
-    about = overview(catalogue, stages.marker.notes, stages.settings)
+    about = overview(catalogue, facts, stages.marker.notes, stages.settings)
     stages.out.write(layout.OVERVIEW, overview_bytes(about))
     commit(stages.out, stages.settings, catalogue, written.records, written.plan)
 

@@ -62,8 +62,17 @@ class Overview(TypedDict):
     shared_captions: SharedCaptions
 
 
-def overview(catalogue: pa.Table, notes: Mapping[str, Sequence[str]], settings: BuildSettings) -> Overview:
-    """The contents of ``overview.json``; ``notes`` maps each dataset to remarks about it."""
+def overview(
+    catalogue: pa.Table, facts: pa.Table, notes: Mapping[str, Sequence[str]], settings: BuildSettings
+) -> Overview:
+    """The contents of ``overview.json``.
+
+    Args:
+        catalogue: CATALOGUE of all clips.
+        facts: FACTS of all clips.
+        notes: remarks about each dataset.
+        settings: of the build.
+    """
     lists = [read_exclusion_list(str(path)) for path in settings.exclude]
     shared = shared_captions(catalogue, settings.fates.protect)
     report: list[ListReport] = [
@@ -73,7 +82,7 @@ def overview(catalogue: pa.Table, notes: Mapping[str, Sequence[str]], settings: 
     ]
     return {
         "notes": {dataset: list(remarks) for dataset, remarks in sorted(notes.items())},
-        "parts": part_counts(catalogue),
+        "parts": part_counts(catalogue, facts),
         "lists": report,
         "listed": dict(Counter(listed(catalogue, lists).values())),
         "shared_captions": {

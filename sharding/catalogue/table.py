@@ -131,13 +131,16 @@ class PartCounts(TypedDict):
     out_of_root: int
     ids: int  # clips with an identity
     noted: int  # clips with a remark
-    hours: float  # sum of the published durations
+    hours: float | None  # of sound, by the decoded durations, or before decoding by the published ones; None: not known
     published_clips: int | None
     published_captions: int | None
 
 
-def part_counts(table: pa.Table) -> list[PartCounts]:
-    """Counts of every part of every dataset of a CATALOGUE."""
+def part_counts(table: pa.Table, facts: pa.Table | None = None) -> list[PartCounts]:
+    """Counts of every part of every dataset of a CATALOGUE; ``facts`` are FACTS, or None before anything is decoded."""
+    seconds = table["published_duration_s"]
+    if facts is not None:
+        seconds = facts["duration_s"].take(pc.index_in(table["clip_id"], facts["clip_id"].combine_chunks()))
     flat = pa.table(
         {
             "dataset": table["dataset"],
@@ -148,12 +151,12 @@ def part_counts(table: pa.Table) -> list[PartCounts]:
             "out_of_root": pc.cast(pc.fill_null(pc.equal(table["problem"], "out_of_root"), False), pa.int64()),
             "ids": pc.cast(pc.is_valid(table["identity"]), pa.int64()),
             "noted": pc.cast(pc.greater(pc.list_value_length(table["notes"]), 0), pa.int64()),
-            "seconds": pc.fill_null(table["published_duration_s"], 0.0),
+            "seconds": seconds,
         }
     )
-    names = flat.column_names[2:]
+    unless_unknown = pc.ScalarAggregateOptions(min_count=1)  # the sum is null where no value is known
     sums = flat.group_by(["dataset", "part"], use_threads=False).aggregate(
-        [([], "count_all"), *((name, "sum") for name in names)]
+        [([], "count_all"), *((name, "sum", unless_unknown) for name in flat.column_names[2:])]
     )
     parts: list[PartCounts] = []
     for row in sums.to_pylist():
@@ -164,7 +167,7 @@ def part_counts(table: pa.Table) -> list[PartCounts]:
                 "dataset": row["dataset"], "part": row["part"], "clips": row["count_all"],
                 "captions": row["captions_sum"], "audio": row["audio_sum"], "missing": row["missing_sum"],
                 "out_of_root": row["out_of_root_sum"], "ids": row["ids_sum"], "noted": row["noted_sum"],
-                "hours": round(row["seconds_sum"] / 3600, 2),
+                "hours": None if row["seconds_sum"] is None else round(row["seconds_sum"] / 3600, 4),
                 "published_clips": published[0] if published else None,
                 "published_captions": published[1] if published else None,
             }
