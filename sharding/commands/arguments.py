@@ -64,7 +64,8 @@ def add_datasets(parser: argparse.ArgumentParser, title: str) -> None:
         default=[],
         metavar="NAME=DIR",
         help="sounds of your own under a name that you choose: a folder with a table clips.csv or clips.jsonl, "
-        "whose columns path and captions are required; may be given several times",
+        "whose columns path and captions are required; several captions of a clip are a JSON list, columns caption_1, "
+        "caption_2, ..., or several rows of one path; may be given several times",
     )
 
 

@@ -69,7 +69,7 @@ def roots(place: str) -> dict[str, str]:
 
 
 def sounds(out: Storage) -> dict[str, bytes]:
-    """The audio of every sample; what stands beside it names the file that it came from."""
+    """The audio of every sample; its JSON names the file that it came from."""
     found = {}
     for name in out.list("shards"):
         if name.endswith(".tar"):
