@@ -128,7 +128,8 @@ class Stages:
             unknown = catalogue.filter(pc.invert(pc.is_in(catalogue["clip_id"], kept)))
         todo = [batch for batch in batches(unknown, self.marker.reopenings) if facts_name(batch.name) not in finished]
         prober = Prober(self.settings.dataset_folders(), self.work, self.settings.probe)
-        progress = self.progress("probe", sum(batch.clips.num_rows for batch in todo), "clips")
+        left = sum(batch.clips.num_rows for batch in todo)
+        progress = self.progress("probe", catalogue.num_rows, "clips", done=catalogue.num_rows - left)
         for probed in self.spread(prober, todo):
             progress.add(probed.clips, probed.failed)
         progress.finish()
@@ -196,16 +197,18 @@ class Stages:
         left = trimmed_parts(*self.clips.tables(catalogue, facts), matches, self.settings.fates)
         todo = _trim_batches(facts.filter(chosen), left, self.marker.reopenings)
         lacking = [batch for batch in todo if not self.work.exists(trimmed_name(batch.name))]
-        progress = self.progress("trim", sum(batch.facts.num_rows for batch in lacking), "clips")
-        for clips in self.spread(functools.partial(_trim, work=self.work, form=self.settings.probe.form), lacking):
-            progress.add(clips)
+        clips = sum(batch.facts.num_rows for batch in todo)
+        left_clips = sum(batch.facts.num_rows for batch in lacking)
+        progress = self.progress("trim", clips, "clips", done=clips - left_clips)
+        for count in self.spread(functools.partial(_trim, work=self.work, form=self.settings.probe.form), lacking):
+            progress.add(count)
         progress.finish()
         cut = [read_checked(self.work, trimmed_name(batch.name), FACTS) for batch in todo]
         return pa.concat_tables([facts.filter(pc.invert(chosen)), *cut])
 
-    def progress(self, what: str, total: int | None, unit: str) -> Progress:
-        """Begins to show progress."""
-        return Progress(what, total, unit, self.runner.watch)
+    def progress(self, what: str, total: int | None, unit: str, done: int = 0) -> Progress:
+        """Begins to show progress; ``done`` units of the total were done by an earlier run."""
+        return Progress(what, total, unit, self.runner.watch, done=done)
 
     def spread(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """The runner's ``map``; it ends with an error when another builder took the lock."""

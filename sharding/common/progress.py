@@ -1,4 +1,7 @@
-"""One line now and then about long work: how much, how fast, how long still, what failed so far."""
+"""A line now and then about long work: how much is done, how fast, how long it still takes, how much failed.
+
+tqdm is not used: without a terminal, as in the logs of jobs, it writes one endless line.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,12 @@ class Progress:
 
     Args:
         what: the work, e.g. ``probe``.
-        total: units in all; None: not known.
+        total: units in all, those of earlier runs included; None: not known.
         unit: their name, e.g. ``clips``.
-        watch: is told of every change, e.g. ``Runner.watch``.
+        watch: called after every change, e.g. ``Runner.watch``.
         every_s: seconds between lines.
-        quiet: no lines; only ``watch`` is told.
+        quiet: print nothing; only call ``watch``.
+        done: units that an earlier run did; the rate does not count them.
     """
 
     def __init__(
@@ -27,19 +31,20 @@ class Progress:
         watch: Callable[[Progress], None] | None = None,
         every_s: float = 2.0,
         quiet: bool = False,
+        done: int = 0,
     ) -> None:
         self.what, self.total, self.unit, self.every_s, self.quiet = what, total, unit, every_s, quiet
-        self.done = self.failed = 0
+        self.done, self._done_before, self.failed = done, done, 0
         self._watch = watch
         self._begun = self._last = time.monotonic()
 
     @property
     def rate(self) -> float:
-        """Units a second so far."""
-        return self.done / max(time.monotonic() - self._begun, 1e-9)
+        """Units a second in this run, so far."""
+        return (self.done - self._done_before) / max(time.monotonic() - self._begun, 1e-9)
 
     def add(self, done: int, failed: int = 0) -> None:
-        """Some more units are through; ``failed`` of them did not make it."""
+        """Count more units as done; ``failed`` of them failed."""
         self.done += done
         self.failed += failed
         now = time.monotonic()
@@ -50,15 +55,15 @@ class Progress:
             self._watch(self)
 
     def finish(self) -> None:
-        """Print the last line."""
-        if self.done or self.total:
+        """Print the last line, unless there was nothing to do."""
+        if self.done > self._done_before or (self.total and not self._done_before):
             self._print(time.monotonic(), ended=True)
 
     def _print(self, now: float, ended: bool = False) -> None:
         if self.quiet:
             return
         elapsed = max(now - self._begun, 1e-9)
-        rate = self.done / elapsed
+        rate = (self.done - self._done_before) / elapsed
         if ended:
             ending = f"in {clock(elapsed)}"
         elif self.total is None:

@@ -75,12 +75,12 @@ def write_shards(
         shards: their file names.
         out, packs: see ``write_shard``.
         spread: ``spread(function, items)`` gives results in any order.
-        begin: ``begin(what, total, unit)`` begins to show progress.
+        begin: ``begin(what, total, unit, done)`` begins to show progress.
     """
     work = work_of(out)
     have = set(work.list(Work.RECORDS))
     todo = [shard for shard in shards if record_name(shard) not in have]
-    progress = begin("write", len(todo), "shards")
+    progress = begin("write", len(shards), "shards", done=len(shards) - len(todo))
     for _ in spread(functools.partial(write_shard, out=out, packs=packs), todo):
         progress.add(1)
     progress.finish()

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from sharding.common import progress
+from sharding.common.progress import Progress, clock
+
+
+class Clock:
+    """A monotonic clock that tests set."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(progress, "time", found)
+    return found
+
+
+def test_lines_come_now_and_then_and_one_at_the_end(time: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Progress("probe", 100, "clips")
+    for _ in range(99):
+        time.now += 0.125
+        shown.add(1)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 6  # in twelve seconds
+    assert lines[0] == "  probe: 16/100 clips, 8.0/s, 0:10 left"
+    time.now += 0.125
+    shown.add(1, failed=1)
+    shown.finish()
+    assert capsys.readouterr().err == "  probe: 100/100 clips, 8.0/s, in 0:12, 1 failed\n"
+
+
+def test_work_that_goes_on_counts_everything_but_the_rate(time: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Progress("probe", 1028, "clips", done=256)
+    time.now += 4
+    shown.add(64)
+    assert shown.rate == pytest.approx(16)
+    assert capsys.readouterr().err == "  probe: 320/1028 clips, 16.0/s, 0:44 left\n"
+
+
+@pytest.mark.parametrize(("total", "done"), [(0, 0), (5, 5), (None, 0)])
+def test_nothing_is_said_where_there_was_nothing_to_do(
+    total: int | None, done: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Progress("write", total, "shards", done=done).finish()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_total_that_is_not_known_is_not_shown(time: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Progress("list", None, "files")
+    time.now += 65
+    shown.add(130)
+    assert capsys.readouterr().err == "  list: 130 files, 2.0/s, 1:05 so far\n"
+
+
+def test_a_watcher_sees_every_change_also_of_quiet_work(capsys: pytest.CaptureFixture[str]) -> None:
+    seen = []
+    shown = Progress("probe", 3, "clips", lambda progress: seen.append((progress.done, progress.failed)), quiet=True)
+    shown.add(1)
+    shown.add(2, failed=1)
+    shown.finish()
+    assert seen == [(1, 0), (3, 1)]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3723, "1:02:03"), (float("inf"), "?")])
+def test_clock_shows_hours_only_where_there_are_any(seconds: float, text: str) -> None:
+    assert clock(seconds) == text and re.fullmatch(r"[\d:?]+", text)
