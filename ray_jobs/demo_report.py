@@ -39,7 +39,7 @@ def write_demo_report(folder: Path, build_out: Path, run_dir: Path, evaluation: 
         folder: the demo's.
         build_out: the finished build; gets its own report, which the page links.
         run_dir: the finished run, with ``metrics.jsonl`` and ``export/``.
-        evaluation: what ``python -m training evaluate --json`` printed: ``split``, ``clips``, and metrics and
+        evaluation: what ``earshot evaluate --json`` printed: ``split``, ``clips``, and metrics and
             their chance levels under ``text_to_audio`` and ``audio_to_text``.
     """
     manifest = Manifest.open(build_out)

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if found.num_rows == 0:
         near = difflib.get_close_matches(args.key, column(table, "key", str), 3, 0.5)
         advice = f"did you mean {' or '.join(near)}? " if near else ""
-        remedy = f"{advice}`python -m sharding explain` says what became of a clip that has no sample"
+        remedy = f"{advice}`earshot explain` says what became of a clip that has no sample"
         raise InputError("this build has no such sample", file=args.out, value=args.key, remedy=remedy)
     sample = next(rows(found, ManifestRow))
     shard = shard_name(sample.shard)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # where a file of a finished build is damaged: the sources are what a build is made of, and it may have no others
-MEND = "run `python -m sharding verify`; put back from a copy what it names, or build into an empty folder"
+MEND = "run `earshot verify`; put back from a copy what it names, or build into an empty folder"
 
 
 class InputError(Exception):

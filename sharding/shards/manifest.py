@@ -94,7 +94,7 @@ def read_dataset(storage: Storage) -> Dataset:
         raise InputError(
             "no finished build here: dataset.json is missing",
             file=storage.url,
-            remedy="run `python -m sharding build` to its end; it goes on where it was",
+            remedy="run `earshot build` to its end; it continues where it stopped",
         )
     try:
         contents = storage.read(DATASET)

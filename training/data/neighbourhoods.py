@@ -21,7 +21,7 @@ Grouping = Callable[[Int64, int, tuple[int, ...]], Int64]
 
 SPLIT, SKETCH = 0x53504C49, 0x534B4554  # purposes of hashes: the planes between neighbourhoods; the sketch's axes
 AXES = 64  # width of the sketch that takes the place of an embedding
-MAKE = "`python -m training embed MODEL --shards OUT --out FILE` writes the vectors of every clip"
+MAKE = "`earshot embed MODEL --shards OUT --out FILE` writes the vectors of every clip"
 PORTION = 1 << 14  # embeddings that are sketched together
 
 

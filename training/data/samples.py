@@ -164,5 +164,5 @@ class SampleReader:
         return InputError(
             f"sample {draws.keys[row]} {what}",
             file=draws.shard[row],
-            remedy="find the damage with `python -m sharding verify`, and build the shard again",
+            remedy="find the damage with `earshot verify`, and build the shard again",
         )

@@ -136,7 +136,7 @@ def _row(sample: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
             "a sample lacks its audio or its JSON: the tar is cut",
             file=sample.get("__url__"),
             value=key,
-            remedy="find the damage with `python -m sharding verify`, and build the shard again",
+            remedy="find the damage with `earshot verify`, and build the shard again",
         )
     facts = json.loads(sample["json"])
     data = sample[member]
