@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sharding.catalogue.shared_captions import shared_captions
 from sharding.catalogue.table import PartCounts, part_counts
+from sharding.checks import conform
 from sharding.common.storage import Storage
 from sharding.layout import OVERVIEW
 from sharding.settings import BuildSettings
@@ -118,9 +119,13 @@ def _examples(shared: pa.Table) -> list[SharedCaption]:
     ]
 
 
-def read_overview(storage: Storage) -> dict[str, Any]:
-    """``overview.json`` of a build; InputError where it is damaged."""
-    return storage.read_json(OVERVIEW)
+def read_overview(storage: Storage) -> Overview:
+    """``overview.json`` of a build.
+
+    Raises:
+        InputError: it is damaged, or not what a build writes.
+    """
+    return conform(storage.read_json(OVERVIEW), Overview, storage.name(OVERVIEW))
 
 
 def overview_bytes(about: Overview) -> bytes:

@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypedDict, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sharding import layout
 from sharding.audio import AudioError, decode_segment
 from sharding.catalogue.overview import read_overview
-from sharding.checks import read_checked
+from sharding.checks import conform, read_checked
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.dedup.grouping import relations
@@ -62,6 +62,13 @@ class ProbeDetail(NamedTuple):
 
     clip_id: str
     detail: str | None
+
+
+class _DatasetFolders(TypedDict):
+    """What pages use of the settings of a build: the folder of each published dataset and of each other source."""
+
+    roots: dict[str, str]
+    sources: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -115,9 +122,9 @@ class BuildContents:
         if not work.exists(layout.Work.SETTINGS):
             return {}
         settings = work.read_json(layout.Work.SETTINGS)
-        folders = {**settings.get("roots", {}), **settings.get("sources", {})}
-        follow_links = bool(settings.get("follow_links", False))
-        return {name: Storage(folder, follow_links) for name, folder in folders.items()}
+        found = conform(settings, _DatasetFolders, work.name(layout.Work.SETTINGS))
+        follow_links = settings.get("follow_links") is True
+        return {name: Storage(folder, follow_links) for name, folder in {**found["roots"], **found["sources"]}.items()}
 
     def wave(self, clip_id: str, seconds: float = EXCERPT_S, start_s: float = 0.0) -> tuple[NDArray, int] | None:
         """A part of a clip as mono float32 [n], and its rate in Hz; None where no sound can be read.

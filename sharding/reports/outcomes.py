@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from sharding import layout
 from sharding.audio import ERROR_CLASSES
-from sharding.checks import read_checked
+from sharding.checks import FATE_NAMES, read_checked
 from sharding.fates.decide import REASONS
 from sharding.reports.contents import BuildContents
 from sharding.reports.stats import row_counts
@@ -19,7 +19,6 @@ from sharding.rows import rows
 from sharding.schema import DIFFERENCES
 from sharding.sources.protected import is_protected
 
-FATES_IN_ORDER = ("written", "duplicate", "withheld", "filtered", "failed")
 SHOWN_DIFFERENCES = 12
 
 
@@ -76,7 +75,7 @@ class Differences:
 def fate_counts(build: BuildContents) -> dict[str, int]:
     """How many clips have each fate."""
     counts = row_counts(build.fates.select(["fate"]))
-    return {fate: counts.get((fate,), 0) for fate in FATES_IN_ORDER}
+    return {fate: counts.get((fate,), 0) for fate in FATE_NAMES}
 
 
 def split_outcomes(build: BuildContents) -> list[SplitOutcome]:
@@ -92,7 +91,7 @@ def split_outcomes(build: BuildContents) -> list[SplitOutcome]:
             f"{dataset}/{split}",
             count.total(),
             is_protected(dataset, split, protect),
-            [(fate, count[fate]) for fate in FATES_IN_ORDER if count[fate]],
+            [(fate, count[fate]) for fate in FATE_NAMES if count[fate]],
         )
         for (dataset, split), count in sorted(counts.items())
     ]
@@ -112,7 +111,7 @@ def drop_reasons(build: BuildContents) -> list[DropReason]:
             one.clip_id_first,
             build.detail(one.clip_id_first) if one.reason in ERROR_CLASSES else None,
         )
-        for one in sorted(counted, key=lambda one: (FATES_IN_ORDER.index(one.fate), -one.count_all))
+        for one in sorted(counted, key=lambda one: (FATE_NAMES.index(one.fate), -one.count_all))
     ]
 
 
