@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 import zlib
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import NamedTuple, TypedDict, TypeVar
+from typing import BinaryIO, NamedTuple, TypedDict, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -57,11 +58,12 @@ class FirstSample(NamedTuple):
     licence: str | None
 
 
-class ProbeDetail(NamedTuple):
-    """What the probe says about a clip, in words."""
+class SourceFacts(NamedTuple):
+    """What pages use of FACTS: what the probe said about a clip in words, and which file it read."""
 
     clip_id: str
     detail: str | None
+    source_sha256: str | None
 
 
 class _DatasetFolders(TypedDict):
@@ -110,7 +112,7 @@ class BuildContents:
         self.catalogue = pa.concat_tables(
             read_checked(self.storage, name, CATALOGUE, columns) for name in manifest.catalogue()
         )
-        self._details = finished_facts(self.storage, list(ProbeDetail._fields))
+        self._facts = finished_facts(self.storage, list(SourceFacts._fields))
         first_windows = self.samples.filter(pc.equal(self.samples["window"], 0))
         self.first = first_windows.select(list(FirstSample._fields))
         self.overview = read_overview(self.storage)
@@ -129,7 +131,9 @@ class BuildContents:
     def wave(self, clip_id: str, seconds: float = EXCERPT_S, start_s: float = 0.0) -> tuple[NDArray, int] | None:
         """A part of a clip as mono float32 [n], and its rate in Hz; None where no sound can be read.
 
-        The sound comes from the shards where these hold it, else from the dataset's folder.
+        The sound comes from the shards where these hold it, else from the dataset's folder.  A file of this folder is
+        played only if it is still the one that the build read: the build may come from somebody else, and name any
+        folder of this machine.
         """
         try:
             sample = _find(self.first, FirstSample, clip_id)
@@ -138,10 +142,13 @@ class BuildContents:
                 contents = self.storage.read(shard, sample.audio_offset, sample.audio_bytes)
                 wave, rate = decode_segment(contents, start_s - sample.start_s, seconds)
                 return np.asarray(wave), rate
-            entry = _find(self.catalogue, CatalogueEntry, clip_id)
-            if entry is None or entry.path is None or entry.dataset not in self._folders:
+            entry, facts = _find(self.catalogue, CatalogueEntry, clip_id), _find(self._facts, SourceFacts, clip_id)
+            if entry is None or facts is None or entry.path is None or entry.dataset not in self._folders:
                 return None
             with self._folders[entry.dataset].open(entry.path) as source:
+                if _sha256(source) != facts.source_sha256:
+                    return None
+                source.seek(0)
                 return excerpt(source, seconds, start_s)
         except (InputError, OSError, AudioError, sf.LibsndfileError, zipfile.BadZipFile, zlib.error):
             return None
@@ -158,8 +165,15 @@ class BuildContents:
 
     def detail(self, clip_id: str) -> str | None:
         """What the probe says about a clip, in words."""
-        found = _find(self._details, ProbeDetail, clip_id)
+        found = _find(self._facts, SourceFacts, clip_id)
         return found.detail if found else None
+
+
+def _sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def first_caption(captions: list[Caption]) -> str:
