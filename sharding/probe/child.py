@@ -3,7 +3,9 @@
 The decoder's process works through a whole batch and reports each clip as it finishes it; the builder only watches.
 When the process dies, a new one continues with the clip that was being decoded.  A clip that kills the process
 ``ATTEMPTS`` times is ``crashed``.  (One death proves nothing: an operator's kill and the kernel's out-of-memory killer
-look the same from outside.)  The process is kept from batch to batch, so that Python's start is paid once.
+look the same from outside.)  Where no clip was being decoded, no clip is to blame: a process that does not start, or
+that dies between two clips, is a ``DecoderFault``, and nothing is booked.  The process is kept from batch to batch,
+so that Python's start is paid once.
 """
 
 from __future__ import annotations
@@ -14,27 +16,43 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.reduction import send_handle
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from sharding.common.storage import Storage
 from sharding.probe.clip import ProbedClip, ProbeSettings
-from sharding.probe.messages import Assignment, Finished, Message, Started, StorageFailed, Task, WriteBegan, WriteEnded
+from sharding.probe.messages import (
+    Assignment,
+    Finished,
+    Message,
+    Ready,
+    Started,
+    StorageFailed,
+    Task,
+    WriteBegan,
+    WriteEnded,
+)
 
-ATTEMPTS = 3
+ATTEMPTS = 3  # to decode a clip, or to start the process
 BYTES_A_SECOND = 50_000  # of the source file; every decoder on every machine is faster
 START_S = 300.0  # in which a new process must have imported its libraries, on the slowest of disks
+SIZE_S = 300.0  # in which storage must tell the size of a file
 # The C library keeps up to 64 MB of freed memory: to ask the kernel for it with each clip costs a tenth of the time.
 _ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
 _ENVIRONMENT |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _CREDENTIALS = ("AWS_", "FSSPEC_", "GOOGLE_", "AZURE_")  # how names of variables begin that object stores read
 _LOOK_S = 0.25  # between two looks at the process's memory
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class DecoderFault(OSError):
+    """The decoder's process does not work on this machine, whatever the clip; another machine may do better."""
 
 
 class Decoder:
@@ -66,9 +84,10 @@ class Decoder:
             ``index`` is its place among ``tasks``.
 
         Raises:
+            DecoderFault: the process does not start, or dies while it decodes no clip.
             OSError: storage failed, not a clip: the batch can be tried again.
         """
-        done, attempts, size = 0, 0, 0
+        done, attempts, size, reading = 0, 0, 0, False
         while done < len(tasks):
             process, first = self._fit_process(settings), done
             try:
@@ -76,6 +95,7 @@ class Decoder:
                 process.send(assignment, file.fileno())
                 while done < len(tasks):
                     message = process.receive()
+                    reading = isinstance(message, Started) or (reading and not isinstance(message, Finished))
                     if isinstance(message, Started):
                         yield Started(first + message.index, message.source_bytes)
                     elif isinstance(message, Finished):
@@ -86,8 +106,11 @@ class Decoder:
                 process.stop()
                 attempts += 1
                 if death.error != "crashed" or attempts == ATTEMPTS:
+                    if not reading:
+                        raise DecoderFault(f"before {tasks[done].path} was opened: {death.detail}") from None
                     yield Finished(done, ProbedClip.failed(tasks[done].clip_id, death.error, death.detail))
                     done, attempts = done + 1, 0
+                reading = False
             except BaseException:  # also GeneratorExit: nobody reads what the process would still send
                 process.stop()
                 raise
@@ -103,8 +126,22 @@ class Decoder:
         """The running process, or a new one where there is none that fits."""
         if self._process is None or not self._process.fits(settings.memory_mb):
             self.stop()
-            self._process = _DecoderProcess(settings.memory_mb)
+            self._process = _started(settings.memory_mb)
         return self._process
+
+
+def _started(memory_mb: int) -> _DecoderProcess:
+    """A new process that is ready.  Raises ``DecoderFault`` where none starts in several attempts."""
+    for attempt in range(1, ATTEMPTS + 1):
+        process = _DecoderProcess(memory_mb)
+        try:
+            process.wait_until_ready()
+            return process
+        except _Died as death:
+            process.stop()
+            if death.error != "crashed" or attempt == ATTEMPTS:
+                raise DecoderFault(f"the decoder's process does not start: {death.detail}") from None
+    raise AssertionError("unreachable")
 
 
 class _Died(Exception):
@@ -121,6 +158,7 @@ class _DecoderProcess:
     def __init__(self, memory_mb: int) -> None:
         self._memory_mb, self._credentials = memory_mb, _credentials()
         self._pipe, theirs = Pipe()
+        self._messages = tempfile.TemporaryFile()  # noqa: SIM115 - what the process prints; it is read where that dies
         environment = os.environ | _ENVIRONMENT
         environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)])
         self._process = subprocess.Popen(
@@ -129,22 +167,29 @@ class _DecoderProcess:
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            stderr=self._messages,
             process_group=0,  # the terminal's Ctrl-C reaches the builder alone, from the first moment on
         )
         theirs.close()
         self._limit_s, self._since = START_S, time.monotonic()
-        self._timeout_s = 0.0
-        self.stop = weakref.finalize(self, _end, self._process, self._pipe, os.getpid())
+        self._timeout_s = 0.0  # of the clips that it is given
+        self.stop = weakref.finalize(self, _end, self._process, self._pipe, self._messages, os.getpid())
 
     def fits(self, memory_mb: int) -> bool:
         """Whether it runs, with this limit of memory and with today's credentials of object stores."""
         running = self.stop.alive and self._process.poll() is None
         return running and self._memory_mb == memory_mb and self._credentials == _credentials()
 
+    def wait_until_ready(self) -> None:
+        """Return once it can probe clips.  Raises ``_Died`` where it ends, hangs, or has no memory to decode with."""
+        if not isinstance(self.receive(), Ready):
+            raise _Died("crashed", "its first message is another")
+        self._check_limits()
+
     def send(self, assignment: Assignment, file: int) -> None:
         """Hand over clips to probe, and the descriptor of the pack's open file."""
         self._timeout_s = assignment.settings.timeout_s
-        self._since = time.monotonic()
+        self._limit_s, self._since = SIZE_S, time.monotonic()
         try:
             self._pipe.send(assignment)
             send_handle(self._pipe, file, self._process.pid)
@@ -170,7 +215,7 @@ class _DecoderProcess:
             case WriteEnded():
                 self._since = now
             case Finished():  # the next clip begins
-                self._limit_s, self._since = self._timeout_s, now
+                self._limit_s, self._since = SIZE_S, now
         return message
 
     def _check_limits(self) -> None:
@@ -188,14 +233,21 @@ class _DecoderProcess:
             self._process.wait(5)
         code = self._process.returncode
         if code is not None and code < 0:
-            return _Died("crashed", f"the decoder's process died of {signal.Signals(-code).name}")
-        return _Died("crashed", f"the decoder's process ended with status {code}")
+            return _Died("crashed", f"the decoder's process died of {signal.Signals(-code).name}{self._last_words()}")
+        return _Died("crashed", f"the decoder's process ended with status {code}{self._last_words()}")
+
+    def _last_words(self) -> str:
+        """The last line that it printed, for messages."""
+        self._messages.seek(0)
+        lines = self._messages.read().decode(errors="replace").split("\n")
+        return next((f" ({line.strip()[:200]})" for line in reversed(lines) if line.strip()), "")
 
 
-def _end(process: subprocess.Popen[bytes], pipe: Connection, owner: int) -> None:
+def _end(process: subprocess.Popen[bytes], pipe: Connection, messages: IO[bytes], owner: int) -> None:
     """End a decoder's process, unless this is a fork of the process that started it."""
     if os.getpid() == owner:
         pipe.close()
+        messages.close()
         process.kill()
         process.wait()
 

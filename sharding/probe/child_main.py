@@ -26,8 +26,9 @@ from sharding.common.errors import InputError
 from sharding.common.processes import die_with_parent
 from sharding.common.storage import PIECE, Storage, UnreadableFile
 from sharding.probe.clip import ProbedClip, ProbeSettings, probe_clip
-from sharding.probe.messages import Assignment, Finished, Started, StorageFailed, Task, WriteBegan, WriteEnded
+from sharding.probe.messages import Assignment, Finished, Ready, Started, StorageFailed, Task, WriteBegan, WriteEnded
 
+UNREADABLE_IN_A_ROW = 16  # clips that the disk cannot deliver, after which the disk is to blame and not the clips
 IN_MEMORY = 32 << 20  # source files up to this many bytes are read at once
 # Error numbers that mean that this one file cannot be read, and not that its storage is out of order.
 _OF_THIS_FILE = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
@@ -44,6 +45,7 @@ def main(pipe_number: int, memory_mb: int) -> None:
     _limit_memory(memory_mb)
     _silence_libraries()
     pipe = Connection(pipe_number)
+    pipe.send(Ready())
     storages: dict[Storage, Storage] = {}  # kept from batch to batch, because a storage keeps its zip archives open
     while True:
         try:
@@ -59,11 +61,19 @@ def main(pipe_number: int, memory_mb: int) -> None:
 
 def _probe_all(assignment: Assignment, handle: int, pipe: Connection, storages: dict[Storage, Storage]) -> None:
     """Answer for each clip; end early where storage fails."""
-    pack = _Pack(handle, assignment, pipe)
+    pack, in_a_row = _Pack(handle, assignment, pipe), 0
     for index, task in enumerate(assignment.tasks):
         root = assignment.roots[task.dataset]
         try:
             clip = _probe(index, task, storages.setdefault(root, root), assignment.settings, pack, pipe)
+            in_a_row = 0
+        except UnreadableFile as error:
+            in_a_row += root.archive(task.path) is None  # a member of an archive may be refused for its size
+            if in_a_row == UNREADABLE_IN_A_ROW:
+                what = f"{in_a_row} files in a row cannot be read ({error.strerror}), the last one is"
+                pipe.send(StorageFailed(OSError(error.errno, what, error.filename)))
+                return
+            clip = ProbedClip.failed(task.clip_id, "unreadable", _words(error))
         except OSError as error:
             pipe.send(StorageFailed(_portable(error)))
             return
@@ -101,6 +111,7 @@ def _probe(
     """Probe one clip; every failure that is the clip's own is among its facts.
 
     Raises:
+        UnreadableFile: the disk cannot deliver this file, in several tries.
         OSError: storage failed.
     """
     try:
@@ -110,8 +121,6 @@ def _probe(
     try:
         return probe_clip(task.clip_id, source, settings, pack)
     except Exception as error:
-        if isinstance(source.error or error, UnreadableFile):
-            return ProbedClip.failed(task.clip_id, "unreadable", _words(source.error or error))
         if source.error is not None or (isinstance(error, OSError) and not isinstance(error, FFmpegError)):
             raise _as_os_error(source.error or error) from error
         # a decoder's binding that fails in an unforeseen way was given a file that is damaged in an unforeseen way
@@ -151,7 +160,7 @@ def _words(error: Exception) -> str:
 def _is_unreadable(error: Exception, *, in_archive: bool) -> bool:
     """Whether an error means that this one file cannot be read, and not that storage failed."""
     if isinstance(error, OSError) and error.errno is not None:
-        return isinstance(error, UnreadableFile) or error.errno in _OF_THIS_FILE
+        return error.errno in _OF_THIS_FILE
     return in_archive and isinstance(error, (OSError, *_DAMAGED_ARCHIVE))
 
 

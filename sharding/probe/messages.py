@@ -37,6 +37,11 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
+class Ready:
+    """From the decoder, first of all: it has started and can probe clips."""
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """From the decoder: it begins to read the clip at ``index`` of its work, whose file has ``source_bytes``."""
 
@@ -69,4 +74,4 @@ class StorageFailed:
     error: OSError
 
 
-Message = Started | WriteBegan | WriteEnded | Finished | StorageFailed
+Message = Ready | Started | WriteBegan | WriteEnded | Finished | StorageFailed

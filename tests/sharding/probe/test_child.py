@@ -13,12 +13,16 @@ import psutil
 import pytest
 import soundfile as sf
 
+from sharding.build.run import build
+from sharding.common.errors import InputError
+from sharding.common.runners import LocalRunner
 from sharding.common.storage import Storage
-from sharding.probe.child import ATTEMPTS, Decoder
+from sharding.probe.child import ATTEMPTS, Decoder, DecoderFault
 from sharding.probe.clip import ProbeSettings
 from sharding.probe.messages import Finished, Started, Task
 from tests.sharding.audio.odd_sounds import probed
-from tests.sharding.corpora import noise
+from tests.sharding.conftest import settings_for
+from tests.sharding.corpora import noise, write_corpus
 
 TASKS = [Task(f"x/all/{name}", "x", name) for name in ("a.flac", "b.flac", "c.flac")]
 
@@ -68,6 +72,54 @@ def test_a_file_that_kills_its_decoder_each_time_has_crashed_it(roots: dict[str,
 def test_a_file_that_hangs_its_decoder_is_given_up(roots: dict[str, Storage]) -> None:
     found = errors(watched(roots, ProbeSettings(timeout_s=0.5), signal.SIGSTOP, 1))
     assert found == {0: None, 1: "timeout", 2: None}
+
+
+def results(roots: dict[str, Storage], settings: ProbeSettings | None = None) -> list[Started | Finished]:
+    with tempfile.TemporaryFile() as file:
+        return list(Decoder().examine(TASKS, roots, settings or ProbeSettings(), file, "the.pack"))
+
+
+def test_a_process_that_does_not_start_is_a_fault_of_the_machine(
+    roots: dict[str, Storage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho no library >&2\nexit 3\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(broken))
+    with pytest.raises(DecoderFault, match=r"does not start: .* status 3 \(no library\)"):
+        results(roots)
+
+
+def test_a_process_that_hangs_in_its_start_is_a_fault_of_the_machine(
+    roots: dict[str, Storage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging = tmp_path / "python"
+    hanging.write_text("#!/bin/sh\nexec sleep 60\n")
+    hanging.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(hanging))
+    monkeypatch.setattr("sharding.probe.child.START_S", 0.5)
+    with pytest.raises(DecoderFault, match="does not start: stopped after"):
+        results(roots)
+
+
+def test_a_limit_of_memory_that_is_too_small_to_decode_anything_blames_no_clip(roots: dict[str, Storage]) -> None:
+    with pytest.raises(DecoderFault, match=r"does not start: .*8 MB"):
+        results(roots, ProbeSettings(memory_mb=8))
+
+
+def test_a_build_whose_decoder_does_not_start_stops_and_books_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    corpus = write_corpus(tmp_path / "corpus", clips=2, seconds=1.0)
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.executable", "/bin/false")
+        with pytest.raises(InputError, match="decoder's process does not start"):
+            build(settings_for(corpus), str(out), LocalRunner(1))
+    assert not (out / "dataset.json").exists()
+    assert not list((out / ".build").glob("facts/*"))
+    build(settings_for(corpus), str(out), LocalRunner(1))
+    assert (out / "dataset.json").exists()
 
 
 @pytest.mark.slow

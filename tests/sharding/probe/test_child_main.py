@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import io
 import os
+import tempfile
 import time
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from sharding.common.storage import Storage
+from sharding.probe.child import Decoder
+from sharding.probe.child_main import UNREADABLE_IN_A_ROW
+from sharding.probe.clip import ProbeSettings
+from sharding.probe.messages import Task
 from tests.sharding.audio import odd_sounds
 from tests.sharding.audio.odd_sounds import probed, put
 
@@ -79,3 +86,13 @@ def test_a_zip_bomb_is_unreadable_and_says_why(tmp_path: Path) -> None:
     facts, _ = probed(tmp_path, names=["bomb.zip!/x.wav"])
     found = facts["bomb.zip!/x.wav"]
     assert found["error"] == "unreadable" and "decompresses from" in found["detail"]
+
+
+@pytest.mark.slow
+def test_many_such_files_in_a_row_are_a_failure_of_storage_that_names_one() -> None:
+    tasks = [Task(f"x/all/{number}", "proc", "mem") for number in range(UNREADABLE_IN_A_ROW)]
+    with (
+        tempfile.TemporaryFile() as file,
+        pytest.raises(OSError, match=f"{UNREADABLE_IN_A_ROW} files in a row cannot be read.*mem"),
+    ):
+        list(Decoder().examine(tasks, {"proc": Storage("/proc/self")}, ProbeSettings(), file, "the.pack"))
