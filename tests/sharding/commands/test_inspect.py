@@ -30,3 +30,23 @@ def test_a_damaged_overview_is_named(built: Path, tmp_path: Path, capsys: pytest
     for verb in ("inspect", "report"):
         assert main([verb, str(out)]) == 2
         assert "overview.json: damaged" in capsys.readouterr().err
+
+
+def test_a_sample_is_found_by_its_key_and_by_its_clip(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = []
+    for key in ("mine/train/long", "mine~train~long@00000"):
+        assert main(["inspect", str(built), key]) == 0
+        shown.append(capsys.readouterr().out)
+    assert all("mine~train~long@00000" in text and '"clip_id": "mine/train/long"' in text for text in shown)
+    assert "the clip has 3 windows" in shown[0] and "windows" not in shown[1].partition("{")[0]
+
+
+def test_an_unknown_key_is_answered_with_the_nearest(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(built), "mine~train~lang@00000"]) == 2
+    assert "did you mean mine~train~long@00000" in capsys.readouterr().err
+
+
+def test_a_build_is_shown_shard_by_shard(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(built)]) == 0
+    shown = capsys.readouterr().out
+    assert all(shard["name"] in shown for shard in Manifest.open(built).dataset["shards"])
