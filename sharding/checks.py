@@ -200,9 +200,10 @@ def _problem(value: Any, shape: Any, key: str) -> str | None:
         if not isinstance(value, dict):
             return f"{key or 'the file'} is no object"
         hints = get_type_hints(shape)
-        if missing := sorted(set(hints) - set(value)):
+        if missing := sorted(shape.__required_keys__ - set(value)):
             return f"{_below(key, missing[0])} is missing"
-        return next((p for name, kind in hints.items() if (p := _problem(value[name], kind, _below(key, name)))), None)
+        there = [(name, kind) for name, kind in hints.items() if name in value]
+        return next((p for name, kind in there if (p := _problem(value[name], kind, _below(key, name)))), None)
     if origin is dict:
         if not isinstance(value, dict):
             return f"{key} is no object"

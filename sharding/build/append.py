@@ -34,7 +34,13 @@ from sharding.shards.manifest import Manifest
 _ADDITION = in_work(Work.ADDITION)
 
 
-def append(out_url: str, roots: Mapping[str, str], sources: Mapping[str, str], runner: Runner) -> dict[str, Any]:
+def append(
+    out_url: str,
+    roots: Mapping[str, str],
+    sources: Mapping[str, str],
+    runner: Runner,
+    allow_unprotected: bool = False,
+) -> dict[str, Any]:
     """Add datasets to the finished build at ``out_url``, or go on with adding them.
 
     Args:
@@ -42,6 +48,7 @@ def append(out_url: str, roots: Mapping[str, str], sources: Mapping[str, str], r
         roots: published dataset to folder.
         sources: name of a generic source to folder.
         runner: where batches are probed and shards written.
+        allow_unprotected: go on where too little audio of a protected split can be read.
 
     Returns:
         ``out``, ``added`` (dataset: fate: clips), ``reasons`` (dataset: ``fate/reason``: clips), ``shards`` (how many
@@ -65,7 +72,7 @@ def append(out_url: str, roots: Mapping[str, str], sources: Mapping[str, str], r
         if not out.exists(layout.DIFFERENCES) or any(there.get(name) != root for name, root in asked.items()):
             settings = added_settings(former, roots, sources)
             _begin_or_resume(out, settings)
-            _add(FinishedBuild.read(out, former), settings, runner, held)
+            _add(FinishedBuild.read(out, former), settings, runner, held, allow_unprotected)
         return _outcome(out, sorted(asked))
 
 
@@ -128,18 +135,23 @@ def _begin_or_resume(out: Storage, settings: BuildSettings) -> None:
         )
 
 
-def _add(old: FinishedBuild, settings: BuildSettings, runner: Runner, held: Claim) -> None:
+def _add(old: FinishedBuild, settings: BuildSettings, runner: Runner, held: Claim, allow_unprotected: bool) -> None:
     """The stages of a build for the new clips, compared with the old ones; then the merge."""
     addition = old.out.child(_ADDITION)
     clips = OldAndNewClips(old, OwnClips(work_of(addition)))
-    stages = Stages(settings, addition, runner, held, clips, old.marker.reopenings + 1)
+    stages = Stages(settings, addition, runner, held, clips, old.marker.reopenings + 1, allow_unprotected)
     catalogue = stages.catalogue()
     check_shard_names(pa.concat_tables([old.catalogue, catalogue]))
     facts = stages.probe(catalogue)
+    try:
+        protection = stages.protection(*clips.tables(catalogue, facts))
+    except InputError:
+        old.out.remove_tree(_ADDITION)  # so that the same command reads the audio again
+        raise
     matches = stages.match(catalogue, facts)
     decided = decide_new_clips(clips, catalogue, facts, matches, stages)
     written = stages.write(catalogue, facts, matches, decided.new_fates(catalogue))
-    merge(old, stages, catalogue, decided, written)
+    merge(old, stages, catalogue, decided, written, protection)
 
 
 def _outcome(out: Storage, datasets: list[str]) -> dict[str, Any]:

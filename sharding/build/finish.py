@@ -19,7 +19,7 @@ from sharding.layout import Work, catalogue_name, manifest_name, pack_name, plan
 from sharding.rows import Window, column
 from sharding.schema import FACTS, FATES, FORMAT_VERSION, MANIFEST
 from sharding.settings import BuildSettings, cpu, versions
-from sharding.shards.manifest import Dataset, DatasetHead, FileEntry, ShardRecord, dataset_bytes
+from sharding.shards.manifest import Dataset, DatasetHead, FileEntry, ShardRecord, SplitProtection, dataset_bytes
 
 _CLIPS = 8192  # that are Python objects at once
 Locations = dict[tuple[str, int], tuple[str, int]]  # (clip_id, window): (pack, offset in bytes)
@@ -100,7 +100,13 @@ def file_entry(storage: Storage, name: str) -> FileEntry:
     return {"bytes": len(contents), "sha256": hashlib.sha256(contents).hexdigest()}
 
 
-def describe(settings: BuildSettings, datasets: pa.ChunkedArray, fates: pa.Table, plan: str) -> DatasetHead:
+def describe(
+    settings: BuildSettings,
+    datasets: pa.ChunkedArray,
+    fates: pa.Table,
+    plan: str,
+    protection: list[SplitProtection],
+) -> DatasetHead:
     """``dataset.json`` without its tables and shards.
 
     Args:
@@ -108,6 +114,7 @@ def describe(settings: BuildSettings, datasets: pa.ChunkedArray, fates: pa.Table
         datasets: the dataset of each row of the catalogue.
         fates: at least the columns ``fate`` and ``reason``.
         plan: the plan's hash.
+        protection: how far each protected split is protected.
     """
     plain = settings.as_dict()
     # The folders in which the datasets lay do not describe the result.
@@ -123,11 +130,17 @@ def describe(settings: BuildSettings, datasets: pa.ChunkedArray, fates: pa.Table
         "datasets": dict(sorted(Counter(datasets.to_pylist()).items())),
         "fates": dict(sorted(Counter(fates["fate"].to_pylist()).items())),
         "reasons": {f"{fate}/{reason}": count for (fate, reason), count in sorted(pairs.items())},
+        "protection": protection,
     }
 
 
 def commit(
-    out: Storage, settings: BuildSettings, catalogue: pa.Table, records: Sequence[ShardRecord], plan: str
+    out: Storage,
+    settings: BuildSettings,
+    catalogue: pa.Table,
+    records: Sequence[ShardRecord],
+    plan: str,
+    protection: list[SplitProtection],
 ) -> None:
     """Write ``dataset.json``: from here on the build is finished.
 
@@ -137,6 +150,7 @@ def commit(
         catalogue: CATALOGUE of all datasets.
         records: of all shards.
         plan: the plan's hash.
+        protection: how far each protected split is protected.
 
     Raises:
         InputError: the fates are not those of the catalogue's clips.
@@ -148,7 +162,7 @@ def commit(
     names += map(catalogue_name, Marker.read(work_of(out)).datasets)
     names += [plan_name(record["name"]) for record in records]
     tables = {name: file_entry(out, name) for name in names}
-    write_dataset(out, describe(settings, catalogue["dataset"], fates, plan), tables, records)
+    write_dataset(out, describe(settings, catalogue["dataset"], fates, plan, protection), tables, records)
 
 
 def write_dataset(

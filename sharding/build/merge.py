@@ -24,7 +24,7 @@ from sharding.layout import Work, catalogue_name, in_work, manifest_name, pack_n
 from sharding.rows import column
 from sharding.schema import DIFFERENCES, FACTS, FATES, MANIFEST
 from sharding.settings import BuildSettings
-from sharding.shards.manifest import Manifest, ShardRecord
+from sharding.shards.manifest import Manifest, ShardRecord, SplitProtection
 from sharding.shards.plan import plan_hash, shard_hash
 
 _MERGED = "merged"  # below the addition: files of OUT as they will be
@@ -87,7 +87,14 @@ def differing(fates: pa.Table, anew: pa.Table, cut: Collection[str] = ()) -> pa.
     return pa.table(arrays, schema=DIFFERENCES)
 
 
-def merge(old: FinishedBuild, stages: Stages, catalogue: pa.Table, decided: Decided, written: Written) -> None:
+def merge(
+    old: FinishedBuild,
+    stages: Stages,
+    catalogue: pa.Table,
+    decided: Decided,
+    written: Written,
+    protection: list[SplitProtection],
+) -> None:
     """Make the build of the new clips part of the finished one.
 
     Args:
@@ -96,6 +103,7 @@ def merge(old: FinishedBuild, stages: Stages, catalogue: pa.Table, decided: Deci
         catalogue: CATALOGUE of the new clips.
         decided: about all clips.
         written: the new shards.
+        protection: how far each protected split is protected.
     """
     addition = stages.out
     merged = addition.child(_MERGED)
@@ -118,7 +126,7 @@ def merge(old: FinishedBuild, stages: Stages, catalogue: pa.Table, decided: Deci
     added = [*map(catalogue_name, stages.marker.datasets), *(plan_name(record["name"]) for record in written.records)]
     tables = old.manifest.dataset["tables"] | {name: file_entry(merged, name) for name in replaced}
     tables |= {name: file_entry(addition, name) for name in added}
-    head = describe(settings, all_clips["dataset"], fates, _plan_of_all(old, addition, written))
+    head = describe(settings, all_clips["dataset"], fates, _plan_of_all(old, addition, written), protection)
     shards = sorted([*old_records, *written.records], key=lambda record: record["name"])
     write_dataset(merged, head, tables, shards)
     for record in written.records:

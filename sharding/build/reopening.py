@@ -78,6 +78,18 @@ def begin_or_reopen(
         _replan(out, former, settings, now, kept)
 
 
+def reopen_unchanged(out: Storage, facts: pa.Table, settings: dict[str, Any], now: Catalogue) -> None:
+    """Reopen an unfinished build: recordings that failed, or are others today, are read again.
+
+    Args:
+        out: the storage of OUT.
+        facts: FACTS of all its clips.
+        settings: ``BuildSettings.as_dict()`` of the build.
+        now: the catalogue as it reads today.
+    """
+    reopen(out, _unchanged(facts, out, settings, settings, now.table), None, now, settings)
+
+
 def _refuse_other_files(out: Storage) -> None:
     if all(layout.is_work(name) for name in out.sizes("")):
         return

@@ -33,6 +33,12 @@ def clips_that_failed(out: Storage, error: str) -> set[str]:
     return chosen
 
 
+def clips_without_audio(out: Storage) -> set[str]:
+    """The clips of a finished build whose audio file was not there."""
+    facts = finished_facts(out, ["clip_id", "error"])
+    return set(column(facts.filter(pc.equal(facts["error"], "missing")), "clip_id", str))
+
+
 def retry_is_under_way(out: Storage, error: str) -> bool:
     """Whether a finished build is the result of a retry of this class that was killed before it had tidied up."""
     work = work_of(out)

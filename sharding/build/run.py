@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from sharding import layout
 from sharding.build import journal
 from sharding.build.claim import claim
 from sharding.build.finish import commit, tidy
-from sharding.build.reopening import begin_or_reopen
-from sharding.build.retry import clips_that_failed, reopen_for_retry, retry_is_under_way
+from sharding.build.reopening import begin_or_reopen, reopen_unchanged
+from sharding.build.retry import clips_that_failed, clips_without_audio, reopen_for_retry, retry_is_under_way
 from sharding.build.stages import Stages
 from sharding.catalogue.overview import overview, overview_bytes, read_overview
 from sharding.common.errors import InputError
 from sharding.common.runners import Runner
 from sharding.common.storage import Storage
+from sharding.fates.protection import is_unprotected, protection
+from sharding.layout import Work
+from sharding.reports.facts import read_facts
+from sharding.rows import column
 from sharding.settings import BuildSettings
 from sharding.shards.manifest import Manifest, read_dataset
+from sharding.sources.protected import is_protected
 
 __all__ = ["BuildSettings", "build", "summary"]
 
 
 def build(
-    settings: BuildSettings, out_url: str, runner: Runner, new_plan: bool = False, retry: str | None = None
+    settings: BuildSettings,
+    out_url: str,
+    runner: Runner,
+    new_plan: bool = False,
+    retry: str | None = None,
+    allow_unprotected: bool = False,
 ) -> dict[str, Any]:
     """Build shards, or go on with a build that was interrupted.
 
@@ -34,6 +48,8 @@ def build(
             the probe found there is kept where clips and audio settings are the same.
         retry: an error class: where OUT holds a finished build, its clips that failed like this are tried again,
             and only they; a build that is not finished just goes on.
+        allow_unprotected: go on where too little audio of a protected split can be read to find the training clips
+            that leak into it.
 
     Returns:
         see ``summary``.
@@ -47,13 +63,15 @@ def build(
     plain = settings.as_dict()
     with claim(out) as held:
         journal.finish(out)
-        stages = Stages(settings, out, runner, held)
+        stages = Stages(settings, out, runner, held, allow_unprotected=allow_unprotected)
         begin_or_reopen(out, plain, new_plan, stages.read_sources)
         if retry is not None and out.exists(layout.DATASET):
             _retry(stages, retry)
         if out.exists(layout.DATASET):
             Manifest.open(out.url)  # a build that was finished long ago may have lost shards since
+            _remark_on_new_audio(stages)
         else:
+            _read_protected_again(stages)
             _make(stages)
         tidy(out)
         return summary(out)
@@ -68,23 +86,61 @@ def _retry(stages: Stages, error: str) -> None:
         reopen_for_retry(out, error, chosen, stages.read_sources())
 
 
+def _remark_on_new_audio(stages: Stages) -> None:
+    """Say so if audio that a finished build lacked is there today: the command itself leaves the build as it is."""
+    lacking = clips_without_audio(stages.out)
+    if not lacking:
+        return
+    try:
+        now = stages.read_sources().table
+    except InputError:
+        return  # the datasets are gone, and the build needs them no more
+    found = now.filter(
+        pc.and_(pc.is_in(now["clip_id"], pa.array(sorted(lacking), pa.string())), now["path"].is_valid())
+    )
+    protected = sum(
+        is_protected(*split, stages.settings.fates.protect)
+        for split in zip(column(found, "dataset", str), column(found, "split", str), strict=True)
+    )
+    if found.num_rows:
+        print(
+            f"  note: {found.num_rows} clips that had no audio have some today, {protected} of them in protected "
+            "splits: add --retry missing to read them, or --new-plan to look at all inputs again",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _read_protected_again(stages: Stages) -> None:
+    """Where a build stopped because protected audio could not be read, forget what the probe found of such clips."""
+    if stages.allow_unprotected or stages.out.exists(layout.MATCHES) or not stages.work.exists(Work.MARKER):
+        return
+    catalogue, facts = stages.catalogue(), read_facts(stages.work)
+    if facts.num_rows < catalogue.num_rows:
+        return  # the probe is not finished
+    if any(map(is_unprotected, protection(catalogue, facts, stages.settings.fates.protect))):
+        reopen_unchanged(stages.out, facts, stages.settings.as_dict(), stages.read_sources())
+
+
 def _make(stages: Stages) -> None:
     """All stages, one after the other."""
     catalogue = stages.catalogue()
     facts = stages.probe(catalogue)
+    protected = stages.protection(catalogue, facts)
     matches = stages.match(catalogue, facts)
     fates = stages.decide(catalogue, facts, matches)
     written = stages.write(catalogue, facts, matches, fates)
     about = overview(catalogue, facts, stages.marker.notes, stages.settings)
     stages.out.write(layout.OVERVIEW, overview_bytes(about))
-    commit(stages.out, stages.settings, catalogue, written.records, written.plan)
+    commit(stages.out, stages.settings, catalogue, written.records, written.plan, protected)
 
 
 def summary(out: Storage) -> dict[str, Any]:
     """What a finished build holds, for people and machines.
 
     ``out, plan, shards, samples, bytes, clips, fates`` (fate: count), ``reasons`` (``fate/reason``: count),
-    ``datasets`` (name: clips) and ``overview`` (see ``sharding.catalogue.overview``).
+    ``datasets`` (name: clips), ``overview`` (see ``sharding.catalogue.overview``) and ``protection`` (see
+    ``sharding.fates.protection``).
     """
     dataset = read_dataset(out)
     return {
@@ -98,4 +154,5 @@ def summary(out: Storage) -> dict[str, Any]:
         "reasons": dataset["reasons"],
         "datasets": dataset["datasets"],
         "overview": read_overview(out),
+        "protection": dataset.get("protection", []),
     }

@@ -37,6 +37,7 @@ from sharding.dedup.candidates import JoinSettings
 from sharding.dedup.identity import identity_matches
 from sharding.dedup.matching import MatchSettings, find_matches
 from sharding.fates.decide import decide, trimmed_parts
+from sharding.fates.protection import SplitProtection, check_protection, protection
 from sharding.fates.trimming import WindowPart
 from sharding.layout import Work, catalogue_name, facts_name, trimmed_name, work_of
 from sharding.probe.batch import Prober
@@ -74,6 +75,7 @@ class Stages:
         claim: the lock on OUT; the stages stop when another builder took it.
         clips: all clips that are compared; None: those of this build alone.
         reopenings: of a finished build to which this one will be added.
+        allow_unprotected: go on where too little audio of a protected split can be read.
     """
 
     def __init__(
@@ -84,11 +86,13 @@ class Stages:
         claim: Claim,
         clips: Clips | None = None,
         reopenings: int = 0,
+        allow_unprotected: bool = False,
     ) -> None:
         self.settings, self.out, self.runner, self.claim = settings, out, runner, claim
         self.work = work_of(out)
         self.clips = clips or OwnClips(self.work)
         self._reopenings = reopenings
+        self.allow_unprotected = allow_unprotected
 
     @property
     def marker(self) -> Marker:
@@ -99,12 +103,14 @@ class Stages:
         """The catalogue as the published tables read today.
 
         Raises:
-            InputError: a table, an exclusion list or a protected split is not what the settings say.
+            InputError: a table, an exclusion list or a protected split is not what the settings say, or too many audio
+                files of a protected split are missing.
         """
         for path in self.settings.exclude:
             read_exclusion_list(str(path))
         found = build_catalogue(self.settings.roots, self.settings.sources, self.settings.follow_links)
         check_protected(found.table, self.settings.sources, self.settings.fates.protect)
+        self.protection(found.table, None)
         return found
 
     def catalogue(self) -> pa.Table:
@@ -134,6 +140,17 @@ class Stages:
             progress.add(probed.clips, probed.failed)
         progress.finish()
         return read_facts(self.work)
+
+    def protection(self, catalogue: pa.Table, facts: pa.Table | None) -> list[SplitProtection]:
+        """How far each protected split is protected (see ``sharding.fates.protection``).
+
+        Raises:
+            InputError: too little audio of a protected split can be read, unless that is allowed.
+        """
+        found = protection(catalogue, facts, self.settings.fates.protect)
+        if not self.allow_unprotected:
+            check_protection(found)
+        return found
 
     def match(self, catalogue: pa.Table, facts: pa.Table) -> pa.Table:
         """MATCHES of all clips, from ids and from sound; what an earlier build compared is not compared again."""

@@ -6,7 +6,16 @@ import argparse
 from typing import Any
 
 from sharding.build.append import append
-from sharding.commands.arguments import absolute, add_build, add_datasets, add_runner, datasets_of, describe, runner_of
+from sharding.commands.arguments import (
+    absolute,
+    add_allow_unprotected,
+    add_build,
+    add_datasets,
+    add_runner,
+    datasets_of,
+    describe,
+    runner_of,
+)
 from sharding.commands.build import reason_lines
 from sharding.common.terminal import page
 
@@ -27,14 +36,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_build(parser)
     add_datasets(parser, "datasets to add (local folders or s3:// addresses)")
     add_runner(parser)
+    add_allow_unprotected(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    return append(absolute(args.out), *datasets_of(args), runner_of(args))
+    result = append(absolute(args.out), *datasets_of(args), runner_of(args), args.allow_unprotected)
+    read = any(count for fates in result["added"].values() for fate, count in fates.items() if fate != "failed")
+    return result | {"exit": 0 if read else 1}
 
 
 def show(result: dict[str, Any]) -> str:
     lines = [f"{result['out']}: {result['shards']} new shards"]
+    if result["exit"]:
+        lines.append("ERROR: no audio could be read. Once the reason is mended, `build --retry CLASS` reads it again")
     for name, fates in result["added"].items():
         lines.append(f"  {name}: " + (", ".join(f"{count} {fate}" for fate, count in fates.items()) or "no clips"))
         lines += reason_lines(result["reasons"][name])

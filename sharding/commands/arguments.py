@@ -116,6 +116,16 @@ def add_protect(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_allow_unprotected(parser: argparse._ActionsContainer) -> None:
+    """``--allow-unprotected``."""
+    parser.add_argument(
+        "--allow-unprotected",
+        action="store_true",
+        help="go on although too little audio of a protected split can be read to find the training clips that share "
+        "sound with it; without this option the command stops there",
+    )
+
+
 def add_shard_size(parser: argparse._ActionsContainer, default: int | None = None) -> None:
     """``--shard-size SIZE``; required where there is no default."""
     parser.add_argument(

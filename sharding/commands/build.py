@@ -12,6 +12,7 @@ from sharding.audio.form import CODECS, AudioForm
 from sharding.build.run import build
 from sharding.commands.arguments import (
     absolute,
+    add_allow_unprotected,
     add_datasets,
     add_exclusion_lists,
     add_follow_links,
@@ -26,6 +27,7 @@ from sharding.commands.catalogue import list_line
 from sharding.common.terminal import page
 from sharding.dedup.spans import LEAST_S, MARGIN_S
 from sharding.fates.decide import LEAKS, FateSettings
+from sharding.fates.protection import protection_line
 from sharding.probe.clip import ProbeSettings
 from sharding.settings import BuildSettings
 from sharding.shards.plan import PlanSettings
@@ -55,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", required=True, metavar="OUT", help="the folder of the build: a local path or an s3:// address"
     )
     add_runner(parser)
+    add_allow_unprotected(parser)
     parser.add_argument(
         "--retry",
         choices=sorted(ERROR_CLASSES),
@@ -161,7 +164,9 @@ def settings_of(args: argparse.Namespace) -> BuildSettings:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    return build(settings_of(args), absolute(args.out), runner_of(args), args.new_plan, args.retry)
+    out, runner, settings = absolute(args.out), runner_of(args), settings_of(args)
+    result = build(settings, out, runner, args.new_plan, args.retry, args.allow_unprotected)
+    return result | {"exit": 0 if result["samples"] else 1}
 
 
 def show(result: dict[str, Any]) -> str:
@@ -169,6 +174,12 @@ def show(result: dict[str, Any]) -> str:
         f"{result['samples']} samples in {result['shards']} shards, {result['bytes'] / 1e6:.1f} MB: {result['out']}",
         f"{result['clips']} clips: " + ", ".join(f"{n} {fate}" for fate, n in result["fates"].items()),
     ]
+    if not result["samples"]:
+        lines.append(
+            "ERROR: no sample was written. Once the reason is mended, add --retry CLASS to read the clips that failed "
+            "with an error class (--retry missing: those without audio), or --new-plan to look at all inputs again"
+        )
+    lines += [f"  {protection_line(split)}" for split in result["protection"] if split["clips"]]
     return page(lines + reason_lines(result["reasons"]) + remarks(result["overview"]))
 
 

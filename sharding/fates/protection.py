@@ -4,34 +4,18 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import pyarrow as pa
 
 from sharding.common.errors import InputError
 from sharding.rows import rows
+from sharding.shards.manifest import SplitProtection
 from sharding.sources import DATASETS
 from sharding.sources.protected import OWN, is_protected
 
 LEAST_OWN_AUDIO = 0.5  # as PublishedDataset.least_audio, for users' own datasets, of which nothing is known
 _FEW = 2  # this many clips without audio are never a reason to refuse, as long as the split has others
-
-
-class SplitProtection(TypedDict):
-    """How many clips of one protected split could be compared with training clips.
-
-    Attributes:
-        dataset, split: the split.
-        clips: in the catalogue; 0 where the split, or its whole dataset, is not part of the build.
-        compared: clips whose audio could be read.
-        not_compared: error class (see ``sharding.audio.ERROR_CLASSES``) to the number of other clips.
-    """
-
-    dataset: str
-    split: str
-    clips: int
-    compared: int
-    not_compared: dict[str, int]
 
 
 class _Clip(NamedTuple):

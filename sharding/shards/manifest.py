@@ -56,7 +56,28 @@ class ShardRecord(TypedDict):
     manifest_sha256: str
 
 
-class DatasetHead(TypedDict):
+class SplitProtection(TypedDict):
+    """How many clips of one protected split could be compared with training clips.
+
+    Attributes:
+        dataset, split: the split.
+        clips: in the catalogue; 0 where the split, or its whole dataset, is not part of the build.
+        compared: clips whose audio could be read.
+        not_compared: error class (see ``sharding.audio.ERROR_CLASSES``) to the number of other clips.
+    """
+
+    dataset: str
+    split: str
+    clips: int
+    compared: int
+    not_compared: dict[str, int]
+
+
+class _Protection(TypedDict, total=False):
+    protection: list[SplitProtection]  # lacking in builds of former versions
+
+
+class DatasetHead(_Protection):
     """What ``dataset.json`` says of the build as a whole."""
 
     format: int
