@@ -1,10 +1,13 @@
 from itertools import combinations
 
 import numpy as np
+import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharding.fates.decide import REASONS
+from sharding.fates.decide import REASONS, FateSettings, decide
+from sharding.schema import CATALOGUE, FACTS, FATES, MATCHES
 from tests.sharding.fates.tables import CLOTHO, EVALUATION, OTHER, WAVCAPS, captions_of, clip, fact, fates, match
 
 
@@ -169,3 +172,49 @@ def test_fates_add_up_leak_nothing_and_do_not_depend_on_the_order_of_rows(world,
     for rows in (clips, facts, pairs):
         random.shuffle(rows)
     assert fates(clips, facts, pairs, world["listed"], keep_containers=world["keep_containers"]) == found
+
+
+@pytest.mark.parametrize(
+    ("winner", "loser"),
+    [
+        # each pair differs in one property; the name would decide otherwise
+        ((WAVCAPS, "human", 10.0, 100.0), ("audiocaps/train/a", "machine", 10.0, 100.0)),
+        ((WAVCAPS, "machine", 10.0, 100.0), ("audiocaps/train/a", "label", 10.0, 100.0)),
+        ((WAVCAPS, "machine", 10.4, 100.0), ("audiocaps/train/a", "machine", 10.1, 900.0)),
+        ((WAVCAPS, "machine", 10.02, 900.0), ("audiocaps/train/a", "machine", 10.04, 100.0)),
+        (("audiocaps/train/a", "machine", 10.0, 100.0), (WAVCAPS, "machine", 10.0, 100.0)),
+        # clips of a kept split win, whatever else holds
+        ((CLOTHO, "machine", 10.0, 100.0), ("audiocaps/train/a", "human", 10.4, 900.0)),
+    ],
+)
+def test_which_of_two_clips_of_one_interval_is_written(
+    winner: tuple[str, str, float, float], loser: tuple[str, str, float, float]
+) -> None:
+    both = winner, loser
+    clips = [clip(name, kind) for name, kind, _, _ in both]
+    facts = [fact(name, seconds, bandwidth=bandwidth) for name, _, seconds, bandwidth in both]
+    found = fates(clips, facts, [match(winner[0], loser[0], 10.0)])
+    assert (found[winner[0]]["fate"], found[winner[0]]["other"]) == ("written", None)
+    assert (found[loser[0]]["fate"], found[loser[0]]["other"]) == ("duplicate", winner[0])
+
+
+def test_the_settings_of_the_policy_have_their_documented_defaults() -> None:
+    policy = FateSettings()
+    assert (policy.same_interval, policy.common, policy.leaks) == (0.95, 50, "withhold")
+    assert policy.withhold_unknown_part and not policy.keep_containers
+
+
+def test_fates_that_were_fixed_before_do_not_change_and_new_clips_become_duplicates_of_them() -> None:
+    clips = [clip(WAVCAPS), clip(CLOTHO, "human")]
+    facts = [fact(WAVCAPS), fact(CLOTHO)]
+    tables = [
+        pa.Table.from_pylist(rows, schema)
+        for rows, schema in ((clips, CATALOGUE), (facts, FACTS), ([match(WAVCAPS, CLOTHO)], MATCHES))
+    ]
+    row = {"clip_id": WAVCAPS, "fate": "written", "reason": "kept", "group": WAVCAPS, "kin": WAVCAPS, "keys": []}
+    fixed = pa.Table.from_pylist([row], FATES)
+    policy = FateSettings(keep=frozenset())
+    found = {row["clip_id"]: row for row in decide(*tables, settings=policy, fixed=fixed).to_pylist()}
+    assert (found[WAVCAPS]["fate"], found[WAVCAPS]["reason"]) == ("written", "kept")
+    assert (found[CLOTHO]["fate"], found[CLOTHO]["other"]) == ("duplicate", WAVCAPS)
+    assert found[WAVCAPS]["group"] == found[CLOTHO]["group"] == CLOTHO
