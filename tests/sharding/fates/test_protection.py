@@ -43,7 +43,10 @@ def test_a_protected_split_without_audio_is_refused_before_anything_is_decoded()
         ("clotho/evaluation", 1038, 5, 2, False),
         ("clotho/evaluation", 500, 545, 0, True),
         ("clotho/evaluation", 500, 0, 545, True),
-        ("clotho/evaluation", 1, 1, 0, False),  # two clips say nothing about the copy
+        ("clotho/evaluation", 1, 2, 0, False),  # two clips say nothing about the copy
+        ("clotho/evaluation", 1, 3, 0, True),
+        ("clotho/evaluation", 57, 3, 0, False),  # 95 %
+        ("clotho/evaluation", 56, 3, 0, True),
         ("audiocaps/val", 380, 115, 0, False),  # videos disappear
         ("audiocaps/val", 100, 395, 0, True),
         ("audiocaps/test", 0, 0, 1, True),
@@ -66,6 +69,7 @@ def test_every_protected_clip_is_counted() -> None:
     assert line.startswith("leaks by sound were checked against 1,038 of 1,045 clips of clotho/evaluation")
     assert "5 missing, 2 truncated" in line
     assert validation["clips"] == 0 and "not compared" in protection_line(validation)
+    assert not is_unprotected(validation) and not is_unprotected(evaluation)
     assert len(not_compared(catalogue, facts, parse_protect("clotho/evaluation"))) == 7
 
 
@@ -73,7 +77,7 @@ def test_test_and_validation_splits_of_own_datasets_are_protected_by_default() -
     rows = [clip(f"mine/{split}/a") for split in ("train", "Test", "validation", "all")] + [clip("wavcaps/test/a")]
     found = protection(pa.Table.from_pylist(rows, CATALOGUE), None, parse_protect())
     assert [one["split"] for one in found if one["dataset"] == "mine"] == ["Test", "validation"]
-    assert not [one for one in found if one["dataset"] == "wavcaps"]
+    assert {one["dataset"] for one in found} == {"mine", "clotho", "audiocaps", "tacos"}
 
 
 PROTECTED = [f"clotho/evaluation/{number}" for number in range(4)]
