@@ -95,16 +95,3 @@ def protection_line(split: SplitProtection) -> str:
     reasons = ", ".join(f"{count:,} {error}" for error, count in split["not_compared"].items())
     counts = f"leaks by sound were checked against {split['compared']:,} of {split['clips']:,} clips of {name}"
     return f"{counts} ({reasons})" if reasons else counts
-
-
-def not_compared(catalogue: pa.Table, facts: pa.Table, protect: Collection[tuple[str, str]]) -> list[str]:
-    """Protected clips whose audio could not be read, sorted: those to read again when the same command runs again.
-
-    Arguments as of ``protection``.
-    """
-    errors = {row.clip_id: row.error for row in rows(facts, _Fact)}
-    return sorted(
-        clip.clip_id
-        for clip in rows(catalogue, _Clip)
-        if is_protected(clip.dataset, clip.split, protect) and errors.get(clip.clip_id, "not_probed") is not None
-    )
