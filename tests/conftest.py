@@ -29,6 +29,15 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def shared_models() -> Path:
+    """Small published models; named by EARSHOT_MODELS, and never part of the project."""
+    folder = Path(os.environ.get("EARSHOT_MODELS", REPOSITORY / "../shared/models")).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no shared models: {folder} is absent (EARSHOT_MODELS names it)")
+    return folder
+
+
 class Weather:
     """What goes wrong on the way to the S3 server."""
 

@@ -6,7 +6,7 @@ component's module, so a new encoder, head or loss brings its own keys and nothi
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -90,7 +90,7 @@ def _component(section: str, tree: Any, location: Location) -> Any:
     if not isinstance(name, str) or name not in registry:
         advice = nearest(name, registry) if isinstance(name, str) else ""
         raise location.at(key).error(f"unknown {location.key} {key}", value=name, remedy=advice + _valid(registry))
-    return from_tree(importlib.import_module(registry[name]).Settings, mapping, location)
+    return from_tree(pkgutil.resolve_name(registry[name]).Settings, mapping, location)
 
 
 def _valid(registry: Iterable[str]) -> str:

@@ -1,14 +1,16 @@
 """What an encoder is, and the encoders that a recipe can name.
 
-An audio encoder turns segments of features into one vector a segment and one a patch; a text encoder
-turns tokens into one vector a token and one a caption.  Input rate, front end, longest input and pooling belong
-to the encoder, not to the user.  A new encoder is one file with a settings dataclass and a ``build`` function, and
-one line below; an encoder outside of Earshot is one file that the recipe names (see `outside.py`).
+An audio encoder turns segments of features into one vector for each segment and one for each patch.  A text encoder
+turns tokens into one vector for each token and one for each caption.  The sample rate, the front end, the longest input
+and the pooling follow from the encoder, so that no recipe can set them wrongly.
+
+To add an encoder, write a settings dataclass and a ``build`` function, and add one line to the tables below.  A user's
+own encoder is one file that the recipe names; see `outside.py`.
 """
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,12 +25,12 @@ from training.models.encoders.pooling import Pooling, pool
 
 @dataclass(frozen=True)
 class EncodedAudio:
-    """A batch of clips as the heads see it; masks are True where there is sound.
+    """A batch of encoded clips, the input of a head; masks are True where there is sound.
 
     Attributes:
-        segments: ``[b, S, d]``, one vector a segment; zero where the whole segment is padding.
+        segments: ``[b, S, d]``, one vector for each segment; zero where the whole segment is padding.
         segment_mask: ``[b, S]`` bool.
-        tokens: ``[b, S * P, d]``, one vector a patch, or None where the head does not ask for them.
+        tokens: ``[b, S * P, d]``, one vector for each patch, or None where the head does not use them.
         token_mask: ``[b, S * P]`` bool, or None.
     """
 
@@ -40,12 +42,12 @@ class EncodedAudio:
 
 @dataclass(frozen=True)
 class EncodedText:
-    """A batch of captions as the heads see it.
+    """A batch of encoded captions, the input of a head.
 
     Attributes:
-        tokens: ``[b, N, d]``, one vector a token.
-        token_mask: ``[b, N]`` bool, True at real tokens.
-        pooled: ``[b, d]``, one vector a caption as the encoder was trained to give it; None: the first token's.
+        tokens: ``[b, N, d]``, one vector for each token.
+        token_mask: ``[b, N]`` bool, True at tokens, False at padding.
+        pooled: ``[b, d]``, one vector for each caption, pooled as the encoder was trained; None: the first token's.
     """
 
     tokens: Tensor
@@ -54,7 +56,7 @@ class EncodedText:
 
 
 class Encoder(nn.Module, ABC):
-    """What both kinds of encoder have in common: a width, and blocks that can be frozen."""
+    """A stack of blocks with vectors of ``dim`` numbers; the lower blocks can be frozen."""
 
     dim: int
 
@@ -63,11 +65,11 @@ class Encoder(nn.Module, ABC):
         """The transformer blocks, lowest first."""
 
     def top(self) -> list[nn.Module]:
-        """Modules above the last block, e.g. the final norm: never frozen by depth."""
+        """The modules above the last block, such as the final norm; they are never frozen by depth."""
         return []
 
     def depths(self) -> Iterator[tuple[nn.Parameter, int]]:
-        """Every parameter and its depth: 0 below the blocks, 1 to L in them, L + 1 above."""
+        """Every parameter and its depth: 0 below the blocks, 1 to L in the L blocks, L + 1 above them."""
         blocks = self.blocks()
         depth_of = {id(p): number for number, block in enumerate(blocks, 1) for p in block.parameters()}
         depth_of |= {id(p): len(blocks) + 1 for module in self.top() for p in module.parameters()}
@@ -75,15 +77,16 @@ class Encoder(nn.Module, ABC):
             yield parameter, depth_of.get(id(parameter), 0)
 
     def freeze_below(self, block: int) -> None:
-        """Freeze the embedding and blocks ``0 .. block - 1`` (papers/001 section 4 trains 8-11 of 12).
+        """Freeze the embedding and the blocks ``0 .. block - 1``.
 
-        Autograd keeps no activations below the lowest trained parameter.
+        Autograd keeps no activations below the lowest trained parameter.  Filomeno et al. 2025, section 4,
+        train blocks 8 to 11 of 12.
         """
         if not 0 <= block <= len(self.blocks()):
             raise InputError(
-                "freeze_below counts blocks from 0",
+                "freeze_below is no number of a block",
                 value=block,
-                remedy=f"this encoder has {len(self.blocks())} blocks",
+                remedy=f"this encoder has {len(self.blocks())} blocks, which are counted from 0",
             )
         for parameter, depth in self.depths():
             if block and depth <= block:
@@ -91,13 +94,13 @@ class Encoder(nn.Module, ABC):
 
 
 class AudioEncoder(Encoder):
-    """Segments of features in, one vector a segment and one a patch out.
+    """Turns segments of features into one vector for each segment and one for each patch.
 
     Attributes:
         front_end: name of the spectrogram front end (``training.data.spectrogram.FRONT_ENDS``).
-        segment_s: seconds of one segment, the longest input the encoder was made for.
-        hop_s: seconds from one segment's start to the next one's.
-        max_s: seconds of a clip beyond which nothing is encoded.
+        segment_s: seconds of one segment, the longest input that the encoder was trained on.
+        hop_s: seconds from the start of one segment to the start of the next one.
+        max_s: the most seconds of a clip that are encoded.
         dim: width of the vectors.
     """
 
@@ -112,21 +115,21 @@ class AudioEncoder(Encoder):
 
         Args:
             features: ``[n, F, T]`` float.
-            frames: ``[n]`` int64, how many of the T frames are sound; at least 1.
-            seeds: ``[n]`` int64, from which all randomness but dropout is drawn, segment by segment.
+            frames: ``[n]`` int64, how many of the T frames hold sound; at least 1.
+            seeds: ``[n]`` int64, one for each segment; every random choice but dropout follows from it.
 
         Returns:
-            pooled ``[n, d]``, patch tokens ``[n, P, d]`` and their mask ``[n, P]`` (True: sound).
+            the pooled vectors ``[n, d]``, the patch tokens ``[n, P, d]`` and their mask ``[n, P]`` (True: sound).
         """
 
 
 class TextEncoder(Encoder):
-    """Tokens in, one vector a token out.
+    """Turns the tokens of captions into one vector for each token.
 
     Attributes:
         tokenizer: a transformers tokenizer.
         pooling: how the encoder was trained to make one vector of a caption.
-        max_tokens: the longest caption that the encoder can read; None: any.
+        max_tokens: the longest caption that the encoder can read; None: there is no limit.
         dim: width of the vectors.
     """
 
@@ -136,17 +139,17 @@ class TextEncoder(Encoder):
 
     @abstractmethod
     def forward(self, tokens: Tensor, token_mask: Tensor) -> Tensor:
-        """``tokens [b, N]`` int64 and ``token_mask [b, N]`` bool to ``[b, N, d]``."""
+        """Vectors ``[b, N, d]`` of ``tokens [b, N]`` int64 with their ``token_mask [b, N]`` bool."""
 
     def encode(self, tokens: Tensor, token_mask: Tensor) -> EncodedText:
-        """Everything that heads may ask of captions: ``tokens [b, N]`` and ``token_mask [b, N]`` encoded."""
+        """All that a head may need of captions, from ``tokens [b, N]`` and ``token_mask [b, N]``."""
         vectors = self(tokens, token_mask)
         return EncodedText(vectors, token_mask, pool(self.pooling, vectors, token_mask))
 
 
-# A module has `Settings` (a frozen dataclass whose first field is `encoder`) and `build`:
-# audio: build(settings) -> AudioEncoder; text: build(settings, captions) -> TextEncoder, where the captions
-# are those that a tokenizer is trained on when the settings name none.
+# The name of an encoder in recipes, and where it is: a module, or an object in a module.  It has `Settings` (a frozen
+# dataclass whose first field is `encoder`) and `build`: for audio build(settings) -> AudioEncoder, for text
+# build(settings, captions) -> TextEncoder.  A tokenizer is trained on the captions where the settings name none.
 AUDIO_ENCODERS: dict[str, str] = {
     "ast": "training.models.encoders.audio.ast",
     "clap": "training.models.encoders.audio.clap",
@@ -155,18 +158,19 @@ AUDIO_ENCODERS: dict[str, str] = {
     "whisper": "training.models.encoders.audio.whisper",
 }
 TEXT_ENCODERS: dict[str, str] = {
-    "bge": "training.models.encoders.text.bge",
-    "clip-text": "training.models.encoders.text.clip_text",
-    "deberta-v3": "training.models.encoders.text.deberta",
-    "gtr-t5": "training.models.encoders.text.gtr_t5",
-    "modernbert": "training.models.encoders.text.modernbert",
-    "mpnet": "training.models.encoders.text.mpnet",
-    "roberta": "training.models.encoders.text.roberta",
+    "bert": "training.models.encoders.text.families:BERT",
+    "bge": "training.models.encoders.text.families:BGE",
+    "clip-text": "training.models.encoders.text.families:CLIP_TEXT",
+    "deberta-v3": "training.models.encoders.text.families:DEBERTA_V3",
+    "gtr-t5": "training.models.encoders.text.families:GTR_T5",
+    "modernbert": "training.models.encoders.text.families:MODERNBERT",
+    "mpnet": "training.models.encoders.text.families:MPNET",
+    "roberta": "training.models.encoders.text.families:ROBERTA",
 }
 
 
 def encoder_module(registry: Mapping[str, str], name: str) -> Any:
-    """The module of a registered encoder, or what stands for it where ``name`` is ``FILE.py:CLASS``.
+    """The `Settings` and `build` of an encoder in a table above, or of a user's own, ``FILE.py:CLASS``.
 
     An unknown name is an ``InputError`` that lists the known ones.
     """
@@ -175,4 +179,4 @@ def encoder_module(registry: Mapping[str, str], name: str) -> Any:
     if name not in registry:
         remedy = "one of " + ", ".join(sorted(registry)) + ", or FILE.py:CLASS for your own"
         raise InputError("unknown encoder", value=name, remedy=remedy)
-    return importlib.import_module(registry[name])
+    return pkgutil.resolve_name(registry[name])

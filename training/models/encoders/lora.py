@@ -1,8 +1,7 @@
 """Low-rank adapters on any encoder (Hu et al. 2021, arXiv 2106.09685, eq. 3), through peft.
 
-A linear layer W stays as it is, and ``W x + (alpha / r) B A x`` is trained in its place, with A ``[r, in]`` and B
-``[out, r]``. B starts at zero, so training starts at the encoder as it was. Of an encoder with adapters nothing
-else is trained.
+A linear layer W is frozen and replaced by ``W x + (alpha / r) B A x``, of which A ``[r, in]`` and B ``[out, r]`` are
+trained.  B starts at zero, so training starts with the published encoder.  Nothing else of the encoder is trained.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ class Adapters:
 
     Attributes:
         rank: r.
-        alpha: the adapters' weight is ``alpha / rank``.
-        dropout: on the adapters' input, in training.
-        targets: globs of linear layers' names in a block, e.g. ``*query``; none: every linear layer of the blocks.
+        alpha: the output of an adapter is multiplied by ``alpha / rank``.
+        dropout: on the input of an adapter, in training.
+        targets: globs of the names of linear layers inside a block, such as ``*query``; none: all linear layers.
     """
 
     rank: int = 8
@@ -42,25 +41,25 @@ class Adapters:
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """Which encoders have adapters; null: none, the encoder is trained as the optimizer's section says."""
+    """The adapters of each encoder; None: the encoder has none and is trained as the optimizer section says."""
 
     audio: Adapters | None = None
     text: Adapters | None = None
 
 
 def adapt(encoder: Encoder, settings: Adapters | None) -> None:
-    """Put adapters into an encoder, in place, and freeze the rest of it."""
+    """Add adapters to an encoder in place, and freeze the rest of it."""
     if settings is None:
         return
     import peft
 
-    targets = [name for name, inside in _linear_layers(encoder) if _wanted(inside, settings.targets)]
+    targets = [name for name, inside in _linear_layers(encoder) if _matches(inside, settings.targets)]
     if not targets:
         known = sorted({inside for _, inside in _linear_layers(encoder)})
         raise InputError(
             "no linear layer of a block has such a name",
             value=list(settings.targets),
-            remedy="there are " + ", ".join(known) if known else "the encoder's blocks have none",
+            remedy="there are " + ", ".join(known) if known else "the blocks of the encoder have no linear layer",
         )
     peft.inject_adapter_in_model(
         peft.LoraConfig(
@@ -71,7 +70,7 @@ def adapt(encoder: Encoder, settings: Adapters | None) -> None:
 
 
 def merge(encoder: Encoder) -> None:
-    """Add the adapters to the layers that they adapt, in place: the same function, without adapters."""
+    """Add the adapters to the weights of their layers in place; the encoder computes the same without adapters."""
     from peft.tuners.lora import LoraLayer
 
     adapted = [(name, module) for name, module in encoder.named_modules() if isinstance(module, LoraLayer)]
@@ -82,14 +81,14 @@ def merge(encoder: Encoder) -> None:
     encoder.requires_grad_(True)
 
 
-def _wanted(name: str, globs: tuple[str, ...]) -> bool:
+def _matches(name: str, globs: tuple[str, ...]) -> bool:
     return not globs or any(fnmatchcase(name, glob) for glob in globs)
 
 
 def _linear_layers(encoder: Encoder) -> Iterator[tuple[str, str]]:
-    """Every linear layer of the blocks: its name in the encoder and in its block.
+    """The name in the encoder and the name in its block of every linear layer of the blocks.
 
-    Not those of ``nn.MultiheadAttention``, which uses their weights without calling them.
+    The layers of ``nn.MultiheadAttention`` are left out, since it uses their weights without calling them.
     """
     names = {id(module): name for name, module in encoder.named_modules()}
     for block in encoder.blocks():

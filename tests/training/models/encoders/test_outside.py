@@ -103,7 +103,7 @@ def test_an_encoder_of_ones_own_trains_resumes_exports_and_searches(
 @pytest.mark.parametrize(
     "layer", ["nn.MultiheadAttention(8, 2, dropout=0.1)", "nn.Dropout1d(0.1)", "nn.GRU(8, 8, 2, dropout=0.1)"]
 )
-def test_what_drops_numbers_that_belong_to_no_sample_is_refused(layer: str, tmp_path: Path) -> None:
+def test_dropout_that_cannot_be_drawn_for_each_sample_is_refused(layer: str, tmp_path: Path) -> None:
     def built(text: str) -> Any:
         (tmp_path / "mine.py").write_text(text)
         made = encoder_module(AUDIO_ENCODERS, f"{tmp_path / 'mine.py'}:Convolutional")
@@ -111,7 +111,7 @@ def test_what_drops_numbers_that_belong_to_no_sample_is_refused(layer: str, tmp_
 
     start = "super().__init__()\n"
     assert start in documented()
-    with pytest.raises(InputError, match="belong to no sample"):
+    with pytest.raises(InputError, match="not drawn for each sample"):
         built(documented().replace(start, f"{start}        self.more = {layer}\n"))
     built(documented().replace(start, f"{start}        self.more = {layer.replace('0.1', '0.0')}\n"))
 
@@ -140,7 +140,7 @@ def test_files_that_are_no_encoder_say_why(tmp_path: Path) -> None:
         module("Convolutional", good.replace("class Settings:\n    encoder: str", "class Settings:\n    name: str"))
     with pytest.raises(InputError, match="cannot be run: SyntaxError"):
         module("Convolutional", "def :")
-    with pytest.raises(InputError, match=r"does not say its .*segment_s"):
+    with pytest.raises(InputError, match=r"does not define .*segment_s"):
         made = module(
             "Convolutional", good.replace("segment_s, hop_s, max_s = 10.0, 10.0, 30.0", "hop_s = max_s = 10.0")
         )

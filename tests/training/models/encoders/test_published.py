@@ -20,7 +20,6 @@ from training.data.settings import MaskingSettings
 from training.engine.step import ranks
 from training.models import hub
 from training.models.encoders import AUDIO_ENCODERS, TEXT_ENCODERS, encoder_module
-from training.models.encoders.pooling import pool
 from training.models.encoders.text.tokenizer import train_tokenizer
 from training.run.loop import fit
 from training.tasks.retrieval import assemble
@@ -81,6 +80,7 @@ AUDIO: dict[str, tuple[Any, tuple[str, ...]]] = {
     "whisper": (transformers.WhisperConfig(**WHISPER), ("WhisperForConditionalGeneration", "WhisperModel")),
 }
 TEXT: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "bert": (transformers.BertConfig(**BERT), ("BertModel", "BertForPreTraining")),
     "bge": (transformers.BertConfig(**BERT), ("BertModel", "BertForMaskedLM")),
     "clip-text": (transformers.CLIPConfig(text_config=BERT, vision_config=VISION), ("CLIPModel",)),
     "deberta-v3": (transformers.DebertaV2Config(**DEBERTA), ("DebertaV2ForMaskedLM", "DebertaV2Model")),
@@ -130,7 +130,7 @@ def test_every_family_that_publishes_weights_is_tested() -> None:
 
 
 def test_pooling_is_how_the_encoder_was_trained(tmp_path: Path) -> None:
-    ways = {"bge": "first", "clip-text": "last", "gtr-t5": "mean", "mpnet": "mean", "roberta": "first"}
+    ways = {"bert": "mean", "bge": "first", "clip-text": "last", "gtr-t5": "mean", "mpnet": "mean", "roberta": "first"}
     for name, way in ways.items():
         saved(name, TEXT[name][1][0], tmp_path / name)
         encoder = loaded(name, tmp_path / name, dropout=0.0).eval()
@@ -141,13 +141,6 @@ def test_pooling_is_how_the_encoder_was_trained(tmp_path: Path) -> None:
             expected = {"first": vectors[0], "mean": vectors[real].mean(0), "last": vectors[real][-1]}[way]
             torch.testing.assert_close(text.pooled[row], expected, msg=name)
         assert not torch.allclose(text.pooled[0], text.pooled[1]), name
-
-
-def test_pooling_finds_real_tokens_on_either_side_of_padding() -> None:
-    vectors = torch.arange(8.0).view(2, 4, 1)
-    mask = torch.tensor([[False, True, True, False], [True, True, True, True]])
-    for way, expected in (("first", [1.0, 4.0]), ("last", [2.0, 7.0]), ("mean", [1.5, 5.5])):
-        assert pool(way, vectors, mask)[:, 0].tolist() == expected  # type: ignore[arg-type]
 
 
 def test_a_hop_that_leaves_gaps_is_refused() -> None:
@@ -214,7 +207,7 @@ def test_masks_of_claps_short_clips_lie_in_the_repetitions_too() -> None:
 def test_what_is_no_such_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved("bge", "BertModel", tmp_path / "bert")
     saved("mpnet", "MPNetModel", tmp_path / "mpnet")
-    with pytest.raises(InputError, match="is a bert, the encoder wants a roberta"):
+    with pytest.raises(InputError, match="is a bert, the encoder takes a roberta"):
         loaded("roberta", tmp_path / "bert")
     with pytest.raises(InputError, match="is a mpnet"):
         loaded("ast", tmp_path / "mpnet")
@@ -241,7 +234,7 @@ def test_what_is_no_such_model_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(InputError):
         loaded("bge", tmp_path / "bert")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match="the first start downloads it"):
+    with pytest.raises(InputError, match="the first start downloads"):
         loaded("roberta", Path("nobody/has-this-model"))
 
 

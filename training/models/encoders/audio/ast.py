@@ -1,4 +1,4 @@
-"""AST, the audio spectrogram transformer (Gong et al., 2021)."""
+"""AST, the audio spectrogram transformer (Gong et al. 2021)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from sharding.common.errors import InputError
 from training.config.checks import check_positive
 from training.models.encoders import AudioEncoder
-from training.models.encoders.audio.hub import HubAudioSettings, heard, load, require_bins
+from training.models.encoders.audio.transformer import AudioSettings, make_model, require_bins, tokens_with_sound
 from training.models.encoders.published import Architecture
 
 FRAMES_A_SECOND = 100
@@ -20,13 +20,13 @@ ARCHITECTURE = Architecture("ASTModel", "ASTConfig")
 
 
 @dataclass(frozen=True)
-class Settings(HubAudioSettings):
+class Settings(AudioSettings):
     """AST; the defaults are the AudioSet model with 10 s segments.
 
     Attributes:
-        interpolate_s: seconds of a segment, where it is to be another than the model was made for: the positions
-            over time are interpolated. None: as the model was made.
-        segment_s, stride: of ``random``: seconds of a segment, and frames from patch to patch.
+        interpolate_s: seconds of a segment of another length than the model was trained on; the positions over time
+            are interpolated. None: the segments that the model was trained on.
+        segment_s, stride: of ``random``: seconds of a segment, and frames and bins from patch to patch.
     """
 
     encoder: str = "ast"
@@ -64,7 +64,7 @@ class AstEncoder(AudioEncoder):
         out = self.net(input_values=features.transpose(1, 2))
         rows, columns = self.net.embeddings.get_shape(config)
         starts = torch.arange(columns, device=frames.device) * config.time_stride
-        return out.pooler_output, out.last_hidden_state[:, 2:], heard(frames, starts).repeat(1, rows)
+        return out.pooler_output, out.last_hidden_state[:, 2:], tokens_with_sound(frames, starts).repeat(1, rows)
 
 
 def build(settings: Settings) -> AstEncoder:
@@ -78,8 +78,8 @@ def build(settings: Settings) -> AstEncoder:
         "frequency_stride": settings.stride,
         "time_stride": settings.stride,
     }
-    rates = {"hidden_dropout_prob": settings.dropout, "attention_probs_dropout_prob": settings.dropout}
-    net = load(ARCHITECTURE, settings.source, sizes, rates)
+    changes = {"hidden_dropout_prob": settings.dropout, "attention_probs_dropout_prob": settings.dropout}
+    net = make_model(ARCHITECTURE, settings.source, sizes, changes)
     require_bins(net, 128, settings.source)
     if settings.interpolate_s is not None:
         _interpolate(net, round(settings.interpolate_s * FRAMES_A_SECOND))
@@ -87,7 +87,7 @@ def build(settings: Settings) -> AstEncoder:
 
 
 def _interpolate(net: Any, frames: int) -> None:
-    """Positions ``[1, 2 + rows * columns, d]`` for segments of so many frames."""
+    """Interpolate the positions ``[1, 2 + rows * columns, d]`` over time, for segments of ``frames`` frames."""
     embeddings, config = net.embeddings, net.config
     rows, columns = embeddings.get_shape(config)
     config.max_length = embeddings.config.max_length = frames

@@ -1,4 +1,4 @@
-"""HTS-AT (Chen et al., 2022), the audio tower of CLAP (Wu et al., 2023)."""
+"""HTS-AT (Chen et al. 2022), the audio tower of CLAP (Wu et al. 2023)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 from sharding.common.errors import InputError
 from training.models.encoders import AudioEncoder
-from training.models.encoders.audio.hub import HubAudioSettings, heard, load, require_bins
+from training.models.encoders.audio.transformer import AudioSettings, make_model, require_bins, tokens_with_sound
 from training.models.encoders.published import Architecture
 
-FRAMES = 1001  # of 10 s
-# published files hold both towers; the audio tower's names begin with audio_model there
+FRAMES = 1001  # in 10 s
+# Published files hold both towers, and the names of the audio tower begin with audio_model.
 ARCHITECTURE = Architecture("ClapAudioModel", "ClapAudioConfig", ((r"^audio_model\.", ""),))
 
 
 @dataclass(frozen=True)
-class Settings(HubAudioSettings):
-    """CLAP's audio tower; ``width`` and ``depth`` are those of its last stage and of each of four stages."""
+class Settings(AudioSettings):
+    """CLAP's audio tower: ``width`` is that of the last of its four stages, ``depth`` the blocks of each stage."""
 
     encoder: str = "clap"
     source: str = "laion/clap-htsat-unfused"
@@ -37,8 +37,8 @@ class Settings(HubAudioSettings):
 class ClapEncoder(AudioEncoder):
     """transformers' ``ClapAudioModel``: 10 s at 48 kHz, 64 mels, 1001 frames.
 
-    Models with feature fusion get clips in segments of 10 s too, as if none were longer; what would fuse a longer
-    clip's parts stays as it is.
+    Models with feature fusion get clips in segments of 10 s too.  The layers that would fuse the parts of a longer clip
+    are not used and not trained.
     """
 
     front_end = "clap"
@@ -55,7 +55,7 @@ class ClapEncoder(AudioEncoder):
         self.dim = net.config.hidden_size
 
     def train(self, mode: bool = True) -> ClapEncoder:
-        """Batch norms stay in evaluation: one rank's statistics are not the whole batch's."""
+        """Batch norms stay in evaluation, since the statistics of one rank are not those of the whole batch."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -66,7 +66,7 @@ class ClapEncoder(AudioEncoder):
         return [block for stage in self.net.audio_encoder.layers for block in stage.blocks]
 
     def depths(self) -> Iterator[tuple[nn.Parameter, int]]:
-        """What joins two stages is as deep as the block below it."""
+        """A layer between two stages has the depth of the block below it."""
         joins: dict[int, int] = {}
         below = 0
         for stage in self.net.audio_encoder.layers:
@@ -86,7 +86,7 @@ class ClapEncoder(AudioEncoder):
         return (
             out.pooler_output,
             grid.flatten(2).transpose(1, 2),
-            heard(frames, starts).repeat(1, grid.shape[2]),
+            tokens_with_sound(frames, starts).repeat(1, grid.shape[2]),
         )
 
 
@@ -98,14 +98,14 @@ def build(settings: Settings) -> ClapEncoder:
         "depths": (settings.depth,) * 4,
         "num_attention_heads": tuple(max(1, settings.heads // 2**stage) for stage in (3, 2, 1, 0)),
     }
-    rates = {
+    changes = {
         "hidden_dropout_prob": settings.dropout,
         "attention_probs_dropout_prob": settings.dropout,
         "drop_path_rate": 0.0,
     }
-    net = load(ARCHITECTURE, settings.source, sizes, rates)
+    net = make_model(ARCHITECTURE, settings.source, sizes, changes)
     require_bins(net, 64, settings.source)
     config = net.config
     if config.spec_size * (config.spec_size // config.num_mel_bins) < FRAMES:
-        raise InputError("the model takes no 10 s of sound: its spec_size is too small", value=config.spec_size)
+        raise InputError("the model cannot take 10 s of sound: its spec_size is too small", value=config.spec_size)
     return ClapEncoder(net, settings)

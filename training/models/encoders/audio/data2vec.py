@@ -1,4 +1,4 @@
-"""data2vec-audio (Baevski et al., 2022)."""
+"""data2vec-audio (Baevski et al. 2022)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from training.config.checks import check_positive
 from training.models.encoders import AudioEncoder
-from training.models.encoders.audio.hub import HubAudioSettings, load
+from training.models.encoders.audio.transformer import AudioSettings, make_model
 from training.models.encoders.pooling import masked_mean
 from training.models.encoders.published import Architecture
 
@@ -18,7 +18,7 @@ ARCHITECTURE = Architecture("Data2VecAudioModel", "Data2VecAudioConfig")
 
 
 @dataclass(frozen=True)
-class Settings(HubAudioSettings):
+class Settings(AudioSettings):
     """data2vec-audio on waveforms at 16 kHz; the defaults are data2vec-audio-base."""
 
     encoder: str = "data2vec"
@@ -31,7 +31,7 @@ class Settings(HubAudioSettings):
 
 
 class Data2VecEncoder(AudioEncoder):
-    """transformers' ``Data2VecAudioModel``: samples in, a token every 20 ms."""
+    """transformers' ``Data2VecAudioModel``: it takes samples and gives a token every 20 ms."""
 
     front_end = "waveform"
 
@@ -64,8 +64,8 @@ def build(settings: Settings) -> Data2VecEncoder:
         "intermediate_size": 4 * settings.width,
         "conv_dim": (min(settings.width, 512),) * 7,
     }
-    # layer drop and time masking draw from the process's generator: masks are the loader's business
-    rates = {
+    # Layer drop and time masking draw from the generator of the process, so ranks would differ; the loader masks.
+    changes = {
         "hidden_dropout": settings.dropout,
         "attention_dropout": settings.dropout,
         "activation_dropout": settings.dropout,
@@ -74,5 +74,5 @@ def build(settings: Settings) -> Data2VecEncoder:
         "apply_spec_augment": False,
         "mask_time_prob": 0.0,
     }
-    net = load(ARCHITECTURE, settings.source, sizes, rates)
+    net = make_model(ARCHITECTURE, settings.source, sizes, changes)
     return Data2VecEncoder(net, settings)

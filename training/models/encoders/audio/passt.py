@@ -1,4 +1,4 @@
-"""PaSST (Koutini et al., Interspeech 2022): the audio encoder of papers/000 and papers/001."""
+"""PaSST (Koutini et al., Interspeech 2022), the audio encoder of Calvet and Toledano 2025 and Filomeno et al. 2025."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Variant:
 
     Attributes:
         stride: frames and bins from patch to patch.
-        frames: of its input, which decide how many positions its file has.
+        frames: frames of its input, which determine how many positions its file has.
         segment_s: seconds of its input.
         front_end: see `training.data.spectrogram`.
-        frame_rate: frames a second.
+        frame_rate: frames per second.
     """
 
     stride: int = 10
@@ -55,28 +55,29 @@ VARIANTS = {
     "fsd50k-n": Variant(stride=16),
 }
 CUSTOM = "custom"
-_SIZES = ("segment_s", "width", "depth", "heads", "stride")  # of a custom variant
+_SIZES = ("segment_s", "width", "depth", "heads", "stride")  # settings of a custom variant
 PATCH = 16
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A PaSST encoder.
+    """Settings of a PaSST encoder.
 
     Attributes:
+        encoder: ``passt``.
         variant: a published model (``VARIANTS``), or ``custom`` for the sizes given here.
         source: ``published`` (downloaded by hear21passt), ``random``, or a file of weights.
         segment_s: seconds of a segment for ``custom``; a published variant has its own.
-        interpolate_s: seconds of a segment, where it is to be another than the model was made for: the positions
-            over time are interpolated. None: as the model was made.
-        hop_s: seconds between segments; None: segments do not overlap.
-        max_s: seconds of a clip that are encoded at most.
-        patchout_time, patchout_freq: columns and rows of patches left out in training, drawn for every
-            segment on its own (structured patchout, section 2.2 of arXiv 2110.05069).
-        patchout_any: patches left out anywhere (unstructured patchout).
+        interpolate_s: seconds of a segment of another length than the model was trained on; the positions over time
+            are interpolated. None: the segments that the model was trained on.
+        hop_s: seconds from the start of one segment to the start of the next one; None: segments do not overlap.
+        max_s: the most seconds of a clip that are encoded.
+        patchout_time, patchout_freq: how many columns and rows of patches are left out in training, drawn for each
+            segment (structured patchout, section 2.2 of arXiv 2110.05069).
+        patchout_any: how many single patches are left out as well (unstructured patchout).
         dropout: in all blocks.
-        pooled: a segment's vector: ``summary``, the mean of the class and distillation tokens as published, or
-            ``patches``, the mean over patches that hold sound; without pre-training the latter learns sooner.
+        pooled: the vector of a segment: ``summary``, the mean of the class and distillation tokens as published, or
+            ``patches``, the mean of the patches that hold sound, which learns sooner without pre-training.
         width, depth, heads, stride: sizes of ``custom``.
     """
 
@@ -102,7 +103,8 @@ class Settings:
         check_multiple(self, "width")
         check_dropout(self, "dropout")
         if min(self.patchout_time, self.patchout_freq, self.patchout_any) < 0:
-            raise InputError("patchout must not be negative", remedy="0 leaves nothing out")
+            value = (self.patchout_time, self.patchout_freq, self.patchout_any)
+            raise InputError("patchout must not be negative", value=value, remedy="0 leaves nothing out")
         sizes = [name for name in _SIZES if getattr(self, name) != getattr(Settings, name)]
         if sizes and self.variant != CUSTOM:
             remedy = f"set variant to {CUSTOM}, or interpolate_s for segments of another length"
@@ -110,15 +112,15 @@ class Settings:
 
 
 class PasstEncoder(AudioEncoder):
-    """The transformer of hear21passt, with patchout drawn segment by segment.
+    """The transformer of hear21passt, with patchout drawn for each segment.
 
-    hear21passt's own forward draws one set of patches for the whole batch from the global generator, so a
-    batch split over ranks would not train like the same batch on one; here the segment's seed decides.
+    hear21passt itself draws the patches of a whole batch from the generator of the process, so a batch that is split
+    over ranks would train otherwise than on one rank.  Here the patches of a segment follow from its seed.
     """
 
     def __init__(self, net: Any, settings: Settings, variant: Variant) -> None:
         super().__init__()
-        # the classifier has no part in retrieval, and parameters without gradient are a trap under ZeRO
+        # Retrieval needs no classifier, and ZeRO does not expect parameters without gradient.
         net.head, net.head_dist = nn.Identity(), None
         self.net = net
         self.settings = settings
@@ -140,8 +142,8 @@ class PasstEncoder(AudioEncoder):
         rows, columns = grid.shape[2:]
         grid = grid + net.time_new_pos_embed[..., :columns] + net.freq_new_pos_embed[:, :, :rows]
         starts = torch.arange(columns, device=frames.device) * net.patch_embed.stride[1]
-        heard = (starts[None, :] < frames[:, None])[:, None, :].expand(-1, rows, -1)  # [n, f, t]
-        tokens, mask = self._patchout(grid.permute(0, 2, 3, 1), heard, seeds)
+        mask = (starts[None, :] < frames[:, None])[:, None, :].expand(-1, rows, -1)  # [n, f, t]
+        tokens, mask = self._patchout(grid.permute(0, 2, 3, 1), mask, seeds)
         first = net.cls_token + net.new_pos_embed[:, :1]
         second = net.dist_token + net.new_pos_embed[:, 1:]
         summary = torch.cat([first, second], 1).expand(len(tokens), -1, -1)
@@ -151,19 +153,19 @@ class PasstEncoder(AudioEncoder):
             return masked_mean(patches, mask), patches, mask
         return (x[:, 0] + x[:, 1]) / 2, patches, mask
 
-    def _patchout(self, grid: Tensor, heard: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
-        """``grid [n, f, t, d]`` and ``heard [n, f, t]`` to sequences ``[n, P, d]`` and ``[n, P]``."""
+    def _patchout(self, grid: Tensor, mask: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
+        """The patches that are kept, ``[n, P, d]`` and ``[n, P]``, of ``grid [n, f, t, d]`` and ``mask [n, f, t]``."""
         _, rows, columns, dim = grid.shape
         out_rows, out_columns = self.settings.patchout_freq, self.settings.patchout_time
         if self.training and out_columns:
             index = subset(splitmix64(seeds, torch.zeros_like(seeds)), columns, columns - out_columns)
             grid = grid.gather(2, index[:, None, :, None].expand(-1, rows, -1, dim))
-            heard = heard.gather(2, index[:, None, :].expand(-1, rows, -1))
+            mask = mask.gather(2, index[:, None, :].expand(-1, rows, -1))
         if self.training and out_rows:
             index = subset(splitmix64(seeds, torch.ones_like(seeds)), rows, rows - out_rows)
             grid = grid.gather(1, index[:, :, None, None].expand(-1, -1, grid.shape[2], dim))
-            heard = heard.gather(1, index[:, :, None].expand(-1, -1, heard.shape[2]))
-        tokens, mask = grid.flatten(1, 2), heard.flatten(1, 2)
+            mask = mask.gather(1, index[:, :, None].expand(-1, -1, mask.shape[2]))
+        tokens, mask = grid.flatten(1, 2), mask.flatten(1, 2)
         out = self.settings.patchout_any
         if self.training and out:
             index = subset(splitmix64(seeds, torch.full_like(seeds, 2)), tokens.shape[1], tokens.shape[1] - out)
@@ -173,7 +175,7 @@ class PasstEncoder(AudioEncoder):
 
 
 def build(settings: Settings) -> PasstEncoder:
-    """The encoder that ``settings`` describes; a published one downloads its weights on first use."""
+    """The encoder that ``settings`` describes; the weights of a published one are downloaded on first use."""
     if settings.variant == CUSTOM:
         variant = Variant(settings.stride, _frames(settings.segment_s, Variant.frame_rate), settings.segment_s)
         net = _custom(settings, variant)
@@ -191,12 +193,14 @@ def build(settings: Settings) -> PasstEncoder:
 
 
 def _custom(settings: Settings, variant: Variant) -> Any:
-    """Random weights of any size."""
-    from hear21passt.models import passt  # imports torchaudio and timm: seconds
+    """A model of any size with random weights."""
+    from hear21passt.models import passt  # takes seconds, since it imports torchaudio and timm
 
-    passt.first_RUN = False  # else the first forward prints every shape
+    passt.first_RUN = False  # otherwise the first forward prints every shape
     if settings.source == "published":
-        raise InputError("no custom PaSST is published", value=settings.source, remedy="`random`, or a file of weights")
+        raise InputError(
+            "no custom PaSST is published", value=settings.source, remedy="name random, or a file of weights"
+        )
     with quiet():
         return passt.PaSST(
             img_size=(128, variant.frames),
@@ -213,7 +217,7 @@ def _custom(settings: Settings, variant: Variant) -> Any:
 
 
 def _published(settings: Settings, variant: Variant) -> Any:
-    """A published variant, its weights downloaded by hear21passt where ``source`` says so."""
+    """A published variant; hear21passt downloads the weights if ``source`` says so."""
     from hear21passt.models import passt
 
     passt.first_RUN = False
@@ -230,7 +234,7 @@ def _published(settings: Settings, variant: Variant) -> Any:
         raise InputError(
             f"the published weights cannot be downloaded: {error}",
             value=settings.variant,
-            remedy="name a file that has them as audio.source, or go where there is a network",
+            remedy="connect to a network, or set audio.source to a file that holds them",
         ) from error
     for module in net.modules():
         if isinstance(module, nn.Dropout):
@@ -239,7 +243,7 @@ def _published(settings: Settings, variant: Variant) -> Any:
 
 
 def _interpolate(net: Any, variant: Variant, segment_s: float) -> None:
-    """Positions over time ``[1, d, 1, columns]`` for segments of another length."""
+    """Interpolate the positions over time ``[1, d, 1, columns]`` for segments of another length."""
     lengths = (variant.frames, _frames(segment_s, variant.frame_rate))
     before, after = (_columns(frames, variant) for frames in lengths)
     if after < 1:
@@ -250,7 +254,7 @@ def _interpolate(net: Any, variant: Variant, segment_s: float) -> None:
 
 
 def _frames(seconds: float, rate: float) -> int:
-    """As many as the front end makes, which rounds up."""
+    """As many frames as the front end computes, which rounds up."""
     return math.ceil(round(seconds * rate, 6))
 
 
@@ -259,7 +263,7 @@ def _columns(frames: int, variant: Variant) -> int:
 
 
 def _check_patchout(encoder: PasstEncoder) -> PasstEncoder:
-    """``InputError`` where patchout would leave nothing."""
+    """Return the encoder; raise ``InputError`` if patchout would leave no patch."""
     settings, net = encoder.settings, encoder.net
     rows = net.freq_new_pos_embed.shape[2] - settings.patchout_freq
     columns = net.time_new_pos_embed.shape[3] - settings.patchout_time
@@ -268,23 +272,23 @@ def _check_patchout(encoder: PasstEncoder) -> PasstEncoder:
         raise InputError(
             "patchout leaves no patch",
             value=value,
-            remedy=f"without it there are {net.freq_new_pos_embed.shape[2]} rows",
+            remedy=f"there are {net.freq_new_pos_embed.shape[2]} rows and {net.time_new_pos_embed.shape[3]} columns",
         )
     return encoder
 
 
 def _load(net: nn.Module, path: Path) -> None:
-    """Weights from a file, without those of a classifier; ``InputError`` where they are of another model."""
+    """Load weights from a file, except those of a classifier; ``InputError`` if they are of another model."""
     if not path.is_file():
-        remedy = "`published`, `random`, or a .pt or .safetensors"
-        raise InputError("no such weights", file=path, remedy=remedy)
+        remedy = "name published, random, or a file such as passt.safetensors"
+        raise InputError("no such file of weights", file=path, remedy=remedy)
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
         state = {name: value for name, value in state.items() if not name.startswith("head")}
-    except Exception as error:  # readers of broken files raise whatever they like
+    except Exception as error:  # readers of damaged files raise errors of many kinds
         raise InputError(f"not a file of weights: {type(error).__name__}", file=path) from error
     for name, value in net.state_dict().items():
         if name.startswith("head"):

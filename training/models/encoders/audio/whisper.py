@@ -1,4 +1,4 @@
-"""The encoder of Whisper (Radford et al., 2022)."""
+"""The encoder of Whisper (Radford et al. 2022)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from sharding.common.errors import InputError
 from training.config.checks import check_positive
 from training.models.encoders import AudioEncoder
-from training.models.encoders.audio.hub import HubAudioSettings, heard, load
+from training.models.encoders.audio.transformer import AudioSettings, make_model, tokens_with_sound
 from training.models.encoders.pooling import masked_mean
 from training.models.encoders.published import Architecture
 
 FRONT_ENDS = {80: "whisper", 128: "whisper-128"}  # by mel bins; large-v3 has 128
-# published files hold the decoder too
+# Published files hold the decoder too.
 ARCHITECTURE = Architecture("WhisperEncoder", "WhisperConfig", ((r"^(model\.)?encoder\.", ""),))
 
 
 @dataclass(frozen=True)
-class Settings(HubAudioSettings):
+class Settings(AudioSettings):
     """Whisper's encoder; the defaults are whisper-small, whose segment is 30 s."""
 
     encoder: str = "whisper"
@@ -53,7 +53,7 @@ class WhisperEncoder(AudioEncoder):
 
     def forward(self, features: Tensor, frames: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         tokens = self.net(features).last_hidden_state
-        mask = heard(frames, 2 * torch.arange(tokens.shape[1], device=frames.device))
+        mask = tokens_with_sound(frames, 2 * torch.arange(tokens.shape[1], device=frames.device))
         return masked_mean(tokens, mask), tokens, mask
 
 
@@ -66,14 +66,14 @@ def build(settings: Settings) -> WhisperEncoder:
         "encoder_ffn_dim": 4 * settings.width,
         "max_source_positions": round(settings.segment_s * 50),
     }
-    # layer drop draws from the process's generator, so ranks and repeated chunks would disagree
-    rates = {
+    # Layer drop draws from the generator of the process, so ranks and repeated chunks would differ.
+    changes = {
         "dropout": settings.dropout,
         "attention_dropout": settings.dropout,
         "encoder_layerdrop": 0.0,
         "apply_spec_augment": False,
     }
-    net = load(ARCHITECTURE, settings.source, sizes, rates)
+    net = make_model(ARCHITECTURE, settings.source, sizes, changes)
     if net.config.num_mel_bins not in FRONT_ENDS:
-        raise InputError("no front end gives so many mel bins", file=settings.source, value=net.config.num_mel_bins)
+        raise InputError("no front end computes so many mel bins", file=settings.source, value=net.config.num_mel_bins)
     return WhisperEncoder(net, settings)

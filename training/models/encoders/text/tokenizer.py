@@ -1,4 +1,4 @@
-"""Tokenizers for text encoders without published weights, trained on captions."""
+"""Tokenizers for text encoders with random weights, trained on captions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 def train_tokenizer(captions: Iterable[str], vocabulary: int) -> Any:
     """A byte-level BPE tokenizer with RoBERTa's special tokens, trained on ``captions``.
 
-    Deterministic for a given list of captions.  ``save_pretrained`` writes it as transformers expects, and
+    Equal captions give equal tokenizers.  ``save_pretrained`` writes it as transformers expects, and
     ``AutoTokenizer.from_pretrained`` reads it back.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers

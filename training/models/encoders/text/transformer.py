@@ -1,0 +1,145 @@
+"""Text encoders from models of the transformers library; `families.py` lists the architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from sharding.common.errors import InputError
+from training.config.checks import check_dropout, check_multiple, check_positive
+from training.models.encoders import TextEncoder
+from training.models.encoders.pooling import Pooling
+from training.models.encoders.published import Architecture, load_model, load_tokenizer, random_model
+from training.models.encoders.text.tokenizer import train_tokenizer
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """Settings of a text encoder of the transformers library.
+
+    Attributes:
+        encoder: the name of the family.
+        source: a name on the Hugging Face hub, a local folder, or ``random`` for a model of the sizes given here.
+        tokenizer: a name on the hub or a local folder; None: the source's own, or for ``random`` one that is trained
+            on the training captions.
+        dropout: of hidden states and of attention.
+        width, depth, heads, vocabulary: sizes of ``random``.
+    """
+
+    encoder: str
+    source: str
+    tokenizer: str | None = None
+    dropout: float = 0.1
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    vocabulary: int = 30522
+
+    def __post_init__(self) -> None:
+        check_positive(self, "depth", "vocabulary")
+        check_multiple(self, "width")
+        check_dropout(self, "dropout")
+
+
+Sizes = Callable[[TextSettings, Any], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture of the library, and how it becomes a text encoder.
+
+    Attributes:
+        Settings: the keys of a recipe, with the family's defaults.
+        model: the name of its class in ``transformers``.
+        config: the name of its configuration class.
+        sizes: from the settings and the tokenizer to the configuration of a random model.
+        blocks: the path from the model to its list of blocks.
+        top: the path to the norm above the blocks; "": there is none.
+        dropout: the names of the configuration's dropout rates.
+        pooling: how published models of the family make one vector of a caption; a key ``pooling`` of the recipe
+            replaces it where the family has one.
+        positions_after_padding: whether positions are counted from the padding token's number + 1, as in RoBERTa.
+        pooling_layer: whether the class has a pooling layer of its own, which is left out.
+        prepare: called with the model once it is made; None: nothing is changed.
+    """
+
+    Settings: type[TextSettings]
+    model: str
+    config: str
+    sizes: Sizes
+    blocks: str
+    top: str = ""
+    dropout: tuple[str, ...] = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    pooling: Pooling = "first"
+    positions_after_padding: bool = False
+    pooling_layer: bool = False
+    prepare: Callable[[nn.Module], None] | None = None
+
+    def build(self, settings: TextSettings, captions: Iterable[str]) -> TransformerTextEncoder:
+        """The encoder that ``settings`` describes, published or random."""
+        arguments = (("add_pooling_layer", False),) if self.pooling_layer else ()
+        architecture = Architecture(self.model, self.config, arguments=arguments)
+        dropout = dict.fromkeys(self.dropout, settings.dropout)
+        if settings.source == "random":
+            tokenizer = _tokenizer_of_random(settings, captions)
+            net = random_model(architecture, self._random_sizes(settings, tokenizer) | dropout)
+        else:
+            net = load_model(architecture, settings.source, dropout)
+            tokenizer = load_tokenizer(settings.tokenizer or settings.source)
+            _check_vocabulary(net, tokenizer, settings)
+        if self.prepare is not None:
+            self.prepare(net)
+        return TransformerTextEncoder(net, self, tokenizer, getattr(settings, "pooling", self.pooling))
+
+    def _random_sizes(self, settings: TextSettings, tokenizer: Any) -> dict[str, Any]:
+        return {
+            "vocab_size": len(tokenizer),
+            "pad_token_id": tokenizer.pad_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            **self.sizes(settings, tokenizer),
+        }
+
+
+class TransformerTextEncoder(TextEncoder):
+    """One vector for each token, from any transformers model that returns ``last_hidden_state``."""
+
+    def __init__(self, net: Any, family: Family, tokenizer: Any, pooling: Pooling) -> None:
+        super().__init__()
+        self.net = net
+        self.family = family
+        self.tokenizer = tokenizer
+        self.pooling = pooling
+        self.max_tokens = getattr(net.config, "max_position_embeddings", None)
+        if family.positions_after_padding and self.max_tokens is not None:
+            self.max_tokens -= net.config.pad_token_id + 1
+        self.dim = net.config.hidden_size
+
+    def blocks(self) -> list[nn.Module]:
+        blocks: Any = self.net.get_submodule(self.family.blocks)
+        return list(blocks)
+
+    def top(self) -> list[nn.Module]:
+        return [self.net.get_submodule(self.family.top)] if self.family.top else []
+
+    def forward(self, tokens: Tensor, token_mask: Tensor) -> Tensor:
+        vectors: Tensor = self.net(input_ids=tokens, attention_mask=token_mask.long()).last_hidden_state
+        return vectors
+
+
+def _tokenizer_of_random(settings: TextSettings, captions: Iterable[str]) -> Any:
+    if settings.tokenizer is None:
+        return train_tokenizer(captions, settings.vocabulary)
+    return load_tokenizer(settings.tokenizer)
+
+
+def _check_vocabulary(net: Any, tokenizer: Any, settings: TextSettings) -> None:
+    rows = net.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise InputError(
+            f"the tokenizer has {len(tokenizer)} tokens, the model {rows}",
+            file=settings.tokenizer or settings.source,
+            remedy="name the model's own tokenizer",
+        )
