@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from sharding.reports.contents import BuildContents
@@ -55,3 +59,23 @@ def test_totals_and_settings_are_in_words(contents: BuildContents) -> None:
     assert shown["clips written"] == "3" and shown["withheld"] == "1" and "filtered" not in shown
     assert {"versions", "shard format", "fates"} <= dict(settings_of(contents.dataset)).keys()
     assert np.all([count > 0 for _, count in note_counts(contents)])
+
+
+def test_the_axis_of_durations_holds_nearly_all_clips(contents: BuildContents) -> None:
+    (mine,) = dataset_holdings(contents)  # all clips last 6 s
+    assert mine.durations.edges[-1] == 10 and not mine.durations.beyond
+
+
+def test_notes_are_counted_by_kind(contents: BuildContents) -> None:
+    changed = copy.copy(contents)
+    notes = [["a caption is empty: row 3", "no licence (row 1)"], ["a caption is empty: row 9"], [], [], [], []]
+    column = contents.catalogue.column_names.index("notes")
+    changed.catalogue = contents.catalogue.set_column(column, "notes", pa.array(notes, pa.list_(pa.string())))
+    assert note_counts(changed) == [("a caption is empty", 2), ("no licence", 1)]
+
+
+def test_totals_have_units(contents: BuildContents) -> None:
+    shown = {label: value for value, label in totals(contents, fate_counts(contents) | {"filtered": 1200})}
+    assert shown["of sound in the shards"] == "0.01 h" and shown["filtered"] == "1,200"
+    size = sum(path.stat().st_size for path in Path(contents.storage.url, "shards").iterdir())
+    assert shown[f"shards, {size / 1e6:.1f} MB"] == "2"

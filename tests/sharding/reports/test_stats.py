@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sharding.reports.stats import SplitStats, dataset_stats, ranked_counts, row_counts, source_rates, split_stats
 from sharding.shards.manifest import Manifest
@@ -47,3 +49,12 @@ def test_small_counts_are_summed_up() -> None:
 def test_equal_rows_are_counted() -> None:
     table = pa.table({"x": ["a", "b", "a", None], "y": [1, 1, 1, 1]})
     assert row_counts(table) == {("a", 1): 2, ("b", 1): 1, (None, 1): 1}
+
+
+def test_a_trimmed_clip_counts_only_what_was_written(built: Path) -> None:
+    manifest = Manifest.open(built)
+    column = manifest.table.column_names.index("start_s")
+    later = manifest.table.set_column(column, "start_s", pc.add(manifest.table["start_s"], 7.0))
+    rates = source_rates(manifest)
+    trimmed = split_stats(dataclasses.replace(manifest, table=later), rates)
+    assert trimmed["mine/train"].longest_s == 25.0 and trimmed == split_stats(manifest, rates)
