@@ -75,7 +75,7 @@ def _tiles(build: BuildContents, evaluation: dict[str, Any]) -> list[tuple[str, 
     times = found["mAP@10"] / found["chance_mAP@10"]
     return [
         (f"{100 * found['mAP@10']:.1f} %", f"mAP@10, {times:.0f} times chance"),
-        (f"{100 * found['R@1']:.1f} %", "found at first place"),
+        (f"{100 * found['R@1']:.1f} %", "found at rank 1"),
         (f"{evaluation['clips']}", "held-out recordings"),
         (f"{fate_counts(build)['written']:,}", f"clips written of {build.fates.num_rows:,}"),
     ]
@@ -116,8 +116,8 @@ def _queries(
             asdict(build.view(hit["clip_id"])) | {"score": hit["score"], "right": hit["clip_id"] == asked[query]}
             for hit in found[:FOUND]
         ]
-        place = order.index(asked[query]) + 1
-        queries.append({"query": query, "found": shown, "place": place, "hit": place <= FOUND})
+        rank = order.index(asked[query]) + 1
+        queries.append({"query": query, "found": shown, "rank": rank, "hit": rank <= FOUND})
     return queries
 
 

@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def _train(job: TrainJob, args: argparse.Namespace, fewest: int) -> None:
     connect(args.address, args.workers)
     import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     available = ray.cluster_resources()
@@ -98,6 +98,7 @@ def _train(job: TrainJob, args: argparse.Namespace, fewest: int) -> None:
             name=job.run.name,
             storage_path=str(job.run.parent),
             failure_config=FailureConfig(max_failures=args.max_failures),
+            logging_config=LoggingConfig(log_level="WARNING"),  # the run has its own lines about progress
         ),
     )
     try:

@@ -16,7 +16,7 @@ Rule = Callable[[dict[str, Any]], str | None]  # from a request (WSGI) to the st
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# Ray's workers give way to whatever else runs (nice 15): beside another test they would starve.
+# Ray runs its workers with low priority (nice 15); while other tests run, they would get hardly any time.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 
@@ -38,8 +38,8 @@ def shared_models() -> Path:
     return folder
 
 
-class Weather:
-    """What goes wrong on the way to the S3 server."""
+class S3Failures:
+    """Refuses, in front of the S3 server, the requests that ``rule`` chooses."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -55,19 +55,19 @@ class Weather:
 
 
 @pytest.fixture(scope="session")
-def weather() -> Weather:
+def s3_failures() -> S3Failures:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-    return Weather(DomainDispatcherApplication(create_backend_app))
+    return S3Failures(DomainDispatcherApplication(create_backend_app))
 
 
 @pytest.fixture(scope="session")
-def s3(weather: Weather) -> Iterator[str]:
+def s3(s3_failures: S3Failures) -> Iterator[str]:
     """A real S3 server on loopback."""
     import boto3
     from werkzeug.serving import make_server
 
-    server = make_server("127.0.0.1", 0, weather, threaded=True)
+    server = make_server("127.0.0.1", 0, s3_failures, threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     environment = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# where a file of a finished build is damaged: the sources are what a build is made of, and it may have no others
+# the remedy where a file of a finished build is damaged; it may be the only copy of what the build was made from
 MEND = "run `earshot verify`; put back from a copy what it names, or build into an empty folder"
 
 
@@ -29,7 +29,7 @@ class InputError(Exception):
         remedy: str | None = None,
     ) -> None:
         self.what, self.file, self.row, self.value, self.remedy = what, file, row, value, remedy
-        place = "" if file is None else f"{file}" + ("" if row is None else f", row {row}") + ": "
+        where = "" if file is None else f"{file}" + ("" if row is None else f", row {row}") + ": "
         shown = "" if value is None else f" (found {value!r})"
         advice = "" if remedy is None else f"\n  remedy: {remedy}"
-        super().__init__(f"{place}{what}{shown}{advice}")
+        super().__init__(f"{where}{what}{shown}{advice}")

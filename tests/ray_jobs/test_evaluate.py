@@ -31,6 +31,8 @@ def test_a_job_trains_and_another_evaluates_as_the_command_does(
         with pytest.raises(InputError, match="failed"):
             wrong = ["python", "ray_jobs/evaluate.py", str(run), "--shards", str(build), "--split", "clotho/evalution"]
             submit(address, REPOSITORY, wrong, tmp_path / "wrong.log")
+    trained = (tmp_path / "train.log").read_text()
+    assert "steps 8/8" in trained and "Reporting training result" not in trained  # the run's lines, not Ray Train's
     shown = next(line for line in (tmp_path / "evaluate.log").read_text().splitlines() if line.startswith("{"))
     result = json.loads(shown)
     capsys.readouterr()
@@ -38,5 +40,5 @@ def test_a_job_trains_and_another_evaluates_as_the_command_does(
     assert result == json.loads(capsys.readouterr().out.splitlines()[-1])
     validation = json.loads((run / "export/config.json").read_text())["validation"]
     assert result["text_to_audio"]["mAP@10"] == pytest.approx(validation["text_to_audio/mAP@10"], abs=1e-6)
-    told = (tmp_path / "wrong.log").read_text()
-    assert "the shards have no such split" in told and "clotho/evaluation" in told
+    said = (tmp_path / "wrong.log").read_text()
+    assert "the shards have no such split" in said and "clotho/evaluation" in said

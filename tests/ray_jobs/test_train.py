@@ -31,18 +31,18 @@ def start(arguments: list[str], job: str = "train") -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--set", "optimizer.lrr=1"], "did you mean 'lr'"),
         (["--min-workers=0"], "count from 1"),
         (["--cpus=-1"], "a rank needs CPUs"),
     ],
 )
-def test_what_is_wrong_is_refused_before_ray_starts(options: list[str], told: str, tmp_path: Path) -> None:
+def test_what_is_wrong_is_refused_before_ray_starts(options: list[str], message: str, tmp_path: Path) -> None:
     process = start(["demo", f"--shards={tmp_path}", f"--run={tmp_path / 'run'}", *options])
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 2
-    assert told in out
+    assert message in out
 
 
 def test_a_job_that_waits_for_nodes_says_what_it_lacks(capsys: pytest.CaptureFixture[str]) -> None:

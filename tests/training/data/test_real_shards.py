@@ -136,7 +136,7 @@ def bucket(built: Path, s3: str, tmp_path: Path) -> str:
     return there.url
 
 
-def test_an_object_store_gives_what_a_folder_gives(built: Path, bucket: str, weather) -> None:
+def test_an_object_store_gives_what_a_folder_gives(built: Path, bucket: str, s3_failures) -> None:
     """Also in workers that are forked while the store's connections are open, and while it fails now and then."""
     wanted = epoch(built)
     reads = []
@@ -148,22 +148,22 @@ def test_an_object_store_gives_what_a_folder_gives(built: Path, bucket: str, wea
         return "503 Slow Down" if len(reads) % 3 == 1 else None
 
     assert epoch(bucket) == wanted
-    weather.rule = shower
+    s3_failures.rule = shower
     try:
         assert epoch(bucket, workers=1) == wanted
     finally:
-        weather.rule = lambda request: None
+        s3_failures.rule = lambda request: None
     assert len(reads) > len(wanted)
 
 
-def test_a_store_that_refuses_is_an_error_that_names_the_sample(bucket: str, weather) -> None:
+def test_a_store_that_refuses_is_an_error_that_names_the_sample(bucket: str, s3_failures) -> None:
     started = loader(bucket)
-    weather.rule = lambda request: "403 Forbidden"
+    s3_failures.rule = lambda request: "403 Forbidden"
     try:
         with pytest.raises(InputError, match=r"sample mine~train.*cannot be read"):
             next(started.epoch(0))
     finally:
-        weather.rule = lambda request: None
+        s3_failures.rule = lambda request: None
 
 
 def test_order_shows_the_same_batch_on_any_machines(built: Path, capsys) -> None:

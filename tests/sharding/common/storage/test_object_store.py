@@ -10,7 +10,7 @@ import pytest
 from sharding.build.claim import claim
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
-from tests.conftest import Weather
+from tests.conftest import S3Failures
 
 
 def test_folders_that_a_console_made_are_no_files(s3: str, tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_folders_that_a_console_made_are_no_files(s3: str, tmp_path: Path) -> No
     assert Storage(f"{s3}/{tmp_path.name}").list() == []
 
 
-def test_an_upload_that_breaks_off_leaves_what_was_there(s3: str, weather: Weather, tmp_path: Path) -> None:
+def test_an_upload_that_breaks_off_leaves_what_was_there(s3: str, s3_failures: S3Failures, tmp_path: Path) -> None:
     storage = Storage(f"{s3}/{tmp_path.name}")
     storage.write("shard.tar", b"old")
     parts = []
@@ -32,18 +32,18 @@ def test_an_upload_that_breaks_off_leaves_what_was_there(s3: str, weather: Weath
         parts.append(request["QUERY_STRING"])
         return "403 Forbidden" if len(parts) == 2 else None  # later ones would be taken again
 
-    weather.rule = refuse_the_second_part
+    s3_failures.rule = refuse_the_second_part
     try:
         with pytest.raises(PermissionError):
             storage.write("shard.tar", bytes(130 << 20))
     finally:
-        weather.rule = lambda request: None
+        s3_failures.rule = lambda request: None
     assert len(parts) == 2
     assert storage.read("shard.tar") == b"old"
     assert storage.list() == ["shard.tar"]
 
 
-def test_passing_failures_of_an_object_store_are_waited_out(s3: str, weather: Weather, tmp_path: Path) -> None:
+def test_passing_failures_of_an_object_store_are_waited_out(s3: str, s3_failures: S3Failures, tmp_path: Path) -> None:
     storage = Storage(f"{s3}/{tmp_path.name}")
     storage.write("a.bin", b"0123456789")
     refused = []
@@ -52,30 +52,30 @@ def test_passing_failures_of_an_object_store_are_waited_out(s3: str, weather: We
         refused.append(request["PATH_INFO"])
         return "503 Slow Down" if len(refused) <= 3 else None
 
-    weather.rule = refuse_three_times
+    s3_failures.rule = refuse_three_times
     try:
         assert storage.read("a.bin", 2, 3) == b"234"
     finally:
-        weather.rule = lambda request: None
+        s3_failures.rule = lambda request: None
     assert len(refused) == 4
 
 
 @pytest.mark.parametrize("status", ["400 Bad Request", "403 Forbidden"])
 def test_a_file_that_cannot_be_asked_for_is_not_called_absent(
-    s3: str, weather: Weather, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
+    s3: str, s3_failures: S3Failures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
 ) -> None:
     """What is taken for absent is written anew, and what was to be moved there is removed."""
     monkeypatch.setattr("sharding.common.storage.failures.PAUSE_S", 0.0)
     storage = Storage(f"{s3}/{tmp_path.name}")
     storage.write("a.bin", b"0123456789")
-    weather.rule = lambda request: status
+    s3_failures.rule = lambda request: status
     try:
         with pytest.raises(OSError):
             storage.exists("a.bin")
         with pytest.raises(OSError):
             storage.move("a.bin", "b.bin")
     finally:
-        weather.rule = lambda request: None
+        s3_failures.rule = lambda request: None
     assert storage.exists("a.bin") and not storage.exists("b.bin")
 
 
