@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import uuid
 from dataclasses import dataclass
@@ -134,6 +135,7 @@ def train_rank(config: dict[str, TrainJob]) -> None:
     from training.engine.step import ranks
     from training.run.loop import fit
 
+    logging.getLogger().setLevel(logging.WARNING)  # Ray Train lets every library's messages through
     job = config["job"]
     if job.refusal.is_file():  # Ray Train starts the ranks again after any error, also after one that only users mend
         return
