@@ -61,6 +61,8 @@ def page_values(build: BuildContents) -> dict[str, Any]:
         "totals": totals(build, fates),
         "splits": split_outcomes(build),
         "reasons": drop_reasons(build),
+        "protection": build.dataset.get("protection", []),
+        "protection_is_known": "protection" in build.dataset,
         "leak_evidence": leak_evidence(build),
         "leak_pairs": dropped_pairs(build, "withheld"),
         "trimmed": trimmed_clips(build),

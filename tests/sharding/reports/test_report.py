@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 
 from sharding.cli import main
 from sharding.fates.decide import REASONS
-from sharding.reports.report import write_report
+from sharding.reports.contents import BuildContents
+from sharding.reports.report import environment, page_values, write_report
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +81,30 @@ def test_the_command_names_the_page_and_refuses_what_is_no_build(
     assert json.loads(capsys.readouterr().out)["report"].endswith("report/index.html")
     assert main(["report", str(tmp_path)]) == 2
     assert "dataset.json is missing" in capsys.readouterr().err
+
+
+def leaks_section(build: BuildContents) -> str:
+    page = environment().get_template("report.html").render(page_values(build))
+    return page.split("Training clips that share sound with protected splits")[1].split("<h2>")[0]
+
+
+def test_the_page_says_which_protected_clips_were_compared(contents: BuildContents) -> None:
+    assert contents.dataset["protection"] == [
+        {"dataset": "mine", "split": "test", "clips": 1, "compared": 1, "not_compared": {}}
+    ]
+    rows = re.findall(r"<tr><td>(mine/test)</td>(.*?)</tr>", leaks_section(contents))
+    assert [re.findall(r">(\d+)</td>", cells) for _, cells in rows] == [["1", "1", "0"]]
+
+
+def test_what_was_not_compared_is_never_called_free_of_leaks(contents: BuildContents) -> None:
+    build = copy.copy(contents)
+    build.fates = contents.fates.filter(pc.not_equal(contents.fates["fate"], "withheld"))
+    split = {"dataset": "mine", "split": "test", "clips": 5, "compared": 3, "not_compared": {"missing": 2}}
+    build.dataset = {**contents.dataset, "protection": [split]}
+    shown = leaks_section(build)
+    assert "with a protected clip that could be compared" in shown and "2 <code>missing</code>" in shown
+    assert re.search(r'class="n lost">2<', shown)
+    build.dataset = {name: value for name, value in contents.dataset.items() if name != "protection"}
+    assert "did not count how many protected clips" in leaks_section(build)
+    build.dataset = {**contents.dataset, "protection": []}
+    assert "protects no split" in leaks_section(build)
