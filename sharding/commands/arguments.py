@@ -112,7 +112,8 @@ def add_protect(parser: argparse._ActionsContainer) -> None:
         default=DEFAULT_PROTECT,
         metavar="DATASET/SPLIT,...",
         help="splits that are kept for validation and tests: no training clip may share sound with them "
-        f"(default: {DEFAULT_PROTECT}); */SPLIT names that split of all your own datasets",
+        f"(default: {DEFAULT_PROTECT}); */WORD names every split of your own "
+        "datasets in whose name WORD is a word, such as test-clean",
     )
 
 

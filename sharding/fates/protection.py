@@ -80,8 +80,8 @@ def check_protection(splits: Sequence[SplitProtection]) -> None:
     lines = [protection_line(split) for split in splits if is_unprotected(split)]
     if lines:
         raise InputError(
-            "training clips that leak into a protected split would be written, because too little of its audio can be "
-            "read:\n    " + "\n    ".join(lines),
+            "leaks into a protected split cannot be found, because too little of its audio can be read:\n    "
+            + "\n    ".join(lines),
             remedy="make the audio readable (is its disk mounted?) and run the same command again, or add "
             "--allow-unprotected to build nevertheless",
         )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 from sharding.common.errors import InputError
 from sharding.sources import DATASETS
 
+_WORD = re.compile(r"[a-z]+")
 OWN = "*"  # in place of a dataset's name: every dataset of the user's own
-EVALUATION_SPLITS = ("dev", "eval", "evaluation", "test", "val", "valid", "validation")
+EVALUATION_SPLITS = ("dev", "eval", "evaluation", "heldout", "test", "testing", "val", "valid", "validation")
 DEFAULT_PROTECT = ",".join(
     [f"{one.name}/{split}" for one in DATASETS.values() for split in one.protected]
     + [f"{OWN}/{split}" for split in EVALUATION_SPLITS]
@@ -20,7 +22,8 @@ DEFAULT_KEEP = frozenset((one.name, split) for one in DATASETS.values() for spli
 def parse_protect(text: str = DEFAULT_PROTECT) -> frozenset[tuple[str, str]]:
     """``DATASET/SPLIT,...`` as a set of (dataset, split); an empty text protects nothing.
 
-    ``*/SPLIT`` stands for that split of every dataset of the user's own, in upper or lower case.
+    ``*/WORD`` stands for every split of the user's own datasets in whose name WORD is a word, in upper or lower case:
+    ``*/test`` protects ``test``, ``Test`` and ``test-clean``.
 
     Raises:
         InputError: an entry is not DATASET/SPLIT, or a published dataset has no such split.
@@ -42,4 +45,6 @@ def parse_protect(text: str = DEFAULT_PROTECT) -> frozenset[tuple[str, str]]:
 
 def is_protected(dataset: str, split: str, protect: Collection[tuple[str, str]]) -> bool:
     """Whether a split is protected by the set that ``parse_protect`` returned."""
-    return (dataset, split) in protect or (dataset not in DATASETS and (OWN, split.lower()) in protect)
+    if (dataset, split) in protect:
+        return True
+    return dataset not in DATASETS and any((OWN, word) in protect for word in _WORD.findall(split.lower()))

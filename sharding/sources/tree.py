@@ -68,8 +68,8 @@ class Tree:
 
         if self.outside:
             self.sealed.append(
-                f"{len(self.outside)} files, such as {min(self.outside)}, were not read, because links lead out of the "
-                f"dataset's folder to them: {FOLLOW_LINKS}"
+                f"links lead out of the dataset's folder and were not followed; files behind them: "
+                f"{len(self.outside)}, such as {min(self.outside)}; {FOLLOW_LINKS}"
             )
 
     def _look_into(self, path: str, names: set[str]) -> None:

@@ -73,9 +73,11 @@ def test_every_protected_clip_is_counted() -> None:
 
 
 def test_test_and_validation_splits_of_own_datasets_are_protected_by_default() -> None:
-    rows = [clip(f"mine/{split}/a") for split in ("train", "Test", "validation", "all")] + [clip("wavcaps/test/a")]
+    rows = [clip(f"mine/{split}/a") for split in ("train", "Test-clean", "validation", "all", "development")] + [
+        clip("wavcaps/test/a")
+    ]
     found = protection(pa.Table.from_pylist(rows, CATALOGUE), None, parse_protect())
-    assert [one["split"] for one in found if one["dataset"] == "mine"] == ["Test", "validation"]
+    assert [one["split"] for one in found if one["dataset"] == "mine"] == ["Test-clean", "validation"]
     assert {one["dataset"] for one in found} == {"mine", "clotho", "audiocaps", "tacos"}
 
 
