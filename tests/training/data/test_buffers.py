@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from sharding.common.errors import InputError
+from tests.training.data.letters import Letters
+from tests.training.data.loading import AUDIO, samples
 from tests.training.data.shards import Build, row, write_build
-from tests.training.data.test_loader import AUDIO, Letters, samples
 from training.data import DataSettings, Loader, MixtureItem, Order
 from training.data.buffers import BufferPool
 

@@ -21,7 +21,8 @@ from sharding.common.storage import Storage
 from sharding.shards.manifest import Manifest
 from tests.sharding.conftest import settings_for
 from tests.sharding.corpora import write_corpus
-from tests.training.data.test_loader import AUDIO, Letters, samples
+from tests.training.data.letters import Letters
+from tests.training.data.loading import AUDIO, samples
 from training.cli import main
 from training.data import DataSettings, Loader, MaskingSettings, MixtureItem, Order
 

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import torch
 from hear21passt.models.preprocess import AugmentMelSTFT
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from transformers import (
     ASTFeatureExtractor,
     ClapFeatureExtractor,
@@ -18,9 +16,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from training.data.features import AudioInput, FeatureExtractor, segment_seeds
 from training.data.hashing import hash64, integers_below
-from training.data.settings import MaskingSettings
 from training.data.spectrogram import FRONT_ENDS, JITTER
 
 
@@ -136,39 +132,3 @@ def test_a_batch_gives_the_numbers_of_single_waves(name: str) -> None:
     assert (together - batched).abs().max() < 1e-4
     alone = front_end(waves[1:2], lengths[1:2], seeds[1:2], True)
     assert torch.equal(together[1:2], alone)
-
-
-@given(
-    samples=st.integers(1, 4_000_000),
-    segment_s=st.sampled_from([1.0, 10.0, 10.24, 30.0]),
-    share=st.sampled_from([1.0, 0.5, 0.25]),
-)
-@settings(deadline=None, max_examples=200)
-def test_segments_cover_a_clip_once(samples: int, segment_s: float, share: float) -> None:
-    audio = AudioInput("passt", 32000, segment_s, segment_s * share, 120.0)
-    lengths = audio.segment_lengths(samples)
-    hop = round(audio.hop_s * 32000)
-    assert (lengths >= 1).all() and (lengths <= audio.segment).all()
-    assert (len(lengths) - 1) * hop + lengths[-1] == samples, "the last segment ends where the clip ends"
-    assert (lengths[:-1] == audio.segment).all(), "only the last segment has padding"
-
-
-def test_cut_keeps_every_sample() -> None:
-    audio = AudioInput("passt", 32000, 1.0, 0.5, 30.0)
-    wave = sound(70000).numpy()
-    segments, lengths = audio.cut(wave), audio.segment_lengths(len(wave))
-    assert segments.shape == (4, 32000)
-    for number, length in enumerate(lengths):
-        assert np.array_equal(segments[number, :length], wave[number * 16000 : number * 16000 + length])
-        assert not segments[number, length:].any()
-
-
-def test_masks_of_a_sample_do_not_depend_on_its_batch() -> None:
-    audio = AudioInput("passt", 32000, 1.0, 1.0, 30.0)
-    one = FeatureExtractor(audio, MaskingSettings(time_masks=2, time_width=40, freq_masks=2, freq_width=20), True)
-    waves, lengths = torch.stack([sound(32000, seed) for seed in range(4)]), torch.full((4,), 32000)
-    seeds = torch.from_numpy(segment_seeds(9, 4))
-    whole = one(waves, lengths, seeds)
-    for place in range(4):
-        part = slice(place, place + 1)
-        assert torch.equal(whole[part], one(waves[part], lengths[part], seeds[part]))

@@ -1,0 +1,37 @@
+"""Filter banks against the dense products that they stand for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchaudio.compliance.kaldi as kaldi
+import torchaudio.functional
+
+from training.data.melbank import MelBank, kaldi_bank, slaney_bank
+
+
+@pytest.mark.parametrize(
+    "bank",
+    [
+        kaldi_bank(128, 1024, 32000, 0.0, 15000.0),
+        kaldi_bank(37, 512, 16000, 9.0, 8000.0),
+        slaney_bank(64, 1024, 48000, 50.0, 14000.0),
+        slaney_bank(80, 400, 16000, 0.0, 8000.0),
+    ],
+)
+def test_a_bank_gives_the_dense_product(bank: MelBank) -> None:
+    power = torch.rand(bank.weights.shape[1], 25)
+    assert torch.allclose(bank(power), bank.weights @ power, rtol=1e-5, atol=1e-6)
+
+
+def test_filters_without_any_frequency_give_zero() -> None:
+    bank = MelBank(torch.zeros(20, 9))
+    assert not bank(torch.rand(9, 4)).any()
+
+
+def test_weights_are_those_of_torchaudio() -> None:
+    triangles, _ = kaldi.get_mel_banks(128, 1024, 32000.0, 3.0, 15500.0, 100.0, -500.0, 1.0)
+    ours = kaldi_bank(128, 1024, 32000, 3.0, 15500.0).weights
+    assert torch.equal(ours[:, :-1], triangles) and not ours[:, -1].any(), "Kaldi omits the Nyquist frequency"
+    slaney = torchaudio.functional.melscale_fbanks(513, 50.0, 14000.0, 64, 48000, "slaney", "slaney")
+    assert torch.equal(slaney_bank(64, 1024, 48000, 50.0, 14000.0).weights, slaney.T)

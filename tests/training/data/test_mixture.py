@@ -1,0 +1,47 @@
+"""How often an epoch draws the clips of each item."""
+
+from __future__ import annotations
+
+import pytest
+
+from sharding.common.errors import InputError
+from tests.training.data.shards import row, table_of
+from tests.training.data.tables import TABLE
+from training.data import DataSettings, MixtureItem, Order
+
+
+def test_draws_go_on_where_the_last_epoch_stopped() -> None:
+    """An item of half its clips an epoch meets every clip once in two epochs; cap and choose likewise."""
+    for item in (
+        MixtureItem("clotho", repeat=0.5),
+        MixtureItem("clotho", cap=75),
+        MixtureItem("clotho", choose=75),
+    ):
+        order = Order(TABLE, DataSettings(train=(item,), batch_size=15), 3)
+        assert order.steps_per_epoch == 5
+        met = [clip for epoch in (0, 1) for step in range(5) for clip in order.batch(epoch, step).clip_ids]
+        assert len(set(met)) == len(met) == 150
+
+
+def test_weights_and_temperature_share_out_an_epoch() -> None:
+    items = (MixtureItem("clotho", weight=3.0), MixtureItem("wavcaps", weight=1.0))
+    order = Order(TABLE, DataSettings(train=items, batch_size=1), 0)
+    datasets = [order.batch(0, step).clip_ids[0].split("/")[0] for step in range(order.steps_per_epoch)]
+    assert (datasets.count("clotho"), datasets.count("wavcaps")) == (285, 95)
+    flat = DataSettings(train=(MixtureItem("clotho"), MixtureItem("wavcaps")), batch_size=1, temperature=1e6)
+    order = Order(TABLE, flat, 0)
+    datasets = [order.batch(0, step).clip_ids[0].split("/")[0] for step in range(order.steps_per_epoch)]
+    assert (datasets.count("clotho"), datasets.count("wavcaps")) == (190, 190)
+
+
+def test_only_captions_of_the_wanted_kinds() -> None:
+    rows = [row(number) for number in range(40)]
+    for number, one in enumerate(rows):
+        one["captions"][0]["kind"] = "machine"
+        if number % 2:
+            one["captions"] = one["captions"][:1]
+    order = Order(table_of(rows), DataSettings(train=(MixtureItem("clotho", captions=("human",)),), batch_size=20), 0)
+    draws = order.batch(0, 0)
+    assert len(draws) == 20 and not any(text.endswith("version 0") for text in draws.texts)
+    with pytest.raises(InputError, match="label"):
+        Order(table_of(rows), DataSettings(train=(MixtureItem("clotho", captions=("label",)),)), 0)

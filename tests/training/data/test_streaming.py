@@ -1,0 +1,44 @@
+"""The plain webdataset pipeline against the exact loader."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from torch.utils.data import DataLoader
+
+from sharding.common.errors import InputError
+from tests.training.data.letters import Letters
+from tests.training.data.loading import AUDIO, SETTINGS, loader, samples
+from tests.training.data.shards import Build
+from training.data import AugmentSettings, MixtureItem
+from training.data.streaming import stream
+
+
+def test_streaming_gives_the_same_samples(build: Build) -> None:
+    """Without an index: every clip once, and the transforms of the exact loader."""
+    plain = replace(
+        SETTINGS,
+        train=(MixtureItem("clotho/development"),),
+        batch_size=10,
+        augment=AugmentSettings(gain_db=6.0, noise=0.5),
+    )
+    urls = [str(build.storage.local / "shards" / name) for name in sorted(set(build.table["shard"].to_pylist()))]
+    streamed = samples(list(stream(urls, plain, AUDIO, Letters(), epoch=0, seed=11)))
+    exact = samples(list(loader(build, plain).epoch(0)))
+    assert len(streamed) == 30 and sorted(streamed) == sorted(exact)
+
+
+def test_streaming_is_split_over_workers_and_leaves_out_other_captions(build: Build) -> None:
+    items = (MixtureItem("clotho/development", captions=("label",)), MixtureItem("wavcaps", captions=("human",)))
+    plain = replace(SETTINGS, train=items, batch_size=3, last="keep", augment=AugmentSettings())
+    urls = [str(path) for path in sorted((build.storage.local / "shards").glob("*.tar"))]
+    for workers in (0, 2):
+        batches = DataLoader(stream(urls, plain, AUDIO, Letters()), batch_size=None, num_workers=workers)
+        keys = [key for batch in batches for key in batch.keys]
+        assert sorted(keys) == sorted(key for key in build.table["key"].to_pylist() if key.startswith("wavcaps"))
+
+
+def test_streaming_without_shards_is_refused() -> None:
+    with pytest.raises(InputError, match="no shards to stream"):
+        stream([], SETTINGS, AUDIO, Letters())
