@@ -13,6 +13,7 @@ from sharding.common.errors import InputError
 from tests.training.data.shards import row, table_of
 from tests.training.data.tables import CLOTHO, MIXED, TABLE
 from training.data import DataSettings, MixtureItem, Order, SequentialOrder, ShuffleSettings
+from training.data.order import batch_hash
 from training.data.sampling import DrawnSamples
 
 
@@ -66,6 +67,18 @@ def test_an_epoch_draws_each_clip_once(seed: int, batch_size: int, window: int) 
     for epoch in (0, 3):
         met = [clip for step in range(order.steps_per_epoch) for clip in order.batch(epoch, step).clip_ids]
         assert sorted(met) == sorted(set(TABLE["clip_id"].to_pylist()))
+
+
+def test_the_order_never_changes() -> None:
+    """A change gives every run other samples or crops, which the changelog must announce as ITERATION ORDER."""
+    order = Order(TABLE, DataSettings(train=MIXED, batch_size=32, crop_s=7.0), 5)
+    batches = [order.batch(epoch, step) for epoch in (0, 3) for step in range(order.steps_per_epoch)]
+    drawn = [
+        f"{key} {text} {start:.6f} {seed}"
+        for batch in batches
+        for key, text, start, seed in zip(batch.keys, batch.texts, batch.start_s, batch.seeds.tolist(), strict=True)
+    ]
+    assert batch_hash(drawn) == "55d4e705b179df5c"
 
 
 def test_epochs_and_seeds_differ() -> None:
