@@ -20,7 +20,6 @@ from sharding.common.storage import Storage
 from sharding.probe.child import ATTEMPTS, Decoder, DecoderFault
 from sharding.probe.clip import ProbeSettings
 from sharding.probe.messages import Finished, Started, Task
-from tests.sharding.audio.odd_sounds import probed
 from tests.sharding.conftest import settings_for
 from tests.sharding.corpora import noise, write_corpus
 
@@ -134,12 +133,14 @@ def test_memory_does_not_grow_with_length(tmp_path: Path, form: str) -> None:
                 file.write(piece)
     highest = {}
     for name in sorted(path.name for path in folder.iterdir()):
-        # another limit: another decoder process, whose highest mark is that of this file
-        settings = ProbeSettings(memory_mb=300 - len(highest))
-        facts, _ = probed(folder, settings, names=[name])
-        assert facts[name]["error"] is None, facts[name]["detail"]
-        assert len(facts[name]["windows"]) == int(name[:3])
+        decoding = Decoder()  # its process has a highest mark that is that of this file
+        with tempfile.TemporaryFile() as file:
+            task = Task(name, "x", name)
+            *_, found = decoding.examine([task], {"x": Storage(folder)}, ProbeSettings(memory_mb=300), file, "the.pack")
+        assert isinstance(found, Finished) and found.clip.facts.error is None, found
+        assert len(found.clip.facts.windows) == int(name[:3])
         status = Path(f"/proc/{decoder()}/status").read_text().splitlines()
         highest[name] = next(int(line.split()[1]) >> 10 for line in status if line.startswith("VmHWM"))
+        decoding.stop()
     short, long = (highest[name] for name in sorted(highest))
     assert long < 300 and long - short < 40, highest
