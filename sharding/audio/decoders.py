@@ -120,10 +120,15 @@ class _Refused(Exception):
 
 def _checked(blocks: Iterator[np.ndarray], decoded: Decoded) -> Iterator[np.ndarray]:
     for block in blocks:
-        if not decoded.integers and not max(float(block.max()), -float(block.min())) <= LOUDEST:
+        if not decoded.integers and not are_samples(block):
             raise AudioError("undecodable", f"a value that is no sample follows sample {decoded.frames}")
         decoded.frames += len(block)
         yield block
+
+
+def are_samples(block: np.ndarray) -> bool:
+    """Whether all values can be samples: finite, and not beyond ``LOUDEST``."""
+    return block.size == 0 or max(float(block.max()), -float(block.min())) <= LOUDEST
 
 
 def is_opus(source: Source, offset: int) -> bool:
@@ -231,6 +236,8 @@ def check_codec_checksums(stream: Any) -> None:
 def audio_decoder(stream: Any) -> Any:
     """The decoder for a stream; for AMR OpenCORE's, because FFmpeg's own cannot decode pauses (DTX)."""
     own = stream.codec_context
+    if own is None:
+        raise AudioError("undecodable", "no decoder knows its coding")
     if own.name not in ("amrnb", "amrwb") or f"libopencore_{own.name}" not in av.codecs_available:
         return own
     decoder = cast(av.AudioCodecContext, av.CodecContext.create(f"libopencore_{own.name}", "r"))

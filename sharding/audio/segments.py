@@ -9,7 +9,7 @@ import av
 import numpy as np
 import soundfile
 
-from sharding.audio.decoders import check_codec_checksums, decoded_frames, frame_samples, is_opus
+from sharding.audio.decoders import are_samples, check_codec_checksums, decoded_frames, frame_samples, is_opus
 from sharding.audio.errors import AudioError
 from sharding.audio.form import mix
 from sharding.audio.formats import Format, recognise
@@ -71,7 +71,7 @@ def _read(
     """The segment by libsndfile; ``exact``: the length that the file announces is exact."""
     try:
         with sound:
-            rate = sound.samplerate
+            rate, integers = sound.samplerate, sound.subtype.startswith("PCM_")
             start = min(round(start_s * rate), sound.frames)
             count = sound.frames - start
             if duration_s is not None:
@@ -84,6 +84,8 @@ def _read(
         raise AudioError("undecodable", str(error)) from error
     if exact and len(block) < count:
         raise AudioError("truncated", f"{len(block)} samples of {count} that the header announces")
+    if not integers and not are_samples(block):
+        raise AudioError("undecodable", "a value that is no sample")
     return mix(block, 1)[:, 0], rate
 
 
@@ -102,7 +104,10 @@ def _seek_and_decode(file: BinaryIO, form: Format, start_s: float, duration_s: f
             for frame in decoded_frames(container, stream, form):
                 at = float(frame.pts * stream.time_base) - origin if frame.pts is not None else 0.0
                 rate, first = frame.sample_rate, at if first is None else first
-                parts.append(mix(frame_samples(frame), 1)[:, 0])
+                block = frame_samples(frame)
+                if not are_samples(block):
+                    raise AudioError("undecodable", "a value that is no sample")
+                parts.append(mix(block, 1)[:, 0])
                 if duration_s is not None and at + frame.samples / rate >= start_s + duration_s:
                     break
     except (av.FFmpegError, IndexError) as error:

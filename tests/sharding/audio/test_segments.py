@@ -76,3 +76,17 @@ def test_a_cut_file_is_an_error(form: str) -> None:
     data = by_soundfile(form, "PCM_16", 32000)
     with pytest.raises(AudioError):
         decode_segment(data[: len(data) // 2], 0.2, 1.5)
+
+
+def test_a_coding_that_no_decoder_knows_is_an_error() -> None:
+    data = wav(bytes(2000))
+    data = data[:20] + b"\x21\x43" + data[22:]
+    with pytest.raises(AudioError, match="no decoder knows its coding"):
+        decode_segment(data)
+
+
+def test_values_that_are_no_samples_are_an_error() -> None:
+    file = io.BytesIO()
+    sf.write(file, np.array([0.5, np.nan, 0.1]), 32000, format="WAV", subtype="FLOAT")
+    with pytest.raises(AudioError, match="no sample"):
+        decode_segment(file.getvalue())
