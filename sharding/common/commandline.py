@@ -67,7 +67,8 @@ def main(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        _complain(program, args.command, f"reading or writing failed: {error}")
+        where = f"{error.filename}: " if error.filename else ""
+        _complain(program, args.command, f"{where}reading or writing failed: {error.strerror or error}")
         return 2
     except KeyboardInterrupt as interrupt:
         _complain(program, args.command, "interrupted; run the same command again to continue")
