@@ -10,6 +10,7 @@ from typing import Any
 from sharding.audio import ERROR_CLASSES
 from sharding.audio.form import CODECS, AudioForm
 from sharding.build.run import build
+from sharding.catalogue.overview import Overview
 from sharding.commands.arguments import (
     absolute,
     add_allow_unprotected,
@@ -192,7 +193,7 @@ def reason_lines(reasons: Mapping[str, int]) -> list[str]:
     ]
 
 
-def remarks(about: dict[str, Any]) -> list[str]:
+def remarks(about: Overview) -> list[str]:
     """Remarks about the inputs, one on each line; ``about`` is an overview (``sharding.catalogue.overview``)."""
     lines = []
     for part in about["parts"]:

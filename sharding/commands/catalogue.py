@@ -25,7 +25,7 @@ from sharding.common.terminal import page
 from sharding.dedup.identity import identity_matches, shared_sources
 from sharding.rows import column, rows
 from sharding.sources import DATASETS
-from sharding.sources.exclusion import list_report, listed, read_exclusion_list
+from sharding.sources.exclusion import ListReport, list_report, listed, read_exclusion_list
 from sharding.sources.protected import parse_protect
 
 _ABOUT = """List every clip of every dataset, before anything is decided about it.
@@ -134,8 +134,9 @@ def show(result: dict[str, Any]) -> str:
     return page(lines)
 
 
-def list_line(row: dict[str, Any]) -> str:
-    """How much of one part of a dataset an exclusion list covers; ``row`` is of ``exclusion.list_report``."""
+def list_line(row: ListReport) -> str:
+    """How much of one part of a dataset an exclusion list covers."""
     nameless = f"; {row['no_id']} clips have no id that a list could name" if row["no_id"] else ""
     part = f"{row['dataset']}/{row['part']}"
-    return f"{row['list']}: does not name {row['missed']} of the {row['values']} ids of {part}{nameless}"
+    missed = f"does not name {row['missed']} of" if row["missed"] else "names all of"
+    return f"{row['list']}: {missed} the {row['values']} ids of {part}{nameless}"

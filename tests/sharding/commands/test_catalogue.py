@@ -8,6 +8,7 @@ import pytest
 
 from sharding.cli import main
 from sharding.commands import catalogue
+from sharding.sources.exclusion import ListReport
 
 
 def test_a_catalogue_is_not_written_over_a_build(built: Path, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,7 +29,10 @@ def test_clips_and_missing_audio_are_counted(corpus: Path, tmp_path: Path, capsy
 
 
 def test_a_list_says_what_it_does_not_name() -> None:
-    row = {"list": "ids.csv", "missed": 2, "values": 5, "dataset": "clotho", "part": "test", "no_id": 1}
+    row: ListReport = {
+        "list": "ids.csv", "entries": 9, "dataset": "clotho", "part": "test", "clips": 6, "no_id": 1, "ids": 5,
+        "values": 5, "missed": 2, "missed_ids": ["1", "2"],
+    }  # fmt: skip
     expected = "ids.csv: does not name 2 of the 5 ids of clotho/test; 1 clips have no id that a list could name"
     assert catalogue.list_line(row) == expected
-    assert catalogue.list_line(row | {"no_id": 0}).endswith("clotho/test")
+    assert catalogue.list_line({**row, "no_id": 0, "missed": 0}) == "ids.csv: names all of the 5 ids of clotho/test"
