@@ -1,7 +1,7 @@
 """Typed access to Arrow tables: whole rows as named tuples, single columns as lists.
 
 A row type is a ``NamedTuple`` whose fields are columns.  It may name any subset of a table's columns in any order, and
-only these are read, so a function that needs two columns declares a row type of two fields beside itself.  The row
+only these are read, so a function that needs two columns declares a row type of two fields in its own module.  The row
 types below cover whole tables of ``sharding.schema``.  Values inside a column (captions, windows, an interval) are
 dictionaries, as Arrow gives them; the ``TypedDict`` classes name their keys.
 """
@@ -233,4 +233,4 @@ _SCALARS: dict[Any, tuple[Any, ...]] = {
 def _refuse_empty(values: pa.ChunkedArray, name: str) -> None:
     if values.null_count:
         empty = pc.index(pc.is_null(values), True).as_py()
-        raise InputError(f"the column {name!r} has an empty cell", row=empty + 1, remedy="build anew")
+        raise InputError(f"the column {name!r} has an empty cell", row=empty + 1, remedy="run `earshot verify`")
