@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -81,7 +82,7 @@ class PublishedCaption(NamedTuple):
         return " ".join(self.text.casefold().split()), self.onset, self.offset
 
 
-@dataclass
+@dataclass(slots=True)
 class _Clip:
     """One row of CATALOGUE; the fields are its columns."""
 
@@ -201,7 +202,7 @@ class CatalogueBuilder:
             ) from error
 
     def _column(self, column: pa.Field) -> pa.Array:
-        values: list[Any] = [getattr(clip, column.name) for clip in self._clips.values()]
+        values: list[Any] = list(map(operator.attrgetter(column.name), self._clips.values()))
         if column.name == "captions":
             return _captions(values)
         if column.name == "interval":
@@ -212,7 +213,7 @@ class CatalogueBuilder:
         """The first clip with a text that cannot be encoded."""
         for clip_id, clip in self._clips.items():
             try:
-                json.dumps(vars(clip), ensure_ascii=False).encode()
+                json.dumps([getattr(clip, name) for name in CATALOGUE.names], ensure_ascii=False).encode()
             except UnicodeEncodeError:
                 return clip_id
         return None

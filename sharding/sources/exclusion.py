@@ -7,12 +7,13 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import pyarrow as pa
 
 from sharding.common.errors import InputError
 from sharding.common.storage import located
+from sharding.rows import rows
 from sharding.sources import DATASETS
 from sharding.sources.identities import freesound, original_of, youtube
 from sharding.sources.tables import FETCH_AGAIN, csv_rows, decode
@@ -101,6 +102,13 @@ def _json_entries(text: str, path: str) -> Iterator[tuple[int, str]]:
             yield number, str(entry).strip()
 
 
+class _Clip(NamedTuple):
+    clip_id: str
+    dataset: str
+    part: str
+    identity: str | None
+
+
 def listed(catalogue: pa.Table, lists: Sequence[ExclusionList]) -> dict[str, str]:
     """clip_id to the first list that names the clip's original recording.
 
@@ -108,14 +116,13 @@ def listed(catalogue: pa.Table, lists: Sequence[ExclusionList]) -> dict[str, str
     datasets, so the lists also name the datasets' own training clips.
     """
     found: dict[str, str] = {}
-    names = catalogue.select(["clip_id", "dataset", "identity"]).to_pydict()
-    for clip_id, dataset, identity in zip(*names.values(), strict=True):
-        if identity is None or dataset in UNLISTED:
+    for clip in rows(catalogue, _Clip):
+        if clip.identity is None or clip.dataset in UNLISTED:
             continue
-        original = original_of(identity)
+        original = original_of(clip.identity)
         name = next((one.name for one in lists if original in one.identities), None)
         if name is not None:
-            found[clip_id] = name
+            found[clip.clip_id] = name
     return found
 
 
@@ -155,10 +162,9 @@ def list_report(
     about videos.
     """
     identities_of: dict[tuple[str, str], list[str | None]] = defaultdict(list)
-    columns = catalogue.select(["dataset", "part", "identity"]).to_pydict()
-    for dataset, part, identity in zip(*columns.values(), strict=True):
-        if dataset in datasets:
-            identities_of[dataset, part].append(identity)
+    for clip in rows(catalogue, _Clip):
+        if clip.dataset in datasets:
+            identities_of[clip.dataset, clip.part].append(clip.identity)
     report: list[ListReport] = []
     for one in lists:
         kinds = {identity.partition(":")[0] for identity in one.identities}
