@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,6 +17,32 @@ from sharding.layout import pack_name
 from sharding.rows import Window, rows
 
 _MARGIN_S = 0.05  # decoded beyond both ends, so that the resampler's edges lie outside of what is wanted
+
+
+def read_window(build: Storage, clip_id: str, window: Window, name: str) -> bytes:
+    """The bytes of one of a clip's windows, from the file ``name`` below ``build`` that holds them.
+
+    Raises:
+        InputError: they are not what the probe wrote; names the pack and the clip.
+    """
+    data = build.read(name, window["offset"], window["bytes"])
+    if hashlib.sha256(data).hexdigest() != window["sha256"]:
+        raise _damage(build.name(name), clip_id, window, "is not what was written")
+    return data
+
+
+def _read_to_decode(build: Storage, clip_id: str, window: Window, name: str) -> bytes:
+    """The same, but the SHA-256 of FLAC is not compared.
+
+    Each FLAC frame that is decoded has a checksum of its own, and hashing a whole window would take a third of the time
+    that decoding a part of it takes.
+    """
+    data = build.read(name, window["offset"], window["bytes"])
+    return data if data[:4] == b"fLaC" else read_window(build, clip_id, window, name)
+
+
+def _damage(file: str, clip_id: str, window: Window, what: str) -> InputError:
+    return InputError(f"damaged: window {window['window']} {what}", file=file, value=clip_id, remedy=MEND)
 
 
 class _Windows(NamedTuple):
@@ -38,9 +65,9 @@ class PackReader:
         self._windows = {row.clip_id: row.windows for row in rows(facts, _Windows) if row.error is None}
 
     def bytes(self, clip_id: str, window: int = 0) -> bytes:
-        """A window's file, as a shard holds it."""
+        """A window's file, as a shard holds it; see ``read_window``."""
         found = self._windows[clip_id][window]
-        return self._build.read(self._file_of(found["pack"]), found["offset"], found["bytes"])
+        return read_window(self._build, clip_id, found, self._file_of(found["pack"]))
 
     def wave(self, clip_id: str, start_s: float, duration_s: float, rate: int = 8000) -> np.ndarray:
         """Sound of ``[start_s, start_s + duration_s)`` as float32 ``[n]`` mono at ``rate``.
@@ -54,17 +81,17 @@ class PackReader:
         begin = max(0.0, start_s - _MARGIN_S)
         parts: list[np.ndarray] = []
         native, at = 0, begin
-        for number, window in enumerate(self._windows[clip_id]):
+        for window in self._windows[clip_id]:
             end = window["start_s"] + window["duration_s"]
             if end <= at or at >= start_s + duration_s + _MARGIN_S or window["start_s"] > at + 1e-9:
                 continue
             stop = min(end, start_s + duration_s + _MARGIN_S)
+            name = self._file_of(window["pack"])
+            data = _read_to_decode(self._build, clip_id, window, name)
             try:
-                part, native = decode_segment(self.bytes(clip_id, number), at - window["start_s"], stop - at)
+                part, native = decode_segment(data, at - window["start_s"], stop - at)
             except AudioError as error:
-                file = self._build.name(self._file_of(window["pack"]))
-                what = f"damaged: window {number} does not decode ({error})"
-                raise InputError(what, file=file, value=clip_id, remedy=MEND) from error
+                raise _damage(self._build.name(name), clip_id, window, f"does not decode ({error})") from error
             parts.append(part)
             at = stop
         if not parts:

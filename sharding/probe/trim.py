@@ -14,6 +14,7 @@ from sharding.audio.resample import Resampler
 from sharding.common.storage import Storage
 from sharding.fates.trimming import WindowPart
 from sharding.layout import pack_name, trimmed_name
+from sharding.probe.packs import read_window
 from sharding.rows import FactsRow, Window, rows, to_table
 from sharding.schema import FACTS
 
@@ -54,8 +55,7 @@ def _trim_window(
     window = facts.windows[part.window]
     if part.whole:
         return {**window, "window": number}
-    data = build.read(pack_name(window["pack"]), window["offset"], window["bytes"])
-    sound = _cut(data, window, part, form)
+    sound = _cut(read_window(build, facts.clip_id, window, pack_name(window["pack"])), window, part, form)
     encoded, offset = encode(sound, form), file.tell()
     file.write(encoded)
     return Window(

@@ -10,7 +10,7 @@ import soundfile as sf
 
 from sharding.audio import AudioForm
 from sharding.common.storage import Storage
-from sharding.fates.trimming import Part
+from sharding.fates.trimming import WindowPart
 from sharding.layout import trimmed_name
 from sharding.probe.clip import ProbeSettings
 from sharding.probe.packs import PackReader
@@ -26,7 +26,7 @@ def test_parts_are_cut_and_whole_windows_stay_where_they_are(tmp_path: Path) -> 
     probed(folder, ProbeSettings(window_s=10.0, hop_s=10.0, tail_s=2.0))
     build = Storage(tmp_path / "files.build")
     facts = build.read_table("facts/000000.parquet")
-    left = {"x/all/long.flac": [Part(1, 12.5, 7.5, whole=False), Part(2, 20.0, 10.0, whole=True)]}
+    left = {"x/all/long.flac": [WindowPart(1, 12.5, 7.5, whole=False), WindowPart(2, 20.0, 10.0, whole=True)]}
     assert trim_batch("cut", facts, left, build, AudioForm()) == 1
     trimmed = build.read_table(trimmed_name("cut"))
     (row,) = trimmed.to_pylist()
