@@ -61,7 +61,8 @@ def only_first_rank(result: dict[str, Any], group: Group) -> dict[str, Any]:
 
 def show(result: dict[str, Any]) -> str:
     loss = "" if result["loss"] is None else f", loss {result['loss']:.4f}"
-    lines = [f"{result['steps']} steps{loss}", f"model: {result['export']}"]
+    skipped = f", {result['skipped']} of them skipped because they were not finite" if result["skipped"] else ""
+    lines = [f"{result['steps']} steps{skipped}{loss}", f"model: {result['export']}"]
     lines += [
         f"{name} {value:.4f} (chance {result['validation'][_chance(name)]:.4f})"
         for name, value in result["validation"].items()

@@ -70,11 +70,13 @@ class EngineSettings:
     activation_checkpointing: bool = False
     ema: float = 0.0  # decay per step of the averaged weights, which are then exported; 0: no average
     nonfinite: Literal["stop", "skip"] = "stop"  # what to do with a step whose loss or gradient is NaN or infinite
+    max_skipped: float = 0.1  # largest share of the steps that may be skipped, checked at the end of each epoch
     compile: bool = False  # torch.compile on the encoders' blocks: faster on GPUs, takes minutes at the start
 
     def __post_init__(self) -> None:
         require(self.chunk >= 0, "chunk must be 0 (plain step) or a number of samples", self.chunk)
         require(0 <= self.ema < 1, "ema must be in [0, 1)", self.ema)
+        require(0 <= self.max_skipped <= 1, "max_skipped is a share, from 0 to 1", self.max_skipped)
 
 
 @dataclass(frozen=True)

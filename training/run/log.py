@@ -38,7 +38,13 @@ class MetricsLog:
         self.wandb = _wandb(run, settings.wandb, step) if settings.wandb else None
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Add one line, which survives the end of the process once this returns.  NaN and infinity become null."""
+        """Add one line, which survives the end of the process once this returns.  NaN and infinity become null.
+
+        Raises:
+            InputError: the run's folder has vanished.
+        """
+        if not self.path.exists():  # writing would go on, into a file that nobody can open any more
+            raise InputError("the run's folder has vanished, or its log was removed", file=self.path)
         self.file.write(json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n")
         self.file.flush()
         numbers = {

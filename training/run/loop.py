@@ -23,12 +23,13 @@ from training.engine.distributed import Group
 from training.engine.step import StepResult
 from training.evaluation.metrics import DIRECTIONS
 from training.evaluation.run import EvaluationSettings, evaluate
+from training.run.checks import check_recipe
 from training.run.health import measure_health
 from training.run.lock import hold_run_folder
 from training.run.log import NOT_FINITE, MetricsLog, flatten
 from training.run.progress import StatusLine
 from training.run.saving import export_run, save_checkpoint
-from training.run.training_run import TrainingRun, check_recipe, start_run
+from training.run.training_run import TrainingRun, start_run
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -44,8 +45,8 @@ def fit(recipe: Recipe, manifest: Any, folder: Path, group: Group, report: Repor
         report: called on every rank with the state of each checkpoint.
 
     Returns:
-        the steps, the last loss (None: no step was taken, or the loss was not finite), the folder of the export
-        and its validation figures.
+        the steps, how many of them were skipped because they were not finite, the last loss (None: no step was
+        taken, or the loss was not finite), the folder of the export and its validation figures.
     """
     check_recipe(recipe, manifest)
     with hold_run_folder(recipe, folder, group):
@@ -72,6 +73,7 @@ def _train(run: TrainingRun, report: Report | None) -> dict[str, Any]:
     return {
         "run": str(run.folder),
         "steps": run.engine.steps_taken,
+        "skipped": _count_skipped(run),
         "resumed_from": resumed_from,
         "loss": loss if loss is not None and math.isfinite(loss) else None,
         "validation": validation,
@@ -92,6 +94,8 @@ def _take_steps(
         if log is not None:
             log.write(record)
             progress.update(run.engine.steps_taken, f"loss {record['loss']:.4f}")
+        if _is_due(run, 0):
+            _check_skipped(run)
         # A validated step is saved, or the best step could not be kept.
         validated = figures is not None and run.recipe.checkpoint.keep_best > 0
         if validated or _is_due(run, run.recipe.checkpoint.every):
@@ -166,6 +170,23 @@ def _handle_nonfinite(run: TrainingRun, step: int, keys: list[str], result: Step
             file=run.folder / NOT_FINITE,
             value=(result.loss, result.grad_norm),
             remedy="look at the clips there; lower optimizer.lr, clip gradients, or set engine.nonfinite: skip",
+        )
+
+
+def _count_skipped(run: TrainingRun) -> int:
+    """How many steps of the whole run were skipped because their loss or gradient was not finite."""
+    return run.engine.steps_taken - run.engine.updates
+
+
+def _check_skipped(run: TrainingRun) -> None:
+    """``InputError`` on every rank if a larger share of the steps was skipped than the recipe allows."""
+    skipped, taken = _count_skipped(run), run.engine.steps_taken
+    if skipped > run.recipe.engine.max_skipped * taken:
+        raise InputError(
+            f"{skipped} of {taken} steps were skipped because they were not finite",
+            file=run.folder / NOT_FINITE,
+            value=run.recipe.engine.max_skipped,
+            remedy="look at the clips there; lower optimizer.lr, clip gradients, or raise engine.max_skipped",
         )
 
 

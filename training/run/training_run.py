@@ -11,14 +11,11 @@ from sharding.common.errors import InputError
 from training.config.sections import Recipe
 from training.data.features import AudioInput
 from training.data.loader import Loader
-from training.data.mixture import select_rows
-from training.data.order import Order, SequentialOrder, batch_hash
+from training.data.order import Order, batch_hash
 from training.engine import checkpoint
 from training.engine.distributed import Group
 from training.engine.schedule import make_schedule
 from training.engine.step import Engine
-from training.evaluation.split import read_split
-from training.run.log import check_log_settings
 from training.run.progress import StatusLine
 from training.tasks.retrieval import TOKENIZER, assemble, training_captions, with_tokenizer
 
@@ -55,24 +52,6 @@ class TrainingRun:
     @property
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
-
-
-def check_recipe(recipe: Recipe, manifest: Any) -> None:
-    """``InputError`` before the start for what would end the run after an epoch, or make its figures worthless."""
-    check_log_settings(recipe.log)
-    split = recipe.validation.split
-    if split is None:
-        return
-    held_out = select_rows(manifest.table, split)
-    order = SequentialOrder(manifest.table, split, recipe.data, recipe.validation.batch)
-    read_split(manifest.table, split, order, recipe.data)  # refuses clips without a caption of words
-    for item in recipe.data.train:
-        if (held_out & select_rows(manifest.table, item.split)).any():
-            raise InputError(
-                "validation.split is trained on: the best checkpoint would be the one that learnt it by heart",
-                value=f"{split}, and data.train has {item.split}",
-                remedy="name a split that is held out",
-            )
 
 
 def start_run(recipe: Recipe, manifest: Any, folder: Path, group: Group) -> TrainingRun:

@@ -41,10 +41,11 @@ def test_help_does_not_import_torch() -> None:
 
 def test_the_result_shows_figures_beside_chance() -> None:
     validation = {"text_to_audio/mAP@10": 0.25, "text_to_audio/chance_mAP@10": 0.1}
-    result = {"steps": 3, "loss": 1.5, "export": "RUN/export", "validation": validation}
+    result = {"steps": 3, "skipped": 0, "loss": 1.5, "export": "RUN/export", "validation": validation}
     assert fit.show(result).splitlines() == [
         "3 steps, loss 1.5000",
         "model: RUN/export",
         "text_to_audio/mAP@10 0.2500 (chance 0.1000)",
     ]
     assert fit.show(result | {"loss": None}).startswith("3 steps\n")
+    assert fit.show(result | {"skipped": 1}).startswith("3 steps, 1 of them skipped because they were not finite, loss")

@@ -19,6 +19,7 @@ from tests.training.small_runs import small_recipe
         ("engine.dtype=fp16", "valid: fp32, bf16"),
         ("engine.chunk=-1", "chunk must be 0 (plain step)"),
         ("engine.ema=1", "ema must be in [0, 1)"),
+        ("engine.max_skipped=1.5", "max_skipped is a share"),
         ("data.masking.time_mask=2", "did you mean 'time_masks'"),
         ("data.train=[{split: clotho/development, repeet: 2}]", "did you mean 'repeat'"),
         ("optimizer.clip=-1", "clip must be 0"),

@@ -158,7 +158,7 @@ def test_vectors_of_clips_make_batches_of_neighbours(learned: Path, build: Path,
     order = Order(table, settings, 0)
     assert len({key for step in range(4) for key in order.batch(0, step).keys}) == 24
     file.write_text("no Parquet")
-    with pytest.raises(InputError, match="training embed"):
+    with pytest.raises(InputError, match="earshot embed"):
         Order(table, settings, 0)
 
 
@@ -170,12 +170,30 @@ def test_what_is_not_finite_stops_or_is_left_out(build: Path, group: Group, tmp_
     assert len(culprit["keys"]) == 6
     for zero in (0, 1, 3):
         folder = tmp_path / f"skip{zero}"
-        fit(small_recipe([*wild, "engine.nonfinite=skip", f"engine.zero={zero}"]), Manifest.open(build), folder, group)
+        skip = [*wild, "engine.nonfinite=skip", "engine.max_skipped=1", f"engine.zero={zero}"]
+        done = fit(small_recipe(skip), Manifest.open(build), folder, group)
         log = lines(folder)
         assert len(log) == 8
         assert not log[-1]["applied"]
         state = checkpoint.load(checkpoint.find(folder)).state
-        assert state["updates"] == sum(line["applied"] for line in log)
+        assert state["updates"] == sum(line["applied"] for line in log) == 8 - done["skipped"]
+
+
+def test_a_run_that_skips_too_many_steps_fails(build: Path, group: Group, tmp_path: Path) -> None:
+    wild = ["optimizer.name=sgd", "optimizer.clip=0", "optimizer.lr=1e36", "optimizer.warmup_epochs=0"]
+    with pytest.raises(InputError, match=r"of 4 steps were skipped because they were not finite"):
+        fit(small_recipe([*wild, "engine.nonfinite=skip"]), Manifest.open(build), tmp_path, group)
+    assert not (tmp_path / "export").exists()
+
+
+def test_a_folder_that_vanishes_stops_the_run(build: Path, group: Group, tmp_path: Path) -> None:
+    def remove(state: dict[str, Any]) -> None:
+        shutil.rmtree(tmp_path / "run")
+
+    recipe = small_recipe(["checkpoint.every=2"])
+    with pytest.raises(InputError, match="the run's folder has vanished"):
+        fit(recipe, Manifest.open(build), tmp_path / "run", group, remove)
+    assert not (tmp_path / "run").exists(), "nothing makes it again"
 
 
 def test_freezing_by_name_and_by_depth(build: Path, group: Group, tmp_path: Path) -> None:

@@ -1,0 +1,35 @@
+"""The status line: rate, remaining time, and silence."""
+
+from __future__ import annotations
+
+import pytest
+
+from training.run import progress
+from training.run.progress import StatusLine
+
+
+def test_lines_are_rare_elsewhere_than_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    line = StatusLine("steps", 10, done=4)
+    for done in range(5, 11):
+        now += 4.0
+        line.update(done, f"loss {done}")
+    shown = capsys.readouterr().err.splitlines()
+    assert [text.split()[1] for text in shown] == ["5/10", "8/10", "10/10"], "the first, after 10 s, and the last"
+    assert shown[1].startswith("steps 8/10  0.25/s") and shown[1].endswith("loss 8"), "what was done before has no rate"
+    assert "0:08 left" in shown[1]
+
+
+def test_a_quiet_line_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    line = StatusLine("steps", 10, quiet=True)
+    line.update(10)
+    line.say("text")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_text_has_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    StatusLine("steps", 10).say("text")
+    assert capsys.readouterr().err == "text\n"

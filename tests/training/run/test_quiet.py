@@ -1,0 +1,34 @@
+"""Libraries print errors only."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+from tests.training.small_runs import REPOSITORY
+from training.run.quiet import quiet
+
+
+def test_prints_and_warnings_are_discarded(capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        with quiet():
+            print("shapes")
+            warnings.warn("old", UserWarning, stacklevel=1)
+        print("heard")
+    assert capsys.readouterr().out == "heard\n" and not seen
+
+
+def test_libraries_log_errors_only() -> None:
+    code = (
+        "import training, logging; logging.basicConfig(level=0)\n"
+        "for name in ('transformers', 'DeepSpeed'):\n"
+        "    logging.getLogger(name).warning('low'); logging.getLogger(name).error('high')"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert shown.stderr.count("high") == 2 and "low" not in shown.stderr
+    assert logging.getLogger("transformers").filters
