@@ -51,7 +51,11 @@ def check_splits(recipe: Recipe, table: pa.Table) -> None:
 def _options(known: list[str]) -> str:
     """Options that make a recipe train and validate on these splits."""
     protect = parse_protect()
-    held_out = [name for name in known if is_protected(*name.split("/", 1), protect)]
+    held_out = []
+    for name in known:
+        dataset, _, split = name.partition("/")
+        if is_protected(dataset, split, protect):
+            held_out.append(name)
     trained = [name for name in known if name not in held_out]
     if not trained:
         return ""
