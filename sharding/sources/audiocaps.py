@@ -64,7 +64,7 @@ def read(root: Storage) -> DatasetTables:
     for split in SPLITS:
         for clip in clips[split].values():
             claimed |= _add(rows, split, clip, index, alone=len(segments[clip.video]) == 1)
-    notes = [] if len(rows) == len(rows.used_paths()) else list(tree.sealed)
+    notes = [] if len(rows) == len(rows.used_paths()) else list(tree.advice)
     notes += [f"no table of the {split} split" for split in SPLITS if not clips[split]]
     if orphans:
         notes.append(f"{len(orphans)} numbered recordings with a .json beside them carry no id")

@@ -75,7 +75,7 @@ def read(root: Storage) -> DatasetTables:
         rows.add("analysis", stem, path=analysis.one(stem))
         claimed.update(analysis.all(stem))
     missing = len(rows) - len(rows.used_paths())
-    notes += tree.sealed if missing else []
+    notes += tree.advice if missing else []
     return DatasetTables(rows.table(), tree.orphans(NAME, claimed), tuple(notes))
 
 

@@ -87,7 +87,7 @@ def read(root: Storage, name: str) -> DatasetTables:
             continue
         identities[clip_id], intervals[clip_id] = identity, interval
         _add(rows, row, identity, interval, stem, tree)
-    notes = list(tree.sealed) if len(rows.used_paths()) < len(rows) else []
+    notes = list(tree.advice) if len(rows.used_paths()) < len(rows) else []
     orphans = tree.orphans(name, rows.used_paths())
     return DatasetTables(rows.table(), orphans, tuple(notes))
 

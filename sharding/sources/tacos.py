@@ -69,7 +69,7 @@ def read(root: Storage) -> DatasetTables:
     for filename, clip in clips.items():
         claimed |= _add(rows, filename, clip, splits, index)
     if len(rows.used_paths()) < len(rows):
-        notes += tree.sealed
+        notes += tree.advice
     return DatasetTables(rows.table(), tree.orphans(NAME, claimed), tuple(notes))
 
 

@@ -48,7 +48,7 @@ class Tree:
             raise InputError("no such folder", file=root.url, remedy="give the folder that the dataset lies in")
         self.files: list[str] = []
         self.misnamed: list[str] = []  # files whose names are not UTF-8; other bytes are shown as escapes
-        self.sealed: list[str] = []  # for each archive that must be unpacked first: the command to run
+        self.advice: list[str] = []  # for people: how to make files readable that were not read
         names = set(listed)
         builds = tuple(path.removesuffix(_OF_A_BUILD) + "/" for path in listed if path.endswith(_OF_A_BUILD))
         for path in listed:
@@ -62,12 +62,12 @@ class Tree:
                 continue
             if path.lower().endswith(".zip"):
                 self._look_into(path, names)
-            for suffix, advice in _UNPACK.items():
+            for suffix, command in _UNPACK.items():
                 if path.lower().endswith(suffix):
-                    self.sealed.append(f"{path} cannot be read in place; run: {advice.format(name=path)}")
+                    self.advice.append(f"{path} cannot be read in place; run: {command.format(name=path)}")
 
         if self.outside:
-            self.sealed.append(
+            self.advice.append(
                 f"links lead out of the dataset's folder and were not followed; files behind them: "
                 f"{len(self.outside)}, such as {min(self.outside)}; {FOLLOW_LINKS}"
             )
@@ -75,7 +75,7 @@ class Tree:
     def _look_into(self, path: str, names: set[str]) -> None:
         stem = path[:-4]
         if f"{stem}.z01" in names or f"{stem}.Z01" in names:
-            self.sealed.append(
+            self.advice.append(
                 f"{path} is the last part of a split archive; run: zip -FF {path} --out {stem}_merged.zip"
             )
             return

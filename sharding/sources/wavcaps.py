@@ -94,7 +94,7 @@ def read(root: Storage) -> DatasetTables:
             remedy="put json_files/ (fsd_final.json, bbc_final.json, sb_final.json, as_final.json) into the folder",
         )
     if len(rows.used_paths()) < len(rows):
-        report.notes += tree.sealed
+        report.notes += tree.advice
     orphans = tree.orphans(NAME, report.claimed)
     return DatasetTables(rows.table(), orphans, tuple(report.notes))
 

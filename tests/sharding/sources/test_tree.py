@@ -11,7 +11,7 @@ from sharding.catalogue.table import build_catalogue
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.sources.generic import read
-from sharding.sources.tree import Tree, climbs
+from sharding.sources.tree import Tree, climbs, folders, stem_of
 from tests.sharding.sources.trees import archive, by_id, clotho_split, table, touch
 
 
@@ -87,3 +87,41 @@ def test_a_named_pipe_in_place_of_a_file_is_refused_at_once(tmp_path: Path, name
 def test_names_that_point_out_of_the_folder(path: str) -> None:
     assert climbs(path)
     assert not climbs("a/../b") and not climbs("..a")
+
+
+def test_archives_that_must_be_unpacked_first_name_the_command(tmp_path: Path) -> None:
+    touch(tmp_path, "in/AudioSet_SL.zip", "in/AudioSet_SL.z01", "audio.7z", "a.tar.gz", "plain.wav")
+    advice = Tree(Storage(tmp_path)).advice
+    assert len(advice) == 3
+    assert any("zip -FF in/AudioSet_SL.zip --out in/AudioSet_SL_merged.zip" in line for line in advice)
+    assert any("7z x audio.7z" in line for line in advice)
+
+
+def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(b"PK\3\4 and then nothing")
+    with pytest.raises(InputError, match="not a whole zip archive") as caught:
+        Tree(Storage(tmp_path))
+    assert "a.zip" in str(caught.value.file)
+
+
+def test_of_two_tables_of_one_name_equal_ones_count_once_and_others_are_refused(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "t.csv").write_text("x\n1\n")
+    assert Tree(Storage(tmp_path)).one("t.csv") == "a/t.csv"
+    (tmp_path / "b/t.csv").write_text("x\n2\n")
+    with pytest.raises(InputError, match="two different tables of one name"):
+        Tree(Storage(tmp_path)).one("t.csv")
+    assert Tree(Storage(tmp_path)).one("absent.csv") is None
+
+
+def test_of_several_copies_the_one_with_the_least_loss_is_used(tmp_path: Path) -> None:
+    touch(tmp_path, "b/x.mp3", "a/x.mp3", "c/x.WAV", "d/x.flac", "x.txt")
+    index = Tree(Storage(tmp_path)).index()
+    assert index.all("x") == ["d/x.flac", "c/x.WAV", "a/x.mp3", "b/x.mp3"]
+    assert index.one("x") == "d/x.flac" and index.one("y") is None and index.all("y") == []
+
+
+def test_an_archive_counts_as_a_folder_of_its_name() -> None:
+    assert folders("Zip_files/FreeSound.zip!/mnt/7.flac") == ["Zip_files", "FreeSound", "mnt"]
+    assert stem_of("a/b.c.FLAC") == "b.c" and stem_of("a/b.c") == "b.c"
