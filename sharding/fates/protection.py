@@ -77,13 +77,16 @@ def check_protection(splits: Sequence[SplitProtection]) -> None:
     Raises:
         InputError: names each such split, and how many of its clips could not be compared and why.
     """
-    lines = [protection_line(split) for split in splits if is_unprotected(split)]
-    if lines:
+    unprotected = [split for split in splits if is_unprotected(split)]
+    if unprotected:
+        lines = [protection_line(split) for split in unprotected]
+        linked = any("out_of_root" in split["not_compared"] for split in unprotected)
+        links = "; --follow-links reads files to which links lead out of the dataset's folder" if linked else ""
         raise InputError(
             "leaks into a protected split cannot be found, because too little of its audio can be read:\n    "
             + "\n    ".join(lines),
             remedy="make the audio readable (is its disk mounted?) and run the same command again, or add "
-            "--allow-unprotected to build nevertheless",
+            f"--allow-unprotected to build nevertheless{links}",
         )
 
 

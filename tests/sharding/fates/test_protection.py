@@ -36,6 +36,12 @@ def test_a_protected_split_without_audio_is_refused_before_anything_is_decoded()
     assert "--allow-unprotected" in str(caught.value)
 
 
+def test_audio_behind_links_names_the_option_that_follows_them() -> None:
+    rows = [clip(f"clotho/evaluation/{number}", "human", problem="out_of_root") for number in range(3)]
+    with pytest.raises(InputError, match="--follow-links"):
+        check_protection(protection(pa.Table.from_pylist(rows, CATALOGUE), None, parse_protect()))
+
+
 @pytest.mark.parametrize(
     ("split", "readable", "missing", "damaged", "refuses"),
     [

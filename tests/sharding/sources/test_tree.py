@@ -10,6 +10,8 @@ import pytest
 from sharding.catalogue.table import build_catalogue
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
+from sharding.probe.batch import Prober
+from sharding.probe.clip import ProbeSettings
 from sharding.sources.generic import read
 from sharding.sources.tree import Tree, climbs, folders, stem_of
 from tests.sharding.sources.trees import archive, by_id, clotho_split, table, touch
@@ -125,3 +127,17 @@ def test_of_several_copies_the_one_with_the_least_loss_is_used(tmp_path: Path) -
 def test_an_archive_counts_as_a_folder_of_its_name() -> None:
     assert folders("Zip_files/FreeSound.zip!/mnt/7.flac") == ["Zip_files", "FreeSound", "mnt"]
     assert stem_of("a/b.c.FLAC") == "b.c" and stem_of("a/b.c") == "b.c"
+
+
+def test_a_file_that_becomes_a_link_after_it_was_catalogued_is_not_read(tmp_path: Path) -> None:
+    root, secret = tmp_path / "mine", tmp_path / "secret.wav"
+    secret.write_bytes(b"root:x:0:0:secret")
+    touch(root, "a.wav")
+    own(root, "a.wav")
+    clips = build_catalogue({}, {"mine": str(root)}).table
+    (root / "a.wav").unlink()
+    (root / "a.wav").symlink_to(secret)
+    work = Storage(tmp_path / "work")
+    Prober({"mine": Storage(root, follow_links=False)}, work, ProbeSettings())(("000000", clips))
+    (fact,) = work.read_table("facts/000000.parquet").to_pylist()
+    assert fact["error"] == "out_of_root" and "secret" not in str(fact)
