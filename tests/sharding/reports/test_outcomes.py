@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from pathlib import Path
+
+import pyarrow.compute as pc
 
 from sharding.build.append import append
 from sharding.common.runners import LocalRunner
 from sharding.fates.decide import REASONS
 from sharding.reports.contents import BuildContents
-from sharding.reports.outcomes import differences, drop_reasons, fate_counts, split_outcomes, trimmed_clips
+from sharding.reports.outcomes import TrimmedClip, differences, drop_reasons, fate_counts, split_outcomes, trimmed_clips
 from sharding.shards.manifest import Manifest
 
 
@@ -49,3 +52,15 @@ def test_an_appended_build_lists_old_clips_that_a_new_build_would_treat_differen
     append(str(out), {}, {"more": str(more)}, LocalRunner(1))
     found = differences(BuildContents(Manifest.open(out)))
     assert found is not None and found.count == len(found.examples)
+
+
+def test_a_trimmed_clip_is_listed_with_the_times_that_were_written(contents: BuildContents) -> None:
+    build = copy.copy(contents)
+    is_two = pc.equal(contents.fates["clip_id"], "mine/train/two")
+    fates = contents.fates
+    for name, value in (("reason", "trimmed"), ("other", "mine/test/held")):
+        fates = fates.set_column(fates.column_names.index(name), name, pc.if_else(is_two, value, fates[name]))
+    build.fates = fates
+    start = contents.samples.column_names.index("start_s")
+    build.samples = contents.samples.set_column(start, "start_s", pc.add(contents.samples["start_s"], 1.5))
+    assert trimmed_clips(build) == [TrimmedClip("mine/train/two", "mine/test/held", "1.50 to 7.50 s")]
