@@ -33,22 +33,22 @@ def read_yaml(file: Path) -> tuple[Any, dict[KeyPath, int]]:
 
 def parse_yaml(text: str, file: object) -> tuple[Any, dict[KeyPath, int]]:
     """``read_yaml`` of a text; errors name ``file``."""
-    loader = yaml.SafeLoader(text)
     found = _Rows(file)
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         found.note(node, ())
         return (None if node is None else _separated(loader.construct_document(node))), found.rows
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         row = None if mark is None else mark.line + 1
-        raise InputError(f"not YAML: {getattr(error, 'problem', error)}", file=file, row=row) from error
+        raise InputError(
+            f"not YAML: {getattr(error, 'problem', str(error).splitlines()[0])}", file=file, row=row
+        ) from error
     except RecursionError as error:
         raise InputError(f"the values are nested more than {DEEPEST} levels deep", file=file) from error
     except ValueError as error:  # a text that looks like a date and is none
         raise InputError(f"not YAML: {error}", file=file, remedy="put texts into quotes") from error
-    finally:
-        loader.dispose()
 
 
 @dataclass

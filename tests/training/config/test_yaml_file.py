@@ -28,6 +28,7 @@ def test_a_key_given_twice_is_refused() -> None:
     ("text", "message"),
     [
         ("seed: 2026-13-01\n", "not YAML"),
+        ("seed: 1\x1f", "not YAML: unacceptable character"),
         ("a: [1, 2\n", r"row 2: not YAML"),
         ("a: &x {b: *x}\n", "more than 50 levels deep"),
         ("a: " + "[" * 60 + "]" * 60, "more than 50 levels deep"),
