@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sharding.common.errors import InputError
+from sharding.common.terminal import page
 from training.commands.arguments import add_recipe, add_shards
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help does without it
@@ -70,7 +71,7 @@ def show(result: dict[str, Any]) -> str:
         f"masks {sample['masks']}  {sample['caption']}"
         for sample in result["samples"]
     ]
-    return "\n".join(lines)
+    return page(lines)
 
 
 def describe(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from sharding.common.terminal import page
 from training.commands.arguments import add_model, add_shards, add_split
 from training.search import CANDIDATES
 
@@ -43,4 +44,4 @@ def show(result: dict[str, Any]) -> str:
         for number, hit in enumerate(hits, 1):
             caption = hit["captions"][0] if hit["captions"] else ""
             lines.append(f"{number:4}. {hit['score']:.4f}  {hit['clip_id']}  ({hit['shard']})  {caption}")
-    return "\n".join(lines)
+    return page(lines)
