@@ -10,11 +10,20 @@ from sharding.common.errors import InputError
 from training.commands.arguments import add_model, add_shards
 from training.commands.fit import only_first_rank
 
+# The prefixes of the figures that are shown, and what each means.
+PREFIXES = (
+    ("", ""),
+    ("pessimistic_", ", relevant last"),
+    ("optimistic_", ", relevant first"),
+    ("chance_", ", by chance"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Measure text-to-audio and audio-to-text retrieval among all clips of a split. Each measure is shown with "
-        "equal scores ranked by clip, with equal scores ranked against the model, and as chance would give it."
+        "Measure text-to-audio and audio-to-text retrieval among all clips of a split. Each measure is shown as it is "
+        "expected when equal scores are put in random order, then with relevant clips last and first among equal "
+        "scores, and as chance would give it."
     )
     add_model(parser)
     add_shards(parser)
@@ -85,11 +94,11 @@ def show(result: dict[str, Any]) -> str:
     from training.evaluation.metrics import DIRECTIONS, MEASURED
 
     lines = [f"{result['split']}: {result['clips']} clips, {result['captions']} captions"]
-    lines.append(f"{'':34}" + "".join(f"{name:>9}" for name in MEASURED))
+    lines.append(f"{'':41}" + "".join(f"{name:>9}" for name in MEASURED))
     for direction in (*DIRECTIONS, "text_to_audio_multiple"):
         if direction not in result:
             continue
-        for prefix, label in (("", ""), ("pessimistic_", ", ties against"), ("chance_", ", by chance")):
+        for prefix, label in PREFIXES:
             values = "".join(f"{100 * result[direction][prefix + name]:9.2f}" for name in MEASURED)
-            lines.append(f"{direction.replace('_', ' ') + label:34}{values}")
+            lines.append(f"{direction.replace('_', ' ') + label:41}{values}")
     return "\n".join(lines)

@@ -1,15 +1,16 @@
-"""Retrieval metrics with one or several relevant items, ties and chance included.
+"""Retrieval metrics with one or several relevant items for each query, and with ties.
 
-Definitions (the field's reference implementations differ, so they are spelled out):
+The items of a query are sorted by falling score, and the rank of an item is its position from 1:
 
-- the *rank* of an item is its place, from 1, when items are sorted by falling score; equal scores are ordered
-  by item id, so a rank never depends on the sorting routine.  Beside that, every metric is reported with all
-  ties resolved against the relevant items (pessimistic) and for them (optimistic);
-- ``R@k``: 1 where a relevant item has rank <= k.  For a clip with five captions that is the best of them;
-- ``mAP@k``: the sum over relevant items with rank <= k of (relevant items down to it / its rank), divided by
-  the number of relevant items, not by min(k, relevant items).  With one relevant item: 1 / rank.
+- ``R@k`` is 1 if a relevant item has a rank of at most k, else 0.
+- ``mAP@k`` is the sum of (number of relevant items up to this rank) / rank over the relevant items of a rank of at most
+  k, divided by the number of all relevant items, and not by the smaller of it and k.  For one relevant item it is
+  1 / rank.  Reference implementations of the field differ in the divisor.
 
-A query's chance level is the expected value of the metric when the order is random, in closed form.
+Items of equal score have no order.  The value of a metric is its expected value over all orders of equal scores, each
+as likely as the others; it is computed in closed form.  So a collapsed model, which gives every item the same score,
+is at chance level.  The bounds are the values when relevant items come last among equals (pessimistic) or first
+(optimistic).  The chance level is the expected value over all orders of all items.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 DIRECTIONS = ("text_to_audio", "audio_to_text")
 RECALL_AT = (1, 5, 10)
@@ -29,45 +31,65 @@ MEASURED = (*(f"R@{k}" for k in RECALL_AT), *(f"mAP@{k}" for k in PRECISION_AT))
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """Ranks of the relevant items of many queries, from 1, ascending within a query.
+class Ranking:
+    """Where the relevant items of many queries are: one row for each set of tied items that has a relevant one.
+
+    The rows are sorted by query, and by falling score within a query.
 
     Attributes:
-        query: ``[r]`` which query, ascending.
-        stable, pessimistic, optimistic: ``[r]`` the rank under each rule for ties.
+        query: ``[t]`` the query.
+        above: ``[t]`` how many items have a higher score.
+        size: ``[t]`` how many items have this score; 1: no tie.
+        relevant: ``[t]`` how many of these are relevant; at least 1.
         queries: how many queries there are; each has at least one relevant item.
-        items: how many items were ranked.
+        items: how many items were ranked for each query.
     """
 
     query: Ints
-    stable: Ints
-    pessimistic: Ints
-    optimistic: Ints
+    above: Ints
+    size: Ints
+    relevant: Ints
     queries: int
     items: int
 
     @staticmethod
-    def concatenate(parts: Sequence[Ranks]) -> Ranks:
-        """Blocks of queries put one behind the other."""
+    def concatenate(parts: Sequence[Ranking]) -> Ranking:
+        """The queries of several rankings of the same items, one ranking after the other."""
         starts = np.cumsum([0] + [part.queries for part in parts])
         join = np.concatenate
-        return Ranks(
+        return Ranking(
             query=join([part.query + start for part, start in zip(parts, starts, strict=False)]),
-            stable=join([part.stable for part in parts]),
-            pessimistic=join([part.pessimistic for part in parts]),
-            optimistic=join([part.optimistic for part in parts]),
+            above=join([part.above for part in parts]),
+            size=join([part.size for part in parts]),
+            relevant=join([part.relevant for part in parts]),
             queries=int(starts[-1]),
             items=parts[0].items if parts else 0,
         )
 
+    @property
+    def relevant_of_query(self) -> Ints:
+        """``[queries]`` how many relevant items each query has."""
+        return np.bincount(self.query, weights=self.relevant, minlength=self.queries).astype(np.int64)
 
-def rank_relevant(scores: npt.ArrayLike, relevant: npt.ArrayLike, order: npt.ArrayLike) -> Ranks:
-    """Rank the relevant items of each query.
+    @property
+    def relevant_above(self) -> Ints:
+        """``[t]`` how many relevant items of the query have a higher score."""
+        before = np.cumsum(self.relevant) - self.relevant
+        return before - before[np.searchsorted(self.query, self.query)]
+
+    def ranks(self, relevant_first: bool) -> tuple[Ints, Ints]:
+        """Query ``[r]`` and rank ``[r]`` of each relevant item, if relevant items come first or last among equals."""
+        number = np.arange(self.relevant.sum()) - np.repeat(np.cumsum(self.relevant) - self.relevant, self.relevant)
+        start = self.above if relevant_first else self.above + self.size - self.relevant
+        return np.repeat(self.query, self.relevant), np.repeat(start, self.relevant) + number + 1
+
+
+def rank_relevant(scores: npt.ArrayLike, relevant: npt.ArrayLike) -> Ranking:
+    """Find the relevant items of each query among all items.
 
     Args:
-        scores: ``[q, n]``, higher is better; NaN counts as the worst score.
-        relevant: ``[q, n]`` bool, at least one True a row.
-        order: ``[n]`` sortable ids of the items; among equal scores the smaller id comes first.
+        scores: ``[q, n]``, higher is better; NaN counts as the lowest score.
+        relevant: ``[q, n]`` bool, at least one True in each row.
     """
     values = np.asarray(scores, dtype=np.float64)
     values = np.where(np.isnan(values), -np.inf, values)
@@ -76,90 +98,87 @@ def rank_relevant(scores: npt.ArrayLike, relevant: npt.ArrayLike, order: npt.Arr
         raise ValueError(f"scores {values.shape} and relevant {wanted.shape} must be the same matrix")
     if len(values) and not wanted.any(axis=1).all():
         raise ValueError("every query needs a relevant item")
-    by_id = np.argsort(np.asarray(order), kind="stable")
-    values, wanted = values[:, by_id], wanted[:, by_id]
-    stable = np.empty_like(values, dtype=np.int64)
-    ranking = np.argsort(-values, axis=1, kind="stable")
-    np.put_along_axis(stable, ranking, np.arange(1, values.shape[1] + 1)[None, :], axis=1)
-    query, item = np.nonzero(wanted)
-    found = values[query, item]
-    rows = np.cumsum(np.bincount(query, minlength=len(values))) if len(values) else np.zeros(0, np.int64)
-    pessimistic, optimistic = np.empty(len(query), np.int64), np.empty(len(query), np.int64)
-    start = 0
-    for row, end in enumerate(rows):
-        pessimistic[start:end], optimistic[start:end] = _bounds(values[row], wanted[row], found[start:end])
-        start = end
-    place = stable[query, item]
-    by_rank = np.lexsort((place, query))
-    return Ranks(query[by_rank], place[by_rank], pessimistic, optimistic, len(values), values.shape[1])
+    rows = [_ties(row, mask) for row, mask in zip(values, wanted, strict=True)]
+    above, size, hits = (np.concatenate([row[i] for row in rows]) if rows else np.zeros(0, np.int64) for i in range(3))
+    query = np.repeat(np.arange(len(rows)), [len(row[0]) for row in rows])
+    return Ranking(query, above, size, hits, len(values), values.shape[1])
 
 
-def _bounds(
-    values: npt.NDArray[np.float64], wanted: npt.NDArray[np.bool_], found: npt.NDArray[np.float64]
-) -> tuple[Ints, Ints]:
-    """Ranks of one query's relevant items, ascending, when ties fall against them and for them."""
-    others = np.sort(values[~wanted])
-    found = np.sort(found)[::-1]
-    among = np.arange(1, len(found) + 1)
-    at_least = len(others) - np.searchsorted(others, found, side="left")
-    above = len(others) - np.searchsorted(others, found, side="right")
-    return among + at_least, among + above
+def _ties(values: Floats, wanted: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:
+    """Of each score of a relevant item, falling: items above it, items with it, and relevant items with it."""
+    found, hits = np.unique(values[wanted], return_counts=True)
+    ascending = np.sort(values)
+    left, right = np.searchsorted(ascending, found, side="left"), np.searchsorted(ascending, found, side="right")
+    return (len(values) - right)[::-1], (right - left)[::-1], hits[::-1].astype(np.int64)
 
 
-def metrics(ranks: Ranks) -> dict[str, float]:
-    """``R@1 R@5 R@10 mAP@10 mAP@16`` with stable ties, and each one's bounds and chance level.
+def metrics(ranking: Ranking) -> dict[str, float]:
+    """``R@1 R@5 R@10 mAP@10 mAP@16``, and the bounds and the chance level of each; all in 0..1.
 
-    Keys: the metric, ``chance_<metric>``, ``pessimistic_<metric>``, ``optimistic_<metric>``; values in 0..1.
+    The keys are the metric, ``chance_<metric>``, ``pessimistic_<metric>`` and ``optimistic_<metric>``.
     """
-    sizes = np.bincount(ranks.query, minlength=ranks.queries)
-    result: dict[str, float] = {}
-    for prefix, places in (
-        ("", ranks.stable),
-        ("pessimistic_", ranks.pessimistic),
-        ("optimistic_", ranks.optimistic),
-    ):
-        for k in RECALL_AT:
-            result[f"{prefix}R@{k}"] = _mean(_recall(ranks.query, places, ranks.queries, k))
-        for k in PRECISION_AT:
-            result[f"{prefix}mAP@{k}"] = _mean(average_precision(ranks.query, places, sizes, k))
-    for k in RECALL_AT:
-        result[f"chance_R@{k}"] = _mean(chance_recall(sizes, ranks.items, k))
-    for k in PRECISION_AT:
-        result[f"chance_mAP@{k}"] = _mean(chance_average_precision(sizes, ranks.items, k))
+    sizes = ranking.relevant_of_query
+    result = {f"R@{k}": _mean(expected_recall(ranking, k)) for k in RECALL_AT}
+    result |= {f"mAP@{k}": _mean(expected_average_precision(ranking, k)) for k in PRECISION_AT}
+    for prefix, relevant_first in (("pessimistic_", False), ("optimistic_", True)):
+        query, rank = ranking.ranks(relevant_first)
+        result |= {f"{prefix}R@{k}": _mean(_recall(query, rank, ranking.queries, k)) for k in RECALL_AT}
+        result |= {f"{prefix}mAP@{k}": _mean(_average_precision(query, rank, sizes, k)) for k in PRECISION_AT}
+    chance = _one_tie(sizes, ranking.items)
+    result |= {f"chance_R@{k}": _mean(expected_recall(chance, k)) for k in RECALL_AT}
+    result |= {f"chance_mAP@{k}": _mean(expected_average_precision(chance, k)) for k in PRECISION_AT}
     return result
 
 
-def average_precision(query: Ints, rank: Ints, sizes: Ints, k: int) -> npt.NDArray[np.float64]:
-    """AP@k of each query from the ranks ``[r]`` of its relevant items (ascending within the query)."""
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
-    hit = np.arange(len(query)) - starts[query] + 1  # the i-th relevant item of its query
-    gain = np.where(rank <= k, hit / rank, 0.0)
-    return np.bincount(query, weights=gain, minlength=len(sizes)) / sizes
+def expected_recall(ranking: Ranking, k: int) -> Floats:
+    """Expected R@k of each query ``[queries]`` over all orders of tied items.
 
-
-def _recall(query: Ints, rank: Ints, queries: int, k: int) -> npt.NDArray[np.float64]:
-    return (np.bincount(query, weights=rank <= k, minlength=queries) > 0).astype(np.float64)
-
-
-def chance_recall(sizes: Ints, items: int, k: int) -> npt.NDArray[np.float64]:
-    """Expected R@k under a random order: 1 - C(items - r, k) / C(items, k) for ``r`` relevant items."""
-    miss = np.ones(len(sizes))
-    for place in range(min(k, items)):  # no relevant item on this place, given none before it
-        miss *= np.clip(items - sizes - place, 0, None) / (items - place)
+    If g items are tied behind a higher ones and r of them are relevant, the m = k - a that come first are without a
+    relevant one with probability C(g - r, m) / C(g, m).
+    """
+    _, first = np.unique(ranking.query, return_index=True)  # only the highest relevant items matter
+    above, size, relevant = ranking.above[first], ranking.size[first], ranking.relevant[first]
+    miss = np.ones(len(first))
+    for position in range(k):  # no relevant item at this position among the tied ones, given none before it
+        within = position < np.minimum(k - above, size)
+        left = np.maximum(size - position, 1)
+        miss *= np.where(within, np.clip(size - relevant - position, 0, None) / left, 1.0)
     return 1.0 - miss
 
 
-def chance_average_precision(sizes: Ints, items: int, k: int) -> npt.NDArray[np.float64]:
-    """Expected AP@k under a random order.
+def expected_average_precision(ranking: Ranking, k: int) -> Floats:
+    """Expected AP@k of each query ``[queries]`` over all orders of tied items.
 
-    At place i stands a relevant item with probability r/n, and then each of the i-1 places above it holds one
-    of the other r-1 with probability (r-1)/(n-1): E[AP@k] = 1/n sum_{i<=k} (1 + (i-1)(r-1)/(n-1)) / i.
+    Let g items be tied behind a higher ones, of which h are relevant, and let r of the g be relevant.  Position i among
+    them holds a relevant item with probability r / g.  Then each of the i - 1 positions before it holds one with
+    probability (r - 1) / (g - 1).  The sum of r / g (h + 1 + (i - 1) (r - 1) / (g - 1)) / (a + i) is what they add.
     """
-    places = np.arange(1, min(k, items) + 1)
-    others = (sizes - 1) / max(1, items - 1)
-    expected = (1 + (places[None, :] - 1) * others[:, None]) / places[None, :]
-    return expected.sum(axis=1) / items
+    position = np.arange(1, k + 1)[None, :]
+    above, size, relevant = ranking.above[:, None], ranking.size[:, None], ranking.relevant[:, None]
+    others = (relevant - 1) / np.maximum(size - 1, 1)
+    hits = ranking.relevant_above[:, None] + 1 + (position - 1) * others
+    counts = (position <= size) & (above + position <= k)
+    gain = np.where(counts, relevant / size * hits / (above + position), 0.0).sum(axis=1)
+    return np.bincount(ranking.query, weights=gain, minlength=ranking.queries) / ranking.relevant_of_query
 
 
-def _mean(values: npt.NDArray[np.float64]) -> float:
+def _one_tie(relevant: Ints, items: int) -> Ranking:
+    """The ranking in which all items of every query are tied; ``relevant [queries]`` of them are relevant."""
+    queries = len(relevant)
+    return Ranking(np.arange(queries), np.zeros(queries, np.int64), np.full(queries, items), relevant, queries, items)
+
+
+def _recall(query: Ints, rank: Ints, queries: int, k: int) -> Floats:
+    return (np.bincount(query, weights=rank <= k, minlength=queries) > 0).astype(np.float64)
+
+
+def _average_precision(query: Ints, rank: Ints, sizes: Ints, k: int) -> Floats:
+    """AP@k of each query from the ranks ``[r]`` of its relevant items, which ascend within the query."""
+    starts = np.cumsum(sizes) - sizes
+    hits = np.arange(len(query)) - starts[query] + 1
+    gain = np.where(rank <= k, hits / rank, 0.0)
+    return np.bincount(query, weights=gain, minlength=len(sizes)) / sizes
+
+
+def _mean(values: Floats) -> float:
     return float(values.mean()) if len(values) else float("nan")

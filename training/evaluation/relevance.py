@@ -43,23 +43,34 @@ def read_relevance(text: str, file: object = None) -> dict[str, list[str]]:
 
 
 def relevance_matrix(
-    queries: Sequence[str], table: Mapping[str, Sequence[str]], items: Mapping[str, int]
+    queries: Sequence[str], table: Mapping[str, Sequence[str]], columns: Mapping[str, int], file: object = None
 ) -> npt.NDArray[np.bool_]:
-    """``[queries, items]``, True where ``table`` names the item for the query.
+    """``[queries, clips]``, True where ``table`` names the clip for the query.
 
     Args:
         queries: the rows.
-        table: from `read_relevance`.
-        items: the column of each file name; a name in the table that is missing here is an ``InputError``.
+        table: from `read_relevance`; a name may have an extension, such as ``rain.wav``, or none.
+        columns: the column of each clip, by the clip's name without an extension.
+        file: named in errors.
+
+    Raises:
+        InputError: the table names clips that ``columns`` lacks.
     """
-    matrix = np.zeros((len(queries), len(items)), dtype=bool)
+    matrix = np.zeros((len(queries), len(columns)), dtype=bool)
+    unknown: list[str] = []
     for row, query in enumerate(queries):
         for name in table[query]:
-            if name not in items:
-                raise InputError(
-                    "a clip of the relevance table is not in the split",
-                    value=name,
-                    remedy="evaluate the split it is from",
-                )
-            matrix[row, items[name]] = True
+            clip = name if name in columns else name.rpartition(".")[0]
+            if clip in columns:
+                matrix[row, columns[clip]] = True
+            elif name not in unknown:
+                unknown.append(name)
+    if unknown:
+        clips = ", ".join(list(columns)[:3])
+        raise InputError(
+            f"{len(unknown)} clips of the relevance table are not in the split",
+            file=file,
+            value=", ".join(unknown[:3]),
+            remedy=f"evaluate the split that the table is about; this one has clips such as {clips}",
+        )
     return matrix

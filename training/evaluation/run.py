@@ -6,7 +6,7 @@ which they were scored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from training.data.captions import normalise
 from training.data.order import SequentialOrder
 from training.engine.distributed import Group
 from training.evaluation.encoding import SideEncoder, encode_clips, encode_texts
-from training.evaluation.metrics import Ranks, metrics, rank_relevant
+from training.evaluation.metrics import Ranking, metrics, rank_relevant
 from training.evaluation.relevance import relevance_matrix
 from training.evaluation.split import Split, read_split
 from training.models.heads.base import Head, Side
@@ -66,70 +66,68 @@ def evaluate(
     """
     order = SequentialOrder(manifest.table, settings.split, encoder.settings, settings.batch_size)
     split = read_split(manifest.table, settings.split, order, encoder.settings)
+    multiple = None if settings.relevance is None else _multiple(settings.relevance, split)
     sounds = encode_clips(encoder, manifest, order, group, progress)
     texts = encode_texts(encoder, split.captions, group, settings.batch_size)
     own = split.clip_of[:, None] == np.arange(len(split.clips))[None, :]
-    caption_ids = [f"{split.clips[clip]}#{number:09d}" for number, clip in enumerate(split.clip_of)]
-    ranking = _Ranking(encoder.head, group, settings.candidates)
+    ranking = _SharedRanking(encoder.head, group, settings.candidates)
     result: dict[str, Any] = {"split": split.name, "clips": len(split.clips), "captions": len(split.captions)}
-    result["text_to_audio"] = metrics(ranking.of_clips(texts, sounds, own, split.clips))
-    result["audio_to_text"] = metrics(ranking.of_captions(texts, sounds, own.T, caption_ids))
-    if settings.relevance is not None:
-        queries = sorted(settings.relevance)
+    result["text_to_audio"] = metrics(ranking.of_clips(texts, sounds, own))
+    result["audio_to_text"] = metrics(ranking.of_captions(texts, sounds, own.T))
+    if multiple is not None:
+        queries, relevant = multiple
         spelled = [normalise(query, encoder.settings) for query in queries]
         texts = encode_texts(encoder, spelled, group, settings.batch_size)
-        matrix = relevance_matrix(queries, settings.relevance, _file_names(split))
-        result["text_to_audio_multiple"] = metrics(ranking.of_clips(texts, sounds, matrix, split.clips))
+        result["text_to_audio_multiple"] = metrics(ranking.of_clips(texts, sounds, relevant))
         result["queries"] = len(queries)
     return result
 
 
-def _file_names(split: Split) -> dict[str, int]:
-    """The name under which a relevance table lists each clip, and the clip's index."""
-    return {f"{clip.removeprefix(split.name + '/')}.wav": number for number, clip in enumerate(split.clips)}
+def _multiple(table: dict[str, list[str]], split: Split) -> tuple[list[str], npt.NDArray[np.bool_]]:
+    """The queries of a relevance table, and which clips of the split are relevant, ``[queries, clips]``."""
+    queries = sorted(table)
+    columns = {clip.removeprefix(split.name + "/"): number for number, clip in enumerate(split.clips)}
+    return queries, relevance_matrix(queries, table, columns)
 
 
 @dataclass(frozen=True)
-class _Ranking:
-    """Ranks of relevant items; each rank of the group scores its share of the queries."""
+class _SharedRanking:
+    """Finds the relevant items of queries; each rank of the group scores its share of the queries."""
 
     head: Head
     group: Group
     candidates: int
 
-    def of_clips(self, texts: Side, sounds: Side, relevant: npt.NDArray[np.bool_], ids: Sequence[str]) -> Ranks:
-        """Ranks of the relevant clips of every text; ``relevant [texts, clips]``, and the clips' ids."""
+    def of_clips(self, texts: Side, sounds: Side, relevant: npt.NDArray[np.bool_]) -> Ranking:
+        """Where the relevant clips of each text are; ``relevant [texts, clips]``."""
         texts, sounds = _comparable(self.head, texts), _comparable(self.head, sounds)
 
         def scores(some: slice) -> torch.Tensor:
             queries = tuple(tensor[some] for tensor in texts)
             return two_stage_scores(self.head, queries, sounds, self.candidates)
 
-        return self._share(scores, relevant, ids)
+        return self._share(scores, relevant)
 
-    def of_captions(self, texts: Side, sounds: Side, relevant: npt.NDArray[np.bool_], ids: Sequence[str]) -> Ranks:
-        """Ranks of the relevant captions of every clip; ``relevant [clips, captions]``, and the captions' ids."""
+    def of_captions(self, texts: Side, sounds: Side, relevant: npt.NDArray[np.bool_]) -> Ranking:
+        """Where the relevant captions of each clip are; ``relevant [clips, captions]``."""
         texts, sounds = _comparable(self.head, texts), _comparable(self.head, sounds)
 
         def scores(some: slice) -> torch.Tensor:
             queries = tuple(tensor[some] for tensor in sounds)
             return two_stage_scores(self.head, texts, queries, self.candidates, by_text=False).t()
 
-        return self._share(scores, relevant, ids)
+        return self._share(scores, relevant)
 
-    def _share(
-        self, scores: Callable[[slice], torch.Tensor], relevant: npt.NDArray[np.bool_], ids: Sequence[str]
-    ) -> Ranks:
-        """Ranks of all queries, from scores ``[queries, items]`` of those in a slice."""
+    def _share(self, scores: Callable[[slice], torch.Tensor], relevant: npt.NDArray[np.bool_]) -> Ranking:
+        """The ranking of all queries, from scores ``[queries, items]`` of those in a slice."""
         count, group = len(relevant), self.group
         begin, end = count * group.rank // group.size, count * (group.rank + 1) // group.size
-        order = np.argsort(np.argsort(np.array(ids, dtype=object), kind="stable"), kind="stable")
         parts = []
         for start in range(begin, end, QUERIES_AT_ONCE):
             some = slice(start, min(start + QUERIES_AT_ONCE, end))
-            parts.append(rank_relevant(scores(some).float().numpy(), relevant[some], order))
-        shares = group.gather_objects(parts, "ranks of relevant items")
-        return Ranks.concatenate([part for share in shares for part in share])
+            parts.append(rank_relevant(scores(some).float().numpy(), relevant[some]))
+        shares = group.gather_objects(parts, "ranking of relevant items")
+        return Ranking.concatenate([part for share in shares for part in share])
 
 
 def _comparable(head: Head, side: Side) -> Side:

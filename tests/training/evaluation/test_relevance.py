@@ -11,9 +11,7 @@ from training.evaluation.relevance import read_relevance, relevance_matrix
 def test_a_table_lists_the_relevant_clips_of_each_query() -> None:
     table = read_relevance("query,audio_filenames\nRain falls,\"['a.wav', 'b &#39;.wav']\"\n")
     assert table == {"Rain falls": ["a.wav", "b &#39;.wav"]}
-    assert relevance_matrix(["Rain falls"], table, {"a.wav": 0, "c.wav": 1, "b &#39;.wav": 2}).tolist() == [
-        [True, False, True]
-    ]
+    assert relevance_matrix(["Rain falls"], table, {"a": 0, "c": 1, "b &#39;": 2}).tolist() == [[True, False, True]]
 
 
 def test_a_query_in_two_rows_has_the_clips_of_both_once() -> None:
@@ -22,8 +20,15 @@ def test_a_query_in_two_rows_has_the_clips_of_both_once() -> None:
 
 
 def test_a_clip_that_is_not_in_the_split_is_refused() -> None:
-    with pytest.raises(InputError, match="not in the split"):
-        relevance_matrix(["Rain falls"], {"Rain falls": ["b.wav"]}, {"a.wav": 0})
+    with pytest.raises(InputError, match="2 clips of the relevance table are not in the split") as refusal:
+        relevance_matrix(["Rain falls"], {"Rain falls": ["b.wav", "a.wav", "c"]}, {"a": 0}, "table.csv")
+    assert "table.csv" in str(refusal.value) and "b.wav, c" in str(refusal.value)
+
+
+def test_a_name_may_have_an_extension_or_none() -> None:
+    columns = {"rain": 0, "rain.2": 1, "rain.2.b": 2}
+    for name, column in (("rain", 0), ("rain.wav", 0), ("rain.2", 1), ("rain.2.flac", 1), ("rain.2.b", 2)):
+        assert relevance_matrix(["q"], {"q": [name]}, columns).nonzero()[1].tolist() == [column], name
 
 
 @pytest.mark.parametrize(

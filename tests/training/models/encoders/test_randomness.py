@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.models.encoders.randomness import splitmix64, subset
@@ -19,11 +19,13 @@ def reference(seed: int, counter: int) -> int:
     return x - 2**64 if x >= 2**63 else x
 
 
+@settings(deadline=None)
 @given(INT64, st.integers(0, 2**31))
 def test_it_is_splitmix64(seed: int, counter: int) -> None:
     assert splitmix64(torch.tensor(seed), torch.tensor(counter)).item() == reference(seed, counter)
 
 
+@settings(deadline=None)
 @given(st.lists(INT64, min_size=1, max_size=5), st.integers(1, 12), st.data())
 def test_a_subset_has_distinct_indices_that_follow_from_the_seed_alone(
     seeds: list[int], size: int, data: st.DataObject

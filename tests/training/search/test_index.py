@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sharding.common.errors import InputError
+from sharding.shards.manifest import Manifest
+from tests.training.small_runs import small_recipe
+from training.models.hub import Retriever
+from training.search.index import Index, build_index, search
+from training.tasks.retrieval import assemble
+
+ATTENTION = ["head={name: token-attention, dim: 16, heads: 2}"]
+QUERIES = ["a low hum", "Some HISS!"]
+
+
+def untrained(overrides: list[str]) -> Retriever:
+    recipe = small_recipe(overrides)
+    return Retriever(*assemble(recipe, ["a low hum", "a whistle", "some hiss"]), recipe)
+
+
+@pytest.fixture(scope="module")
+def manifest(build: Path) -> Manifest:
+    return Manifest.open(build)
+
+
+@pytest.fixture(scope="module")
+def retriever() -> Retriever:
+    return untrained([])
+
+
+@pytest.fixture(scope="module")
+def index(retriever: Retriever, manifest: Manifest) -> Index:
+    return build_index(retriever, manifest)
+
+
+def test_an_index_has_every_clip_of_the_build_or_of_a_split(
+    index: Index, retriever: Retriever, manifest: Manifest
+) -> None:
+    assert sorted(index.clips) == sorted(manifest.table["clip_id"].to_pylist())
+    part = build_index(retriever, manifest, "clotho/evaluation")
+    assert len(part.clips) == 9
+    rows = [index.clips.index(clip) for clip in part.clips]
+    torch.testing.assert_close(index.sides[0][rows], part.sides[0])
+
+
+def test_results_are_sorted_by_score_and_show_their_clip(
+    index: Index, retriever: Retriever, manifest: Manifest
+) -> None:
+    found = search(retriever, manifest, QUERIES, index=index, top=5)
+    assert list(found) == QUERIES
+    by_clip = {row["clip_id"]: row for row in manifest.table.to_pylist()}
+    for hits in found.values():
+        assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
+        for hit in hits:
+            row = by_clip[hit["clip_id"]]
+            assert (hit["key"], hit["shard"], hit["split"]) == (row["key"], row["shard"], row["split"])
+            assert hit["captions"] == [caption["text"] for caption in row["captions"]]
+
+
+def test_equal_scores_are_ordered_by_clip(index: Index, retriever: Retriever, manifest: Manifest) -> None:
+    collapsed = Index(index.clips[::-1], tuple(torch.ones_like(tensor) for tensor in index.sides))
+    hits = search(retriever, manifest, ["hum"], index=collapsed, top=4)["hum"]
+    assert [hit["clip_id"] for hit in hits] == sorted(index.clips)[:4]
+
+
+def test_more_clips_than_there_are_show_all(index: Index, retriever: Retriever, manifest: Manifest) -> None:
+    assert len(search(retriever, manifest, ["hum"], index=index, top=1000)["hum"]) == len(index.clips)
+
+
+def test_what_is_shown_was_scored_exactly(manifest: Manifest) -> None:
+    retriever = untrained(ATTENTION)
+    index = build_index(retriever, manifest, "clotho/evaluation")
+    exact = {
+        hit["clip_id"]: hit["score"]
+        for hit in search(retriever, manifest, ["hum"], index=index, top=9, candidates=0)["hum"]
+    }
+    for hit in search(retriever, manifest, ["hum"], index=index, top=3, candidates=1)["hum"]:
+        assert hit["score"] == pytest.approx(exact[hit["clip_id"]], abs=1e-5)
+
+
+@pytest.mark.parametrize(("top", "candidates"), [(0, 1), (1, -1)])
+def test_counts_below_their_least_are_refused(
+    top: int, candidates: int, index: Index, retriever: Retriever, manifest: Manifest
+) -> None:
+    with pytest.raises(InputError, match="--top counts from 1"):
+        search(retriever, manifest, ["hum"], index=index, top=top, candidates=candidates)
