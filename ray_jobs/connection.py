@@ -51,11 +51,10 @@ def connect(address: str, workers: int = 1, show_workers: bool = True) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     with _own_sigterm():
         if address == "local":
-            ray.init(num_cpus=max(workers, os.cpu_count() or 1), include_dashboard=False, **options)
-            return
+            options |= {"num_cpus": max(workers, os.cpu_count() or 1), "include_dashboard": False}
         try:
             ray.init(address=address, **options)
-        except ConnectionError as error:
+        except (ConnectionError, ValueError) as error:  # nobody answers, or it is no address
             raise InputError("no Ray cluster answers", value=address, remedy="`ray start --head` starts one") from error
 
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from ray_jobs.connection import refuse_relative
+from ray_jobs.connection import connect, refuse_relative
+from ray_jobs.local_cluster import local_cluster
 from sharding.common.errors import InputError
 from tests.conftest import REPOSITORY
 
@@ -20,8 +21,15 @@ def test_relative_folders_are_fine_outside_a_job(monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_address_at_which_no_cluster_answers_is_named() -> None:
-    command = [sys.executable, "-m", "earshot", "verify", "/nowhere", "--ray=127.0.0.1:1"]
-    environment = os.environ | {"RAY_raylet_start_wait_time_s": "5", "RAY_gcs_rpc_server_connect_timeout_s": "1"}
-    found = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120)
-    assert found.returncode == 2
-    assert "Traceback" not in found.stderr
+    with pytest.raises(InputError, match="no Ray cluster answers") as caught:
+        connect("nowhere")
+    assert caught.value.value == "nowhere"
+
+
+@pytest.mark.slow
+def test_a_cluster_of_its_own_is_started_beside_another_one(tmp_path: Path) -> None:
+    own = "from ray_jobs.connection import connect\nconnect('local')\nimport ray\n"
+    own += "print('nodes', [node['NodeManagerAddress'] for node in ray.nodes()])"
+    with local_cluster(1, tmp_path / "ray.log"):
+        found = subprocess.run([sys.executable, "-c", own], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert found.stdout.splitlines()[-1:] == ["nodes ['127.0.0.1']"], found.stderr
