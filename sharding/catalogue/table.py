@@ -20,7 +20,7 @@ from sharding.schema import CATALOGUE
 from sharding.sources import DATASETS, generic
 from sharding.sources.base import ORPHANS, DatasetTables
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 
 
 @dataclass(frozen=True)
@@ -199,4 +199,6 @@ def _check_names(roots: Mapping[str, str], generic_roots: Mapping[str, str]) -> 
         if name in DATASETS:
             raise InputError("the name belongs to a published dataset", value=name, remedy="choose another name")
         if not _NAME.fullmatch(name):
-            raise InputError("not a name for a dataset", value=name, remedy="use letters, digits, '_' and '-'")
+            raise InputError(
+                "not a name for a dataset", value=name, remedy="use at most 80 letters, digits, '_' and '-'"
+            )

@@ -16,16 +16,17 @@ from typing import Any
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
+from sharding.schema import sample_key
 from sharding.sources.base import CatalogueBuilder, DatasetTables, PublishedCaption
 from sharding.sources.identities import normalised_identity
 from sharding.sources.tables import csv_rows, keywords, seconds
 from sharding.sources.tree import Tree, climbs
 
-Interval = tuple[float, float | None] | None  # start and end of a clip in its original, in seconds
+_Interval = tuple[float, float | None] | None  # start and end of a clip in its original, in seconds
 
 KINDS = ("human", "machine", "label")
 _NUMBERED = re.compile(r"caption_([0-9]{1,6})")
-_LONGEST_SPLIT = 60  # characters: it is a part of the names of shards
+_LONGEST_SPLIT = 120  # characters as the names of shards spell it: file systems allow 255 in all
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class _Row:
         split = self.text("split") or "all"
         if "/" in split or "," in split:
             raise self.error("a split's name holds '/' or ','", split, "use a plain word")
-        if len(split) > _LONGEST_SPLIT:
-            raise self.error(f"a split's name has more than {_LONGEST_SPLIT} characters", split[:80], "shorten it")
+        if len(sample_key(split)) > _LONGEST_SPLIT:
+            raise self.error("a split's name is too long for the names of its shards", split[:80], "shorten it")
         return split
 
 
@@ -70,7 +71,7 @@ def read(root: Storage, name: str) -> DatasetTables:
     rows = CatalogueBuilder(name, tree.outside)
     stems = _stems(table_rows)
     identities: dict[str, str | None] = {}
-    intervals: dict[str, Interval] = {}
+    intervals: dict[str, _Interval] = {}
     for row in table_rows:
         stem = stems[row.split, posixpath.normpath(row.path)]
         clip_id, identity, interval = rows.clip_id(row.split, stem), _identity(row), _interval(row)
@@ -178,14 +179,14 @@ def _identity(row: _Row) -> str | None:
         ) from error
 
 
-def _interval(row: _Row) -> Interval:
+def _interval(row: _Row) -> _Interval:
     start, end = row.number_of("start_s"), row.number_of("end_s")
     if start is not None and end is not None and end <= start:
         raise row.error("end_s is not after start_s", f"{start:g} to {end:g}", "give seconds of the original in order")
     return None if start is None and end is None else (start or 0.0, end)
 
 
-def _add(rows: CatalogueBuilder, row: _Row, identity: str | None, interval: Interval, stem: str, tree: Tree) -> None:
+def _add(rows: CatalogueBuilder, row: _Row, identity: str | None, interval: _Interval, stem: str, tree: Tree) -> None:
     captions = _captions(row)
     words = row.cells.get("keywords")
     rows.add(

@@ -149,14 +149,14 @@ def test_explain_and_the_report_describe_trimmed_clips(
     assert "trimmed" in page and "mine/train/long" in page
 
 
-def test_workers_and_a_second_look_change_nothing(trimmed: Path, leaking: Path, tmp_path: Path) -> None:
+def test_more_workers_and_a_second_run_change_nothing(trimmed: Path, leaking: Path, tmp_path: Path) -> None:
     build(trimming(leaking), str(tmp_path / "out"), LocalRunner(2))
     assert tree(tmp_path / "out") == tree(trimmed)
     build(trimming(leaking), str(tmp_path / "out"), LocalRunner(1))
     assert tree(tmp_path / "out") == tree(trimmed)
 
 
-def test_other_leaks_are_another_plan_with_the_sound_that_is_there(
+def test_another_treatment_of_leaks_is_a_new_plan_without_decoding(
     trimmed: Path, leaking: Path, tmp_path: Path, probed: list[str]
 ) -> None:
     mine, out, plain = tmp_path / "mine", tmp_path / "out", tmp_path / "plain"
@@ -211,7 +211,7 @@ def test_a_clip_that_was_written_whole_is_trimmed_once_the_protected_one_can_be_
     assert verify(str(out), "decode", LocalRunner(1)) == []
 
 
-def test_protected_sound_that_is_added_later_is_named_where_shards_hold_it_already(
+def test_append_names_old_training_clips_that_share_sound_with_new_protected_clips(
     leaking: Path, tmp_path: Path
 ) -> None:
     plain, out, more = trimming(leaking), str(tmp_path / "out"), tmp_path / "more"

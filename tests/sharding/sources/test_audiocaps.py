@@ -52,7 +52,7 @@ def test_five_copies_of_a_test_clip_are_one_clip(tmp_path: Path) -> None:
     assert "further copies of its audio: test/1.wav, test/2.wav" in found.catalogue["notes"][0].as_py()[0]
 
 
-def test_a_name_without_start_is_nobodys_where_a_video_has_two_segments(tmp_path: Path) -> None:
+def test_a_file_name_without_start_is_not_used_if_the_video_has_two_segments(tmp_path: Path) -> None:
     table(tmp_path / "train.csv", AUDIOCAPS, [[1, DASHED, 20, "a"], [2, DASHED, 90, "b"]])
     touch(tmp_path, f"train/Y{DASHED}.wav")
     found = read(Storage(tmp_path))
@@ -60,7 +60,7 @@ def test_a_name_without_start_is_nobodys_where_a_video_has_two_segments(tmp_path
     assert found.orphans["path"].to_pylist() == [f"train/Y{DASHED}.wav"]
 
 
-def test_files_that_somebody_else_numbered_are_not_taken_for_audiocap_ids(tmp_path: Path) -> None:
+def test_numbered_files_of_another_project_are_not_taken_for_audiocap_ids(tmp_path: Path) -> None:
     table(tmp_path / "train.csv", AUDIOCAPS, [[1, DASHED, 20, "a"]])
     touch(tmp_path, "train/1.flac", "train/1.json")
     found = read(Storage(tmp_path))

@@ -95,14 +95,14 @@ def test_one_folder_may_hold_all_splits(tmp_path: Path) -> None:
     assert {row["path"] for row in rows.values()} == {f"audio/{file}" for files in names.values() for file in files}
 
 
-def test_captions_that_two_spellings_claim_are_no_crash(tmp_path: Path) -> None:
+def test_two_spellings_of_one_file_name_do_not_crash(tmp_path: Path) -> None:
     clotho_split(tmp_path, "development", [" a.wav"])
     file = tmp_path / "clotho_captions_development.csv"
     file.write_text(file.read_text() + "a.wav,one,two,three,four,five\n")
     assert len(catalogue(tmp_path)) == 2
 
 
-def test_a_shared_name_is_never_taken_from_the_other_split(tmp_path: Path) -> None:
+def test_audio_of_a_name_in_two_splits_is_never_taken_from_the_other_split(tmp_path: Path) -> None:
     clotho_split(tmp_path, "development", ["d1.wav", "shared.wav"])
     clotho_split(tmp_path, "evaluation", ["e1.wav", "shared.wav"])
     touch(tmp_path, "development/d1.wav", "evaluation/e1.wav", "evaluation/shared.wav")
@@ -124,7 +124,7 @@ def test_caption_tables_under_other_names(tmp_path: Path) -> None:
     assert any("Freesound ids are unknown" in note for note in found.notes)
 
 
-def test_the_challenges_sets(tmp_path: Path) -> None:
+def test_the_sets_of_the_challenge(tmp_path: Path) -> None:
     clotho_split(tmp_path, "development", ["d.wav"])
     table(
         tmp_path / "clotho_metadata_test.csv",
@@ -146,7 +146,7 @@ def test_the_challenges_sets(tmp_path: Path) -> None:
     assert found.orphans["path"].to_pylist() == ["development/x.wav"]
 
 
-def test_spaces_that_a_copy_lost_do_not_part_captions_from_metadata(tmp_path: Path) -> None:
+def test_captions_and_metadata_are_joined_even_if_a_copy_lost_spaces(tmp_path: Path) -> None:
     clotho_split(tmp_path, "development", [" ghost.wav", "b.wav"])
     table(tmp_path / "clotho_captions_development.csv", "file_name,caption_1", [["ghost.wav", "boo"], ["b.wav", "b"]])
     touch(tmp_path, "development/ghost.wav")

@@ -39,7 +39,7 @@ def test_every_form_of_exclusion_list(tmp_path: Path, name: str, text: str, iden
         ('{"FreeSound": ' + "[" * 100_000, "cut off or broken"),
     ],
 )
-def test_what_is_no_exclusion_list(tmp_path: Path, text: str, what: str) -> None:
+def test_a_file_that_is_not_an_exclusion_list_is_refused(tmp_path: Path, text: str, what: str) -> None:
     (tmp_path / "list").write_text(text)
     with pytest.raises(InputError, match=what):
         read_exclusion_list(str(tmp_path / "list"))

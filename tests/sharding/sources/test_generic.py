@@ -50,7 +50,7 @@ def test_a_name_with_two_suffixes_does_not_take_anothers_id(tmp_path: Path) -> N
     assert list(catalogue(tmp_path)) == ["mine/all/x.wav", "mine/all/x.flac", "mine/all/x.wav.flac"]
 
 
-def test_names_that_are_no_text_are_orphans(tmp_path: Path) -> None:
+def test_files_whose_names_are_not_utf8_are_orphans(tmp_path: Path) -> None:
     table(tmp_path / "clips.csv", "path,captions", [["..a.wav", "x"]])
     touch(tmp_path, "..a.wav")
     Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.wav")).write_bytes(b"x")
@@ -60,7 +60,7 @@ def test_names_that_are_no_text_are_orphans(tmp_path: Path) -> None:
     assert orphan["path"] == "caf\\udce9.wav" and "not UTF-8" in orphan["why"]
 
 
-def test_json_holds_what_no_text_can(tmp_path: Path) -> None:
+def test_half_a_surrogate_pair_in_json_is_refused(tmp_path: Path) -> None:
     lines = [{"path": "a.wav", "captions": "rain", "keywords": [1, "wet"]}, {"path": "b.wav", "captions": "\ud83d"}]
     (tmp_path / "clips.jsonl").write_text(json.dumps(lines[0]))
     assert catalogue(tmp_path)["mine/all/a"]["keywords"] == ["1", "wet"]
@@ -151,7 +151,7 @@ def test_an_empty_column_of_captions_hides_no_other(tmp_path: Path) -> None:
     assert [texts(row) for row in catalogue(tmp_path).values()] == [["a dog"]]
 
 
-def test_a_build_in_the_folder_that_it_is_made_of_is_no_part_of_that(tmp_path: Path) -> None:
+def test_a_build_inside_its_own_input_is_not_part_of_the_input(tmp_path: Path) -> None:
     touch(
         tmp_path,
         "a.flac",
@@ -163,3 +163,11 @@ def test_a_build_in_the_folder_that_it_is_made_of_is_no_part_of_that(tmp_path: P
     table(tmp_path / "clips.csv", "path,captions", [["a.flac", "a dog"]])
     found = read(Storage(tmp_path), "mine")
     assert found.orphans["path"].to_pylist() == ["shards/b.flac"] and not any("tar" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("split", ["x" * 200, "\U0001f50a" * 20, "a/b", "a,b"])
+def test_a_split_that_cannot_be_part_of_a_file_name_is_refused(tmp_path: Path, split: str) -> None:
+    table(tmp_path / "clips.csv", "path,captions,split", [["ok.wav", "x", "train"], ["a.wav", "x", split]])
+    with pytest.raises(InputError, match="split's name") as caught:
+        catalogue(tmp_path)
+    assert caught.value.row == 3

@@ -25,6 +25,6 @@ def test_identities_have_one_spelling(written: str, identity: str | None) -> Non
 
 
 @pytest.mark.parametrize("written", ["youtube:r1nicOVtvkQ@nan", "youtube:r1nicOVtvkQ@-1", "freesound:" + "1" * 5000])
-def test_what_names_no_source_is_an_error(written: str) -> None:
+def test_a_text_that_is_not_an_identity_is_an_error(written: str) -> None:
     with pytest.raises(ValueError):
         normalised_identity(written)

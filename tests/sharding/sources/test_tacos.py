@@ -55,7 +55,7 @@ def test_without_split_tables_clips_count_as_development(tmp_path: Path) -> None
     assert all("development" in notes[0] for notes in found.catalogue["notes"].to_pylist())
 
 
-def test_a_table_of_the_test_split_that_is_missing_makes_nothing_development(tmp_path: Path) -> None:
+def test_a_missing_test_split_is_refused(tmp_path: Path) -> None:
     tacos(tmp_path, [])
     (tmp_path / "test_split.csv").unlink()
     with pytest.raises(InputError, match="and no test_split"):
@@ -95,7 +95,7 @@ def test_recordings_of_one_freesound_id_keep_their_names_apart(tmp_path: Path) -
     assert found[:3] == ["tacos/development/7", "tacos/development/y", "tacos/development/y.flac"]
 
 
-def test_an_id_that_is_no_number_is_remarked(tmp_path: Path) -> None:
+def test_an_id_that_is_not_a_number_gets_a_remark(tmp_path: Path) -> None:
     tacos(tmp_path, [["11.mp3", "a", 0, 3]])
     table(tmp_path / "metadata.csv", TACOS_METADATA, [["11.mp3", "rain", "11.0", "ann", "CC0", "R", 60, 5, 25]], BOM)
     (row, _) = by_id(read(Storage(tmp_path)).catalogue).values()

@@ -21,7 +21,7 @@ def full(root: Path) -> None:
     wavcaps_json(root, "AudioSet_SL", "as_final", [item("Y-0RFKhbpFJA.wav", duration=10.0)])
 
 
-def test_each_source_has_its_own_keys(tmp_path: Path) -> None:
+def test_each_part_has_its_own_keys(tmp_path: Path) -> None:
     full(tmp_path)
     rows = by_id(read(Storage(tmp_path)).catalogue)
     sound, nature, plane, video = (
@@ -49,7 +49,7 @@ def test_spellings_of_the_audio_folder(tmp_path: Path, folder: str) -> None:
     assert found.orphans["path"].to_pylist() == [f"{folder}/99.flac"]
 
 
-def test_a_number_means_the_sound_of_its_own_source(tmp_path: Path) -> None:
+def test_equal_numbers_in_two_parts_are_different_recordings(tmp_path: Path) -> None:
     wavcaps_json(tmp_path, "FreeSound", "fsd_final", [item("2219")])
     wavcaps_json(tmp_path, "SoundBible", "sb_final", [item("2219")])
     touch(tmp_path, "audio/SoundBible/2219.flac")
@@ -70,7 +70,7 @@ def test_archives_are_read_in_place(tmp_path: Path) -> None:
     assert Storage(tmp_path).open(path).read() == b"sound"
 
 
-def test_split_and_sealed_archives_say_what_to_run(tmp_path: Path) -> None:
+def test_archives_that_must_be_unpacked_say_how(tmp_path: Path) -> None:
     full(tmp_path)
     touch(tmp_path, "Zip_files/FreeSound/FreeSound.zip", "Zip_files/FreeSound/FreeSound.z01", "more.7z")
     notes = " ".join(read(Storage(tmp_path)).notes)
