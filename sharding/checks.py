@@ -7,6 +7,8 @@ What passes can be used without further care; what does not is an ``InputError``
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, TypeVar, cast, get_args, get_origin, get_type_hints, is_typeddict
@@ -176,6 +178,31 @@ def _refuse(holds: pa.ChunkedArray, values: pa.ChunkedArray, what: str, file: st
     row = pc.index(holds, False).as_py()
     if row >= 0:
         raise InputError(what, file=file, row=row + 1, value=values[row].as_py(), remedy=MEND)
+
+
+def checksummed_bytes(plain: Mapping[str, object]) -> bytes:
+    """A JSON file with sorted keys and, as ``checksum``, the SHA-256 of all the rest."""
+    rest = {name: value for name, value in plain.items() if name != "checksum"}
+    checksum = hashlib.sha256(json.dumps(rest, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return json.dumps(rest | {"checksum": checksum}, indent=1, sort_keys=True, ensure_ascii=False).encode()
+
+
+def read_checksummed(storage: Storage, name: str) -> dict[str, Any]:
+    """What ``checksummed_bytes`` wrote.
+
+    Raises:
+        InputError: it does not match its checksum.
+    """
+    try:
+        contents = storage.read(name)
+        plain = json.loads(contents)
+        # The bytes are compared, so that a change of white space counts as damage too.
+        whole = isinstance(plain, dict) and contents == checksummed_bytes(plain)
+    except (ValueError, RecursionError):
+        whole = False
+    if not whole:
+        raise InputError("damaged: it does not match its own checksum", file=storage.name(name), remedy=MEND)
+    return dict(plain)
 
 
 def conform(value: Any, shape: type[Shape], file: str) -> Shape:

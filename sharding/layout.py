@@ -58,6 +58,7 @@ class Work:
     INTENT = "intent.json"  # file operations that were decided and may not be finished (see build.journal)
     RESHARD = "reshard.json"  # the build and the shard size that `reshard` copies
     PLAN = "plan.json"  # the plan is complete; its shards and its hash
+    CONTENTS = "contents.json"  # sizes and checksums of the work folder's own files
     FINAL_FACTS = "settled.parquet"  # facts of all clips as the finished build keeps them
     KEPT_FACTS = "facts/kept.parquet"  # facts that the probe does not look for again
     KNOWN_MATCHES = "known.parquet"  # matches among the clips of KEPT_FACTS

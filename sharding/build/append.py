@@ -71,8 +71,10 @@ def append(
         # The same command again after it ended reports the same outcome once more.
         if not out.exists(layout.DIFFERENCES) or any(there.get(name) != root for name, root in asked.items()):
             settings = added_settings(former, roots, sources)
+            old = FinishedBuild.read(out, former)
             _begin_or_resume(out, settings)
-            _add(FinishedBuild.read(out, former), settings, runner, held, allow_unprotected)
+            _add(old, settings, runner, held, allow_unprotected)
+            tidy(out)
         return _outcome(out, sorted(asked))
 
 

@@ -25,6 +25,7 @@ from sharding.reports.facts import read_facts
 from sharding.rows import column
 from sharding.schema import CATALOGUE, FACTS, FATES, FINGERPRINTS, MATCHES
 from sharding.settings import BuildSettings
+from sharding.shards.contents import require_whole
 from sharding.shards.manifest import Manifest
 
 
@@ -95,7 +96,12 @@ class FinishedBuild:
 
     @staticmethod
     def read(out: Storage, settings: BuildSettings) -> FinishedBuild:
-        """Read the tables; the sizes of all shards and the checksums of all manifests are compared."""
+        """Read the tables.
+
+        Raises:
+            InputError: a shard, a manifest or a file of the work folder is damaged.
+        """
+        require_whole(out)
         manifest, marker = Manifest.open(out.url), Marker.read(work_of(out))
         catalogue = pa.concat_tables([read_checked(out, catalogue_name(name), CATALOGUE) for name in marker.datasets])
         facts = read_checked(work_of(out), Work.KEPT_FACTS, FACTS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -12,14 +11,15 @@ import pyarrow.compute as pc
 
 from sharding import layout
 from sharding.build.state import Marker
-from sharding.checks import read_checked
+from sharding.checks import checksummed_bytes, read_checked
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.layout import Work, catalogue_name, manifest_name, pack_name, plan_name, work_of
 from sharding.rows import Window, column
 from sharding.schema import FACTS, FATES, FORMAT_VERSION, MANIFEST
 from sharding.settings import BuildSettings, cpu, versions
-from sharding.shards.manifest import Dataset, DatasetHead, FileEntry, ShardRecord, SplitProtection, dataset_bytes
+from sharding.shards.contents import file_entry, store_contents
+from sharding.shards.manifest import Dataset, DatasetHead, FileEntry, ShardRecord, SplitProtection
 
 _CLIPS = 8192  # that are Python objects at once
 Locations = dict[tuple[str, int], tuple[str, int]]  # (clip_id, window): (pack, offset in bytes)
@@ -94,12 +94,6 @@ def with_locations(facts: pa.Table, locations: Locations) -> pa.Table:
     return pa.Table.from_batches(chunks, facts.schema)
 
 
-def file_entry(storage: Storage, name: str) -> FileEntry:
-    """What ``dataset.json`` says of a file."""
-    contents = storage.read(name)
-    return {"bytes": len(contents), "sha256": hashlib.sha256(contents).hexdigest()}
-
-
 def describe(
     settings: BuildSettings,
     datasets: pa.ChunkedArray,
@@ -170,11 +164,11 @@ def write_dataset(
 ) -> None:
     """Write ``dataset.json`` to a folder."""
     dataset: Dataset = {**head, "tables": dict(sorted(tables.items())), "shards": list(shards)}
-    storage.write(layout.DATASET, dataset_bytes(dataset))
+    storage.write(layout.DATASET, checksummed_bytes(dataset))
 
 
 def tidy(out: Storage) -> None:
-    """Remove what a finished build needs no more, and what killed workers left behind."""
+    """Remove what a finished build needs no more, and what killed workers left; then list the rest."""
     out.sweep()
     work = work_of(out)
     if work.exists(Work.FINAL_FACTS):
@@ -192,3 +186,4 @@ def tidy(out: Storage) -> None:
     for folder in (Work.TASKS, Work.RECORDS, Work.REOPENED):
         work.remove_tree(folder)
     work.remove(Work.KNOWN_MATCHES)
+    store_contents(out)

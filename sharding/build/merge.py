@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from sharding import layout
 from sharding.build import journal
 from sharding.build.clips import FinishedBuild, OldAndNewClips
-from sharding.build.finish import describe, file_entry, unwritten_pack, write_dataset
+from sharding.build.finish import describe, unwritten_pack, write_dataset
 from sharding.build.journal import Operation
 from sharding.build.stages import Stages, Written
 from sharding.build.state import Marker, settings_bytes
@@ -24,6 +24,7 @@ from sharding.layout import Work, catalogue_name, in_work, manifest_name, pack_n
 from sharding.rows import column
 from sharding.schema import DIFFERENCES, FACTS, FATES, MANIFEST
 from sharding.settings import BuildSettings
+from sharding.shards.contents import file_entry
 from sharding.shards.manifest import Manifest, ShardRecord, SplitProtection
 from sharding.shards.plan import plan_hash, shard_hash
 
@@ -143,6 +144,7 @@ def _put_in_place(out: Storage, stages: Stages, added: list[str], merged: Storag
     journal.carry_out(
         out,
         [
+            journal.remove(in_work(Work.CONTENTS)),
             journal.remove(layout.DATASET),
             *(journal.move(f"{addition}/{name}", name) for name in names),
             *(journal.move(f"{addition}/{_MERGED}/{name}", name) for name in replaced),

@@ -27,6 +27,7 @@ from sharding.layout import Work, catalogue_name, in_work, pack_name, work_of
 from sharding.reports.facts import finished_facts
 from sharding.rows import column, optional_column
 from sharding.schema import CATALOGUE, FINGERPRINTS, MATCHES
+from sharding.shards.contents import require_whole
 from sharding.shards.manifest import Manifest
 
 _CLOCKS_S = 300.0  # by which the clocks of two storages may differ
@@ -115,7 +116,7 @@ def _begin_anew(out: Storage, settings: dict[str, Any]) -> None:
 def _forget_stages() -> Iterator[Operation]:
     """Remove what the stages wrote, except for sound and fingerprints."""
     yield journal.remove(layout.DATASET)
-    for name in (Work.PLAN, Work.MARKER, Work.FINAL_FACTS, Work.KNOWN_MATCHES):
+    for name in (Work.CONTENTS, Work.PLAN, Work.MARKER, Work.FINAL_FACTS, Work.KNOWN_MATCHES):
         yield journal.remove(in_work(name))
     for name in (layout.MATCHES, layout.FATES, layout.ORPHANS, layout.OVERVIEW, layout.DIFFERENCES):
         yield journal.remove(name)
@@ -211,6 +212,7 @@ def reopen(
     work = work_of(out)
     shards: list[str] = []
     if out.exists(layout.DATASET):  # a damaged build is refused, because its shards become packs
+        require_whole(out)
         shards = [shard["name"] for shard in Manifest.open(out.url).dataset["shards"]]
     marker = Marker.of(now, Marker.read(work).reopenings + 1, retry)
     work.remove_tree(Work.REOPENED)

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from sharding import layout
 from sharding.build.claim import Claim, claim
-from sharding.build.finish import decoded_windows, file_entry, shard_locations, with_locations, write_dataset
+from sharding.build.finish import decoded_windows, shard_locations, with_locations, write_dataset
 from sharding.build.state import settings_bytes
 from sharding.common.errors import MEND, InputError
 from sharding.common.progress import Progress
@@ -24,6 +24,7 @@ from sharding.common.storage import Storage
 from sharding.layout import Work, in_work, pack_name, plan_name, work_of
 from sharding.reports.facts import finished_facts
 from sharding.schema import MANIFEST, sample_key
+from sharding.shards.contents import file_entry, require_whole, store_contents
 from sharding.shards.manifest import Dataset, Manifest
 from sharding.shards.plan import PlanSettings, lay_out
 from sharding.shards.write import store_plan, write_shards
@@ -52,6 +53,7 @@ def reshard(source_url: str, out_url: str, shard_bytes: int, runner: Runner) -> 
         out.sweep()
         for folder in (Work.TASKS, Work.RECORDS):
             out.remove_tree(in_work(folder))
+        store_contents(out)
     written = Manifest.open(out_url).dataset
     return {
         "out": out.url,
@@ -94,8 +96,7 @@ def _write(source: Manifest, out: Storage, shard_bytes: int, runner: Runner, hel
     _copy_rest(source, out, plan["shards"], shard_bytes)
     copied = [name for name in source.dataset["tables"] if not name.startswith(f"{layout.PLAN}/")]
     tables = {name: file_entry(out, name) for name in [*copied, *map(plan_name, plan["shards"])]}
-    settings = source.dataset["settings"]
-    settings = settings | {"plan": settings["plan"] | {"shard_bytes": shard_bytes}}
+    settings = source.dataset["settings"] | {"plan": {"shard_bytes": shard_bytes}}
     dataset: Dataset = {**source.dataset, "plan": plan["hash"], "settings": settings}
     write_dataset(out, dataset, tables, records)
 
@@ -125,11 +126,14 @@ def _samples(rows: pa.Table) -> Iterator[dict[str, Any]]:
 def _copy_rest(source: Manifest, out: Storage, shards: list[str], shard_bytes: int) -> None:
     """Copy the tables, and the files with which a later retry, append or plan goes on, if the source has them."""
     storage = source.storage
-    for name in source.dataset["tables"]:
+    for name, entry in source.dataset["tables"].items():
         if not name.startswith(f"{layout.PLAN}/"):
             out.write(name, storage.read(name))
+            if file_entry(out, name) != entry:
+                raise InputError("damaged: not what dataset.json says", file=storage.name(name), remedy=MEND)
     if not storage.exists(in_work(Work.SETTINGS)):
         return
+    require_whole(storage)
     facts = finished_facts(storage)
     locations = shard_locations(out, shards)
     packs: dict[str, None] = {}

@@ -16,8 +16,9 @@ from sharding.common.errors import InputError
 from sharding.common.progress import Progress
 from sharding.common.runners import Runner
 from sharding.common.storage import Storage
-from sharding.layout import CATALOGUE, DATASET, MANIFESTS, PLAN, SHARDS, manifest_name, shard_name
+from sharding.layout import CATALOGUE, DATASET, MANIFESTS, PLAN, SHARDS, Work, in_work, manifest_name, shard_name
 from sharding.schema import sample_key
+from sharding.shards.contents import file_entry, read_contents, unknown_files
 from sharding.shards.manifest import ShardRecord, parse_manifest, read_dataset
 from sharding.shards.tar import END, header, padding
 
@@ -73,6 +74,7 @@ def verify(url: str, level: str, runner: Runner) -> list[Damage]:
         for name in sizes
         if name.startswith(_LISTED) and name not in expected
     ]
+    found += _check_work(storage, sizes, level)
     if level != "quick":
         check = functools.partial(check_shard, url=url, decode=level == "decode")
         present = [shard for shard in dataset["shards"] if shard_name(shard["name"]) in sizes]
@@ -84,6 +86,22 @@ def verify(url: str, level: str, runner: Runner) -> list[Damage]:
             progress.add(1, bool(damage))
         progress.finish()
     return sorted(set(found), key=lambda damage: (damage.file, damage.sample or "", damage.what))
+
+
+def _check_work(storage: Storage, sizes: dict[str, int], level: str) -> list[Damage]:
+    """Damage of the work folder, which later commands go on with; a copy of a build may lack it."""
+    try:
+        files = read_contents(storage)
+    except InputError as error:
+        return [Damage(in_work(Work.CONTENTS), None, error.what)]
+    found: list[Damage] = []
+    for name, entry in sorted((files or {}).items()):
+        wrong = _check_size(sizes, name, entry["bytes"])
+        if not wrong and level != "quick" and file_entry(storage, name) != entry:
+            wrong = [Damage(name, None, "other contents than were written")]
+        found += wrong
+    unknown = [] if files is None else unknown_files(sizes, files)
+    return found + [Damage(name, None, "contents.json does not know it") for name in unknown]
 
 
 def _check_size(sizes: dict[str, int], name: str, size: int) -> list[Damage]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, NoReturn, TypedDict
@@ -15,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sharding.checks import SHA256, SHARD, conform, parse_checked
+from sharding.checks import SHA256, SHARD, conform, parse_checked, read_checksummed
 from sharding.common.errors import MEND, InputError
 from sharding.common.storage import Storage
 from sharding.layout import (
@@ -97,13 +95,6 @@ class Dataset(DatasetHead):
     shards: list[ShardRecord]
 
 
-def dataset_bytes(dataset: Mapping[str, object]) -> bytes:
-    """``dataset.json`` as it is written: sorted, and with a SHA-256 of all the rest as its ``checksum``."""
-    rest = {name: value for name, value in dataset.items() if name != "checksum"}
-    checksum = hashlib.sha256(json.dumps(rest, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-    return json.dumps(rest | {"checksum": checksum}, indent=1, sort_keys=True, ensure_ascii=False).encode()
-
-
 def read_dataset(storage: Storage) -> Dataset:
     """``dataset.json``, checked against its own checksum.
 
@@ -117,15 +108,7 @@ def read_dataset(storage: Storage) -> Dataset:
             file=storage.url,
             remedy="run `earshot build` to its end; it continues where it stopped",
         )
-    try:
-        contents = storage.read(DATASET)
-        dataset = json.loads(contents)
-        # The bytes are compared, so that a change of white space counts as damage too.
-        whole = isinstance(dataset, dict) and contents == dataset_bytes(dataset)
-    except (ValueError, RecursionError):
-        whole = False
-    if not whole:
-        raise InputError("damaged: it does not match its own checksum", file=file, remedy=MEND)
+    dataset = read_checksummed(storage, DATASET)
     if dataset.get("format") not in READABLE_FORMATS:
         readable = " and ".join(map(str, READABLE_FORMATS))
         raise InputError(

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from torch.multiprocessing import ProcessExitedException
 
+from sharding.checks import checksummed_bytes
 from sharding.common.processes import leave
 from sharding.common.storage import Storage
 from sharding.layout import manifest_name
 from sharding.schema import FORMAT_VERSION
-from sharding.shards.manifest import Manifest, dataset_bytes
+from sharding.shards.manifest import Manifest
 from tests.training.data.shards import RATE, _add, flac, row, table_of
 from tests.training.ranks import on_ranks
 from training.config.loading import parse_recipe
@@ -131,7 +132,7 @@ def commit(root: Path, rows: list[dict[str, Any]]) -> None:
     head = {"format": FORMAT_VERSION, "plan": "synthetic", "cpu": "any"}
     empty = {key: {} for key in ("settings", "versions", "datasets", "fates", "reasons", "tables")}
     dataset = {**head, **empty, "shards": shards}
-    storage.write("dataset.json", dataset_bytes(dataset))
+    storage.write("dataset.json", checksummed_bytes(dataset))
 
 
 def run_ranks(world: int, build: Path, cases: Mapping[str, Sequence[str]], out: Path, die_after: int = 0) -> None:

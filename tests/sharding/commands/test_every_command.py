@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from sharding.checks import checksummed_bytes
 from sharding.cli import COMMANDS, main
-from sharding.shards.manifest import dataset_bytes
 from tests.conftest import REPOSITORY
 
 READERS = [["verify"], ["verify", "--quick"], ["inspect"], ["stats"], ["report"], ["export", "--csv", "CSV"],
@@ -40,7 +40,7 @@ def half(out: Path) -> None:
 
 def other_version(out: Path) -> None:
     dataset = json.loads((out / "dataset.json").read_text())
-    (out / "dataset.json").write_bytes(dataset_bytes(dataset | {"format": 99}))
+    (out / "dataset.json").write_bytes(checksummed_bytes(dataset | {"format": 99}))
 
 
 def empty(out: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from sharding.build.append import append
 from sharding.build.reshard import reshard
+from sharding.checks import checksummed_bytes
 from sharding.common.errors import InputError
 from sharding.common.runners import LocalRunner
 from sharding.common.storage import Storage
@@ -22,7 +23,7 @@ from sharding.rows import ManifestRow, rows
 from sharding.schema import FORMAT_VERSION
 from sharding.shards.checksum import fast_checksum, is_changed
 from sharding.shards.integrity import verify
-from sharding.shards.manifest import Manifest, dataset_bytes
+from sharding.shards.manifest import Manifest
 from tests.sharding.corpora import write_extra
 
 
@@ -66,7 +67,7 @@ def former(built: Path, tmp_path: Path) -> Path:
         storage.write_table(name, storage.read_table(name).drop_columns(["audio_xxh3"]))
         contents = storage.read(name)
         shard |= {"manifest_bytes": len(contents), "manifest_sha256": hashlib.sha256(contents).hexdigest()}
-    storage.write(DATASET, dataset_bytes(dataset | {"format": 1}))
+    storage.write(DATASET, checksummed_bytes(dataset | {"format": 1}))
     return out
 
 
@@ -96,6 +97,6 @@ def test_samples_that_are_appended_to_a_build_of_format_1_have_checksums(former:
 
 def test_a_format_that_nobody_knows_is_refused(former: Path) -> None:
     storage = Storage(former)
-    storage.write(DATASET, dataset_bytes(json.loads(storage.read(DATASET)) | {"format": 99}))
+    storage.write(DATASET, checksummed_bytes(json.loads(storage.read(DATASET)) | {"format": 99}))
     with pytest.raises(InputError, match="format 99; this Earshot reads 1 and 2"):
         Manifest.open(former)

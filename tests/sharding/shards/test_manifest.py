@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sharding.checks import checksummed_bytes
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
-from sharding.shards.manifest import Manifest, dataset_bytes, read_dataset
+from sharding.shards.manifest import Manifest, read_dataset
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_a_folder_without_a_finished_build_is_refused(tmp_path: Path) -> None:
 
 def test_another_format_is_refused_with_its_number(copy: Path) -> None:
     dataset = json.loads((copy / "dataset.json").read_text())
-    (copy / "dataset.json").write_bytes(dataset_bytes(dataset | {"format": 99}))
+    (copy / "dataset.json").write_bytes(checksummed_bytes(dataset | {"format": 99}))
     with pytest.raises(InputError, match="shard format 99"):
         read_dataset(Storage(copy))
 
@@ -64,7 +65,7 @@ JSON = st.recursive(
 
 @given(rest=st.dictionaries(st.text(), JSON, max_size=5))
 def test_the_bytes_of_a_commit_carry_a_checksum_of_all_else(rest: dict[str, object]) -> None:
-    contents = dataset_bytes(rest)
-    assert dataset_bytes(json.loads(contents)) == contents
+    contents = checksummed_bytes(rest)
+    assert checksummed_bytes(json.loads(contents)) == contents
     rest.pop("checksum", None)
-    assert dataset_bytes(rest) == contents
+    assert checksummed_bytes(rest) == contents
