@@ -77,6 +77,12 @@ FACTS = pa.schema(
         ("windows", pa.list_(WINDOW)),
     ]
 )
+INPUTS = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("changed", pa.float64()),  # when its audio file changed last, in seconds since 1970; inf: not known
+    ]
+)
 FINGERPRINTS = pa.schema(
     [
         ("clip_id", pa.string()),

@@ -13,6 +13,7 @@ from sharding import layout
 from sharding.build import journal
 from sharding.build.clips import FinishedBuild, OldAndNewClips
 from sharding.build.finish import describe, unwritten_pack, write_dataset
+from sharding.build.inputs import noted_times
 from sharding.build.journal import Operation
 from sharding.build.stages import Stages, Written
 from sharding.build.state import Marker, settings_bytes
@@ -121,7 +122,8 @@ def merge(
     merged.write(layout.OVERVIEW, overview_bytes(overview(all_clips, all_facts, notes, settings)))
     old_records = _with_new_kin(old.manifest, fates, merged)
     marker = dataclasses.replace(stages.marker, datasets=sorted(notes), notes=notes)
-    _write_work(merged, all_facts, settings, marker)
+    times = pa.concat_tables([noted_times(folder) for folder in (work_of(old.out), stages.work)])
+    _write_work(merged, all_facts, times.sort_by("clip_id"), settings, marker)
 
     replaced = (layout.FATES, layout.MATCHES, layout.ORPHANS, layout.OVERVIEW, layout.DIFFERENCES)
     added = [*map(catalogue_name, stages.marker.datasets), *(plan_name(record["name"]) for record in written.records)]
@@ -193,10 +195,11 @@ def _with_new_kin(manifest: Manifest, fates: pa.Table, merged: Storage) -> list[
     return records
 
 
-def _write_work(merged: Storage, facts: pa.Table, settings: BuildSettings, marker: Marker) -> None:
+def _write_work(merged: Storage, facts: pa.Table, times: pa.Table, settings: BuildSettings, marker: Marker) -> None:
     """The files with which a later retry, append or plan goes on."""
     work = work_of(merged)
     work.write_table(Work.KEPT_FACTS, facts)
+    work.write_table(Work.INPUTS, times)
     work.write(Work.SETTINGS, settings_bytes(settings.as_dict()))
     work.write(Work.MARKER, marker.as_bytes())
 

@@ -7,8 +7,6 @@ what reached no shard was kept in a pack of its own.
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -17,20 +15,19 @@ import pyarrow.compute as pc
 
 from sharding import layout
 from sharding.build import journal
+from sharding.build.inputs import note_times, noted_times, unchanged
 from sharding.build.journal import Operation
 from sharding.build.state import Marker, differences, settings_bytes
 from sharding.catalogue.table import Catalogue
 from sharding.checks import read_checked
 from sharding.common.errors import InputError
-from sharding.common.storage import Entry, Storage
+from sharding.common.storage import Storage
 from sharding.layout import Work, catalogue_name, in_work, pack_name, work_of
 from sharding.reports.facts import finished_facts
 from sharding.rows import column, optional_column
 from sharding.schema import CATALOGUE, FINGERPRINTS, MATCHES
 from sharding.shards.contents import require_whole
 from sharding.shards.manifest import Manifest
-
-_CLOCKS_S = 300.0  # by which the clocks of two storages may differ
 
 
 def begin_or_reopen(
@@ -116,7 +113,7 @@ def _begin_anew(out: Storage, settings: dict[str, Any]) -> None:
 def _forget_stages() -> Iterator[Operation]:
     """Remove what the stages wrote, except for sound and fingerprints."""
     yield journal.remove(layout.DATASET)
-    for name in (Work.CONTENTS, Work.PLAN, Work.MARKER, Work.FINAL_FACTS, Work.KNOWN_MATCHES):
+    for name in (Work.CONTENTS, Work.PLAN, Work.MARKER, Work.INPUTS, Work.FINAL_FACTS, Work.KNOWN_MATCHES):
         yield journal.remove(in_work(name))
     for name in (layout.MATCHES, layout.FATES, layout.ORPHANS, layout.OVERVIEW, layout.DIFFERENCES):
         yield journal.remove(name)
@@ -148,47 +145,18 @@ def _unchanged(
     facts: pa.Table, out: Storage, former: dict[str, Any], settings: dict[str, Any], now: pa.Table
 ) -> pa.Table:
     """Facts of the clips that decoded well, and whose files have the same folder, path and contents as then."""
-    roots = {**settings["roots"], **settings["sources"]}
-    same = {name for name, root in {**former["roots"], **former["sources"]}.items() if roots.get(name) == root}
+    roots = roots_of(settings)
+    same = {name for name, root in roots_of(former).items() if roots.get(name) == root}
     paths: dict[str, str | None] = {}
     for dataset in same & set(Marker.read(work_of(out)).datasets):
         table = read_checked(out, catalogue_name(dataset), CATALOGUE, ["clip_id", "path"])
         paths.update(zip(column(table, "clip_id", str), optional_column(table, "path", str), strict=True))
-    storages = {dataset: Storage(roots[dataset]) for dataset in same}
-    entries = {dataset: storage.entries() for dataset, storage in storages.items()}
-    columns = ("clip_id", "source_bytes", "source_sha256")
-    known = {row[0]: row[1:] for row in zip(*(facts[name].to_pylist() for name in columns), strict=True)}
-    since = work_of(out).entries()[Work.MARKER].changed - _CLOCKS_S
-    unchanged = set()
-    for clip_id, dataset, path in zip(*(now[name].to_pylist() for name in ("clip_id", "dataset", "path")), strict=True):
-        if path is None or clip_id not in known or paths.get(clip_id) != path:
-            continue
-        size, sha256 = known[clip_id]
-        entry = _entry(storages[dataset], entries[dataset], path)
-        if entry.size == size and (entry.changed < since or sha256 == _sha256(storages[dataset], path)):
-            unchanged.add(clip_id)
-    well = facts.filter(pc.is_null(facts["error"]))
-    return well.filter(pc.is_in(well["clip_id"], pa.array(sorted(unchanged), pa.string())))
+    return unchanged(facts, paths, noted_times(work_of(out)), now, roots)
 
 
-def _sha256(root: Storage, path: str) -> str:
-    digest = hashlib.sha256()
-    with root.open(path) as file:
-        while data := file.read(1 << 20):
-            digest.update(data)
-    return digest.hexdigest()
-
-
-def _entry(root: Storage, entries: Mapping[str, Entry], path: str) -> Entry:
-    """The entry of a file, or of a member of an archive; if there is none, one with the size -1."""
-    absent = Entry(-1, math.inf)
-    archive = root.archive(path)
-    if archive is None:
-        return entries.get(path, absent)
-    try:
-        return Entry(root.size(path), entries[archive].changed)
-    except (OSError, KeyError):
-        return absent
+def roots_of(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Dataset to folder, of the settings of a build."""
+    return {**settings["roots"], **settings["sources"]}
 
 
 def reopen(
@@ -218,6 +186,7 @@ def reopen(
     work.remove_tree(Work.REOPENED)
     new = work.child(Work.REOPENED)
     tables = {in_work(Work.KEPT_FACTS): kept, layout.ORPHANS: now.orphans}
+    tables[in_work(Work.INPUTS)] = _times(noted_times(work), kept, now, settings)
     tables |= {catalogue_name(dataset): now.of(dataset) for dataset in now.notes}
     if known is not None:
         tables[in_work(Work.KNOWN_MATCHES)] = known
@@ -239,6 +208,15 @@ def reopen(
         ],
         [journal.remove_folder(in_work(Work.REOPENED))],
     )
+
+
+def _times(former: pa.Table, kept: pa.Table, now: Catalogue, settings: dict[str, Any]) -> pa.Table:
+    """INPUTS: of clips that are not read again, as they were noted when they were read."""
+    ids = pa.array(column(kept, "clip_id", str), pa.string())
+    fresh = now.table.filter(pc.invert(pc.is_in(now.table["clip_id"], ids)))
+    return pa.concat_tables(
+        [former.filter(pc.is_in(former["clip_id"], ids)), note_times(fresh, roots_of(settings))]
+    ).sort_by("clip_id")
 
 
 def _reopened(name: str) -> str:

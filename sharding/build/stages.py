@@ -27,6 +27,7 @@ from sharding.audio import AudioForm
 from sharding.build.claim import Claim
 from sharding.build.clips import Clips, OwnClips
 from sharding.build.finish import store_final_facts
+from sharding.build.inputs import note_times
 from sharding.build.state import Marker
 from sharding.catalogue.table import Catalogue, build_catalogue, check_protected
 from sharding.checks import conform, read_checked
@@ -120,6 +121,8 @@ class Stages:
             for dataset in (*self.settings.roots, *self.settings.sources):
                 self.out.write_table(catalogue_name(dataset), found.of(dataset))
             self.out.write_table(layout.ORPHANS, found.orphans)
+            roots = {**self.settings.roots, **self.settings.sources}
+            self.work.write_table(Work.INPUTS, note_times(found.table, roots).sort_by("clip_id"))
             self.work.write(Work.MARKER, Marker.of(found, self._reopenings).as_bytes())
         return pa.concat_tables(
             [read_checked(self.out, catalogue_name(name), CATALOGUE) for name in self.marker.datasets]

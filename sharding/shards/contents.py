@@ -16,7 +16,7 @@ from sharding.common.storage import Storage
 from sharding.layout import Work, in_work, work_of
 from sharding.shards.manifest import FileEntry
 
-_FILES = (Work.SETTINGS, Work.MARKER, Work.PLAN, Work.RESHARD)
+_FILES = (Work.SETTINGS, Work.MARKER, Work.INPUTS, Work.PLAN, Work.RESHARD)
 _FOLDERS = tuple(f"{folder}/" for folder in (Work.FACTS, Work.FINGERPRINTS, Work.PACKS))
 _REMEDY = "put the file back from a copy, or build into an empty folder; the shards can be read as before"
 
