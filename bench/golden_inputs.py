@@ -42,7 +42,7 @@ RECIPE: dict[str, Any] = {
         "masking": {"time_masks": 1, "time_width": 10, "freq_masks": 1, "freq_width": 8},
     },
     "optimizer": {"clip": 1.0, "lr": 1e-3, "epochs": 5, "warmup_epochs": 1},
-    "engine": {"zero": 1},
+    "engine": {"zero": 1, "dropout": "sample"},
     "validation": {"split": "clotho/evaluation", "every": 10},
     "log": {"tensorboard": False, "health": 5},
 }

@@ -135,7 +135,7 @@ def prepare(data: Path, out: Path, size: Size) -> dict[str, dict[str, list[Scene
 
 def learn(method: str, seed: int, sounds: dict[str, dict[str, list[Scene]]], out: Path, size: Size) -> dict[str, float]:
     """Train and test one model; returns figures, also kept below ``out``."""
-    from training.engine.step import ranks  # imports DeepSpeed
+    from training.engine.launch import ranks  # imports DeepSpeed
     from training.run.loop import fit
 
     run = out / f"{method}-{size.steps}-{seed}"

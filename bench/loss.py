@@ -156,13 +156,13 @@ def earshot() -> Way:
     from training.engine.distributed import LocalGroup
     from training.models.heads import build_head, dual
     from training.objectives.pairs import build_loss, ntxent
-    from training.objectives.pairs.tiled import global_loss
+    from training.objectives.pairs.tiled import Items, global_loss
 
     head, loss = build_head(dual.Settings(dim=8), 8, 8), build_loss(ntxent.Settings(tau=TAU))
 
     def run(text: Tensor, audio: Tensor) -> Tensor:
         ids = torch.arange(len(text), device=text.device)[:, None].expand(-1, 4)
-        return global_loss(head, loss, (text,), (audio,), ids, LocalGroup())
+        return global_loss(head, loss, Items((text,), ids), Items((audio,), ids), LocalGroup())
 
     return _with_backward(run)
 

@@ -34,7 +34,7 @@ from training.models.encoders import EncodedAudio, EncodedText
 from training.models.heads import build_head, coattention, dual, sentence_attention, token_attention
 from training.models.heads.base import rough_scores
 from training.objectives.pairs import build_loss, ntxent
-from training.objectives.pairs.tiled import global_loss
+from training.objectives.pairs.tiled import Items, global_loss
 
 TOKENS, SEGMENTS, AUDIO_DIM, HEADS = 32, 3, 768, 8
 CANDIDATES = 16
@@ -153,7 +153,7 @@ def _head(settings: Callable[[int], Any]) -> Callable[[int, torch.device], Run]:
 
         def run(text: EncodedText, audio: EncodedAudio) -> None:
             ids = torch.arange(len(text.tokens), device=device)[:, None].expand(-1, 4)
-            global_loss(head, loss, head(text), head(audio), ids, LocalGroup()).backward()
+            global_loss(head, loss, Items(head(text), ids), Items(head(audio), ids), LocalGroup()).backward()
 
         return run
 
@@ -293,7 +293,7 @@ def bias(task: Task) -> dict[str, float]:
 
 def _loss_of(head: Any, loss: Any, text: EncodedText, audio: EncodedAudio) -> Tensor:
     ids = torch.arange(len(text.tokens))[:, None].expand(-1, 4)
-    return global_loss(head, loss, head(text), head(audio), ids, LocalGroup())
+    return global_loss(head, loss, Items(head(text), ids), Items(head(audio), ids), LocalGroup())
 
 
 def _gradient(head: Any, loss: Any, text: EncodedText, audio: EncodedAudio) -> tuple[Tensor, Tensor]:

@@ -32,10 +32,10 @@ from training.config.loading import load_recipe
 from training.config.sections import Recipe
 from training.data.batch import Batch
 from training.data.features import AudioInput
-from training.engine.chunks import rows
+from training.engine.launch import ranks
 from training.engine.schedule import make_schedule
-from training.engine.step import Engine, ranks
-from training.tasks.retrieval import assemble
+from training.engine.step import Engine
+from training.tasks.retrieval import RetrievalTask, assemble
 
 BATCH = 16
 SETTINGS = ["engine.zero=1", "audio.width=192", "audio.depth=4", "text.width=192", "text.depth=4"]
@@ -62,7 +62,9 @@ def make_batch(size: int) -> Batch:
         valid=torch.ones(size, dtype=torch.bool),
         keys=[str(number) for number in range(size)],
         texts=[""] * size,
+        labels=[[] for _ in range(size)],
         failures=[],
+        name_part=0,
     )
 
 
@@ -89,7 +91,7 @@ def bare_step(recipe: Recipe, batch: Batch) -> Callable[[], float]:
 def engine_step(recipe: Recipe, batch: Batch, group: Any) -> Callable[[], float]:
     model, loss = assemble(recipe, ["one two three"])
     flat = replace(recipe.optimizer, lr=1e-5, final_lr=1e-5, warmup_epochs=0)
-    engine = Engine(model, loss, replace(recipe, optimizer=flat), make_schedule(flat, 100), group)
+    engine = Engine(RetrievalTask(model, loss), replace(recipe, optimizer=flat), make_schedule(flat, 100), group)
     return lambda: engine.step(batch).loss
 
 
@@ -110,7 +112,7 @@ def measure_ranks(rounds: int) -> None:
     with ranks() as group:
         whole = make_batch(BATCH)
         share = slice(BATCH * group.rank // group.size, BATCH * (group.rank + 1) // group.size)
-        [(taken, _)] = seconds([engine_step(recipe_of(), rows(whole, share), group)], rounds)
+        [(taken, _)] = seconds([engine_step(recipe_of(), whole.take(share), group)], rounds)
         if group.rank == 0:
             print(json.dumps({"seconds": taken}))
 
@@ -135,7 +137,7 @@ def full_size(steps: int = 1) -> dict[str, float]:
     model, loss = assemble(recipe, ["one two three"])
     count = sum(parameter.numel() for parameter in model.parameters())
     with ranks() as group:
-        engine = Engine(model, loss, recipe, make_schedule(recipe.optimizer, 100), group)
+        engine = Engine(RetrievalTask(model, loss), recipe, make_schedule(recipe.optimizer, 100), group)
         losses: list[float] = []
 
         def step() -> float:

@@ -132,7 +132,7 @@ def train_rank(config: dict[str, TrainJob]) -> None:
 
     from sharding.shards.manifest import Manifest
     from training.config.loading import parse_recipe
-    from training.engine.step import ranks
+    from training.engine.launch import ranks
     from training.run.loop import fit
 
     logging.getLogger().setLevel(logging.WARNING)  # Ray Train lets every library's messages through

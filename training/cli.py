@@ -14,6 +14,7 @@ COMMANDS = {
     "fit": Command(_TRAIN, "training.commands.fit", "train the model that a recipe describes"),
     "order": Command(_TRAIN, "training.commands.order", "show any global batch of a recipe, without training"),
     "evaluate": Command(_USE, "training.commands.evaluate", "measure retrieval on a split"),
+    "teach": Command(_TRAIN, "training.commands.teach", "write the vectors with which a model teaches another one"),
     "search": Command(_USE, "training.commands.search", "find sounds by describing them"),
     "embed": Command(_USE, "training.commands.embed", "write the vectors of clips"),
 }

@@ -27,7 +27,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def group() -> Iterator[Group]:
-    from training.engine.step import ranks  # DeepSpeed takes seconds, and most tests do without it
+    from training.engine.launch import ranks  # DeepSpeed takes seconds, and most tests do without it
 
     with ranks() as alone:
         yield alone

@@ -61,7 +61,7 @@ TREE: dict[str, Any] = {
         "masking": {"time_masks": 1, "time_width": 10, "freq_masks": 1, "freq_width": 8},
     },
     "optimizer": {"clip": 1.0, "lr": 1e-3, "epochs": 2, "warmup_epochs": 1},
-    "engine": {"zero": 1},
+    "engine": {"zero": 1, "dropout": "sample"},
     "log": {"tensorboard": False, "health": 2},
 }
 _SAME = ("step", "epoch", "loss", "lr", "grad_norm", "batch")
@@ -156,7 +156,7 @@ def _fit_rank(
     import torch
     import torch.distributed as dist
 
-    from training.engine.step import ranks
+    from training.engine.launch import ranks
     from training.run.loop import fit
 
     def die(state: dict[str, Any]) -> None:

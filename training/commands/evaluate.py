@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from sharding.shards.manifest import Manifest
-    from training.engine.step import ranks
+    from training.engine.launch import ranks
     from training.evaluation.encoding import side_encoder
     from training.evaluation.run import EvaluationSettings, evaluate
     from training.models.hub import open_model

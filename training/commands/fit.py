@@ -42,7 +42,7 @@ def run_folder(text: str) -> Path:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from sharding.shards.manifest import Manifest
     from training.config.loading import load_recipe
-    from training.engine.step import ranks
+    from training.engine.launch import ranks
     from training.run.loop import fit
 
     recipe = load_recipe(args.recipe, args.set)

@@ -78,7 +78,7 @@ def describe(
     order: Order, settings: DataSettings, audio: AudioInput, epoch: int, step: int, world: int = 1
 ) -> dict[str, Any]:
     """A global batch as plain JSON: the parts of its ranks, joined in rank order."""
-    from training.data.order import batch_hash
+    from training.data.order import batch_name, name_part
 
     samples = [
         sample for rank in range(world) for sample in _samples(order.batch(epoch, step, rank, world), settings, audio)
@@ -87,7 +87,7 @@ def describe(
         "epoch": epoch,
         "step": step,
         "steps_per_epoch": order.steps_per_epoch,
-        "hash": batch_hash([sample["key"] for sample in samples]),
+        "hash": batch_name(name_part([sample["key"] for sample in samples])),
         "kin_met": order.count_kin_repeats(epoch, step),
         "samples": samples,
     }

@@ -60,8 +60,9 @@ class OptimizerSettings:
 class EngineSettings:
     """How a step is computed.
 
-    These settings change results by rounding alone.  Two of them decide more: ``ema`` decides which weights are
-    exported, and ``nonfinite`` decides whether a run goes on after a step that is not finite.
+    These settings change results by rounding alone.  Four of them decide more: ``ema`` decides which weights are
+    exported, ``nonfinite`` decides whether a run goes on after a step that is not finite, ``dropout`` decides what is
+    drawn, and ``frozen`` rounds weights that are not trained.
     """
 
     zero: Literal[0, 1, 2, 3] = 1  # DeepSpeed's ZeRO stage: what is sharded over the ranks
@@ -72,11 +73,21 @@ class EngineSettings:
     nonfinite: Literal["stop", "skip"] = "stop"  # what to do with a step whose loss or gradient is NaN or infinite
     max_skipped: float = 0.1  # largest share of the steps that may be skipped, checked at the end of each epoch
     compile: bool = False  # torch.compile on the encoders' blocks: faster on GPUs, takes minutes at the start
+    # "torch": dropout from torch's generator, which is seeded by step, rank and chunk, with fused attention;
+    # "sample": dropout is a hash of the sample's seed, so that any number of ranks and chunks drops the same
+    dropout: Literal["torch", "sample"] = "torch"
+    frozen: Literal["fp32", "bf16"] = "fp32"  # the precision in which weights that are not trained are kept
+    matmul: Literal["highest", "high", "medium"] = "highest"  # torch's precision of float32 products on GPUs
 
     def __post_init__(self) -> None:
         require(self.chunk >= 0, "chunk must be 0 (plain step) or a number of samples", self.chunk)
         require(0 <= self.ema < 1, "ema must be in [0, 1)", self.ema)
         require(0 <= self.max_skipped <= 1, "max_skipped is a share, from 0 to 1", self.max_skipped)
+        require(
+            self.frozen == "fp32" or self.dtype == "bf16",
+            "frozen weights in bf16 need dtype: bf16, or they would meet float32 activations",
+            self.frozen,
+        )
 
 
 @dataclass(frozen=True)
@@ -122,6 +133,33 @@ class LogSettings:
 
 
 @dataclass(frozen=True)
+class InitSettings:
+    """Weights from another run to start from, as a whole or by part."""
+
+    model: str  # an export, a checkpoint, or the folder of a run
+    parts: tuple[str, ...] = ()  # first words of parameter names, such as audio, text or head; none: all of them
+
+    def __post_init__(self) -> None:
+        require(bool(self.model), "init_from.model names an export, a checkpoint or a run's folder", self.model)
+
+
+@dataclass(frozen=True)
+class DistillationSettings:
+    """Training on the scores of teachers (Calvet and Toledano 2025, section 3.3; arXiv 2408.11641)."""
+
+    teachers: tuple[str, ...]  # exports or runs, or folders that `teach` wrote; their scores are averaged
+    weight: float = 1.0  # of the distillation loss
+    supervised: float = 1.0  # weight of the loss on the captions themselves; 0: distillation alone
+    tau: float = 0.05  # the student's temperature
+    teacher_tau: float = 0.05
+
+    def __post_init__(self) -> None:
+        require(bool(self.teachers), "distillation.teachers names at least one teacher", None)
+        require(self.weight > 0, "distillation.weight must be positive", self.weight)
+        require(self.supervised >= 0, "distillation.supervised must not be negative", self.supervised)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A training run.
 
@@ -141,6 +179,8 @@ class Recipe:
     validation: ValidationSettings = field(default_factory=ValidationSettings)
     log: LogSettings = field(default_factory=LogSettings)
     lora: LoraSettings = field(default_factory=LoraSettings)
+    distillation: DistillationSettings | None = None
+    init_from: InitSettings | None = None
     seed: int = 0
 
 

@@ -45,18 +45,20 @@ class PackedBatch:
     Attributes:
         features: the features, or the buffer that holds them.
         arrays: the other tensors of ``Batch`` by name, as arrays: each tensor would need its own shared memory.
-        lists: keys, texts and failures.
+        lists: keys, texts, labels and failures.
+        name_part: what the samples add to the name of the global batch.
     """
 
     features: Tensor | FilledBuffer
     arrays: dict[str, NDArray[Any]]
-    lists: dict[str, list[str]]
+    lists: dict[str, list[Any]]
+    name_part: int
 
     def unpack(self) -> Batch:
         """The batch, in the process that made the buffers."""
         features = self.features.read() if isinstance(self.features, FilledBuffer) else self.features
         tensors = {name: torch.from_numpy(array) for name, array in self.arrays.items()}
-        return Batch(features=features, **tensors, **self.lists)  # type: ignore[arg-type]
+        return Batch(features=features, name_part=self.name_part, **tensors, **self.lists)  # type: ignore[arg-type]
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory; torch's pinning thread calls this."""
@@ -106,7 +108,8 @@ class BatchBuilder(Dataset[Any]):
         return PackedBatch(
             features=features if filled is None else filled,
             arrays={name: tensor.numpy() for name, tensor in tensors.items()} | ids | {"valid": valid},
-            lists={"keys": draws.keys, "texts": draws.texts, "failures": failures},
+            lists={"keys": draws.keys, "texts": draws.texts, "labels": draws.labels, "failures": failures},
+            name_part=draws.name_part,
         )
 
     def floats_per_clip(self) -> int:

@@ -9,7 +9,7 @@ ranks, in rank order, are the global batch.  Any step is computed directly: the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sharding.common.errors import InputError
 from sharding.schema import stable_id
-from training.data.hashing import permutation
+from training.data.hashing import hash64, permutation, signed
 from training.data.kinship import kin_repeats, separate_kin
 from training.data.mixture import ClipRuns, build_pools, draws_per_item, epoch_runs, integer_codes
 from training.data.neighbourhoods import make_grouping
@@ -28,8 +28,8 @@ from training.data.settings import DataSettings, MixtureItem
 
 Int64 = NDArray[np.int64]
 
-# Purposes of hashes: the order of an epoch's runs, and the order inside a shuffle window.
-EPOCH, WINDOW = 0x45504F43, 0x57494E44
+# Purposes of hashes: the order of an epoch's runs, the order inside a shuffle window, and the names of batches.
+EPOCH, WINDOW, NAME = 0x45504F43, 0x57494E44, 0x4E414D45
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ class Order:
         window, inside = self._locate(epoch, step)
         start = inside.start + (inside.stop - inside.start) * rank // world
         end = inside.start + (inside.stop - inside.start) * (rank + 1) // world
-        return self._draw(window, range(start, end), epoch)
+        draws = self._draw(window, range(start, end), epoch)
+        return replace(draws, name_part=name_part(draws.keys, start - inside.start))
 
     def count_kin_repeats(self, epoch: int, step: int) -> int:
         """How many samples of a global batch have kin earlier in it; the loss leaves such pairs out."""
@@ -195,6 +196,21 @@ class SequentialOrder:
         return draw_samples(self._manifest, choices, self.settings, 0, 0, fixed=True)
 
 
-def batch_hash(keys: Sequence[str]) -> str:
-    """A short name for a global batch: equal for equal keys in equal order."""
-    return f"{stable_id(chr(10).join(keys)) & 0xFFFFFFFFFFFFFFFF:016x}"
+def name_part(keys: Sequence[str], first: int = 0) -> int:
+    """What some samples of a global batch add to its name, as int64.
+
+    Args:
+        keys: of the samples, in their order.
+        first: the place of the first of them in the global batch.
+    """
+    ids = np.array([stable_id(key) for key in keys], dtype=np.int64)
+    return int(signed(hash64(NAME, ids, first + np.arange(len(keys)))).sum())
+
+
+def batch_name(parts: int) -> str:
+    """A short name of a global batch, equal for equal keys in equal order.
+
+    The parts of all ranks add up (with 64 bits), so no rank needs the whole batch to name it, and the name does not
+    depend on the number of ranks.
+    """
+    return f"{parts & 0xFFFFFFFFFFFFFFFF:016x}"

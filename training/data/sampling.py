@@ -53,6 +53,8 @@ class DrawnSamples:
         start_s, duration_s: the crop in the stored audio, ``[b]``.
         clip, caption, group, kin: stable 64-bit ids, ``[b]``.
         seeds: ``[b]`` int64, the seed of masks, of augmentation and of what the model draws.
+        labels: the captions of each clip that are labels.
+        name_part: what the samples add to the name of the global batch; see `training.data.order.batch_name`.
     """
 
     keys: list[str]
@@ -72,18 +74,20 @@ class DrawnSamples:
     group: Int64
     kin: Int64
     seeds: Int64
+    labels: list[list[str]]
+    name_part: int = 0
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def take(self, rows: Int64) -> DrawnSamples:
         """The samples of these rows, in that order."""
-        columns = {each.name: getattr(self, each.name) for each in fields(self)}
+        columns = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "name_part"}
         taken: dict[str, Any] = {
             name: [column[row] for row in rows] if isinstance(column, list) else column[rows]
             for name, column in columns.items()
         }
-        return DrawnSamples(**taken)
+        return DrawnSamples(**taken, name_part=self.name_part)
 
 
 class ManifestRows:
@@ -164,7 +168,8 @@ def draw_samples(
         _draw(each, choice, numbers, settings, fixed) | {"clip": int(clip), "seeds": numbers.seed}
         for each, choice, numbers, clip in zip(windows, choices, random, clips, strict=True)
     ]
-    columns: dict[str, Any] = {each.name: [sample[each.name] for sample in drawn] for each in fields(DrawnSamples)}
+    names = [each.name for each in fields(DrawnSamples) if each.name != "name_part"]
+    columns: dict[str, Any] = {name: [sample[name] for sample in drawn] for name in names}
     for name in ("offset", "size", "rate", "clip", "caption", "group", "kin", "seeds"):
         columns[name] = np.array(columns[name], dtype=np.int64)
     for name in ("start_s", "duration_s"):
@@ -208,6 +213,7 @@ def _draw(
         "offset": row["audio_offset"],
         "size": row["audio_bytes"],
         "rate": row["rate"],
+        "labels": [each["text"] for each in windows[0]["captions"] if each["kind"] == "label"],
         "start_s": start,
         "duration_s": duration,
         "caption": stable_id(text or row["clip_id"]),  # two captions without words are not the same caption

@@ -2,12 +2,15 @@
 
 A checkpoint is the folder ``step-000000123`` with
 
-- ``model.safetensors``: every parameter (float32) and buffer by its name in the model,
+- ``model.safetensors``: every trained parameter (float32) and every buffer by its name in the model,
 - ``optimizer.safetensors``: ``<moment>/<parameter name>``, e.g. ``exp_avg/head.audio.weight``,
 - ``state.json``: step, epoch, the name of the next batch, figures, the size and SHA-256 of the other two, and its own;
   written last.
 
-It is written into a hidden folder, flushed to disk and renamed, so it is there whole or not at all.  Nothing
+Parameters that are not trained are the same in every checkpoint of a run.  They are saved once, as
+``frozen.safetensors`` in the run's folder, and every ``state.json`` has the size and SHA-256 of that file.
+
+A checkpoint is written into a hidden folder, flushed to disk and renamed, so it is there whole or not at all.  Nothing
 in it depends on the number of ranks, the ZeRO stage, or how parameters are grouped.  Randomness needs no
 state: everything random is a function of the recipe's seed, the step and the sample.
 """
@@ -35,6 +38,7 @@ from training.config.sections import CheckpointSettings
 
 FORMAT = 1
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+FROZEN = "frozen.safetensors"  # in the run's folder
 _FOLDERS = "step-" + 9 * "[0-9]"  # what is named otherwise is somebody's own, and neither read nor removed
 SEAL = "sha256"  # key of state.json's own checksum
 GO_ON = "remove this checkpoint's folder; training resumes from the one before it"
@@ -53,7 +57,9 @@ class Checkpoint:
         return int(self.state["step"])
 
     def model(self) -> dict[str, Tensor]:
-        return read_tensors(self.folder / MODEL)
+        """Every parameter and buffer by name, with the run's frozen parameters."""
+        frozen = read_tensors(_frozen_file(self.folder)) if self.state.get("frozen") else {}
+        return frozen | read_tensors(self.folder / MODEL)
 
     def moments(self) -> dict[str, dict[str, Tensor]]:
         """Moment name to parameter name to tensor; no moment where the optimizer has not moved yet."""
@@ -116,7 +122,41 @@ def load(folder: Path) -> Checkpoint:
             raise InputError(
                 "the checkpoint is damaged: size or checksum differs from state.json", file=path, remedy=GO_ON
             )
+    frozen = state.get("frozen")
+    if frozen and _described(_frozen_file(folder)) != frozen:
+        raise InputError(
+            "the run's frozen parameters are missing or damaged: size or checksum differs from state.json",
+            file=_frozen_file(folder),
+            remedy="keep checkpoints inside their run, or put the file back",
+        )
     return Checkpoint(folder, state)
+
+
+def save_frozen(run: Path, values: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """Save the parameters that a run does not train, once; one rank does it.
+
+    Returns:
+        the size and SHA-256 that each checkpoint's ``state.json`` keeps as ``frozen``; None where there are none.
+    """
+    if not values:
+        return None
+    target = run / FROZEN
+    with writing(target):
+        draft = target.with_name(f".{FROZEN}.writing")
+        save_file({key: tensor.contiguous() for key, tensor in values.items()}, draft)
+        _flush(draft)
+        draft.rename(target)
+        _flush(run)
+    return _described(target)
+
+
+def _frozen_file(checkpoint: Path) -> Path:
+    return checkpoint.resolve().parent.parent / FROZEN
+
+
+def _described(path: Path) -> dict[str, Any] | None:
+    """The size and SHA-256 of a file; None where there is none."""
+    return {"bytes": path.stat().st_size, "sha256": _sha256(path)} if path.is_file() else None
 
 
 def _sealed(state: Mapping[str, Any]) -> str:

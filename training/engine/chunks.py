@@ -1,71 +1,74 @@
-"""Parts of a batch and of its sides, for steps that encode it piece by piece."""
+"""The outputs of a batch that is encoded piece by piece, and the gradient of each piece."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from training.data.batch import Batch
-from training.models.heads.base import Side
-
-Sides = tuple[Side, Side]  # audio, text
+from training.objectives.pairs.tiled import Items
+from training.tasks.base import LocalSum, Outputs
 
 
-def rows(batch: Batch, chosen: slice | Tensor) -> Batch:
-    """Some samples of a batch; ``chosen`` is a slice, or ``[b]`` bool."""
-    kept = torch.arange(len(batch))[chosen.cpu() if isinstance(chosen, Tensor) else chosen].tolist()
-    if len(kept) == len(batch):
-        return batch
-    values = {each.name: getattr(batch, each.name) for each in fields(batch)}
-    tensors: dict[str, Any] = {name: value[chosen] for name, value in values.items() if isinstance(value, Tensor)}
-    return replace(batch, **tensors, keys=[batch.keys[i] for i in kept], texts=[batch.texts[i] for i in kept])
+def joined(chunks: Sequence[Outputs]) -> Outputs:
+    """The outputs of all chunks as those of one batch; the sides are leaves that collect gradient."""
+    sides = {}
+    for name in chunks[0].sides:
+        parts = [chunk.sides[name] for chunk in chunks]
+        tensors = [torch.cat(column) for column in zip(*(part.side for part in parts), strict=True)]
+        leaves = tuple(tensor.detach().requires_grad_(tensor.is_floating_point()) for tensor in tensors)
+        sides[name] = Items(leaves, torch.cat([part.ids for part in parts]))
+    local = {}
+    for name in chunks[0].local:
+        found = [chunk.local[name] for chunk in chunks]
+        total = torch.stack([part.total.detach() for part in found]).sum()
+        local[name] = LocalSum(total, torch.stack([part.count for part in found]).sum())
+    return Outputs(sides, local)
 
 
-def silence(batch: Batch) -> Batch:
-    """One sample of silence with one token, shaped as the batch's, for a rank that has none."""
+@dataclass(frozen=True)
+class Cotangents:
+    """The gradient of a loss by the sides of a whole batch.
 
-    def one(tensor: Tensor) -> Tensor:
-        return tensor.new_zeros((1, *tensor.shape[1:]))
-
-    tensors = {each.name: getattr(batch, each.name) for each in fields(batch)}
-    filled: dict[str, Any] = {name: one(value) for name, value in tensors.items() if isinstance(value, Tensor)}
-    filled["frames"][:, 0] = 1
-    filled["token_mask"][:, 0] = True
-    return replace(batch, **filled, keys=[""], texts=[""])
-
-
-def joined(chunks: Sequence[Sides]) -> Sides:
-    """The sides of all chunks put together, as leaves that collect gradient."""
-    audio, text = (
-        tuple(torch.cat(parts) for parts in zip(*(sides[which] for sides in chunks), strict=True)) for which in (0, 1)
-    )
-    return _leaves(audio), _leaves(text)
-
-
-def weighted_sum(parts: Side, shares: Sequence[Tensor | None], start: int, device: torch.device) -> Tensor:
-    """A number whose gradient by each part is its chunk's share of the loss's gradient.
-
-    Args:
-        parts: tensors of one chunk, ``[c, ...]`` each.
-        shares: the loss's gradient by the same tensors of the whole batch, ``[b, ...]``; None where it has none.
-        start: the chunk's first place in the batch.
-        device: where the number is.
+    Attributes:
+        sides: by the name of a side the gradient by each of its tensors, ``[n, ...]``; None where there is none.
+        device: where the sides are.
     """
-    total = torch.zeros((), device=device)
-    for part, share in zip(parts, shares, strict=True):
-        if part.requires_grad and share is not None:
-            total = total + (part * share[start : start + len(part)]).sum()
-    return total
 
+    sides: Mapping[str, Sequence[Tensor | None]]
+    device: torch.device
 
-def detached(side: Side) -> Side:
-    """The same numbers, out of the graph."""
-    return tuple(tensor.detach() for tensor in side)
+    @classmethod
+    def of(
+        cls, loss: Tensor, sides: Mapping[str, Items], parameters: Sequence[nn.Parameter]
+    ) -> tuple[Cotangents, list[tuple[nn.Parameter, Tensor]]]:
+        """The gradient of ``loss`` by leaf sides, and by the parameters on which it depends directly."""
+        tensors = [tensor for items in sides.values() for tensor in items.side if tensor.requires_grad]
+        asked = [*tensors, *parameters]
+        found: Sequence[Tensor | None] = [None] * len(asked)
+        if asked and loss.requires_grad:
+            found = torch.autograd.grad(loss, asked, allow_unused=True)
+        by_leaf = {id(leaf): gradient for leaf, gradient in zip(tensors, found, strict=False)}
+        shares = {name: [by_leaf.get(id(tensor)) for tensor in items.side] for name, items in sides.items()}
+        direct = zip(parameters, found[len(tensors) :], strict=True)
+        return cls(shares, loss.device), [
+            (parameter, gradient) for parameter, gradient in direct if gradient is not None
+        ]
 
+    def chunk(self, sides: Mapping[str, Items], before: Sequence[Outputs]) -> Tensor:
+        """A number whose gradient by a chunk's sides is the chunk's share of the loss's gradient.
 
-def _leaves(side: Side) -> Side:
-    return tuple(tensor.detach().requires_grad_(tensor.is_floating_point()) for tensor in side)
+        Args:
+            sides: of the chunk, with gradient.
+            before: the outputs of the chunks before it.
+        """
+        total = torch.zeros((), device=self.device)
+        for name, items in sides.items():
+            start = sum(len(chunk.sides[name].ids) for chunk in before)
+            rows_here = slice(start, start + len(items.ids))
+            for part, share in zip(items.side, self.sides[name], strict=True):
+                if part.requires_grad and share is not None:
+                    total = total + (part * share[rows_here]).sum()
+        return total

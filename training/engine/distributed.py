@@ -37,7 +37,6 @@ class Group(ABC):
         size: number of processes.
         bytes_received: bytes that these collectives brought to this rank since the start: what the loss and the
             metrics move.
-        engine_bytes_received: bytes that DeepSpeed brought by itself, gradients and weights (`traffic.py`).
     """
 
     rank: int = 0
@@ -45,7 +44,6 @@ class Group(ABC):
 
     def __init__(self) -> None:
         self.bytes_received = 0
-        self.engine_bytes_received = 0
 
     @abstractmethod
     def sum(self, tensor: Tensor, name: str = "sum") -> Tensor:

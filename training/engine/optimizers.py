@@ -16,16 +16,20 @@ from torch import Tensor, nn
 from sharding.common.errors import InputError
 from training.config.checks import nearest
 from training.config.sections import OptimizerSettings
-from training.models.retrieval import RetrievalModel
+from training.tasks.base import Task
 
 AVERAGE = "average"  # the moment that holds the averaged weights
 
 
-def freeze(model: RetrievalModel, names: dict[str, nn.Parameter], settings: OptimizerSettings) -> None:
+def freeze(task: Task, settings: OptimizerSettings) -> None:
     """Take gradients from the parameters that the recipe freezes; a pattern without a match is an error."""
+    names, towers = task.names(), task.towers()
     for part, block in settings.freeze_below.items():
+        if part not in towers:
+            known = ", ".join(towers) or "none"
+            raise InputError("optimizer.freeze_below: the task has no such tower", value=part, remedy=f"it has {known}")
         try:
-            getattr(model, part).freeze_below(block)
+            towers[part].freeze_below(block)
         except InputError as error:
             what = f"optimizer.freeze_below.{part}: {error.what}"
             raise InputError(what, value=block, remedy=error.remedy) from error
@@ -36,17 +40,16 @@ def freeze(model: RetrievalModel, names: dict[str, nn.Parameter], settings: Opti
         raise InputError("every parameter is frozen: nothing would be trained", value=list(settings.freeze))
 
 
-def parameter_groups(
-    model: RetrievalModel, names: dict[str, nn.Parameter], settings: OptimizerSettings
-) -> list[dict[str, Any]]:
+def parameter_groups(task: Task, settings: OptimizerSettings) -> list[dict[str, Any]]:
     """Trained parameters grouped by their factor on the learning rate (key ``factor``), highest first.
 
     A factor is that of the first glob in ``rates`` that matches, times ``layer_decay`` for each block below
     the top of the encoder.
     """
+    names = task.names()
     for pattern in settings.rates:
         _matching(pattern, names, "optimizer.rates")
-    below_top = _below_top(model) if settings.layer_decay < 1 else {}
+    below_top = _below_top(task) if settings.layer_decay < 1 else {}
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in names.items():
         if not parameter.requires_grad:
@@ -103,10 +106,10 @@ def _averaged(base: Any, decay: float) -> Any:
     return Averaged
 
 
-def _below_top(model: RetrievalModel) -> dict[int, int]:
-    """How many blocks stand above each encoder parameter's; the parts above the last block count 0."""
+def _below_top(task: Task) -> dict[int, int]:
+    """How many blocks are above the block of each parameter of a tower; the parts above the last block count 0."""
     distance: dict[int, int] = {}
-    for encoder in (model.audio, model.text):
+    for encoder in task.towers().values():
         blocks = len(encoder.blocks())
         for parameter, depth in encoder.depths():
             distance[id(parameter)] = max(0, blocks - depth)

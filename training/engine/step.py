@@ -1,57 +1,44 @@
-"""One training step on every rank: the only module that imports DeepSpeed.
+"""One training step of any task on every rank.
 
 Two ways to compute the same step:
 
 - plain: encode the rank's samples, score all pairs of the global batch, one backward pass;
-- cached (``engine.chunk``): encode chunk by chunk without gradient, score all pairs, then encode each chunk
-  again with gradient and hand it its share (GradCache, arXiv 2101.06983).  Dropout, patchout and masks belong
-  to the samples, so both times they are those of the plain step: the gradient is exact and the same, and memory
-  is that of one chunk at any batch size.
+- cached (``engine.chunk``): encode chunk by chunk without gradient, score all pairs, then encode each chunk again with
+  gradient and give it its share of the loss's gradient (GradCache, arXiv 2101.06983), together with the chunk's own
+  local losses.  Dropout, patchout and masks are the same both times, so the gradient is exact, and memory is that of
+  one chunk at any batch size.
 
-DeepSpeed averages gradients over ranks, and `training.objectives.pairs.tiled` scales for that.  Under ZeRO 1-3 a
-gradient is complete only after the backward pass at the accumulation boundary, so all chunks but the last
-run with the boundary off (without that, ZeRO 1 and 2 keep the last chunk alone, silently).
+DeepSpeed averages gradients over ranks; pair losses and local losses are scaled for that.  Under ZeRO 1-3 a gradient
+is complete only after the backward pass at the accumulation boundary, so all chunks but the last run with the boundary
+off (without that, ZeRO 1 and 2 keep the last chunk alone, silently).
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import deepspeed
 import torch
-import torch.distributed as dist
-from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
-from deepspeed.utils import (
-    safe_get_full_optimizer_state,
-    safe_set_full_optimizer_state,
-    safe_set_local_optimizer_state,
-)
 from torch import Tensor, nn
 
-from sharding.common.processes import die_with_parent
 from training.config.sections import Recipe
-from training.data.batch import Batch
-from training.engine.chunks import Sides, detached, joined, rows, silence, weighted_sum
-from training.engine.distributed import Group, LocalGroup
-from training.engine.distributed import connect as connect_ranks
+from training.data.batch import Columns
+from training.engine.chunks import Cotangents, joined
+from training.engine.distributed import Group
 from training.engine.optimizers import first_state, freeze, make_optimizer, moment_names, parameter_groups
+from training.engine.recompute import recompute_blocks
 from training.engine.schedule import Schedule
-from training.engine.system import System, recompute_blocks
-from training.engine.traffic import Counted
-from training.evaluation.encoding import SideEncoder
+from training.engine.zero3 import Sharded, configuration
 from training.models.encoders.randomness import splitmix64
-from training.models.retrieval import RetrievalModel
-from training.objectives.pairs.base import PairLoss
-from training.objectives.pairs.relations import batch_ids
-from training.objectives.pairs.tiled import global_loss
+from training.objectives.pairs.tiled import Items, Teacher, global_loss
+from training.tasks.base import Outputs, PairTerm, Task
 
-_LINEAR = nn.functional.linear
-HELD = -1  # stands for a module that never ends, among the modules that DeepSpeed counts for a parameter
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -60,66 +47,46 @@ class StepResult:
 
     Attributes:
         loss: of the global batch.
+        parts: each term of the loss by name, before its weight.
         grad_norm: of all parameters' gradient before clipping; infinite or NaN where it is not finite.
         applied: False where the step was skipped because loss or gradient was not finite.
-        sides: this rank's audio and text sides, detached.
+        sides: this rank's sides, detached.
     """
 
     loss: float
+    parts: dict[str, float]
     grad_norm: float
     applied: bool
-    sides: Sides
+    sides: dict[str, Items]
 
 
-@contextlib.contextmanager
-def ranks() -> Iterator[Group]:
-    """Join the ranks that the launcher started (or be alone), and leave them properly at the end.
+class Trained(nn.Module):
+    """A task as the module that DeepSpeed trains: every use of its parameters passes its forward."""
 
-    torchrun, the deepspeed launcher and Ray Train say by environment variables who is who.
-    """
-    made = not dist.is_initialized()
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    group = connect_ranks(backend)
-    if made and group.size > 1:  # a rank whose launcher was killed would go on writing beside the run that goes on
-        die_with_parent()
-    if isinstance(group, LocalGroup) and made:  # DeepSpeed wants a process group, if only of one
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-    os.environ.setdefault("LOCAL_RANK", "0")
-    # gloo does without the shared-memory kernel, which DeepSpeed would compile here and now
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
-    plain = deepspeed.comm.comm.cdb
-    deepspeed.comm.comm.cdb = Counted(plain, group)
-    try:
-        yield group
-    finally:
-        deepspeed.comm.comm.cdb = plain
-        if made:  # a process that ends with its group open aborts
-            deepspeed.comm.destroy_process_group()
-            with contextlib.suppress(Exception):
-                dist.destroy_process_group()
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.task = task
+
+    def forward(self, call: Callable[[Task], Any]) -> Any:
+        return call(self.task)
 
 
 class Engine:
-    """Trains a model as the recipe says; every rank makes one and calls the same methods.
+    """Trains a task as the recipe says; every rank makes one and calls the same methods.
 
     Args:
-        model: with its weights as they are to start from; the engine moves and shards it.
-        loss: over all pairs.
+        task: with its weights as they are to start from; the engine moves and shards it.
         recipe: sections ``optimizer``, ``engine`` and the seed.
         schedule: learning rate of each step.
-        group: the ranks, from `ranks`.
-        moments: the optimizer's moments by parameter name, to go on from.
+        group: the ranks, from `training.engine.launch.ranks`.
+        moments: the optimizer's moments by parameter name, to continue from.
         step: steps taken so far.
         updates: of those, how many moved the weights (the optimizer's own counter).
     """
 
     def __init__(
         self,
-        model: RetrievalModel,
-        loss: PairLoss,
+        task: Task,
         recipe: Recipe,
         schedule: Schedule,
         group: Group,
@@ -132,273 +99,219 @@ class Engine:
         self.device = (
             torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
         )
-        self.system = System(model, loss).to(self.device)
-        names = self.system.names()
-        freeze(model, names, recipe.optimizer)
+        torch.set_float32_matmul_precision(recipe.engine.matmul)
+        self.task = task.to(self.device)
+        freeze(task, recipe.optimizer)
+        if recipe.engine.frozen == "bf16":
+            for parameter in task.parameters():
+                if not parameter.requires_grad:
+                    parameter.data = parameter.data.bfloat16()
         if recipe.engine.activation_checkpointing:
-            recompute_blocks(model)
+            recompute_blocks(task)
         if recipe.engine.compile:
-            for block in (*model.audio.blocks(), *model.text.blocks()):
-                block.compile()
-        groups = parameter_groups(model, names, recipe.optimizer)
-        self.moments = moment_names(recipe.optimizer, recipe.engine.ema)
-        optimizer = make_optimizer(groups, recipe.optimizer, recipe.engine.ema)
+            for tower in task.towers().values():
+                for block in tower.blocks():
+                    block.compile()
+        moment_list = moment_names(recipe.optimizer, recipe.engine.ema)
         self.deepspeed, *_ = deepspeed.initialize(
-            model=self.system,
-            optimizer=optimizer,
-            config=_configuration(recipe, group.size),
+            model=Trained(task),
+            optimizer=make_optimizer(parameter_groups(task, recipe.optimizer), recipe.optimizer, recipe.engine.ema),
+            config=configuration(recipe, group.size),
             dist_init_required=False,
         )
-        self.stage = recipe.engine.zero
-        self._whole: list[Any] = []
-        if self.stage == 3:
-            self._keep_whole(self.system.model.head, self.system.loss)
-        self._start_moments(moments or {})
+        self.sharded = Sharded(self.deepspeed, recipe.engine.zero, group, task.names(), moment_list)
+        terms = task.terms().values()
+        scorers = [term.scorer for term in terms if isinstance(term.scorer, nn.Module)]
+        self.sharded.keep_whole([*scorers, *(term.loss for term in terms)])
+        first = functools.partial(first_state, moments=moment_list, steps=updates)
+        self.sharded.start_moments(first, moments or {})
 
-    @property
-    def model(self) -> RetrievalModel:
-        return self.system.model
-
-    def step(self, batch: Batch) -> StepResult:
+    def step(self, batch: Columns) -> StepResult:
         """Take one step with this rank's part of a global batch; call it on every rank."""
-        self.system.train()
-        batch = rows(batch.to(self.device), batch.valid)
+        self.deepspeed.train()
+        batch = batch.to(self.device).take(batch.valid)
         rate = self.schedule.rate(self.steps_taken)
         for group in self.deepspeed.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
-        self._hold_whole()
-        loss, sides = self._cached(batch) if self.recipe.engine.chunk else self._plain(batch)
-        norm, applied = self._update()
+        self.sharded.hold_whole()
+        loss, parts, sides = self._cached(batch) if self.recipe.engine.chunk else self._plain(batch)
+        norm, applied = self.sharded.update()
         self.steps_taken += 1
         self.updates += applied
-        return StepResult(loss, norm, applied, sides)
+        return StepResult(loss, parts, norm, applied, sides)
 
-    def _plain(self, batch: Batch) -> tuple[float, Sides]:
+    def _plain(self, batch: Columns) -> tuple[float, dict[str, float], dict[str, Items]]:
         self._seed(0)
-        audio, text = self._encode(batch)
-        loss = self.deepspeed(self._objective(audio, text, batch))
+        outputs = self._outputs(batch)
+        pairs = self._call(functools.partial(self._pair_losses, outputs=outputs))
+        counts = self._counts(outputs)
+        loss = self._weighted(pairs) + self._local_share(outputs, counts)
+        parts = _floats(pairs) | self._local_values(outputs, counts)
+        value = self._value(parts)
         self.deepspeed.set_gradient_accumulation_boundary(True)
-        self.deepspeed.backward(_all_or_nothing(loss))
-        return float(loss.detach()), (detached(audio), detached(text))
+        self.deepspeed.backward(all_or_nothing(loss, value))
+        return value, parts, _detached(outputs.sides)
 
-    def _cached(self, batch: Batch) -> tuple[float, Sides]:
-        size = self.recipe.engine.chunk
-        # Every rank runs as many chunks as the fullest one: ZeRO-3 gathers parameters in every forward pass.
-        count = int(self.group.max(torch.tensor(-(-len(batch) // size)), "chunks"))
-        chunks = [rows(batch, slice(i * size, (i + 1) * size)) for i in range(max(count, 1))]
+    def _cached(self, batch: Columns) -> tuple[float, dict[str, float], dict[str, Items]]:
+        chunks = self._chunks(batch)
         encoded = []
         with torch.no_grad():
             for number, chunk in enumerate(chunks):
                 self._seed(number)
-                encoded.append(self._encode(chunk))
-        audio, text = joined(encoded)
+                encoded.append(self._outputs(chunk))
+        whole = joined(encoded)
         # Not through DeepSpeed's forward: this gradient is taken by hand, and reduced with the last chunk's.
-        loss = self.system(self._objective(audio, text, batch))
-        trained = self.trained()
-        leaves = [tensor for tensor in (*audio, *text) if tensor.requires_grad]
-        gradients = torch.autograd.grad(_all_or_nothing(loss), [*leaves, *trained], allow_unused=True)
-        cotangent = {id(leaf): gradient for leaf, gradient in zip(leaves, gradients, strict=False)}
-        shares = [cotangent.get(id(whole)) for whole in (*audio, *text)]
-        own = [(p, g) for p, g in zip(trained, gradients[len(leaves) :], strict=True) if g is not None]
-        start = 0
+        pairs = self._pair_losses(self.task, outputs=whole)
+        counts = self._counts(whole)
+        parts = _floats(pairs) | self._local_values(whole, counts)
+        value = self._value(parts)
+        shares, own = Cotangents.of(self._weighted(pairs), whole.sides, self.trained())
         for number, chunk in enumerate(chunks):
             self._seed(number)
-            again = self._encode(chunk)
-            surrogate = weighted_sum((*again[0], *again[1]), shares, start, self.device)
-            # where no side is trained, only the loss's own numbers or a head's, the first chunk has it all
+            again = self._outputs(chunk, fixed=False)
+            surrogate = shares.chunk(again.sides, encoded[:number]) + self._local_share(again, counts)
+            # where no side is trained, only a scorer's or the loss's own numbers, the first chunk has everything
             last = number == len(chunks) - 1 or not surrogate.requires_grad
             if number == 0:  # the first chunk must touch every parameter: ZeRO-3 clears only what it touches
                 for parameter, gradient in own:
                     surrogate = surrogate + (parameter * gradient).sum()
-            start += len(chunk)
             self.deepspeed.set_gradient_accumulation_boundary(last)
-            self.deepspeed.backward(surrogate)
+            self.deepspeed.backward(all_or_nothing(surrogate, value))
             if last:
                 break
-        return float(loss.detach()), (detached(audio), detached(text))
+        return value, parts, _detached(whole.sides)
 
-    def _encode(self, batch: Batch) -> Sides:
-        """The rank's sides; one without samples encodes one of silence and keeps nothing of it."""
-        full = batch if len(batch) else silence(batch)
+    def _chunks(self, batch: Columns) -> list[Columns]:
+        """The rank's samples in chunks; every rank has as many as the fullest one, for ZeRO-3 gathers in each."""
+        size = self.recipe.engine.chunk
+        count = int(self.group.max(torch.tensor(-(-len(batch) // size)), "chunks"))
+        return [batch.take(slice(i * size, (i + 1) * size)) for i in range(max(count, 1))]
 
-        def call(system: System) -> Sides:
+    def _outputs(self, batch: Columns, fixed: bool = True) -> Outputs:
+        """The task's outputs; a rank without samples encodes a placeholder and keeps nothing of it."""
+        full = batch if len(batch) else batch.placeholder()
+
+        def call(task: Task) -> Outputs:
             with self.precision():
-                return system.model(full.features, full.frames, full.tokens, full.token_mask, full.seeds)
+                outputs: Outputs = task(full)
+                if not len(batch):
+                    outputs = outputs.without_samples()
+                if fixed:
+                    outputs.sides |= task.fixed_sides(batch)
+                return outputs
 
-        audio, text = self.deepspeed(call)
-        count = len(batch)
-        if count:
-            return audio, text
-        return tuple(tensor[:0] for tensor in audio), tuple(tensor[:0] for tensor in text)
+        return self._call(call)
 
-    def _objective(self, audio: Sequence[Tensor], text: Sequence[Tensor], batch: Batch) -> Callable[[System], Tensor]:
-        def call(system: System) -> Tensor:
-            ids = batch_ids(batch)
-            return global_loss(system.model.head, system.loss, tuple(text), tuple(audio), ids, self.group)
+    def _call(self, call: Callable[[Task], Result]) -> Result:
+        """A function of the task, inside DeepSpeed's forward pass."""
+        result: Result = self.deepspeed(call)
+        return result
 
-        return call
+    def _pair_losses(self, task: Task, outputs: Outputs) -> dict[str, Tensor]:
+        """The value of each pair term, with gradient."""
+        return {name: _pair_loss(term, outputs.sides, self.group) for name, term in task.terms().items()}
 
-    def _update(self) -> tuple[float, bool]:
-        """Clip and move; or leave everything as it is where the gradient is not finite."""
-        if self.stage == 0:
-            gradients = [p.grad for p in self.system.parameters() if p.grad is not None]
-            norm = float(torch.nn.utils.get_total_norm(gradients))
-            if not math.isfinite(norm):
-                self.deepspeed.zero_grad()
-                for parameter in self.system.parameters():
-                    parameter.grad = None
-                return norm, False
-            self.deepspeed.step()
-            return norm, True
-        skipped = self.deepspeed.skipped_steps
-        self.deepspeed.step()  # ZeRO leaves out a step whose norm is not finite
-        norm = self.deepspeed.get_global_grad_norm()
-        applied = self.deepspeed.skipped_steps == skipped
-        return (float(norm) if norm is not None else float("nan")), applied
+    def _weighted(self, pairs: Mapping[str, Tensor]) -> Tensor:
+        terms = self.task.terms()
+        total = torch.zeros((), device=self.device)
+        for name, value in pairs.items():
+            total = total + (value if terms[name].weight == 1 else terms[name].weight * value)
+        return total
+
+    def _counts(self, outputs: Outputs) -> dict[str, float]:
+        """How many samples each local term counts in the global batch."""
+        if not outputs.local:
+            return {}
+        counts = torch.stack([found.count.detach().double().cpu() for found in outputs.local.values()])
+        return dict(zip(outputs.local, self.group.sum(counts, "counts of local losses").tolist(), strict=True))
+
+    def _local_share(self, outputs: Outputs, counts: Mapping[str, float]) -> Tensor:
+        """The local losses of the samples here, scaled so that the average over ranks is right."""
+        total = torch.zeros((), device=self.device)
+        for name, found in outputs.local.items():
+            factor = self.task.weights().get(name, 1.0) * self.group.size / max(counts[name], 1.0)
+            total = total + factor * found.total
+        return total
+
+    def _local_values(self, outputs: Outputs, counts: Mapping[str, float]) -> dict[str, float]:
+        """The value of each local term over the global batch."""
+        if not counts:
+            return {}
+        sums = torch.stack([outputs.local[name].total.detach().double().cpu() for name in counts])
+        totals = self.group.sum(sums, "local losses").tolist()
+        return {name: total / max(counts[name], 1.0) for name, total in zip(counts, totals, strict=True)}
+
+    def _value(self, parts: Mapping[str, float]) -> float:
+        """The loss: the weighted sum of its parts."""
+        terms, weights = self.task.terms(), self.task.weights()
+        factors = {name: terms[name].weight if name in terms else weights.get(name, 1.0) for name in parts}
+        return sum(factors[name] * value for name, value in parts.items())
 
     @contextlib.contextmanager
     def precision(self) -> Iterator[None]:
-        """Autocast to bfloat16 for encoders and heads where the recipe says so; weights stay float32."""
+        """Autocast to bfloat16 for encoders and heads where the recipe says so; trained weights stay float32."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.engine.dtype == "bf16"):
             yield
 
     def _seed(self, chunk: int) -> None:
-        """Make what an encoder draws from torch's own stream a function of (seed, step, rank, chunk).
+        """Make what a model draws from torch's own stream a function of (seed, step, rank, chunk).
 
-        So it is the same in a chunk's replay and in a resume.  Dropout belongs to the samples: see `dropout.py`.
+        So it is the same in a chunk's second pass and in a resumed run.
         """
         base = torch.tensor([self.recipe.seed])
         for number in (self.steps_taken, self.group.rank, chunk):
             base = splitmix64(base, torch.tensor([number]))
         torch.manual_seed(int(base) & 0x7FFFFFFFFFFFFFFF)
 
-    def _keep_whole(self, *modules: nn.Module) -> None:
-        """Keep small parts whole on every rank under ZeRO-3: the loss uses them outside their own forward."""
-        offload = self.deepspeed.optimizer.parameter_offload
-        small: list[Any] = [parameter for module in modules for parameter in module.parameters()]
-        added = [parameter for parameter in small if not parameter.ds_persist]
-        for parameter in added:
-            parameter.ds_persist = True
-            offload.persistent_parameters.append(parameter)
-        if added:
-            added[0].all_gather(added)
-        self._whole = small
-
-    def _hold_whole(self) -> None:
-        """Keep what is whole from being released in this step: until DeepSpeed has seen one, it releases all alike."""
-        for parameter in self._whole:
-            parameter.ds_active_sub_modules.add(HELD)
-
     def trained(self) -> list[nn.Parameter]:
         """The parameters that move."""
-        return [parameter for parameter in self.system.parameters() if parameter.requires_grad]
+        return [parameter for parameter in self.task.parameters() if parameter.requires_grad]
 
-    def encoders(self) -> SideEncoder:
-        """For evaluation: sides without gradient; every rank must call them equally often."""
-        self.system.eval()
-
-        def audio(batch: Batch) -> tuple[Tensor, ...]:
-            return self._side(batch, lambda model, b: model.audio_side(b.features, b.frames, b.seeds))
-
-        def text(tokens: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-            tokens, mask = tokens.to(self.device), mask.to(self.device)
-            with torch.no_grad(), self.precision():
-                return self.deepspeed(lambda system: system.model.text_side(tokens, mask))
-
-        return SideEncoder(self.model, self.recipe.data, audio, text)
-
-    def _side(self, batch: Batch, call: Callable[[RetrievalModel, Batch], Sequence[Tensor]]) -> tuple[Tensor, ...]:
-        full = (batch if len(batch) else silence(batch)).to(self.device)
+    def infer(self, call: Callable[[Task], Result]) -> Result:
+        """A function of the task in evaluation mode and without gradient; every rank must call it equally often."""
+        self.deepspeed.eval()
         with torch.no_grad(), self.precision():
-            side = self.deepspeed(lambda system: call(system.model, full))
-        return tuple(tensor[: len(batch)] for tensor in side)
+            return self._call(call)
 
     def parameters(self) -> dict[str, Tensor]:
-        """Every parameter, whole, float32, on the CPU, and every saved buffer, by name.
-
-        A collective call; the ranks but the first get nothing, so that a machine holds one copy.
-        """
-        values: dict[str, Tensor] = {}
-        for name, parameter in self.system.names().items():
-            with deepspeed.zero.GatheredParameters([parameter], enabled=self.stage == 3):
-                if self.group.rank == 0:
-                    values[name] = parameter.detach().float().cpu().clone()
+        """Every trained parameter, whole, and every saved buffer, on the CPU by name; on the first rank alone."""
+        values = self.sharded.parameters(trained=True)
         if self.group.rank == 0:
-            values |= {name: value.detach().cpu().clone() for name, value in self.system.state().items()}
+            values |= {name: value.detach().cpu().clone() for name, value in self.task.saved_buffers().items()}
         return values
 
+    def frozen_parameters(self) -> dict[str, Tensor]:
+        """Every parameter that is not trained, whole, on the CPU by name; on the first rank alone."""
+        return self.sharded.parameters(trained=False)
+
     def optimizer_moments(self) -> dict[str, dict[str, Tensor]]:
-        """Moment to parameter name to the whole moment on the CPU; collective, and on the first rank alone as well."""
-        found: dict[str, dict[str, Tensor]] = {moment: {} for moment in self.moments}
-        for moment, values in found.items():
-            for name, parameter in self.system.names().items():
-                if not parameter.requires_grad:
-                    continue
-                if self.stage == 0:
-                    whole = self.deepspeed.optimizer.state[parameter][moment]
-                else:
-                    whole = safe_get_full_optimizer_state(parameter, moment)
-                if self.group.rank == 0:
-                    values[name] = whole.detach().cpu().clone()
-        return found
-
-    def _start_moments(self, moments: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Build the optimizer's state before its first step, so that it can be filled by parameter name."""
-        if self.stage == 0:
-            optimizer, flat = (
-                self.deepspeed.optimizer,
-                [p for p in self.system.parameters() if p.requires_grad],
-            )
-        elif self.stage == 3:
-            optimizer = self.deepspeed.optimizer.optimizer
-            flat = self.deepspeed.optimizer.fp32_partitioned_groups_flat
-        else:
-            optimizer = self.deepspeed.optimizer.optimizer
-            flat = self.deepspeed.optimizer.single_partition_of_fp32_groups
-        for parameter in flat:
-            optimizer.state[parameter] = first_state(parameter, self.moments, self.updates)
-        if self.stage in (1, 2):
-            self.deepspeed.optimizer._lazy_init_hp_params_optimizer_state()
-        for moment in self.moments:
-            for name, parameter in self.system.names().items():
-                if parameter.requires_grad and name in moments.get(moment, {}):
-                    self._set_moment(parameter, moment, moments[moment][name].to(self.device))
-
-    def _set_moment(self, parameter: Any, moment: str, value: Tensor) -> None:
-        if self.stage == 0:
-            self.deepspeed.optimizer.state[parameter][moment].copy_(value)
-        elif self.stage == 3:  # DeepSpeed's call for whole moments fails where their size does not divide by the ranks
-            share = value.new_zeros(parameter.ds_tensor.numel())
-            own = value.flatten()[self.group.rank * len(share) :][: len(share)]
-            share[: len(own)] = own
-            safe_set_local_optimizer_state(parameter, share, moment)
-        else:
-            safe_set_full_optimizer_state(parameter, value, moment)
+        """Moment to parameter name to the whole moment on the CPU; on the first rank alone."""
+        return self.sharded.moments()
 
     def close(self) -> None:
-        """Give back what DeepSpeed holds, and torch as it was; the ranks stay joined."""
-        try:
-            self.deepspeed.destroy()
-        finally:
-            nn.functional.linear = _LINEAR  # ZeRO-3 puts its own there for good, which rounds otherwise
-            FWD_MODULE_STACK.clear()  # ... and keeps every model there
+        """Give back what DeepSpeed holds; the ranks stay joined."""
+        self.sharded.close()
 
 
-def _configuration(recipe: Recipe, world: int) -> dict[str, Any]:
-    return {
-        # DeepSpeed checks that these multiply; the loader decides what a rank really gets.
-        "train_batch_size": world,
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": recipe.optimizer.clip,
-        "zero_optimization": {"stage": recipe.engine.zero},
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "steps_per_print": 1 << 60,
-        "wall_clock_breakdown": False,
-    }
+def all_or_nothing(loss: Tensor, value: float) -> Tensor:
+    """The loss; where its value over the global batch is not finite NaN, so that the gradient is NaN as well.
+
+    The optimizer then leaves the step out on every rank.
+    """
+    return loss if math.isfinite(value) else loss * math.nan
 
 
-def _all_or_nothing(loss: Tensor) -> Tensor:
-    """The loss; where it is not finite NaN, whose gradient is NaN as well, so that the step is left out."""
-    return loss if math.isfinite(float(loss.detach())) else loss * math.nan
+def _pair_loss(term: PairTerm, sides: Mapping[str, Items], group: Group) -> Tensor:
+    teachers = [
+        Teacher(teacher.scorer, sides[teacher.rows].side, sides[teacher.columns].side) for teacher in term.teachers
+    ]
+    return global_loss(term.scorer, term.loss, sides[term.rows], sides[term.columns], group, teachers)
+
+
+def _floats(values: Mapping[str, Tensor]) -> dict[str, float]:
+    return {name: float(value.detach()) for name, value in values.items()}
+
+
+def _detached(sides: Mapping[str, Items]) -> dict[str, Items]:
+    """The same numbers, out of the graph."""
+    return {name: Items(tuple(tensor.detach() for tensor in items.side), items.ids) for name, items in sides.items()}

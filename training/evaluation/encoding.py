@@ -76,6 +76,28 @@ def side_encoder(model: RetrievalModel, settings: DataSettings, device: torch.de
     return SideEncoder(model, settings, audio, text)
 
 
+def engine_side_encoder(engine: Any, model: RetrievalModel, settings: DataSettings) -> SideEncoder:
+    """A side encoder over the engine that trains the model; every rank must call it equally often.
+
+    Args:
+        engine: `training.engine.step.Engine`; it gathers weights that are sharded over ranks.
+        model: the model of the engine's task.
+        settings: the data section of the recipe.
+    """
+
+    def audio(batch: Batch) -> Side:
+        full = (batch if len(batch) else batch.placeholder()).to(engine.device)
+        side = engine.infer(lambda task: task.model.audio_side(full.features, full.frames, full.seeds))
+        return tuple(tensor[: len(batch)] for tensor in side)
+
+    def text(tokens: Tensor, mask: Tensor) -> Side:
+        tokens, mask = tokens.to(engine.device), mask.to(engine.device)
+        side: Side = engine.infer(lambda task: task.model.text_side(tokens, mask))
+        return side
+
+    return SideEncoder(model, settings, audio, text)
+
+
 class RoundRobinOrder:
     """Gives each rank whole batches of an order in turn; in the last round some ranks may get an empty batch."""
 

@@ -18,12 +18,14 @@ TEXT = 0x54455854  # purpose of a hash: dropout on captions
 class RetrievalModel(nn.Module):
     """Clips and captions in, the head's two sides out; the head scores sides against each other.
 
+    With ``sample_dropout``, what dropout drops in training is a hash of each sample's seed; otherwise torch draws it.
     Whole segments of padding are taken out before the audio encoder, so that they cost nothing and cannot
     change anything.
     """
 
-    def __init__(self, audio: AudioEncoder, text: TextEncoder, head: Any) -> None:
+    def __init__(self, audio: AudioEncoder, text: TextEncoder, head: Any, sample_dropout: bool = False) -> None:
         super().__init__()
+        self.sample_dropout = sample_dropout
         self.audio = audio
         self.text = text
         self.head = head
@@ -76,4 +78,6 @@ class RetrievalModel(nn.Module):
         return self.audio_side(features, frames, seeds), self.text_side(tokens, token_mask, seeds)
 
     def _dropout(self, seeds: Tensor | None) -> AbstractContextManager[object]:
-        return SampleDropout(seeds) if self.training and seeds is not None else nullcontext()
+        if seeds is None or not (self.sample_dropout and self.training):
+            return nullcontext()
+        return SampleDropout(seeds)

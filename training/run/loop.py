@@ -18,13 +18,13 @@ import torch
 from sharding.common.errors import InputError
 from training.config.sections import Recipe
 from training.data.batch import Batch
-from training.data.order import batch_hash
+from training.data.order import batch_name
 from training.engine.distributed import Group
 from training.engine.step import StepResult
+from training.evaluation.encoding import engine_side_encoder
 from training.evaluation.metrics import DIRECTIONS
 from training.evaluation.run import EvaluationSettings, evaluate
 from training.run.checks import check_recipe
-from training.run.health import measure_health
 from training.run.lock import hold_run_folder
 from training.run.log import NOT_FINITE, MetricsLog, flatten
 from training.run.progress import StatusLine
@@ -41,7 +41,7 @@ def fit(recipe: Recipe, manifest: Any, folder: Path, group: Group, report: Repor
         recipe: what to train.
         manifest: `sharding.shards.manifest.Manifest` of the build.
         folder: the folder of the run, on storage that every rank sees; the run resumes from a checkpoint in it.
-        group: the ranks, from `training.engine.step.ranks`.
+        group: the ranks, from `training.engine.launch.ranks`.
         report: called on every rank with the state of each checkpoint.
 
     Returns:
@@ -123,31 +123,32 @@ def _take_step(run: TrainingRun, epoch: int, batch: Batch, waited_s: float) -> d
     # Of the rank that waited longest, because the others wait for it inside the step.
     waited_s = float(run.group.max(torch.tensor(waited_s, dtype=torch.float64), "waiting"))
     step, began = run.engine.steps_taken, time.monotonic()
-    loss_bytes, engine_bytes = run.group.bytes_received, run.group.engine_bytes_received
+    received = run.group.bytes_received
     rate = run.engine.schedule.rate(step)
     result = run.engine.step(batch)
     seconds = time.monotonic() - began + waited_s
     step_of_epoch = step % run.order.steps_per_epoch
-    keys = run.order.batch(epoch, step_of_epoch).keys if run.is_first_rank else []
+    clips, name = run.group.sum(torch.tensor([len(batch), batch.name_part]), "size and name of the batch").tolist()
     if not (result.applied and math.isfinite(result.loss)):
+        keys = [key for share in run.group.gather_objects(batch.keys, "keys") for key in share]
         _handle_nonfinite(run, step, keys, result)
     record = {
         "step": step,
         "epoch": epoch,
         "loss": result.loss,
+        "loss_parts": result.parts,
         "lr": rate,
         "grad_norm": result.grad_norm,
-        "batch": batch_hash(keys),
+        "batch": batch_name(name),
         "applied": result.applied,
-        "clips_per_s": len(keys) / seconds,
+        "clips_per_s": clips / seconds,
         "data_wait": waited_s / seconds,
-        "loss_bytes_received": run.group.bytes_received - loss_bytes,
-        "engine_bytes_received": run.group.engine_bytes_received - engine_bytes,
+        "loss_bytes_received": run.group.bytes_received - received,
         "damaged": _count_damaged(run),
         "kin_met": run.order.count_kin_repeats(epoch, step_of_epoch),
     }
     if run.recipe.log.health and step % run.recipe.log.health == 0:
-        record |= measure_health(run.engine.model.head, run.engine.system.loss, *result.sides, run.group)
+        record |= run.task.health(result.sides, run.group)
     return record
 
 
@@ -202,7 +203,8 @@ def _validate(run: TrainingRun, progress: StatusLine) -> dict[str, float] | None
     if settings.split is None:
         return None
     evaluation = EvaluationSettings(settings.split, settings.batch, settings.first)
-    result = evaluate(run.engine.encoders(), run.manifest, evaluation, run.group)
+    encoder = engine_side_encoder(run.engine, run.task.model, run.recipe.data)
+    result = evaluate(encoder, run.manifest, evaluation, run.group)
     figures = flatten({name: result[name] for name in DIRECTIONS})
     progress.say(f"step {run.engine.steps_taken}: {settings.split} {settings.metric} {figures[settings.metric]:.4f}")
     return figures

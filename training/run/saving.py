@@ -11,7 +11,7 @@ from sharding.common.errors import InputError
 from training.config import resolved
 from training.engine import checkpoint
 from training.models import hub
-from training.run.training_run import TrainingRun, batch_name
+from training.run.training_run import TrainingRun, next_batch
 
 
 def save_checkpoint(run: TrainingRun, validation: dict[str, float] | None) -> dict[str, Any]:
@@ -21,13 +21,14 @@ def save_checkpoint(run: TrainingRun, validation: dict[str, float] | None) -> di
     taken = run.engine.steps_taken
     state: dict[str, Any] = {
         "epoch": taken // run.order.steps_per_epoch,
-        "next": batch_name(run.order, taken),
+        "next": next_batch(run.order, taken),
         "updates": run.engine.updates,
         "recipe": resolved.digest(run.recipe),
         "plan": run.manifest.dataset.get("plan"),
         "world": run.group.size,
         "torch": torch.__version__,
         "validation": validation or {},
+        "frozen": run.frozen,
     }
     if run.is_first_rank:
         checkpoint.save(run.checkpoints, taken, parameters, moments, state)
@@ -49,8 +50,8 @@ def export_run(run: TrainingRun) -> tuple[Path, dict[str, float]]:
 
 def _refuse_nonfinite(run: TrainingRun, parameters: dict[str, torch.Tensor]) -> None:
     """``InputError`` on every rank if a weight is not finite, because a run cannot be resumed from such weights."""
-    names = run.engine.system.names() if run.is_first_rank else ()
-    nonfinite = [name for name in names if not parameters[name].isfinite().all()]
+    trained = [name for name, parameter in run.task.names().items() if parameter.requires_grad]
+    nonfinite = [name for name in trained if run.is_first_rank and not parameters[name].isfinite().all()]
     nonfinite = run.group.gather_objects(nonfinite, "weights")[0]
     if nonfinite:
         steps = run.engine.steps_taken

@@ -11,13 +11,14 @@ from sharding.common.errors import InputError
 from training.config.sections import Recipe
 from training.data.features import AudioInput
 from training.data.loader import Loader
-from training.data.order import Order, batch_hash
+from training.data.order import Order, batch_name
 from training.engine import checkpoint
 from training.engine.distributed import Group
 from training.engine.schedule import make_schedule
 from training.engine.step import Engine
+from training.run.initial import initialise
 from training.run.progress import StatusLine
-from training.tasks.retrieval import TOKENIZER, assemble, training_captions, with_tokenizer
+from training.tasks.retrieval import TOKENIZER, RetrievalTask, make_task, training_captions, with_tokenizer
 
 
 @dataclass
@@ -31,8 +32,10 @@ class TrainingRun:
         group: the ranks.
         order: the order of the training samples.
         loader: this rank's training batches.
-        engine: the model, the loss and the optimizer.
+        engine: trains the task.
+        task: what is trained.
         steps: length of the whole run in steps.
+        frozen: size and SHA-256 of the file of the parameters that are not trained; None where all are trained.
     """
 
     recipe: Recipe
@@ -42,7 +45,9 @@ class TrainingRun:
     order: Order
     loader: Loader
     engine: Engine
+    task: RetrievalTask
     steps: int
+    frozen: dict[str, Any] | None = None
 
     @property
     def is_first_rank(self) -> bool:
@@ -58,7 +63,8 @@ def start_run(recipe: Recipe, manifest: Any, folder: Path, group: Group) -> Trai
     """Make the model, the optimizer and the loader, or restore them from the newest checkpoint."""
     found = newest_checkpoint(folder, group)
     recipe = with_tokenizer(recipe, folder)
-    model, loss = assemble(recipe, training_captions(manifest.table, recipe.data))
+    task = make_task(recipe, training_captions(manifest.table, recipe.data))
+    model, loss = task.model, task.loss
     group.barrier("model")  # all ranks have looked for a saved tokenizer before the first one saves it
     if group.rank == 0 and not (folder / TOKENIZER).is_dir():
         _save_tokenizer(model.text.tokenizer, folder)
@@ -68,9 +74,11 @@ def start_run(recipe: Recipe, manifest: Any, folder: Path, group: Group) -> Trai
     if found is not None:
         _check_data(found, order)
         checkpoint.restore(model, loss, found.model())
+    elif recipe.init_from is not None:
+        for line in initialise(task, recipe.init_from):
+            StatusLine("", 0, quiet=group.rank > 0).say(line)
     engine = Engine(
-        model,
-        loss,
+        task,
         recipe,
         schedule,
         group,
@@ -80,7 +88,17 @@ def start_run(recipe: Recipe, manifest: Any, folder: Path, group: Group) -> Trai
     )
     audio, tokenizer = AudioInput.of(model.audio), model.text.tokenizer
     loader = Loader(manifest, order, recipe.data, audio, tokenizer, group.rank, group.size, device=engine.device)
-    return TrainingRun(recipe, folder, manifest, group, order, loader, engine, schedule.steps)
+    frozen = _frozen(engine, folder, found)
+    return TrainingRun(recipe, folder, manifest, group, order, loader, engine, task, schedule.steps, frozen)
+
+
+def _frozen(engine: Engine, folder: Path, found: checkpoint.Checkpoint | None) -> dict[str, Any] | None:
+    """Save the parameters that are not trained, if no checkpoint has them yet; what describes the file."""
+    if found is not None and "frozen" in found.state:
+        return found.state["frozen"]
+    values = engine.frozen_parameters()
+    described = checkpoint.save_frozen(folder, values) if engine.group.rank == 0 else None
+    return engine.group.gather_objects(described, "frozen parameters")[0]
 
 
 def newest_checkpoint(folder: Path, group: Group) -> checkpoint.Checkpoint | None:
@@ -102,14 +120,14 @@ def newest_checkpoint(folder: Path, group: Group) -> checkpoint.Checkpoint | Non
     return None if chosen is None else checkpoint.load(folder / "checkpoints" / chosen)
 
 
-def batch_name(order: Order, taken: int) -> str:
-    """The hash of the global batch that follows after ``taken`` steps."""
-    return batch_hash(order.batch(*divmod(taken, order.steps_per_epoch)).keys)
+def next_batch(order: Order, taken: int) -> str:
+    """The name of the global batch that follows after ``taken`` steps."""
+    return batch_name(order.batch(*divmod(taken, order.steps_per_epoch)).name_part)
 
 
 def _check_data(found: checkpoint.Checkpoint, order: Order) -> None:
     """``InputError`` if the build would give the run another next batch than the one it was about to use."""
-    if found.state.get("next") not in (None, batch_name(order, found.step)):
+    if found.state.get("next") not in (None, next_batch(order, found.step)):
         raise InputError(
             "the run was started on other data: its next batch is not in this build's order",
             file=found.folder,

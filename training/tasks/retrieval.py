@@ -1,8 +1,11 @@
-"""From a recipe to a model and a loss."""
+"""Retrieval: captions against clips, every caption of the global batch against every clip.
+
+`assemble` makes the model and the loss that a recipe describes, `RetrievalTask` is what the engine trains.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +15,96 @@ import pyarrow.compute as pc
 import torch
 
 from sharding.common.errors import InputError
-from training.config.sections import Recipe
+from training.config.sections import DistillationSettings, Recipe
+from training.data.batch import Batch
 from training.data.captions import normalise
+from training.data.features import AudioInput
 from training.data.mixture import select_rows
 from training.data.settings import DataSettings
+from training.engine.distributed import Group
 from training.models.encoders import AUDIO_ENCODERS, TEXT_ENCODERS, encoder_module
 from training.models.encoders.lora import adapt
 from training.models.heads import build_head
 from training.models.retrieval import RetrievalModel
 from training.objectives.pairs import build_loss
 from training.objectives.pairs.base import PairLoss
+from training.objectives.pairs.distillation import Distillation
+from training.objectives.pairs.distillation import Settings as DistillationTemperatures
+from training.objectives.pairs.relations import batch_ids
+from training.objectives.pairs.tiled import Items
+from training.tasks.base import Outputs, PairTerm, Task, TeacherSides
+from training.tasks.health import alignment_and_uniformity
+from training.tasks.teachers import RetrievalTeacher, open_teacher
 
+TEXT, AUDIO = "text", "audio"  # names of the sides
 TOKENIZER = "tokenizer"  # folder of a run or an export
+
+
+class RetrievalTask(Task):
+    """A retrieval model and its loss over all pairs of the global batch.
+
+    Args:
+        model: two encoders and a head.
+        loss: what to make of the head's scores.
+        name: of the loss in the log.
+        distillation: how teachers are listened to; None: there are none.
+        teachers: whose scores are averaged.
+    """
+
+    def __init__(
+        self,
+        model: RetrievalModel,
+        loss: PairLoss,
+        name: str = "pairs",
+        distillation: DistillationSettings | None = None,
+        teachers: Sequence[RetrievalTeacher] = (),
+    ) -> None:
+        super().__init__()
+        self.model, self.loss, self.loss_name = model, loss, name
+        self.distillation, self._teachers = distillation, tuple(teachers)
+        if distillation is not None:
+            taus = DistillationTemperatures(tau=distillation.tau, teacher_tau=distillation.teacher_tau)
+            self.distilled = Distillation(taus)
+
+    def forward(self, batch: Batch) -> Outputs:
+        audio, text = self.model(batch.features, batch.frames, batch.tokens, batch.token_mask, batch.seeds)
+        ids = batch_ids(batch)
+        return Outputs({TEXT: Items(tuple(text), ids), AUDIO: Items(tuple(audio), ids)})
+
+    def fixed_sides(self, batch: Batch) -> dict[str, Items]:
+        ids, found = batch_ids(batch), {}
+        for number, teacher in enumerate(self._teachers):
+            for name, side in zip((TEXT, AUDIO), teacher.sides(batch), strict=True):
+                found[_teacher_side(number, name)] = Items(side, ids)
+        return found
+
+    def terms(self) -> dict[str, PairTerm]:
+        head, settings = self.model.head, self.distillation
+        if settings is None:
+            return {self.loss_name: PairTerm(TEXT, AUDIO, head, self.loss)}
+        teachers = tuple(
+            TeacherSides(teacher.scorer, _teacher_side(number, TEXT), _teacher_side(number, AUDIO))
+            for number, teacher in enumerate(self._teachers)
+        )
+        found = {"distillation": PairTerm(TEXT, AUDIO, head, self.distilled, settings.weight, teachers)}
+        if settings.supervised:
+            found[self.loss_name] = PairTerm(TEXT, AUDIO, head, self.loss, settings.supervised)
+        return found
+
+    def health(self, sides: Mapping[str, Items], group: Group) -> dict[str, float]:
+        with torch.no_grad():
+            found = self.loss.health()
+        sounds, words = (self.model.head.embedding(sides[name].side) for name in (AUDIO, TEXT))
+        if sounds is None or words is None:
+            return found
+        return found | alignment_and_uniformity(sounds, words, group)
+
+    def towers(self) -> dict[str, Any]:
+        return {"audio": self.model.audio, "text": self.model.text}
+
+
+def _teacher_side(number: int, name: str) -> str:
+    return f"teacher {number} {name}"
 
 
 def training_captions(table: pa.Table, settings: DataSettings) -> list[str]:
@@ -69,5 +150,17 @@ def assemble(recipe: Recipe, captions: Iterable[str]) -> tuple[RetrievalModel, P
         raise InputError("data.max_tokens is too long", value=recipe.data.max_tokens, remedy=remedy)
     adapt(audio, recipe.lora.audio)
     adapt(text, recipe.lora.text)
-    model = RetrievalModel(audio, text, build_head(recipe.head, audio.dim, text.dim))
+    head = build_head(recipe.head, audio.dim, text.dim)
+    model = RetrievalModel(audio, text, head, sample_dropout=recipe.engine.dropout == "sample")
     return model, build_loss(recipe.loss)
+
+
+def make_task(recipe: Recipe, captions: Iterable[str]) -> RetrievalTask:
+    """The task that a recipe describes, with its teachers; arguments as of `assemble`."""
+    model, loss = assemble(recipe, captions)
+    settings = recipe.distillation
+    if settings is None:
+        return RetrievalTask(model, loss, recipe.loss.name)
+    student = AudioInput.of(model.audio)
+    teachers = [open_teacher(name, student, recipe.data) for name in settings.teachers]
+    return RetrievalTask(model, loss, recipe.loss.name, settings, teachers)

@@ -57,8 +57,8 @@ def by_pyav(
     file = io.BytesIO()
     samples = wave(rate)[:, 0]
     with av.open(file, "w", format=form, options=dict(options or {})) as container:
-        picture = container.add_stream(video, rate=10, width=64, height=64, pix_fmt="yuv420p") if video else None
-        stream = container.add_stream(codec, rate=rate, layout="mono", options=dict(coding or {}))
+        picture: Any = container.add_stream(video, rate=10, width=64, height=64, pix_fmt="yuv420p") if video else None
+        stream: Any = container.add_stream(codec, rate=rate, layout="mono", options=dict(coding or {}))
         if bit_rate is not None:
             stream.bit_rate = bit_rate
         if picture is not None:

@@ -28,7 +28,7 @@ SMALL_AUDIO = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_recipe_says_how_it_is_started(name: str) -> None:
     text = (RECIPES / f"{name}.yaml").read_text()
-    assert f"training fit {name} --shards OUT --run RUN" in text
+    assert f" fit {name} --shards OUT --run RUN" in text
     loaded = load_recipe(name)
     assert parse_recipe(resolved.to_tree(loaded)) == loaded
 

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharding.common.errors import InputError
+from sharding.schema import stable_id
 from tests.training.data.shards import row, table_of
 from tests.training.data.tables import CLOTHO, MIXED, TABLE
 from training.data import DataSettings, MixtureItem, Order, SequentialOrder, ShuffleSettings
-from training.data.order import batch_hash
+from training.data.order import batch_name, name_part
 from training.data.sampling import DrawnSamples
 
 
@@ -78,7 +79,17 @@ def test_the_order_never_changes() -> None:
         for batch in batches
         for key, text, start, seed in zip(batch.keys, batch.texts, batch.start_s, batch.seeds.tolist(), strict=True)
     ]
-    assert batch_hash(drawn) == "55d4e705b179df5c"
+    assert f"{stable_id(chr(10).join(drawn)) & 0xFFFFFFFFFFFFFFFF:016x}" == "55d4e705b179df5c"
+
+
+def test_the_parts_of_all_ranks_add_up_to_the_name_of_the_batch() -> None:
+    order = Order(TABLE, DataSettings(train=MIXED, batch_size=32), 5)
+    whole = order.batch(1, 2)
+    for world in (1, 2, 3, 5):
+        parts = [order.batch(1, 2, rank, world).name_part for rank in range(world)]
+        assert batch_name(sum(parts)) == batch_name(name_part(whole.keys))
+    swapped = [whole.keys[1], whole.keys[0], *whole.keys[2:]]
+    assert batch_name(name_part(swapped)) != batch_name(whole.name_part)
 
 
 def test_epochs_and_seeds_differ() -> None:

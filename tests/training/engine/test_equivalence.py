@@ -29,9 +29,11 @@ from tests.training.ranks import on_ranks
 from training.engine.distributed import Group, LocalGroup, TorchGroup
 from training.models.encoders import EncodedAudio, EncodedText
 from training.models.heads import HEADS, build_head
-from training.objectives.pairs import LOSSES, build_loss, tiled
-from training.objectives.pairs.tiled import global_loss
+from training.models.heads.base import DotProduct
+from training.objectives.pairs import LOSSES, tiled
+from training.objectives.pairs.tiled import Items, Teacher, global_loss
 
+OBJECTIVES = LOSSES | {"distillation": "training.objectives.pairs.distillation"}
 SMALL = {"dim": 8, "heads": 2, "dropout": 0.0}
 AUDIO_DIM, TEXT_DIM = 6, 8
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -86,7 +88,7 @@ def splits(world: int) -> list[tuple[int, ...]]:
 def fast_cases(world: int) -> list[Case]:
     """Every head and loss once, unevenly cut; every way to cut with the first of them."""
     heads = [variants(module)[0] for module in HEADS.values()]
-    losses = [variants(module)[0] for module in LOSSES.values()]
+    losses = [variants(module)[0] for module in OBJECTIVES.values()]
     rows = splits(world)
     cases = [Case(head, loss, rows[1 % len(rows)]) for head, loss in itertools.product(heads, losses)]
     cases += [Case(heads[0], losses[0], cut, cached=cached) for cut in rows for cached in (False, True)]
@@ -99,7 +101,7 @@ def all_cases(world: int) -> list[Case]:
     of every head and loss unevenly cut, and cached with an empty rank.
     """
     heads = [variants(module) for module in HEADS.values()]
-    losses = [variants(module) for module in LOSSES.values()]
+    losses = [variants(module) for module in OBJECTIVES.values()]
     cuts, cases = splits(world), []
     for head, loss in itertools.product([found[0] for found in heads], [found[0] for found in losses]):
         cases += [Case(head, loss, cut, cached=cached) for cut in cuts for cached in (False, True)]
@@ -121,7 +123,7 @@ class TinyModel(nn.Module):
         self.audio = nn.Linear(5, AUDIO_DIM)
         self.text = nn.Embedding(20, TEXT_DIM)
         self.head = build_head(case.head, AUDIO_DIM, TEXT_DIM)
-        self.loss = build_loss(case.loss)
+        self.loss = importlib.import_module(OBJECTIVES[case.loss.name]).build(case.loss)
         self.to(case.dtype)
         for name, part in self.named_children():
             if name == case.frozen:
@@ -152,6 +154,7 @@ def global_batch(dtype: torch.dtype) -> dict[str, Tensor]:
         "sound_mask": torch.arange(3) < segments[:, None],
         "tokens": torch.randint(0, 20, (12, 5), generator=generator),
         "token_mask": torch.arange(5) < lengths[:, None],
+        "taught": torch.randn(12, 2, 4, generator=generator, dtype=torch.float64).to(dtype) / 4,
         "ids": torch.stack((clip, caption, group, kin), 1) * 2**55 - 2**57,
     }
 
@@ -177,7 +180,7 @@ def loss_and_gradients(
             sides = [model.text_side(batch), model.audio_side(batch)]
         elements = tile_pairs * model.head.pair_elements(*sides)
         leaves = [tuple(t.clone().requires_grad_(t.is_floating_point()) for t in side) for side in sides]
-        loss = _loss(model, leaves, batch["ids"], group, elements)
+        loss = _loss(model, leaves, batch, group, elements)
         loss.backward()
         for chunk in torch.arange(len(batch["ids"])).split(2):
             part = {key: value[chunk] for key, value in batch.items()}
@@ -188,7 +191,7 @@ def loss_and_gradients(
     else:
         sides = [model.text_side(batch), model.audio_side(batch)]
         elements = tile_pairs * model.head.pair_elements(*sides)
-        loss = _loss(model, sides, batch["ids"], group, elements)
+        loss = _loss(model, sides, batch, group, elements)
         loss.backward()
     return loss.detach(), {
         name: group.sum(p.grad if p.grad is not None else torch.zeros_like(p), name) / group.size
@@ -197,9 +200,11 @@ def loss_and_gradients(
     }
 
 
-def _loss(model: TinyModel, sides: list[Any], ids: Tensor, group: Group, elements: int) -> Tensor:
+def _loss(model: TinyModel, sides: list[Any], batch: dict[str, Tensor], group: Group, elements: int) -> Tensor:
     with mock.patch.object(tiled, "tile_elements", return_value=elements):
-        return global_loss(model.head, model.loss, *sides, ids, group)
+        rows, columns = (Items(side, batch["ids"]) for side in sides)
+        taught = Teacher(DotProduct(), *((vectors,) for vectors in batch["taught"].unbind(1)))
+        return global_loss(model.head, model.loss, rows, columns, group, [taught] * model.loss.needs_teacher)
 
 
 @functools.cache

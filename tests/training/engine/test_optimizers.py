@@ -5,19 +5,18 @@ import pytest
 from sharding.common.errors import InputError
 from tests.training.small_runs import small_recipe
 from training.engine.optimizers import freeze, parameter_groups
-from training.engine.system import System
-from training.tasks.retrieval import assemble
+from training.tasks.retrieval import RetrievalTask, assemble
 
 
-def system_of(*overrides: str) -> tuple[System, object]:
+def task_of(*overrides: str) -> tuple[RetrievalTask, object]:
     recipe = small_recipe(overrides)
-    return System(*assemble(recipe, ["a low hum"])), recipe.optimizer
+    return RetrievalTask(*assemble(recipe, ["a low hum"])), recipe.optimizer
 
 
 def test_rates_by_name_and_by_depth() -> None:
-    system, settings = system_of("optimizer.rates={'head.*': 4.0, 'text.*': 0.5}", "optimizer.layer_decay=0.5")
-    names = system.names()
-    groups = parameter_groups(system.model, names, settings)
+    task, settings = task_of("optimizer.rates={'head.*': 4.0, 'text.*': 0.5}", "optimizer.layer_decay=0.5")
+    names = task.names()
+    groups = parameter_groups(task, settings)
     factor = {id(p): group["factor"] for group in groups for p in group["params"]}
     assert len(factor) == len(names)
     found = {name: factor[id(parameter)] for name, parameter in names.items()}
@@ -33,9 +32,9 @@ def test_rates_by_name_and_by_depth() -> None:
 
 
 def test_the_published_partial_finetuning_trains_blocks_8_to_11() -> None:
-    system, settings = system_of("audio.depth=12", "optimizer.freeze_below={audio: 8}")
-    names = system.names()
-    freeze(system.model, names, settings)
+    task, settings = task_of("audio.depth=12", "optimizer.freeze_below={audio: 8}")
+    names = task.names()
+    freeze(task, settings)
     trained = {name.split(".")[3] for name, p in names.items() if "audio.net.blocks" in name and p.requires_grad}
     assert trained == {"8", "9", "10", "11"}
     assert names["audio.net.norm.weight"].requires_grad
@@ -53,14 +52,14 @@ def test_the_published_partial_finetuning_trains_blocks_8_to_11() -> None:
     ],
 )
 def test_what_cannot_be_frozen_is_refused(override: str, told: str) -> None:
-    system, settings = system_of(override)
+    task, settings = task_of(override)
     with pytest.raises(InputError) as caught:
-        freeze(system.model, system.names(), settings)
+        freeze(task, settings)
     assert told in str(caught.value)
 
 
 def test_no_parameter_is_a_scalar() -> None:
     # DeepSpeed refuses 0-dimensional parameters
-    system, _ = system_of("loss.trainable_tau=true")
-    assert all(p.dim() > 0 for p in system.parameters())
-    assert "loss.temperature.raw" in system.names()
+    task, _ = task_of("loss.trainable_tau=true")
+    assert all(p.dim() > 0 for p in task.parameters())
+    assert "loss.temperature.raw" in task.names()

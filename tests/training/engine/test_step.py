@@ -30,16 +30,16 @@ from tests.training.ranks import on_ranks
 from tests.training.small_runs import TREE, small_recipe
 from training.config.sections import Recipe
 from training.data.batch import Batch
-from training.engine.chunks import rows
 from training.engine.distributed import Group, LocalGroup
+from training.engine.launch import ranks
 from training.engine.optimizers import AVERAGE, freeze, parameter_groups
 from training.engine.schedule import Schedule, make_schedule
-from training.engine.step import Engine, ranks
+from training.engine.step import Engine
 from training.models.heads import HEADS
 from training.objectives.pairs import LOSSES
 from training.objectives.pairs.relations import batch_ids
-from training.objectives.pairs.tiled import global_loss
-from training.tasks.retrieval import assemble
+from training.objectives.pairs.tiled import Items, global_loss
+from training.tasks.retrieval import RetrievalTask, assemble
 
 STEPS = 3
 TOLERANCE = 1e-5  # float32; relative to the largest number of its kind
@@ -134,7 +134,9 @@ def batch_of(step: int) -> Batch:
         valid=valid,
         keys=[str(number) for number in range(12)],
         texts=[""] * 12,
+        labels=[[] for _ in range(12)],
         failures=[],
+        name_part=0,
     )
 
 
@@ -143,7 +145,7 @@ def share(batch: Batch, cut: Sequence[int], rank: int) -> Batch:
     order = torch.randperm(12, generator=torch.Generator().manual_seed(5))
     mine = torch.zeros(12, dtype=torch.bool)
     mine[order[sum(cut[:rank]) : sum(cut[: rank + 1])]] = True
-    part = rows(batch, mine)
+    part = batch.take(mine)
     longest = int(part.token_mask.sum(1).max()) if len(part) else 1
     return dataclasses.replace(part, tokens=part.tokens[:, :longest], token_mask=part.token_mask[:, :longest])
 
@@ -167,18 +169,20 @@ def by_torch(one: Case) -> Course:
     """One process with the whole batch, and nothing of DeepSpeed."""
     recipe = recipe_of(one)
     model, loss = assemble(recipe, ["one two three"])
-    names = dict(model.named_parameters()) | {f"loss.{name}": p for name, p in loss.named_parameters()}
-    freeze(model, names, recipe.optimizer)
-    optimizer = torch.optim.SGD(parameter_groups(model, names, recipe.optimizer), lr=1.0)
+    task = RetrievalTask(model, loss)
+    names = task.names()
+    freeze(task, recipe.optimizer)
+    optimizer = torch.optim.SGD(parameter_groups(task, recipe.optimizer), lr=1.0)
     course = Course([], [], [_copy(names)], _copy(names))
     for step in range(STEPS):
         model.train()
         whole = batch_of(step)
-        batch = rows(whole, whole.valid)
+        batch = whole.take(whole.valid)
         for group in optimizer.param_groups:
             group["lr"] = schedule_of(recipe).rate(step) * group["factor"]
         audio, text = model(batch.features, batch.frames, batch.tokens, batch.token_mask, batch.seeds)
-        value = global_loss(model.head, loss, text, audio, batch_ids(batch), LocalGroup())
+        ids = batch_ids(batch)
+        value = global_loss(model.head, loss, Items(text, ids), Items(audio, ids), LocalGroup())
         value.backward()
         norm = torch.nn.utils.clip_grad_norm_(names.values(), recipe.optimizer.clip or float("inf"))
         optimizer.step()
@@ -198,7 +202,7 @@ def _copy(names: dict[str, Any]) -> dict[str, Tensor]:
 def by_engine(one: Case, group: Group) -> Course:
     recipe = recipe_of(one)
     model, loss = assemble(recipe, ["one two three"])
-    engine = Engine(model, loss, recipe, schedule_of(recipe), group)
+    engine = Engine(RetrievalTask(model, loss), recipe, schedule_of(recipe), group)
     cuts = splits(group.size)
     course = Course([], [], [engine.parameters()], {})
     for step in range(STEPS):

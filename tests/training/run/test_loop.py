@@ -22,7 +22,7 @@ from training import cli
 from training.data import DataSettings, MixtureItem, Order, ShuffleSettings
 from training.engine import checkpoint
 from training.engine.distributed import Group
-from training.engine.step import Engine, _all_or_nothing
+from training.engine.step import Engine, all_or_nothing
 from training.evaluation.encoding import side_encoder
 from training.evaluation.run import EvaluationSettings, evaluate
 from training.models import hub
@@ -283,15 +283,15 @@ def test_a_temperature_alone_is_trained_in_chunks_as_at_once(build: Path, group:
 def test_weights_that_are_not_finite_are_not_saved(
     build: Path, group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    update = Engine._update
+    take_step = Engine.step
 
-    def poisoned(engine: Engine) -> tuple[float, bool]:
-        found = update(engine)
-        if engine.steps_taken == 2:
+    def poisoned(engine: Engine, batch: Any) -> Any:
+        found = take_step(engine, batch)
+        if engine.steps_taken == 3:
             engine.trained()[0].data.view(-1)[0] = math.nan
         return found
 
-    monkeypatch.setattr(Engine, "_update", poisoned)
+    monkeypatch.setattr(Engine, "step", poisoned)
     recipe = small_recipe(["checkpoint.every=1", "optimizer.steps=4"])
     with pytest.raises(InputError, match="1 parameters are not finite after 3 steps"):
         fit(recipe, Manifest.open(build), tmp_path, group)
@@ -301,7 +301,7 @@ def test_weights_that_are_not_finite_are_not_saved(
 def test_a_loss_that_is_not_finite_moves_nothing_even_with_a_finite_gradient() -> None:
     x = torch.ones(3, requires_grad=True)
     loss = (x * torch.tensor([1.0, 1.0, 1.0])).sum() + math.inf
-    _all_or_nothing(loss).backward()
+    all_or_nothing(loss, float(loss.detach())).backward()
     assert x.grad is not None and x.grad.isnan().all()
 
 

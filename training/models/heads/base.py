@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from training.models.encoders import EncodedAudio, EncodedText
 
@@ -26,13 +28,70 @@ def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
 
 
 class Scorer(Protocol):
-    """What a loss over tiles needs of a head."""
+    """What a loss over tiles needs: scores of rows against columns.  Every head is a scorer of texts against audios."""
 
-    def pair_scores(self, text: Side, audio: Side, shared: Side) -> Tensor:
-        """See `Head.pair_scores`."""
+    def shared(self) -> Side:
+        """What scoring needs besides the sides, in the graph of the scorer's parameters; see `Head.shared`."""
 
-    def pair_elements(self, text: Side, audio: Side) -> int:
-        """See `Head.pair_elements`."""
+    def pair_scores(self, rows: Side, columns: Side, shared: Side, /) -> Tensor:
+        """Similarities ``[rows, columns]``, differentiable in every argument; see `Head.pair_scores`."""
+
+    def pair_elements(self, rows: Side, columns: Side, /) -> int:
+        """About how many numbers `pair_scores` and its gradient hold for one pair; decides tile sizes."""
+
+
+class DotProduct:
+    """The scorer of one vector against one vector."""
+
+    def shared(self) -> Side:
+        return ()
+
+    def pair_scores(self, rows: Side, columns: Side, shared: Side, /) -> Tensor:
+        return rows[0] @ columns[0].t()
+
+    def pair_elements(self, rows: Side, columns: Side, /) -> int:
+        return 1
+
+
+class Whole(nn.Module):
+    """An ordinary module that tiles can call as a function of its weights.
+
+    Tiles must not touch parameters: under ZeRO-3 they are whole only inside a forward that DeepSpeed knows, and the
+    tiled loss computes every tile a second time in its backward pass.  So `forward` gives the weights, in the graph
+    of the parameters, and `call` runs the module on them.
+
+    Args:
+        module: what to call; its parameters are this module's.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self._names = tuple(name for name, _ in module.named_parameters())
+        # The same structure without values and without the hooks that DeepSpeed adds to registered modules.
+        self._pattern = (_Methods(copy.deepcopy(module).to("meta")),)
+
+    def forward(self) -> Side:
+        """Copies of the weights, in the graph of the parameters."""
+        return tuple(parameter.clone() for parameter in self.module.parameters())
+
+    def call(self, weights: Side, *inputs: Any, method: str = "forward") -> Tensor:
+        """The module's ``method`` on ``inputs``, with these weights in place of its parameters."""
+        named = {f"module.{name}": weight for name, weight in zip(self._names, weights, strict=True)}
+        result: Tensor = functional_call(self._pattern[0], named, (method, *inputs))
+        return result
+
+
+class _Methods(nn.Module):
+    """Any method of a module as a forward pass."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, method: str, *inputs: Any) -> Tensor:
+        result: Tensor = getattr(self.module, method)(*inputs)
+        return result
 
 
 class Head(nn.Module, ABC):

@@ -1,4 +1,4 @@
-"""Co-attention between a caption's tokens and a clip's vectors, papers/002 (arXiv 2412.20914).
+"""Co-attention between a caption's tokens and a clip's vectors (arXiv 2412.20914).
 
 One module lets each modality attend to the other and refines both; modules are cascaded, and a pair's score is
 the cosine of the two refined and averaged sequences.  The text that could be read gives no formula, so
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,10 +30,9 @@ from torch.nn import functional as F
 from sharding.common.errors import InputError
 from training.config.checks import check_multiple, check_positive
 from training.models.encoders import EncodedAudio, EncodedText
-from training.models.heads.base import ListedHead, Side
+from training.models.heads.base import ListedHead, Side, Whole
 
-ATTENTION = ("in_weight", "in_bias", "out_weight", "out_bias", "norm_weight", "norm_bias")
-FEED_FORWARD = ("up_weight", "up_bias", "down_weight", "down_bias", "norm_weight", "norm_bias")
+SIDES = ("text", "audio")
 
 
 @dataclass(frozen=True)
@@ -78,30 +77,135 @@ class Settings:
             )
 
 
-class CoAttentionModule(nn.Module):
-    """The weights of one module; a module's layers are functions of them, so that tiles touch no parameter."""
+class Attention(nn.Module):
+    """``LN(X + MHA(X, Y, Y))``, a post-norm attention layer for sequences that broadcast against each other."""
 
-    def __init__(self, dim: int, layers: tuple[tuple[str, tuple[str, ...]], ...]) -> None:
+    def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        shapes = {
-            "in_weight": (3 * dim, dim),
-            "in_bias": (3 * dim,),
-            "out_weight": (dim, dim),
-            "up_weight": (4 * dim, dim),
-            "up_bias": (4 * dim,),
-            "down_weight": (dim, 4 * dim),
-        }
-        for layer, parts in layers:
-            for part in parts:
-                tensor = torch.ones if part == "norm_weight" else torch.zeros
-                parameter = nn.Parameter(tensor(shapes.get(part, (dim,))))
-                if parameter.dim() == 2:
-                    nn.init.xavier_uniform_(parameter)
-                self.register_parameter(f"{layer}_{part}", parameter)
+        self.heads = heads
+        self.in_weight, self.in_bias = _matrix(3 * dim, dim), nn.Parameter(torch.zeros(3 * dim))
+        self.out_weight, self.out_bias = _matrix(dim, dim), nn.Parameter(torch.zeros(dim))
+        self.norm_weight, self.norm_bias = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim))
 
-    def forward(self) -> tuple[Tensor, ...]:
-        """Copies of the weights, in the graph: where parameters are sharded, they are whole only here."""
-        return tuple(parameter.clone() for parameter in self.parameters())
+    def forward(self, queries: Tensor, source: Tensor, mask: Tensor) -> Tensor:
+        """``[r, c, N, d]`` and ``[r, c, M, d]`` with mask ``[r, c, M]`` (r or c may be 1) to ``[r, c, N, d]``."""
+        dim = queries.shape[-1]
+        query_weight, source_weight = self.in_weight.split((dim, 2 * dim))
+        query_bias, source_bias = self.in_bias.split((dim, 2 * dim))
+        query = F.linear(queries, query_weight, query_bias).unflatten(-1, (self.heads, -1)).transpose(2, 3)
+        both = F.linear(source, source_weight, source_bias).unflatten(-1, (2, self.heads, -1))
+        key, value = (part.transpose(2, 3) for part in both.unbind(3))
+        logits = query @ key.mT / math.sqrt(dim // self.heads)
+        logits = logits.masked_fill(~mask[:, :, None, None], torch.finfo(logits.dtype).min)
+        attended = (logits.softmax(-1) @ value).transpose(2, 3).flatten(3)
+        return self.normed(queries + F.linear(attended, self.out_weight, self.out_bias))
+
+    def alone(self, queries: Tensor) -> Tensor:
+        """The layer where the other sequence adds nothing."""
+        return self.normed(queries + self.out_bias)
+
+    def normed(self, vectors: Tensor) -> Tensor:
+        return F.layer_norm(vectors, vectors.shape[-1:], self.norm_weight, self.norm_bias)
+
+
+class FeedForward(nn.Module):
+    """``LN(X + W_2 relu(W_1 X))``."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.up_weight, self.up_bias = _matrix(4 * dim, dim), nn.Parameter(torch.zeros(4 * dim))
+        self.down_weight, self.down_bias = _matrix(dim, 4 * dim), nn.Parameter(torch.zeros(dim))
+        self.norm_weight, self.norm_bias = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim))
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        hidden = F.linear(vectors, self.up_weight, self.up_bias).relu()
+        added = vectors + F.linear(hidden, self.down_weight, self.down_bias)
+        return F.layer_norm(added, vectors.shape[-1:], self.norm_weight, self.norm_bias)
+
+
+class CoAttentionModule(nn.Module):
+    """One module: each modality attends to the other, and both are refined."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        dim, heads = settings.dim, settings.heads
+        for side in SIDES * settings.self_attention:
+            self.add_module(f"{side}_self", Attention(dim, heads))
+        for side in SIDES:
+            self.add_module(f"{side}_cross", Attention(dim, heads))
+        for side in SIDES * settings.feed_forward:
+            self.add_module(f"{side}_forward", FeedForward(dim))
+        self.settings = settings
+
+    def forward(self, text: Tensor, audio: Tensor, text_mask: Tensor, audio_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """``[r, c, N, d]`` and ``[r, c, M, d]`` to the same shapes, broadcast against each other."""
+        if self.settings.self_attention:
+            text = self.get_submodule("text_self")(text, text, text_mask)
+            audio = self.get_submodule("audio_self")(audio, audio, audio_mask)
+        text, audio = (
+            self.get_submodule("text_cross")(text, audio, audio_mask),
+            self.get_submodule("audio_cross")(audio, text, text_mask),
+        )
+        if self.settings.feed_forward:
+            text, audio = self.get_submodule("text_forward")(text), self.get_submodule("audio_forward")(audio)
+        return text, audio
+
+    def alone(self, side: str, vectors: Tensor, mask: Tensor) -> Tensor:
+        """What the module makes of one modality where the other adds nothing: ``[r, 1, N, d]`` to the same."""
+        if self.settings.self_attention:
+            vectors = self.get_submodule(f"{side}_self")(vectors, vectors, mask)
+        cross = self.get_submodule(f"{side}_cross")
+        assert isinstance(cross, Attention)
+        vectors = cross.alone(vectors)
+        return self.get_submodule(f"{side}_forward")(vectors) if self.settings.feed_forward else vectors
+
+
+class Cascade(nn.Module):
+    """All modules, one after the other or side by side."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.settings = settings
+        count = 1 if settings.shared_weights else settings.modules
+        self.steps = nn.ModuleList(CoAttentionModule(settings) for _ in range(count))
+
+    def forward(self, text: Side, audio: Side) -> Tensor:
+        """Scores ``[r, c]`` of sequences that broadcast against each other; each side is vectors and their mask."""
+        (tokens, token_mask), (vectors, vector_mask) = text, audio
+        results = []
+        for module in self._in_order():
+            after = module(tokens, vectors, token_mask, vector_mask)
+            if self.settings.wiring == "sequential":
+                tokens, vectors = after
+            else:
+                results.append(after)
+        if results:
+            tokens = torch.stack([first for first, _ in results]).mean(0)
+            vectors = torch.stack([second for _, second in results]).mean(0)
+        return F.cosine_similarity(_mean(tokens, token_mask), _mean(vectors, vector_mask), dim=-1)
+
+    def alone(self, side: str, vectors: Tensor, mask: Tensor) -> Tensor:
+        """Unit vectors ``[r, d]`` of one modality where the other adds nothing: ``[r, N, d]`` and mask ``[r, N]``."""
+        vectors, mask = vectors[:, None], mask[:, None]
+        results = []
+        for module in self._in_order():
+            after = module.alone(side, vectors, mask)
+            if self.settings.wiring == "sequential":
+                vectors = after
+            results.append(after)
+        last = vectors if self.settings.wiring == "sequential" else torch.stack(results).mean(0)
+        return F.normalize(_mean(last, mask)[:, 0], dim=-1)
+
+    def _in_order(self) -> list[Any]:
+        """The modules as a pair goes through them; shared weights repeat one."""
+        shared = self.settings.shared_weights
+        return [self.steps[0 if shared else number] for number in range(self.settings.modules)]
+
+
+def _matrix(rows: int, columns: int) -> nn.Parameter:
+    parameter = nn.Parameter(torch.zeros(rows, columns))
+    nn.init.xavier_uniform_(parameter)
+    return parameter
 
 
 class CoAttention(ListedHead):
@@ -109,13 +213,9 @@ class CoAttention(ListedHead):
         super().__init__()
         self.settings, self.candidates = settings, settings.candidates
         self.uses_patches = settings.audio == "patches"
-        kinds = [("self", ATTENTION)] * settings.self_attention + [("cross", ATTENTION)]
-        kinds += [("forward", FEED_FORWARD)] * settings.feed_forward
-        self.layers = tuple((f"{side}_{kind}", parts) for kind, parts in kinds for side in ("text", "audio"))
         self.text_projection = nn.Linear(text_dim, settings.dim)
         self.audio_projection = nn.Linear(audio_dim, settings.dim)
-        count = 1 if settings.shared_weights else settings.modules
-        self.cascade = nn.ModuleList(CoAttentionModule(settings.dim, self.layers) for _ in range(count))
+        self.cascade = Whole(Cascade(settings))
 
     def text_side(self, text: EncodedText) -> Side:
         """Projected tokens ``[b, N, d]`` and their mask ``[b, N]``."""
@@ -128,8 +228,9 @@ class CoAttention(ListedHead):
         return self.audio_projection(vectors), mask
 
     def shared(self) -> Side:
-        """Every module's weights, one after the other."""
-        return tuple(tensor for module in self.cascade for tensor in module())
+        """Every weight of the modules."""
+        weights: Side = self.cascade()
+        return weights
 
     def pair_elements(self, text: Side, audio: Side) -> int:
         length = max(1, text[0].shape[1]) + max(1, audio[0].shape[1])
@@ -138,103 +239,19 @@ class CoAttention(ListedHead):
 
     def pair_scores(self, text: Side, audio: Side, shared: Side) -> Tensor:
         """Sequences are ``[r, 1, N, d]`` and ``[1, c, M, d]`` until they meet, then ``[r, c, ...]``."""
-        return self._cascaded((text[0][:, None], text[1][:, None]), (audio[0][None], audio[1][None]), shared)
+        return self.cascade.call(shared, (text[0][:, None], text[1][:, None]), (audio[0][None], audio[1][None]))
 
     def listed_scores(self, text: Side, audio: Side, shared: Side) -> Tensor:
         """Sequences are ``[p, 1, N, d]`` and ``[p, 1, M, d]``."""
         text, audio = ((side[0][:, None], side[1][:, None]) for side in (text, audio))
-        return self._cascaded(text, audio, shared)[:, 0]
+        return self.cascade.call(shared, text, audio)[:, 0]
 
     def first_stage(self, text: Side, audio: Side, shared: Side) -> tuple[Tensor, Tensor]:
-        """What each side becomes where its partner adds nothing, averaged: a guess, for nothing here factors."""
-        weights = self._unpack(shared)
-        found = []
-        for name, (vectors, mask) in (("text", text), ("audio", audio)):
-            vectors, mask = vectors[:, None], mask[:, None]
-            results = []
-            for number in range(self.settings.modules):
-                module = weights[0 if self.settings.shared_weights else number]
-                after = self._alone(module, name, vectors, mask)
-                if self.settings.wiring == "sequential":
-                    vectors = after
-                results.append(after)
-            last = vectors if self.settings.wiring == "sequential" else torch.stack(results).mean(0)
-            found.append(F.normalize(_mean(last, mask)[:, 0], dim=-1))
-        return found[0], found[1]
-
-    def _cascaded(self, text: Side, audio: Side, shared: Side) -> Tensor:
-        """Scores of sequences that broadcast against each other: ``[r, c]``."""
-        weights = self._unpack(shared)
-        tokens, token_mask = text
-        vectors, vector_mask = audio
-        results = []
-        for number in range(self.settings.modules):
-            module = weights[0 if self.settings.shared_weights else number]
-            after = self._module(module, tokens, vectors, token_mask, vector_mask)
-            if self.settings.wiring == "sequential":
-                tokens, vectors = after
-            else:
-                results.append(after)
-        if results:
-            tokens = torch.stack([first for first, _ in results]).mean(0)
-            vectors = torch.stack([second for _, second in results]).mean(0)
-        return F.cosine_similarity(_mean(tokens, token_mask), _mean(vectors, vector_mask), dim=-1)
-
-    def _unpack(self, shared: Side) -> list[dict[str, dict[str, Tensor]]]:
-        """The weights of each module by layer and part."""
-        tensors = iter(shared)
-        return [{layer: {part: next(tensors) for part in parts} for layer, parts in self.layers} for _ in self.cascade]
-
-    def _module(
-        self,
-        weights: dict[str, dict[str, Tensor]],
-        text: Tensor,
-        audio: Tensor,
-        text_mask: Tensor,
-        audio_mask: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        heads = self.settings.heads
-        if self.settings.self_attention:
-            text = _attend(weights["text_self"], text, text, text_mask, heads)
-            audio = _attend(weights["audio_self"], audio, audio, audio_mask, heads)
-        text, audio = (
-            _attend(weights["text_cross"], text, audio, audio_mask, heads),
-            _attend(weights["audio_cross"], audio, text, text_mask, heads),
+        """What each side becomes where its partner adds nothing, averaged: an estimate, for nothing here factors."""
+        return tuple(  # type: ignore[return-value]
+            self.cascade.call(shared, name, *side, method="alone")
+            for name, side in zip(SIDES, (text, audio), strict=True)
         )
-        if self.settings.feed_forward:
-            text, audio = (_feed(weights[f"{s}_forward"], x) for s, x in (("text", text), ("audio", audio)))
-        return text, audio
-
-    def _alone(self, weights: dict[str, dict[str, Tensor]], side: str, vectors: Tensor, mask: Tensor) -> Tensor:
-        """A module without the partner's part: ``[r, 1, N, d]`` to the same."""
-        if self.settings.self_attention:
-            vectors = _attend(weights[f"{side}_self"], vectors, vectors, mask, self.settings.heads)
-        cross = weights[f"{side}_cross"]
-        vectors = vectors + cross["out_bias"]
-        vectors = F.layer_norm(vectors, vectors.shape[-1:], cross["norm_weight"], cross["norm_bias"])
-        return _feed(weights[f"{side}_forward"], vectors) if self.settings.feed_forward else vectors
-
-
-def _attend(weights: dict[str, Tensor], queries: Tensor, source: Tensor, mask: Tensor, heads: int) -> Tensor:
-    """``LN(X + MHA(X, Y, Y))``: ``[r, c, N, d]`` and ``[r, c, M, d]`` (r or c may be 1) to ``[r, c, N, d]``."""
-    dim = queries.shape[-1]
-    query_weight, source_weight = weights["in_weight"].split((dim, 2 * dim))
-    query_bias, source_bias = weights["in_bias"].split((dim, 2 * dim))
-    query = F.linear(queries, query_weight, query_bias).unflatten(-1, (heads, -1)).transpose(2, 3)
-    both = F.linear(source, source_weight, source_bias).unflatten(-1, (2, heads, -1))
-    key, value = (part.transpose(2, 3) for part in both.unbind(3))
-    logits = query @ key.mT / math.sqrt(dim // heads)
-    logits = logits.masked_fill(~mask[:, :, None, None], torch.finfo(logits.dtype).min)
-    attended = (logits.softmax(-1) @ value).transpose(2, 3).flatten(3)
-    added = queries + F.linear(attended, weights["out_weight"], weights["out_bias"])
-    return F.layer_norm(added, (dim,), weights["norm_weight"], weights["norm_bias"])
-
-
-def _feed(weights: dict[str, Tensor], vectors: Tensor) -> Tensor:
-    """``LN(X + W_2 relu(W_1 X))``."""
-    hidden = F.linear(vectors, weights["up_weight"], weights["up_bias"]).relu()
-    added = vectors + F.linear(hidden, weights["down_weight"], weights["down_bias"])
-    return F.layer_norm(added, (vectors.shape[-1],), weights["norm_weight"], weights["norm_bias"])
 
 
 def _mean(vectors: Tensor, mask: Tensor) -> Tensor:

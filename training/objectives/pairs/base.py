@@ -1,8 +1,13 @@
-"""What a loss over the matrix of all pairs' scores is, so that it can be evaluated in tiles.
+"""A loss over the matrix of the scores of all pairs, in a form that can be evaluated tile by tile.
 
-A loss sees the matrix one tile at a time, twice.  First it reports numbers per text and per audio
-(`observe`), which are combined over tiles and ranks by logsumexp or sum.  From the combined numbers comes
-the loss (`value`).  Then, with those numbers known, each tile's gradient is a formula (`gradient`).
+The matrix has one row and one column for each item of the global batch, for example a row for each caption and a
+column for each clip.  A loss sees it one tile at a time, twice:
+
+1. `PairLoss.observe` reports statistics of each row and each column of a tile.  The engine combines them over all
+   tiles and all ranks (`COMBINED`), and `PairLoss.terms` turns the combined statistics into the loss.
+2. For the gradient, the engine computes each tile again.  The chain rule leads from the loss through the combined
+   statistics to the tile's own statistics, and autograd from there to the scores.  A loss whose gradient is a short
+   formula may give it as `PairLoss.gradient` and set `by_hand`.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,28 +25,58 @@ from training.engine.distributed import accumulation_dtype
 from training.objectives.pairs.relations import Related
 
 Statistics = dict[str, Tensor]
+SideName = Literal["rows", "columns"]
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Some texts against some audios: logits ``[r, c]``, which a loss may overwrite, and their relations."""
+    """Some rows against some columns.
+
+    Attributes:
+        logits: ``[r, c]``; a loss that is `by_hand` may overwrite them.
+        related: which pairs of the tile are positive or left out.
+        teacher: the teacher's scores of the same pairs, ``[r, c]`` without gradient, where the term has a teacher.
+    """
 
     logits: Tensor
     related: Related
+    teacher: Tensor | None = None
+
+    def left_out(self) -> Tensor:
+        """Bool ``[r, c]``: the pairs that take no part."""
+        mask = torch.zeros(self.logits.numel(), dtype=torch.bool, device=self.logits.device)
+        mask[self.related.left_out] = True
+        return mask.view_as(self.logits)
+
+    def positive(self) -> Tensor:
+        """Bool ``[r, c]``: the positive pairs."""
+        mask = torch.zeros(self.logits.numel(), dtype=torch.bool, device=self.logits.device)
+        mask[self.related.positive] = True
+        return mask.view_as(self.logits)
 
 
 class PairLoss(nn.Module, ABC):
     """A loss over all pairs of a global batch.
 
+    The loss is the sum of the rows' terms divided by the sum of the rows' weights, plus the same for the columns.  A
+    row or column without any positive pair has weight 0 where the loss needs a positive.
+
     Attributes:
         positives: which pairs are positive, one of `training.objectives.pairs.relations.POSITIVES`.
-        of_texts: the statistics of each text, and how each is combined: "logsumexp" or "sum".
-        of_audios: likewise of each audio.
+        leaves_out: whether pairs of one group or of kin are left out; otherwise they are negatives.
+        of_rows: the statistics of each row, and how each is combined over tiles: a key of `COMBINED`, or
+            ``mean by NAME``: the mean weighted by the exponential of the statistic NAME, which has no gradient.
+        of_columns: the same for each column.
+        needs_teacher: whether tiles must come with a teacher's scores.
+        by_hand: whether `gradient` is given; otherwise `observe` must be differentiable and overwrite nothing.
     """
 
-    positives: str
-    of_texts: dict[str, str]
-    of_audios: dict[str, str]
+    positives: str = "clip"
+    leaves_out: bool = True
+    needs_teacher: bool = False
+    of_rows: dict[str, str]
+    of_columns: dict[str, str]
+    by_hand: bool = False
 
     @abstractmethod
     def forward(self) -> tuple[Tensor, ...]:
@@ -52,15 +88,23 @@ class PairLoss(nn.Module, ABC):
 
     @abstractmethod
     def observe(self, tile: Tile) -> tuple[Statistics, Statistics]:
-        """What a tile tells about each of its texts ``[r]`` and each of its audios ``[c]``."""
+        """The statistics of each row ``[r]`` and of each column ``[c]`` of a tile."""
 
     @abstractmethod
-    def value(self, of_texts: Statistics, of_audios: Statistics) -> tuple[Tensor, Tensor]:
-        """Each text's and each audio's term; the loss is the mean of the first plus the mean of the second."""
+    def terms(self, statistics: Statistics, side: SideName) -> tuple[Tensor, Tensor]:
+        """The term and the weight of each row or column ``[n]``, from its combined statistics."""
 
-    @abstractmethod
-    def gradient(self, tile: Tile, of_texts: Statistics, of_audios: Statistics, samples: int) -> Tensor:
-        """D loss / d logits ``[r, c]``, given the combined statistics and the size of the global batch."""
+    def gradient(
+        self, tile: Tile, of_rows: Statistics, of_columns: Statistics, row_weight: float, column_weight: float
+    ) -> Tensor:
+        """The derivative of the loss by the tile's logits, ``[r, c]``; only where `by_hand`.
+
+        Args:
+            tile: some rows against some columns.
+            of_rows, of_columns: their combined statistics.
+            row_weight, column_weight: the sums of the weights of all rows and of all columns of the global batch.
+        """
+        raise TypeError(f"{type(self).__name__} gives no gradient by hand")
 
     def health(self) -> dict[str, float]:
         """Numbers for the log, such as the temperature."""

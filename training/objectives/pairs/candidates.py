@@ -57,12 +57,15 @@ def limited(relation: Related, chosen: Tensor) -> Related:
 
 
 class Scored:
-    """Scores that are known, as a head: a text's side is its row of them, an audio's its number."""
+    """Scores that are known, as a scorer: the side of a row is its row of scores, that of a column its number."""
 
-    def pair_scores(self, text: Side, audio: Side, shared: Side) -> Tensor:
-        return text[0].index_select(1, audio[0])
+    def shared(self) -> Side:
+        return ()
 
-    def pair_elements(self, text: Side, audio: Side) -> int:
+    def pair_scores(self, rows: Side, columns: Side, shared: Side, /) -> Tensor:
+        return rows[0].index_select(1, columns[0])
+
+    def pair_elements(self, rows: Side, columns: Side, /) -> int:
         return 1
 
 

@@ -1,13 +1,17 @@
-"""NT-Xent with several positives: the normalised-temperature cross-entropy of papers/000.
+"""NT-Xent with several positives: the normalised-temperature cross-entropy (Calvet and Toledano 2025, section 3.3).
 
-With logits ``l_ij = score(text i, audio j) / tau``, positives ``P_i`` and negatives ``N_i`` of text i,
+With logits ``l_ij = score(row i, column j) / tau``, positives ``P_i`` and negatives ``N_i`` of row i,
 
     L_i = - 1 / |P_i|  sum over p in P_i of  ( l_ip - log sum over j in P_i and N_i of exp(l_ij) )
 
-and the same for each audio over the texts; the loss is half the mean over texts plus half the mean over
-audios.  The mean over positives stands outside the logarithm ("SupCon-out", Khosla et al. 2020,
-arXiv 2004.11362, eq. 2) and positives stay in the denominator.  Pairs that are left out appear nowhere.  With
-one positive each this is the symmetric InfoNCE of CLIP, and of papers/001 eq. 2 up to its factor 2.
+and the same for each column over the rows; the loss is half the mean over rows plus half the mean over columns.
+Rows and columns without a positive do not count.  The mean over positives stands outside the logarithm
+("SupCon-out", Khosla et al. 2020, arXiv 2004.11362, eq. 2) and positives stay in the denominator.  Pairs that are
+left out appear nowhere.  With one positive each this is the symmetric InfoNCE of CLIP.
+
+With ``positives: published`` the loss is the one of the published baselines: positives are the pairs of one clip,
+every other pair is a negative, and the mean runs over all positive pairs instead of over rows and then over each
+row's positives.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from training.objectives.pairs.base import PairLoss, Statistics, Temperature, Tile, check_temperature
+from training.objectives.pairs.base import PairLoss, SideName, Statistics, Temperature, Tile, check_temperature
 
 # Numbers this close together share one exponential: neither it nor its inverse leaves float32, and what
 # underflows in it is below 1e-11 of its sum.
@@ -31,27 +35,34 @@ class Settings:
 
     Attributes:
         name: the key of the registry.
-        tau: temperature (papers/000 section 3.3: 0.05), the start if it is trained.
+        tau: temperature (Calvet and Toledano 2025, section 3.3: 0.05), the start if it is trained.
         trainable_tau: learn it, between 0.01 and 1.
-        positives: "clip or caption", or "clip" as published.
+        positives: "clip or caption", "clip", or "published": by clip, kin are negatives, mean over positive pairs.
+        directions: "both"; "rows": each row (caption) finds its columns (clips) only; "columns": the reverse only.
     """
 
     name: str = "ntxent"
     tau: float = 0.05
     trainable_tau: bool = False
-    positives: Literal["clip or caption", "clip"] = "clip or caption"
+    positives: Literal["clip or caption", "clip", "published"] = "clip or caption"
+    directions: Literal["both", "rows", "columns"] = "both"
 
     def __post_init__(self) -> None:
         check_temperature(self.tau, self.trainable_tau)
 
 
 class NTXent(PairLoss):
-    of_texts = of_audios = {"lse": "logsumexp", "positives": "sum", "pull": "sum"}  # noqa: RUF012
+    of_rows = of_columns = {"lse": "logsumexp", "positives": "sum", "pull": "sum"}  # noqa: RUF012
+    by_hand = True
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
-        self.positives = settings.positives
+        self.by_pair = settings.positives == "published"
+        self.positives = "clip" if self.by_pair else settings.positives
+        self.leaves_out = not self.by_pair
         self.temperature = Temperature(settings.tau, settings.trainable_tau)
+        self.directions = settings.directions
+        self.factor = {side: _factor(settings.directions, side) for side in ("rows", "columns")}
 
     def forward(self) -> tuple[Tensor, ...]:
         return (self.temperature(),)
@@ -61,11 +72,11 @@ class NTXent(PairLoss):
 
     def observe(self, tile: Tile) -> tuple[Statistics, Statistics]:
         logits = tile.logits
-        text, audio = tile.related.positive_pairs()
+        rows, columns = tile.related.positive_pairs()
         pulled = logits.reshape(-1)[tile.related.positive]
-        lse_texts, lse_audios = _lse_both_ways(logits, tile.related.left_out)
+        lse_rows, lse_columns = _lse_both_ways(logits, tile.related.left_out)
         found = []
-        for size, index, lse in ((logits.shape[0], text, lse_texts), (logits.shape[1], audio, lse_audios)):
+        for size, index, lse in ((logits.shape[0], rows, lse_rows), (logits.shape[1], columns, lse_columns)):
             zeros = logits.new_zeros(size)
             found.append(
                 {
@@ -76,21 +87,43 @@ class NTXent(PairLoss):
             )
         return found[0], found[1]
 
-    def value(self, of_texts: Statistics, of_audios: Statistics) -> tuple[Tensor, Tensor]:
-        texts, audios = ((s["lse"] - s["pull"] / s["positives"]) / 2 for s in (of_texts, of_audios))
-        return texts, audios
+    def terms(self, statistics: Statistics, side: SideName) -> tuple[Tensor, Tensor]:
+        positives, pull = statistics["positives"], statistics["pull"]
+        counts = positives > 0
+        lse = torch.where(counts, statistics["lse"], 0)
+        if self.by_pair:
+            return self.factor[side] * (positives * lse - pull), positives
+        terms = self.factor[side] * (lse - pull / positives.clamp(min=1))
+        return terms, counts.to(terms.dtype)
 
-    def gradient(self, tile: Tile, of_texts: Statistics, of_audios: Statistics, samples: int) -> Tensor:
+    def gradient(
+        self, tile: Tile, of_rows: Statistics, of_columns: Statistics, row_weight: float, column_weight: float
+    ) -> Tensor:
         logits = tile.logits
-        half = 0.5 / samples
-        weight = _softmax_both_ways(logits, tile.related.left_out, of_texts["lse"], of_audios["lse"], half)
-        text, audio = tile.related.positive_pairs()
-        pull = half / of_texts["positives"][text] + half / of_audios["positives"][audio]
+        row_share = self._share(of_rows, self.factor["rows"] / row_weight)
+        column_share = self._share(of_columns, self.factor["columns"] / column_weight)
+        high = logits.max() if logits.numel() else logits.new_zeros(())
+        lse = [torch.where(found["positives"] > 0, found["lse"], high) for found in (of_rows, of_columns)]
+        weight = _softmax_both_ways(logits, tile.related.left_out, high, lse[0], lse[1], row_share, column_share)
+        rows, columns = tile.related.positive_pairs()
+        # each positive of a row pulls with the row's share divided by its number of positives
+        pull = row_share[rows] / of_rows["positives"][rows] + column_share[columns] / of_columns["positives"][columns]
         weight.view(-1)[tile.related.positive] -= pull
         return weight
 
+    def _share(self, statistics: Statistics, factor: float) -> Tensor:
+        """What the softmax of each row (or column) weighs in the gradient."""
+        positives = statistics["positives"]
+        return factor * (positives if self.by_pair else (positives > 0).to(positives.dtype))
+
     def health(self) -> dict[str, float]:
         return {"tau": 1 / float(self.temperature())}
+
+
+def _factor(directions: str, side: str) -> float:
+    if directions == "both":
+        return 0.5
+    return 1.0 if directions == side else 0.0
 
 
 def build(settings: Settings) -> NTXent:
@@ -98,7 +131,7 @@ def build(settings: Settings) -> NTXent:
 
 
 def _lse_both_ways(logits: Tensor, left_out: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-sum-exp over audios ``[r]`` and over texts ``[c]``; overwrites `logits`."""
+    """Log-sum-exp over columns ``[r]`` and over rows ``[c]``; overwrites `logits`."""
     low, high = logits.aminmax()
     logits.view(-1)[left_out] = -torch.inf
     if float(high - low) < SAFE_SPAN:
@@ -108,13 +141,21 @@ def _lse_both_ways(logits: Tensor, left_out: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _softmax_both_ways(
-    logits: Tensor, left_out: Tensor, lse_texts: Tensor, lse_audios: Tensor, factor: float
+    logits: Tensor,
+    left_out: Tensor,
+    high: Tensor,
+    lse_rows: Tensor,
+    lse_columns: Tensor,
+    row_share: Tensor,
+    column_share: Tensor,
 ) -> Tensor:
-    """``factor * (softmax over audios + softmax over texts)``; overwrites `logits`."""
-    high = logits.max()
+    """``row_share * softmax over columns + column_share * softmax over rows``; overwrites `logits`.
+
+    ``high`` is the largest of the logits; shares are ``[r]`` and ``[c]``.
+    """
     logits.view(-1)[left_out] = -torch.inf
-    if float(high - torch.minimum(lse_texts.min(), lse_audios.min())) < SAFE_SPAN:
-        rows, columns = factor * (high - lse_texts).exp(), factor * (high - lse_audios).exp()
+    if float(high - torch.minimum(lse_rows.min(), lse_columns.min())) < SAFE_SPAN:
+        rows, columns = row_share * (high - lse_rows).exp(), column_share * (high - lse_columns).exp()
         return logits.sub_(high).exp_().mul_(rows[:, None] + columns)
-    over_audios = (logits - lse_texts[:, None]).exp_()
-    return over_audios.add_(logits.sub_(lse_audios).exp_()).mul_(factor)
+    over_columns = (logits - lse_rows[:, None]).exp_().mul_(row_share[:, None])
+    return over_columns.add_(logits.sub_(lse_columns).exp_().mul_(column_share))

@@ -70,13 +70,14 @@ class SortedIds:
         return rows * self.count + self.order[kind][place]
 
 
-def related(texts: Tensor, audios: SortedIds, positives: str = "clip or caption") -> Related:
+def related(texts: Tensor, audios: SortedIds, positives: str = "clip or caption", leaves_out: bool = True) -> Related:
     """The pairs between some texts (ids ``[r, 4]``) and some audios that are positive or left out.
 
     Args:
         texts: ids of the texts, ``[r, 4]`` int64.
         audios: ids of the audios.
         positives: "clip or caption", or "clip" (the same caption on another clip is then a negative).
+        leaves_out: whether pairs of one group or of kin are left out; otherwise they are negatives.
     """
     if positives not in POSITIVES:
         raise InputError("unknown rule for positives", value=positives, remedy=f"one of {POSITIVES}")
@@ -84,5 +85,7 @@ def related(texts: Tensor, audios: SortedIds, positives: str = "clip or caption"
     if positives == "clip or caption":
         positive = torch.cat((positive, audios.matches(texts, CAPTION)))
     positive = positive.unique()
+    if not leaves_out:
+        return Related((len(texts), audios.count), positive, positive[:0])
     akin = torch.cat((audios.matches(texts, GROUP), audios.matches(texts, KIN))).unique()
     return Related((len(texts), audios.count), positive, akin[~torch.isin(akin, positive)])

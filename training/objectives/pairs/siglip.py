@@ -1,6 +1,6 @@
 """The sigmoid loss of SigLIP (Zhai et al. 2023, arXiv 2303.15343, section 3.2) with several positives.
 
-With logits ``l_ij = score(text i, audio j) / tau + bias`` over the B samples of the global batch,
+With logits ``l_ij = score(row i, column j) / tau + bias`` over the B rows of the global batch,
 
     L = 1 / B  ( sum over positive pairs of softplus(-l_ij)  +  sum over negative pairs of softplus(l_ij) )
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.engine.distributed import accumulation_dtype
-from training.objectives.pairs.base import PairLoss, Statistics, Temperature, Tile, check_temperature
+from training.objectives.pairs.base import PairLoss, SideName, Statistics, Temperature, Tile, check_temperature
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,9 @@ class Settings:
 
 
 class SigLIP(PairLoss):
-    of_texts = {"loss": "sum"}  # noqa: RUF012
-    of_audios = {}  # noqa: RUF012
+    of_rows = {"loss": "sum"}  # noqa: RUF012
+    of_columns = {}  # noqa: RUF012
+    by_hand = True
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -68,14 +69,18 @@ class SigLIP(PairLoss):
         losses.view(-1)[tile.related.positive] = F.softplus(-positive)
         return {"loss": losses.sum(1)}, {}
 
-    def value(self, of_texts: Statistics, of_audios: Statistics) -> tuple[Tensor, Tensor]:
-        return of_texts["loss"], of_texts["loss"].new_zeros(1)
+    def terms(self, statistics: Statistics, side: SideName) -> tuple[Tensor, Tensor]:
+        if side == "columns":  # every pair is counted in its row
+            return self.bias.new_zeros(1), self.bias.new_zeros(1)
+        return statistics["loss"], torch.ones_like(statistics["loss"])
 
-    def gradient(self, tile: Tile, of_texts: Statistics, of_audios: Statistics, samples: int) -> Tensor:
+    def gradient(
+        self, tile: Tile, of_rows: Statistics, of_columns: Statistics, row_weight: float, column_weight: float
+    ) -> Tensor:
         weight = tile.logits.sigmoid_()
         weight.view(-1)[tile.related.left_out] = 0
         weight.view(-1)[tile.related.positive] -= 1
-        return weight.div_(samples)
+        return weight.div_(row_weight)
 
     def health(self) -> dict[str, float]:
         return {"tau": 1 / float(self.temperature()), "bias": float(self.bias)}

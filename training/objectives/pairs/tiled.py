@@ -1,40 +1,72 @@
 """Any loss over all pairs of a global batch, in tiles, with exact gradients.
 
-The scores of every text against every audio are a matrix with one block of rows, or of columns, per rank:
-the side that takes fewer bytes is gathered, the other one stays.  Each rank goes over its block tile by
-tile, twice: once for the statistics of texts and audios (the gathered side's are combined over ranks), and
-once, in the backward pass, for the gradients, computing each tile's scores again.  So every pair belongs to
+The scores of every row against every column are a matrix with one block of rows, or of columns, per rank: the side
+that takes fewer bytes is gathered from all ranks, the other side stays where it is.  Each rank goes over its block
+tile by tile, twice: once for the statistics of rows and columns (those of the gathered side are combined over ranks),
+and once, in the backward pass, for the gradients, computing the scores of each tile again.  So every pair belongs to
 exactly one rank, and memory is that of the gathered side and one tile.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sharding.common.errors import InputError
 from training.engine.distributed import Group, accumulation_dtype, with_gradient
 from training.models.heads.base import Head, ListedHead, Scorer, Side, rows_of
-from training.objectives.pairs.base import PairLoss, Statistics, Tile
+from training.objectives.pairs import statistics
+from training.objectives.pairs.base import PairLoss, SideName, Statistics, Tile
 from training.objectives.pairs.candidates import Scored, choose, limited, listed_scores
 from training.objectives.pairs.relations import Related, SortedIds, related
 
+SIDES: tuple[SideName, SideName] = ("rows", "columns")
 # Elements that one tile may hold at once: on a CPU about what its caches hold, on a GPU enough to fill it.
 TILE_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}
 
 
+@dataclass(frozen=True)
+class Items:
+    """Rows or columns of the matrix of pairs that are on this rank.
+
+    Attributes:
+        side: what the scorer needs of each, tensors ``[n, ...]`` (n may be 0, and differ between ranks).
+        ids: ``[n, 4]`` int64, see `training.objectives.pairs.relations.stack_ids`.
+    """
+
+    side: Side
+    ids: Tensor
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Scores that another model gives to the same pairs, without gradient.
+
+    Attributes:
+        scorer: the teacher's.
+        rows, columns: the teacher's sides of this rank's rows and columns, in their order.
+    """
+
+    scorer: Scorer
+    rows: Side
+    columns: Side
+
+    @functools.cached_property
+    def shared(self) -> Side:
+        """What the scorer needs besides the sides, without gradient."""
+        with torch.no_grad():
+            return wide(self.scorer.shared())
+
+
 def global_loss(
-    head: Head,
-    loss: PairLoss,
-    text: Side,
-    audio: Side,
-    ids: Tensor,
-    group: Group,
+    scorer: Scorer, loss: PairLoss, rows: Items, columns: Items, group: Group, teachers: Sequence[Teacher] = ()
 ) -> Tensor:
     """The loss of the global batch, with its gradient.
 
@@ -46,47 +78,49 @@ def global_loss(
     ``loss.backward()`` their ``.grad`` are the cotangents with which to run the encoders again, in chunks.
 
     Args:
-        head: scores texts against audios.
+        scorer: scores rows against columns, for example a head that scores captions against clips.
         loss: what to make of the scores.
-        text: this rank's texts, tensors ``[b, ...]`` (b may be 0, and differ between ranks).
-        audio: this rank's audios, tensors ``[b, ...]``; audio i and text i are one sample.
-        ids: ``[b, 4]`` int64, see `training.objectives.pairs.relations.stack_ids`.
+        rows: this rank's rows.
+        columns: this rank's columns; there may be more or fewer than rows.
         group: the ranks that share the global batch.
+        teachers: their scores are averaged, and the loss sees the average beside each tile's logits.
     """
-    layouts = group.describe((*text, *audio), "sides")
-    text_layouts, audio_layouts = layouts.split(len(text))
-    text, audio = with_gradient(text, text_layouts), with_gradient(audio, audio_layouts)
-    all_ids = group.gather_rows(ids, "ids")
-    text_ids = audio_ids = ids
+    if loss.needs_teacher and not teachers:
+        raise InputError("the loss needs a teacher's scores", remedy="name the teachers in the recipe")
+    layouts = group.describe((*rows.side, *columns.side), "sides")
+    row_layouts, column_layouts = layouts.split(len(rows.side))
+    row_side, column_side = with_gradient(rows.side, row_layouts), with_gradient(columns.side, column_layouts)
+    row_ids, column_ids = rows.ids, columns.ids
     # Every rank compares the same totals, so every rank gathers the same side.
-    gathers_audio = audio_layouts.total_bytes() <= text_layouts.total_bytes()
-    if gathers_audio:
-        audio, audio_ids = group.gather_many(audio, "audio side", audio_layouts), all_ids
+    gathers_columns = column_layouts.total_bytes() <= row_layouts.total_bytes()
+    if gathers_columns:
+        column_side = group.gather_many(column_side, "columns", column_layouts)
+        column_ids = group.gather_rows(column_ids, "ids of columns")
     else:
-        text, text_ids = group.gather_many(text, "text side", text_layouts), all_ids
-    text, audio = _wide(text), _wide(audio)
-    shared = _wide(head.shared())
-    numbers = tuple(number.to(text[0]) for number in loss())
-    scorer: Scorer = head
+        row_side = group.gather_many(row_side, "rows", row_layouts)
+        row_ids = group.gather_rows(row_ids, "ids of rows")
+    row_side, column_side = wide(row_side), wide(column_side)
+    shared = wide(scorer.shared())
+    numbers = tuple(number.to(row_side[0]) for number in loss())
     chosen = None
-    if isinstance(head, ListedHead) and head.candidates:
-        relation = related(text_ids, SortedIds(audio_ids), loss.positives)
-        chosen = choose(head, text, audio, shared, relation, gathers_audio, group)
-        scores = listed_scores(head, text, audio, shared, chosen, tile_elements(text, shared))
-        scorer, text, shared = Scored(), (scores,), ()
-        audio = (torch.arange(scores.shape[1], device=scores.device),)
-    inputs = (text, audio, shared, numbers)
+    if isinstance(scorer, ListedHead) and scorer.candidates:
+        relation = related(row_ids, SortedIds(column_ids), loss.positives, loss.leaves_out)
+        chosen = choose(scorer, row_side, column_side, shared, relation, gathers_columns, group)
+        scores = listed_scores(scorer, row_side, column_side, shared, chosen, tile_elements(row_side, shared))
+        scorer, row_side, shared = Scored(), (scores,), ()
+        column_side = (torch.arange(scores.shape[1], device=scores.device),)
+    inputs = (row_side, column_side, shared, numbers)
     block = _Block(
-        scorer,
-        loss,
-        group,
-        gathers_audio,
-        text_ids,
-        audio_ids,
-        len(all_ids),
-        tuple(len(part) for part in inputs),
-        _tiling(scorer, text, audio, shared),
-        chosen,
+        scorer=scorer,
+        loss=loss,
+        group=group,
+        gathers_columns=gathers_columns,
+        row_ids=row_ids,
+        column_ids=column_ids,
+        sizes=tuple(len(part) for part in inputs),
+        tiling=_tiling(scorer, row_side, column_side, shared),
+        chosen=chosen,
+        teachers=[_gathered_teacher(teacher, gathers_columns, group) for teacher in teachers],
     )
     value: Tensor = _TiledLoss.apply(block, *(tensor for part in inputs for tensor in part))
     return value
@@ -95,7 +129,7 @@ def global_loss(
 def score_all(head: Head, text: Side, audio: Side) -> Tensor:
     """Every text's similarity to every audio, ``[texts, audios]`` on the CPU, in tiles, without gradient."""
     with torch.no_grad():
-        text, audio, shared = _wide(text), _wide(audio), _wide(head.shared())
+        text, audio, shared = wide(text), wide(audio), wide(head.shared())
         scores = torch.empty(len(text[0]), len(audio[0]), dtype=text[0].dtype)
         for texts, audios in _tiling(head, text, audio, shared).tiles():
             scores[texts, audios] = head.pair_scores(rows_of(text, texts), rows_of(audio, audios), shared).cpu()
@@ -104,105 +138,124 @@ def score_all(head: Head, text: Side, audio: Side) -> Tensor:
 
 @dataclass(frozen=True)
 class _Tiling:
-    """How a block of ``texts x audios`` pairs is cut."""
+    """How a block of ``rows x columns`` pairs is cut."""
 
-    texts: int
-    audios: int
-    tile_texts: int
-    tile_audios: int
+    rows: int
+    columns: int
+    tile_rows: int
+    tile_columns: int
 
-    def text_slices(self) -> list[slice]:
-        return [slice(i, min(i + self.tile_texts, self.texts)) for i in range(0, self.texts, self.tile_texts)]
+    def row_slices(self) -> list[slice]:
+        return [slice(i, min(i + self.tile_rows, self.rows)) for i in range(0, self.rows, self.tile_rows)]
 
-    def audio_slices(self) -> list[slice]:
-        return [slice(i, min(i + self.tile_audios, self.audios)) for i in range(0, self.audios, self.tile_audios)]
+    def column_slices(self) -> list[slice]:
+        return [slice(i, min(i + self.tile_columns, self.columns)) for i in range(0, self.columns, self.tile_columns)]
 
     def tiles(self) -> Iterator[tuple[slice, slice]]:
-        return ((texts, audios) for texts in self.text_slices() for audios in self.audio_slices())
+        return ((rows, columns) for rows in self.row_slices() for columns in self.column_slices())
 
 
 def tile_elements(side: Side, shared: Side) -> int:
-    """Elements that a tile may hold: never fewer than the head's own tensors, which every tile reads anew."""
+    """Elements that a tile may hold: never fewer than the scorer's own tensors, which every tile reads anew."""
     weights = sum(tensor.numel() for tensor in shared)
     return max(weights, TILE_ELEMENTS.get(side[0].device.type, TILE_ELEMENTS["cpu"]))
 
 
-def _tiling(head: Scorer, text: Side, audio: Side, shared: Side) -> _Tiling:
+def _tiling(scorer: Scorer, rows: Side, columns: Side, shared: Side) -> _Tiling:
     """Tiles as square as the block allows, of as many pairs as fit into the budget."""
-    pairs = max(1, tile_elements(text, shared) // head.pair_elements(text, audio))
-    texts, audios = len(text[0]), len(audio[0])
-    tile_texts = max(1, min(texts, math.isqrt(pairs)))
-    tile_audios = max(1, min(audios, pairs // tile_texts))
-    return _Tiling(texts, audios, max(1, min(texts, pairs // tile_audios)), tile_audios)
+    pairs = max(1, tile_elements(rows, shared) // scorer.pair_elements(rows, columns))
+    row_count, column_count = len(rows[0]), len(columns[0])
+    tile_rows = max(1, min(row_count, math.isqrt(pairs)))
+    tile_columns = max(1, min(column_count, pairs // tile_rows))
+    return _Tiling(row_count, column_count, max(1, min(row_count, pairs // tile_columns)), tile_columns)
 
 
-def _wide(side: Side) -> Side:
+def wide(side: Side) -> Side:
     """Half-precision tensors as float32: scores, exponentials and gradients are taken in float32."""
     return tuple(t.to(accumulation_dtype(t.dtype)) if t.is_floating_point() else t for t in side)
 
 
-# What a text or an audio has before any tile was seen.
-_NOTHING = {"sum": 0.0, "logsumexp": -math.inf}
+def _gathered_teacher(teacher: Teacher, gathers_columns: bool, group: Group) -> Teacher:
+    """The teacher with the same side gathered as the student's, detached."""
+    rows, columns = (tuple(tensor.detach() for tensor in side) for side in (teacher.rows, teacher.columns))
+    if gathers_columns:
+        columns = group.gather_many(columns, "the teacher's columns")
+    else:
+        rows = group.gather_many(rows, "the teacher's rows")
+    return Teacher(teacher.scorer, wide(rows), wide(columns))
 
 
 @dataclass
 class _Block:
     """A rank's block of the matrix of all pairs."""
 
-    head: Scorer
+    scorer: Scorer
     loss: PairLoss
     group: Group
-    gathers_audio: bool
-    text_ids: Tensor
-    audio_ids: Tensor
-    samples: int
+    gathers_columns: bool
+    row_ids: Tensor
+    column_ids: Tensor
     sizes: tuple[int, ...]
     tiling: _Tiling
-    chosen: Tensor | None  # pairs ``[texts, audios]`` that take part; None: all
+    chosen: Tensor | None  # pairs ``[rows, columns]`` that take part; None: all
+    teachers: list[Teacher]
+    sorted_columns: list[SortedIds] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.sorted_audios = [SortedIds(self.audio_ids[audios]) for audios in self.tiling.audio_slices()]
+        self.sorted_columns = [SortedIds(self.column_ids[columns]) for columns in self.tiling.column_slices()]
 
     def parts(self, tensors: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """Text side, audio side, the head's shared tensors, the loss's numbers."""
+        """Rows, columns, the scorer's shared tensors, the loss's numbers."""
         items = iter(tensors)
         return [tuple(next(items) for _ in range(size)) for size in self.sizes]
 
     def related_tiles(self) -> Iterator[tuple[slice, slice, Related]]:
-        for texts in self.tiling.text_slices():
-            ids = self.text_ids[texts]
-            for audios, sorted_ids in zip(self.tiling.audio_slices(), self.sorted_audios, strict=True):
-                found = related(ids, sorted_ids, self.loss.positives)
-                yield texts, audios, found if self.chosen is None else limited(found, self.chosen[texts, audios])
+        loss = self.loss
+        for rows in self.tiling.row_slices():
+            ids = self.row_ids[rows]
+            for columns, sorted_ids in zip(self.tiling.column_slices(), self.sorted_columns, strict=True):
+                found = related(ids, sorted_ids, loss.positives, loss.leaves_out)
+                yield rows, columns, found if self.chosen is None else limited(found, self.chosen[rows, columns])
+
+    def taught(self, rows: slice, columns: slice) -> Tensor | None:
+        """The mean of the teachers' scores of a tile."""
+        if not self.teachers:
+            return None
+        with torch.no_grad():
+            scores = [
+                teacher.scorer.pair_scores(
+                    rows_of(teacher.rows, rows), rows_of(teacher.columns, columns), teacher.shared
+                )
+                for teacher in self.teachers
+            ]
+            return torch.stack(scores).mean(0) if len(scores) > 1 else scores[0]
 
     def observe(self, tensors: Sequence[Tensor]) -> tuple[Statistics, Statistics]:
-        """The combined statistics of this block's texts and audios."""
-        text, audio, shared, numbers = self.parts(tensors)
-        kinds = (self.loss.of_texts, self.loss.of_audios)
-        counts = (self.tiling.texts, self.tiling.audios)
-        found = tuple(
-            {name: text[0].new_full((count,), _NOTHING[how]) for name, how in kind.items()}
-            for kind, count in zip(kinds, counts, strict=True)
-        )
-        for texts, audios, relation in self.related_tiles():
-            scores = self.head.pair_scores(rows_of(text, texts), rows_of(audio, audios), shared)
-            seen = self.loss.observe(Tile(self.loss.logits(scores, *numbers).contiguous(), relation))
-            for kind, totals, new, rows in zip(kinds, found, seen, (texts, audios), strict=True):
-                for name, how in kind.items():
-                    old = totals[name][rows]
-                    totals[name][rows] = old + new[name] if how == "sum" else torch.logaddexp(old, new[name])
-        gathered = 1 if self.gathers_audio else 0
-        for name, how in kinds[gathered].items():
-            combine = self.group.sum if how == "sum" else self.group.logsumexp
-            found[gathered][name] = combine(found[gathered][name], f"{name} of the gathered side")
-        return found[0], found[1]
+        """The combined statistics of this block's rows and columns."""
+        row_side, column_side, shared, numbers = self.parts(tensors)
+        of_rows = statistics.empty(self.loss.of_rows, self.tiling.rows, row_side[0])
+        of_columns = statistics.empty(self.loss.of_columns, self.tiling.columns, row_side[0])
+        for rows, columns, relation in self.related_tiles():
+            scores = self.scorer.pair_scores(rows_of(row_side, rows), rows_of(column_side, columns), shared)
+            logits = self.loss.logits(scores, *numbers).contiguous()
+            seen = self.loss.observe(Tile(logits, relation, self.taught(rows, columns)))
+            statistics.combine(self.loss.of_rows, of_rows, seen[0], rows)
+            statistics.combine(self.loss.of_columns, of_columns, seen[1], columns)
+        if self.gathers_columns:
+            return of_rows, statistics.over_ranks(self.loss.of_columns, of_columns, self.group)
+        return statistics.over_ranks(self.loss.of_rows, of_rows, self.group), of_columns
 
-    def total(self, of_texts: Statistics, of_audios: Statistics) -> Tensor:
-        """The loss of the global batch, ``[]``; terms of the side that stays are on several ranks."""
-        terms = self.loss.value(of_texts, of_audios)
-        local = 0 if self.gathers_audio else 1
-        here = self.group.sum(terms[local].sum().view(1), "loss")
-        return (here[0] + terms[1 - local].sum()) / max(self.samples, 1)
+    def total(self, of_rows: Statistics, of_columns: Statistics) -> tuple[Tensor, float, float]:
+        """The loss of the global batch ``[]``, and the sums of the weights of its rows and of its columns."""
+        sums = []
+        for side, found in zip(SIDES, (of_rows, of_columns), strict=True):
+            terms, weights = self.loss.terms(found, side)
+            here = torch.stack((terms.sum(), weights.to(terms.dtype).sum()))
+            gathered = self.gathers_columns == (side == "columns")  # a gathered side is whole on every rank
+            sums.append(here if gathered else self.group.sum(here, "loss"))
+        (rows, row_weight), (columns, column_weight) = sums
+        row_weight, column_weight = row_weight.clamp(min=1), column_weight.clamp(min=1)
+        return rows / row_weight + columns / column_weight, float(row_weight), float(column_weight)
 
 
 class _TiledLoss(torch.autograd.Function):
@@ -212,7 +265,8 @@ class _TiledLoss(torch.autograd.Function):
     def forward(ctx: Any, block: _Block, *tensors: Tensor) -> Tensor:
         ctx.block, ctx.statistics = block, block.observe(tensors)
         ctx.save_for_backward(*tensors)
-        return block.total(*ctx.statistics)
+        value, *ctx.weights = block.total(*ctx.statistics)
+        return value
 
     @staticmethod
     @once_differentiable
@@ -221,15 +275,16 @@ class _TiledLoss(torch.autograd.Function):
         wanted = ctx.needs_input_grad[1:]
         tensors = ctx.saved_tensors
         gradients = [torch.zeros_like(t) if w else None for t, w in zip(tensors, wanted, strict=True)]
-        text, audio, _, _ = block.parts(gradients)
+        row_side, column_side, _, _ = block.parts(gradients)
         _, _, shared, numbers = block.parts(range(len(tensors)))
-        for texts, audios, relation in block.related_tiles():
-            pieces = _tile_gradients(block, tensors, wanted, texts, audios, relation, ctx.statistics)
-            text_pieces, audio_pieces, _, _ = block.parts(pieces)
-            for totals, new, rows in ((text, text_pieces, texts), (audio, audio_pieces, audios)):
+        backward = _Backward(block, ctx.statistics, ctx.weights)
+        for rows, columns, relation in block.related_tiles():
+            pieces = backward.of_tile(tensors, wanted, rows, columns, relation)
+            row_pieces, column_pieces, _, _ = block.parts(pieces)
+            for totals, new, some in ((row_side, row_pieces, rows), (column_side, column_pieces, columns)):
                 for total, piece in zip(totals, new, strict=True):
                     if total is not None and piece is not None:
-                        total[rows] += piece
+                        total[some] += piece
             for index in (*shared, *numbers):
                 total = gradients[index]
                 if total is not None and pieces[index] is not None:
@@ -238,30 +293,73 @@ class _TiledLoss(torch.autograd.Function):
         return (None, *(None if g is None else g.mul_(scale) for g in gradients))
 
 
-def _tile_gradients(
-    block: _Block,
-    tensors: Sequence[Tensor],
-    wanted: Sequence[bool],
-    texts: slice,
-    audios: slice,
-    relation: Related,
-    statistics: tuple[Statistics, Statistics],
-) -> list[Tensor | None]:
-    """The gradient of every input that wants one, from one tile: rows of the sides, whole shared tensors."""
-    text, audio, shared, numbers = block.parts(tensors)
-    leaves = [
-        tensor.detach().requires_grad_(wants)
-        for tensor, wants in zip(
-            (*rows_of(text, texts), *rows_of(audio, audios), *shared, *numbers), wanted, strict=True
+class _Backward:
+    """The gradient of each tile, given the combined statistics of all rows and columns."""
+
+    def __init__(self, block: _Block, whole: tuple[Statistics, Statistics], weights: Sequence[float]) -> None:
+        self.block, self.whole, self.weights = block, whole, weights
+        if not block.loss.by_hand:
+            self.by_whole = [
+                _by_statistics(block.loss, found, side, weight)
+                for found, side, weight in zip(whole, SIDES, weights, strict=True)
+            ]
+
+    def of_tile(
+        self, tensors: Sequence[Tensor], wanted: Sequence[bool], rows: slice, columns: slice, relation: Related
+    ) -> list[Tensor | None]:
+        """The gradient of every input that wants one, from one tile: some of a side's rows, whole shared tensors."""
+        block = self.block
+        row_side, column_side, shared, numbers = block.parts(tensors)
+        inputs = (*rows_of(row_side, rows), *rows_of(column_side, columns), *shared, *numbers)
+        leaves = [tensor.detach().requires_grad_(wants) for tensor, wants in zip(inputs, wanted, strict=True)]
+        own_rows, own_columns, own_shared, own_numbers = block.parts(leaves)
+        asked = [leaf for leaf in leaves if leaf.requires_grad]
+        with torch.enable_grad():
+            scores = block.scorer.pair_scores(own_rows, own_columns, own_shared)
+            logits = block.loss.logits(scores, *own_numbers).contiguous()
+            taught = block.taught(rows, columns)
+            if block.loss.by_hand:
+                of_rows, of_columns = _some(self.whole[0], rows), _some(self.whole[1], columns)
+                tile = Tile(logits.detach(), relation, taught)
+                outputs = [logits]
+                weights = [block.loss.gradient(tile, of_rows, of_columns, *self.weights)]
+            else:
+                outputs, weights = self._chained(Tile(logits, relation, taught), rows, columns)
+        answers = iter(
+            torch.autograd.grad(outputs, asked, weights, allow_unused=True) if outputs else [None] * len(asked)
         )
-    ]
-    own_text, own_audio, own_shared, own_numbers = block.parts(leaves)
+        return [next(answers) if leaf.requires_grad else None for leaf in leaves]
+
+    def _chained(self, tile: Tile, rows: slice, columns: slice) -> tuple[list[Tensor], list[Tensor]]:
+        """The tile's statistics that depend on the scores, and the derivative of the loss by each."""
+        outputs: list[Tensor] = []
+        weights: list[Tensor] = []
+        kinds = (self.block.loss.of_rows, self.block.loss.of_columns)
+        seen = self.block.loss.observe(tile)
+        for number, some in enumerate((rows, columns)):
+            whole, by_whole = _some(self.whole[number], some), _some(self.by_whole[number], some)
+            found = statistics.cotangents(kinds[number], seen[number], whole, by_whole)
+            for name, cotangent in zip(kinds[number], found, strict=True):
+                if seen[number][name].requires_grad:
+                    outputs.append(seen[number][name])
+                    weights.append(cotangent)
+        return outputs, weights
+
+
+def _by_statistics(loss: PairLoss, whole: Statistics, side: SideName, weight: float) -> Statistics:
+    """The derivative of the loss by each combined statistic of one side; zeros where it depends on none."""
+    leaves = {name: value.detach().requires_grad_() for name, value in whole.items()}
     with torch.enable_grad():
-        scores = block.head.pair_scores(own_text, own_audio, own_shared)
-        logits = block.loss.logits(scores, *own_numbers).contiguous()
-    of_texts = {name: tensor[texts] for name, tensor in statistics[0].items()}
-    of_audios = {name: tensor[audios] for name, tensor in statistics[1].items()}
-    weight = block.loss.gradient(Tile(logits.detach(), relation), of_texts, of_audios, block.samples)
-    asked = [leaf for leaf in leaves if leaf.requires_grad]
-    answers = iter(torch.autograd.grad(logits, asked, weight, allow_unused=True))
-    return [next(answers) if leaf.requires_grad else None for leaf in leaves]
+        terms, _ = loss.terms(leaves, side)
+        total = terms.sum() / weight
+    if not leaves or not total.requires_grad:
+        return {name: torch.zeros_like(value) for name, value in leaves.items()}
+    found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+    return {
+        name: torch.zeros_like(leaf) if gradient is None else gradient.nan_to_num(0.0)
+        for (name, leaf), gradient in zip(leaves.items(), found, strict=True)
+    }
+
+
+def _some(found: Statistics, rows: slice) -> Statistics:
+    return {name: value[rows] for name, value in found.items()}

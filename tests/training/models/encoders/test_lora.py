@@ -13,7 +13,7 @@ from sharding.shards.manifest import Manifest
 from tests.training.models.encoders.test_encoders import AUDIO, CAPTIONS, audio_encoder, text_encoder, tokens_of
 from tests.training.small_runs import small_recipe, write_sounds
 from training.engine import checkpoint
-from training.engine.step import ranks
+from training.engine.launch import ranks
 from training.models import hub
 from training.models.encoders import AUDIO_ENCODERS, TEXT_ENCODERS
 from training.models.encoders.lora import Adapters, adapt, merge

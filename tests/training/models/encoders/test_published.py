@@ -17,7 +17,7 @@ from tests.training.models.encoders.test_encoders import CAPTIONS, audio_encoder
 from tests.training.small_runs import TREE, lines, small_recipe, write_sounds
 from training.data.features import AudioInput, FeatureExtractor
 from training.data.settings import MaskingSettings
-from training.engine.step import ranks
+from training.engine.launch import ranks
 from training.models import hub
 from training.models.encoders import AUDIO_ENCODERS, TEXT_ENCODERS, encoder_module
 from training.models.encoders.text.tokenizer import train_tokenizer

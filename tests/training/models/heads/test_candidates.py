@@ -19,7 +19,7 @@ from training.models.encoders import EncodedAudio, EncodedText
 from training.models.heads import build_head, coattention, dual
 from training.models.heads.base import rough_scores
 from training.objectives.pairs import build_loss, ntxent, siglip
-from training.objectives.pairs.tiled import global_loss, score_all
+from training.objectives.pairs.tiled import Items, global_loss, score_all
 from training.search.two_stage import two_stage_scores
 
 
@@ -133,7 +133,7 @@ def test_training_on_candidates_leaves_the_others_out(loss_settings: Any, candid
         return total
 
     expected = reference()
-    got = global_loss(near, loss, near(text), near(audio), ids, LocalGroup())
+    got = global_loss(near, loss, Items(near(text), ids), Items(near(audio), ids), LocalGroup())
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
     inputs = [text.tokens, audio.segments, *loss.parameters()]
     wanted = torch.autograd.grad(expected, [*inputs, *head.parameters()])

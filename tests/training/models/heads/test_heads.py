@@ -139,23 +139,24 @@ def test_text_aware_pooling_is_the_plain_definition(audio_form: str) -> None:
 def plain_module(head: coattention.CoAttention, number: int, text: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
     """One module on one pair, ``[1, N, d]`` and ``[1, M, d]``, with torch's own layers."""
     settings, dim = head.settings, text.shape[-1]
-    weights: Any = dict(head.cascade[0 if settings.shared_weights else number].named_parameters())
+    steps: Any = head.cascade.module.steps
+    weights: Any = dict(steps[0 if settings.shared_weights else number].named_parameters())
 
     def attend(name: str, queries: Tensor, source: Tensor) -> Tensor:
         attention = nn.MultiheadAttention(dim, settings.heads, batch_first=True).double()
         pack = {
-            "in_proj_weight": weights[f"{name}_in_weight"],
-            "in_proj_bias": weights[f"{name}_in_bias"],
-            "out_proj.weight": weights[f"{name}_out_weight"],
-            "out_proj.bias": weights[f"{name}_out_bias"],
+            "in_proj_weight": weights[f"{name}.in_weight"],
+            "in_proj_bias": weights[f"{name}.in_bias"],
+            "out_proj.weight": weights[f"{name}.out_weight"],
+            "out_proj.bias": weights[f"{name}.out_bias"],
         }
         out, _ = torch.func.functional_call(attention, pack, (queries, source, source))
-        return F.layer_norm(queries + out, (dim,), weights[f"{name}_norm_weight"], weights[f"{name}_norm_bias"])
+        return F.layer_norm(queries + out, (dim,), weights[f"{name}.norm_weight"], weights[f"{name}.norm_bias"])
 
     def feed(name: str, x: Tensor) -> Tensor:
-        hidden = F.linear(x, weights[f"{name}_up_weight"], weights[f"{name}_up_bias"]).relu()
-        x = x + F.linear(hidden, weights[f"{name}_down_weight"], weights[f"{name}_down_bias"])
-        return F.layer_norm(x, (dim,), weights[f"{name}_norm_weight"], weights[f"{name}_norm_bias"])
+        hidden = F.linear(x, weights[f"{name}.up_weight"], weights[f"{name}.up_bias"]).relu()
+        x = x + F.linear(hidden, weights[f"{name}.down_weight"], weights[f"{name}.down_bias"])
+        return F.layer_norm(x, (dim,), weights[f"{name}.norm_weight"], weights[f"{name}.norm_bias"])
 
     if settings.self_attention:
         text, audio = attend("text_self", text, text), attend("audio_self", audio, audio)

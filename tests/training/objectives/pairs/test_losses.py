@@ -17,9 +17,9 @@ from sharding.common.errors import InputError
 from tests.training.objectives.pairs.dense import relations
 from training.engine.distributed import LocalGroup
 from training.models.heads import build_head, dual
-from training.objectives.pairs import LOSSES, build_loss, ntxent, siglip, tiled
+from training.objectives.pairs import build_loss, ntxent, siglip, tiled
 from training.objectives.pairs.base import Temperature
-from training.objectives.pairs.tiled import global_loss
+from training.objectives.pairs.tiled import Items, global_loss
 
 
 def by_formula(kind: str, logits: Tensor, relation: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def test_tiles_of_any_size_give_the_formula(
     text, audio, ids = problem(seed, samples, clips, torch.float64)
     asked = [text, audio, *loss.parameters()]
     with mock.patch.object(tiled, "tile_elements", return_value=tile):
-        got = global_loss(HEAD, loss, (text,), (audio,), ids, LocalGroup())
+        got = global_loss(HEAD, loss, Items((text,), ids), Items((audio,), ids), LocalGroup())
     found = torch.autograd.grad(got, asked)
     wanted = by_formula(kind, loss.logits(text @ audio.t(), *loss()), relations(ids, ids, positives))
     torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
@@ -70,7 +70,7 @@ def test_tiles_of_any_size_give_the_formula(
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("kind", sorted(LOSSES))
+@pytest.mark.parametrize("kind", ["ntxent", "siglip"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 def test_lower_precision(kind: str, dtype: torch.dtype, tolerance: float) -> None:
     """bfloat16 sides are rounded, but what is computed from them is not: it equals float64 on the same sides."""
@@ -78,7 +78,7 @@ def test_lower_precision(kind: str, dtype: torch.dtype, tolerance: float) -> Non
     loss = build_loss(modules[kind].Settings())
     text, audio, ids = problem(4, 50, 30, dtype)
     with mock.patch.object(tiled, "tile_elements", return_value=64):
-        got = global_loss(HEAD, loss, (text,), (audio,), ids, LocalGroup())
+        got = global_loss(HEAD, loss, Items((text,), ids), Items((audio,), ids), LocalGroup())
     gradient = torch.autograd.grad(got, text)[0]
     exact = text.detach().double().requires_grad_()
     numbers = tuple(number.detach().double() for number in loss())
@@ -92,7 +92,7 @@ def test_lower_precision(kind: str, dtype: torch.dtype, tolerance: float) -> Non
 def test_single_positives_are_symmetric_cross_entropy() -> None:
     text, audio, _ = problem(1, 9, 1, torch.float64)
     ids = torch.arange(9)[:, None].expand(9, 4)
-    got = global_loss(HEAD, build_loss(ntxent.Settings()), (text,), (audio,), ids, LocalGroup())
+    got = global_loss(HEAD, build_loss(ntxent.Settings()), Items((text,), ids), Items((audio,), ids), LocalGroup())
     logits, labels = text @ audio.t() / 0.05, torch.arange(9)
     wanted = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.t(), labels)) / 2
     torch.testing.assert_close(got, wanted, rtol=1e-12, atol=0)
@@ -105,7 +105,7 @@ def test_logits_of_any_size_are_finite_and_right(scale: float) -> None:
     loss = build_loss(ntxent.Settings())
     large = (text.detach() * scale).requires_grad_()
     with mock.patch.object(tiled, "tile_elements", return_value=50):
-        got = global_loss(HEAD, loss, (large,), (audio,), ids, LocalGroup())
+        got = global_loss(HEAD, loss, Items((large,), ids), Items((audio,), ids), LocalGroup())
     gradient = torch.autograd.grad(got, large)[0]
     exact = large.detach().double().requires_grad_()
     wanted = by_formula("ntxent", exact @ audio.detach().double().t() / 0.05, relations(ids, ids))
@@ -118,7 +118,7 @@ def test_kin_are_never_negatives() -> None:
     """The loss does not move when two kin come closer, however close."""
     ids = torch.tensor([[1, 1, 1, 7], [2, 2, 2, 7], [3, 3, 3, 8]])
     text, audio = torch.eye(3), torch.eye(3).requires_grad_()
-    value = global_loss(HEAD, build_loss(ntxent.Settings()), (text,), (audio,), ids, LocalGroup())
+    value = global_loss(HEAD, build_loss(ntxent.Settings()), Items((text,), ids), Items((audio,), ids), LocalGroup())
     gradient = torch.autograd.grad(value, audio)[0]
     assert gradient[1, 0] == 0 and gradient[0, 1] == 0 and gradient[2, 0] != 0
 

@@ -1,0 +1,38 @@
+"""``teach``: write the vectors of clips and captions with which a model teaches others."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from sharding.common.errors import InputError
+from training.commands.arguments import add_shards
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Write the vectors of clips and captions with which a model teaches another one. A recipe names the folder "
+        "in distillation.teachers. The model's scores must be dot products, as those of the head dual are."
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="an export, a checkpoint, or the folder of a run")
+    add_shards(parser)
+    parser.add_argument(
+        "--split", action="append", metavar="DATASET/SPLIT", help="repeat it for several; default: every split"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="a new folder, or one to replace")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    from sharding.shards.manifest import Manifest
+    from training.models.hub import open_model
+    from training.tasks.teaching import write_teacher
+
+    if args.out.is_file():
+        raise InputError("it is a file", file=args.out, remedy="name a folder for --out")
+    retriever = open_model(args.model)
+    return write_teacher(retriever, Manifest.open(args.shards), args.split, args.out)
+
+
+def show(result: dict[str, Any]) -> str:
+    return f"{result['clips']} clips and {result['captions']} captions, {result['width']} numbers each: {result['out']}"

@@ -1,0 +1,130 @@
+"""What one training step trains: a task turns a batch into sides for pair losses and into sums of local losses.
+
+The engine knows nothing but this.  It computes the same loss, gradient and weights for any task at any ZeRO stage, in
+one pass or in chunks, on any number of ranks:
+
+    loss = sum over pair terms  of weight * loss over all pairs of the global batch
+         + sum over local terms of weight * sum over all samples / number of all samples counted
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from training.models.heads.base import Scorer
+from training.objectives.pairs.base import PairLoss
+from training.objectives.pairs.tiled import Items
+
+
+@dataclass(frozen=True)
+class TeacherSides:
+    """A teacher of a pair term: a scorer, and the names of its sides among `Outputs.sides`."""
+
+    scorer: Scorer
+    rows: str
+    columns: str
+
+
+@dataclass(frozen=True)
+class PairTerm:
+    """A loss over all pairs of the global batch: every rank's rows against every rank's columns.
+
+    Attributes:
+        rows, columns: names of sides among `Outputs.sides`.
+        scorer: scores rows against columns; its parameters belong to the task.
+        loss: what to make of the scores; its parameters belong to the task.
+        weight: of this term in the sum.
+        teachers: their scores are averaged and given to the loss.
+    """
+
+    rows: str
+    columns: str
+    scorer: Scorer
+    loss: PairLoss
+    weight: float = 1.0
+    teachers: tuple[TeacherSides, ...] = ()
+
+
+@dataclass(frozen=True)
+class LocalSum:
+    """A loss summed over this rank's samples, and how many were counted.
+
+    Attributes:
+        total: the sum, ``[]``, with gradient.
+        count: how many samples, tokens or other units the sum has, ``[]`` without gradient.
+    """
+
+    total: Tensor
+    count: Tensor
+
+
+@dataclass
+class Outputs:
+    """What a task makes of the samples of one rank, or of a chunk of them.
+
+    Attributes:
+        sides: by name what the pair terms score; the tensors of a side have one row for each item.
+        local: by name the sums over the samples.
+    """
+
+    sides: dict[str, Items] = field(default_factory=dict)
+    local: dict[str, LocalSum] = field(default_factory=dict)
+
+    def without_samples(self) -> Outputs:
+        """The outputs of no sample: empty sides, and sums that are 0 but keep their graph."""
+        sides = {
+            name: Items(tuple(tensor[:0] for tensor in items.side), items.ids[:0]) for name, items in self.sides.items()
+        }
+        local = {name: LocalSum(found.total * 0, found.count * 0) for name, found in self.local.items()}
+        return Outputs(sides, local)
+
+
+class Task(nn.Module, ABC):
+    """A module that holds everything that a run trains."""
+
+    @abstractmethod
+    def forward(self, batch: Any) -> Outputs:
+        """What the terms need of a batch."""
+
+    def fixed_sides(self, batch: Any) -> dict[str, Items]:
+        """Sides without gradient that terms need besides those of `forward`, such as a teacher's.
+
+        The cached step asks for them once for each chunk, and not again when it encodes the chunk with gradient.
+        The batch may be empty.
+        """
+        return {}
+
+    def terms(self) -> Mapping[str, PairTerm]:
+        """The pair terms by name."""
+        return {}
+
+    def weights(self) -> Mapping[str, float]:
+        """The weight of each local term by name."""
+        return {}
+
+    def towers(self) -> Mapping[str, Any]:
+        """Encoders by the name under which recipes freeze them by depth and slow their lower blocks."""
+        return {}
+
+    def health(self, sides: Mapping[str, Items], group: Any) -> dict[str, float]:
+        """Numbers for the log that tell how the model is doing; a collective call."""
+        return {}
+
+    def names(self) -> dict[str, nn.Parameter]:
+        """Parameters by the name that checkpoints and recipes use: ``audio.…``, ``text.…``, ``head.…``, ``loss.…``."""
+        return {_short(name): parameter for name, parameter in self.named_parameters()}
+
+    def saved_buffers(self) -> dict[str, Tensor]:
+        """Buffers that belong into a checkpoint, by name."""
+        parameters = {name for name, _ in self.named_parameters(remove_duplicate=False)}
+        return {_short(name): value for name, value in self.state_dict().items() if name not in parameters}
+
+
+def _short(name: str) -> str:
+    """A parameter's name without the model's attribute and without torch's checkpoint wrapper."""
+    return name.removeprefix("model.").replace("_checkpoint_wrapped_module.", "")

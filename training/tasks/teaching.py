@@ -1,0 +1,69 @@
+"""Writing the vectors of a teacher; see `training.tasks.teachers`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from sharding.common.errors import InputError
+from training.data.mixture import select_rows
+from training.search.index import BATCH, build_index
+from training.tasks.teachers import CAPTIONS, CLIPS
+
+
+def write_teacher(retriever: Any, manifest: Any, splits: Sequence[str] | None, folder: Path) -> dict[str, Any]:
+    """Write the vectors of all clips and captions of some splits; an earlier teacher there is replaced.
+
+    Args:
+        retriever: the model.
+        manifest: of the build.
+        splits: dataset/split each; None: every split of the build.
+        folder: receives `CLIPS` (clip_id, embedding) and `CAPTIONS` (text as published, embedding).
+
+    Raises:
+        InputError: the model has no vectors of clips alone, or the build has no such split.
+    """
+    head, table = retriever.model.head, manifest.table
+    if head.embedding(retriever.encode_texts(["a sound"])) is None:
+        remedy = "name its run or export in distillation.teachers: it is then run on every batch"
+        raise InputError(
+            "a head with attention has no vectors of clips alone", value=retriever.recipe.head.name, remedy=remedy
+        )
+    names = list(splits) if splits else sorted(pc.unique(table["dataset"]).to_pylist())
+    chosen = np.zeros(table.num_rows, bool)
+    for name in names:
+        chosen |= select_rows(table, name)
+    captions = pc.list_flatten(table["captions"].filter(pa.array(chosen))).combine_chunks()
+    texts = sorted(set(captions.field("text").to_pylist()) - {None})
+    vectors = [
+        head.embedding(retriever.encode_texts(texts[start : start + BATCH])) for start in range(0, len(texts), BATCH)
+    ]
+    clips: list[str] = []
+    sounds = []
+    for name in names:
+        index = build_index(retriever, manifest, name)
+        clips += index.clips
+        sounds.append(head.embedding(index.sides))
+    draft = folder.with_name(f".{folder.name}.writing")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    width = _write(draft / CLIPS, "clip_id", clips, torch.cat(sounds))
+    _write(draft / CAPTIONS, "text", texts, torch.cat(vectors))
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)
+    return {"clips": len(clips), "captions": len(texts), "width": width, "out": str(folder)}
+
+
+def _write(path: Path, name: str, keys: list[str], vectors: torch.Tensor) -> int:
+    rows = vectors.cpu().float().numpy()
+    embedding = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
+    pq.write_table(pa.table({name: keys, "embedding": embedding}), path)
+    return int(rows.shape[1])
