@@ -31,3 +31,23 @@ def test_cutting_blocks_follows_the_rule(rule: WindowRule, frames: int, cuts: li
     found.append(cutter.finish())
     assert [(start, len(window)) for start, window in found] == rule.cut(frames)
     assert all(np.array_equal(window[:, 0], np.arange(start, start + len(window))) for start, window in found)
+
+
+@given(length=st.integers(1, 40), tail=st.integers(0, 40))
+def test_a_second_window_begins_where_a_tail_of_new_sound_follows(length: int, tail: int) -> None:
+    rule = WindowRule(length, length, tail)
+    least = max(tail, 1)
+    assert rule.cut(length + least - 1) == [(0, length + least - 1)]
+    assert rule.cut(length + least) == [(0, length), (length, least)]
+
+
+@given(length=st.integers(1, 20), gap=st.integers(1, 20), tail=st.integers(0, 20))
+def test_a_window_after_a_gap_begins_where_a_tail_follows_its_begin(length: int, gap: int, tail: int) -> None:
+    rule, hop, least = WindowRule(length, length + gap, tail), length + gap, max(tail, 1)
+    assert rule.cut(hop + least - 1) == [(0, length)]
+    assert rule.cut(hop + least) == [(0, length), (hop, min(length, least))]
+
+
+def test_a_recording_without_samples_is_one_empty_window() -> None:
+    start, window = Cutter(WindowRule(10, 10, 2), 2).finish()
+    assert start == 0 and window.shape == (0, 2)
