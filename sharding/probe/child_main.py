@@ -25,10 +25,11 @@ from sharding.audio import AudioError, Source
 from sharding.common.errors import InputError
 from sharding.common.processes import die_with_parent
 from sharding.common.storage import PIECE, Storage, UnreadableFile
+from sharding.probe.child import DecoderFault
 from sharding.probe.clip import ProbedClip, ProbeSettings, probe_clip
 from sharding.probe.messages import Assignment, Finished, Ready, Started, StorageFailed, Task, WriteBegan, WriteEnded
 
-UNREADABLE_IN_A_ROW = 16  # clips that the disk cannot deliver, after which the disk is to blame and not the clips
+FAULTS_IN_A_ROW = 16  # clips that fail in a way that a machine may cause, after which no clip is to blame
 IN_MEMORY = 32 << 20  # source files up to this many bytes are read at once
 # Error numbers that mean that this one file cannot be read, and not that its storage is out of order.
 _OF_THIS_FILE = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
@@ -69,7 +70,7 @@ def _probe_all(assignment: Assignment, handle: int, pipe: Connection, storages: 
             in_a_row = 0
         except UnreadableFile as error:
             in_a_row += root.archive(task.path) is None  # a member of an archive may be refused for its size
-            if in_a_row == UNREADABLE_IN_A_ROW:
+            if in_a_row == FAULTS_IN_A_ROW:
                 what = f"{in_a_row} files in a row cannot be read ({error.strerror}), the last one is"
                 pipe.send(StorageFailed(OSError(error.errno, what, error.filename)))
                 return
@@ -77,6 +78,13 @@ def _probe_all(assignment: Assignment, handle: int, pipe: Connection, storages: 
         except OSError as error:
             pipe.send(StorageFailed(_portable(error)))
             return
+        except _UnforeseenError as error:
+            in_a_row += 1
+            if in_a_row == FAULTS_IN_A_ROW:
+                what = f"{in_a_row} files in a row failed in a way that was not foreseen, the last one with {error}"
+                pipe.send(StorageFailed(DecoderFault(f"{what}: {task.path}")))
+                return
+            clip = ProbedClip.failed(task.clip_id, "undecodable", str(error))
         pack.end_clip(keep=clip.facts.error is None)
         pipe.send(Finished(index, clip))
 
@@ -105,6 +113,10 @@ class _Pack:
         self._kept = self.position = self.position if keep else self._kept
 
 
+class _UnforeseenError(Exception):
+    """An error that decoders and their bindings may raise for one odd file, or a broken installation for every file."""
+
+
 def _probe(
     index: int, task: Task, storage: Storage, settings: ProbeSettings, pack: _Pack, pipe: Connection
 ) -> ProbedClip:
@@ -113,6 +125,7 @@ def _probe(
     Raises:
         UnreadableFile: the disk cannot deliver this file, in several tries.
         OSError: storage failed.
+        _UnforeseenError: any other error.
     """
     try:
         source = _open(storage, task.path, lambda size: pipe.send(Started(index, size)))
@@ -123,8 +136,7 @@ def _probe(
     except Exception as error:
         if source.error is not None or (isinstance(error, OSError) and not isinstance(error, FFmpegError)):
             raise _as_os_error(source.error or error) from error
-        # a decoder's binding that fails in an unforeseen way was given a file that is damaged in an unforeseen way
-        return ProbedClip.failed(task.clip_id, "undecodable", f"{type(error).__name__}: {error}")
+        raise _UnforeseenError(f"{type(error).__name__}: {error}") from error
 
 
 def _open(storage: Storage, path: str, started: Callable[[int], None]) -> Source:

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from sharding.common.storage import Storage
-from sharding.probe.child import Decoder
-from sharding.probe.child_main import UNREADABLE_IN_A_ROW
+from sharding.probe.child import Decoder, DecoderFault
+from sharding.probe.child_main import FAULTS_IN_A_ROW
 from sharding.probe.clip import ProbeSettings
-from sharding.probe.messages import Task
+from sharding.probe.messages import Finished, Task
 from tests.sharding.audio import odd_sounds
 from tests.sharding.audio.odd_sounds import probed, put
 
@@ -90,9 +90,25 @@ def test_a_zip_bomb_is_unreadable_and_says_why(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_many_such_files_in_a_row_are_a_failure_of_storage_that_names_one() -> None:
-    tasks = [Task(f"x/all/{number}", "proc", "mem") for number in range(UNREADABLE_IN_A_ROW)]
+    tasks = [Task(f"x/all/{number}", "proc", "mem") for number in range(FAULTS_IN_A_ROW)]
     with (
         tempfile.TemporaryFile() as file,
-        pytest.raises(OSError, match=f"{UNREADABLE_IN_A_ROW} files in a row cannot be read.*mem"),
+        pytest.raises(OSError, match=f"{FAULTS_IN_A_ROW} files in a row cannot be read.*mem"),
     ):
         list(Decoder().examine(tasks, {"proc": Storage("/proc/self")}, ProbeSettings(), file, "the.pack"))
+
+
+def test_many_errors_in_a_row_that_nobody_foresaw_are_a_fault_of_the_installation(tmp_path: Path) -> None:
+    """Here ``settings`` cannot be used, as when a worker has another version of Earshot."""
+    folder = put(tmp_path / "files", {"a.wav": odd_sounds.by_soundfile("WAV", "PCM_16")})
+    broken = ProbeSettings()
+    object.__setattr__(broken, "form", None)
+    for count in (1, FAULTS_IN_A_ROW):
+        tasks = [Task(f"x/all/{number}", "x", "a.wav") for number in range(count)]
+        with tempfile.TemporaryFile() as file:
+            found = Decoder().examine(tasks, {"x": Storage(folder)}, broken, file, "the.pack")
+            if count == 1:
+                assert [each.clip.facts.error for each in found if isinstance(each, Finished)] == ["undecodable"]
+            else:
+                with pytest.raises(DecoderFault, match="not foreseen"):
+                    list(found)
