@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerFast
 
 import sharding.cli
 import training.cli
-from earshot.cli import main
 from ray_jobs import train
+from ray_jobs.earshot import main
 from tests.conftest import REPOSITORY
 
 COMMANDS = sharding.cli.COMMANDS | training.cli.COMMANDS

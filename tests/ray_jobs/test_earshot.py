@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from earshot.cli import COMMANDS, main
+from ray_jobs.earshot import COMMANDS, main
 from sharding import cli as sharding_cli
 from tests.conftest import REPOSITORY
 from training import cli as training_cli
@@ -41,7 +41,7 @@ def test_commands_that_runners_serve_can_run_over_ray(capsys: pytest.CaptureFixt
 
 
 def test_help_imports_neither_arrow_nor_torch() -> None:
-    words = "import sys; from earshot.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    words = "import sys; from ray_jobs.earshot import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
     words += "print(sorted({'pyarrow', 'torch', 'ray', 'numpy'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", words], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert found.stdout.splitlines()[-1] == "[]"
@@ -54,7 +54,7 @@ def completions(line: str, folder: Path) -> list[str]:
         "_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9", "IFS": "\n",
         "_ARGCOMPLETE_IFS": "\n", "_ARGCOMPLETE_STDOUT_FILENAME": str(answer), "PYTHONPATH": str(REPOSITORY),
     }  # fmt: skip
-    command = [sys.executable, "-c", "from earshot.__main__ import program; program()"]
+    command = [sys.executable, "-c", "from ray_jobs.earshot import program; program()"]
     subprocess.run(command, env=environment, check=True, timeout=60)
     return [word.strip() for word in answer.read_text().split("\n")]
 

@@ -1,12 +1,14 @@
-"""The ``earshot`` command: the commands of ``sharding`` and of ``training`` under one name."""
+"""The ``earshot`` command: the commands of ``sharding`` and of ``training``, on this machine or on a Ray cluster."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import NoReturn
 
 from sharding import cli as sharding_cli
 from sharding.common import commandline
+from sharding.common.processes import run_program
 from training import cli as training_cli
 
 COMMANDS = sharding_cli.COMMANDS | training_cli.COMMANDS
@@ -26,3 +28,12 @@ def _offer_ray(parser: argparse.ArgumentParser) -> None:
     from ray_jobs.runner import add_ray
 
     add_ray(parser)
+
+
+def program() -> NoReturn:
+    """Run the installed command and end the process with its status."""
+    run_program(main)
+
+
+if __name__ == "__main__":
+    program()
