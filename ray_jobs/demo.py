@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from ray_jobs.demo_report import write_demo_report
 from ray_jobs.local_cluster import local_cluster, submit
 from sharding.common.errors import InputError
 from sharding.common.processes import run_program
+from sharding.common.terminal import accept_any_text, page
 from sharding.demo.synthesis import synthesise
 
 HERE = Path(__file__).resolve().parent.parent
@@ -30,11 +32,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="the seed of the synthesised corpus")
     parser.add_argument("--clips", type=int, default=900, help="rough size of the corpus")
     args = parser.parse_args()
+    accept_any_text()
     try:
         run(args.out.resolve(), args.seed, args.clips)
     except InputError as error:
-        print(f"demo: {error}", file=sys.stderr)
+        print(f"demo: {page(str(error).splitlines())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as interrupt:
+        print("demo: interrupted", file=sys.stderr)
+        return 128 + int(interrupt.args[0] if interrupt.args else signal.SIGINT)
     return 0
 
 

@@ -48,7 +48,7 @@ def write_demo_report(folder: Path, build_out: Path, run_dir: Path, evaluation: 
     report = folder / "report"
     report.mkdir(parents=True, exist_ok=True)
     metrics = {name: evaluation[name] for name in ("text_to_audio", "audio_to_text")}
-    (report / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    (report / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     held_out = list(rows(build.first.filter(pa.array(select_rows(build.first, evaluation["split"]))), FirstSample))
     values = {
         "title": "Earshot demo",
@@ -83,7 +83,7 @@ def _tiles(build: BuildContents, evaluation: dict[str, Any]) -> list[tuple[str, 
 
 def curves(metrics: Path) -> dict[str, Any]:
     """Loss and learning rate of a run as points: x in [0, 1] along the steps, y as it is."""
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     steps = [line for line in lines if "loss" in line and "lr" in line]
     last = max(1, len(steps) - 1)
     loss = [(index / last, float(line["loss"])) for index, line in enumerate(steps)]

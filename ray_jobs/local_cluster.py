@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ray_jobs.connection import LOCAL_ENVIRONMENT
 from sharding.common.errors import InputError
+from sharding.common.terminal import printable
 
 START_TIMEOUT_S = 300
 _NO_AGENT = "No available agent to submit job"
@@ -118,16 +119,21 @@ def submit(address: str, working_dir: Path, command: Sequence[str], log: Path, s
     deadline = time.monotonic() + START_TIMEOUT_S
     while _run(command_line, log, show) != 0:
         # the job server answers before the node's agent, which starts jobs, has joined
-        if _NO_AGENT not in log.read_text() or time.monotonic() > deadline:
+        if _NO_AGENT not in log.read_text(encoding="utf-8") or time.monotonic() > deadline:
             raise InputError(f"the job {command[1]} failed", file=log, remedy="the log says why")
         time.sleep(1)
 
 
 def _run(command_line: Sequence[str], log: Path, show: bool) -> int:
     """Run a command with its output in ``log``; returns its exit status."""
-    with log.open("w") as out:
+    with log.open("w", encoding="utf-8") as out:
         job = subprocess.Popen(
-            command_line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment()
+            command_line,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="backslashreplace",
+            env=_environment(),
         )
         assert job.stdout is not None
         last, trace = "", False
@@ -138,6 +144,6 @@ def _run(command_line: Sequence[str], log: Path, show: bool) -> int:
             # Ray's own tracebacks stay in the log
             trace = line.startswith("Traceback ") or (trace and line.startswith(" "))
             if show and not trace and line.startswith(("  ", "steps ")) and line != last:
-                print(f"  {line.strip()}", flush=True)
+                print(f"  {printable(line.strip())}", flush=True)
                 last = line
         return job.wait()
