@@ -95,7 +95,7 @@ class FeatureExtractor:
         masking = Masking(self.masking)
         if not (self.train and masking.active):
             return features
-        fill = front_end.floor if self.masking.fill == "floor" else front_end.published_fill
+        fill = front_end.silence(features) if self.masking.fill == "floor" else front_end.published_fill
         return masking(features, self.maskable(lengths), seeds, fill)
 
     def frames(self, lengths: Tensor) -> Tensor:

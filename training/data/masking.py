@@ -49,26 +49,27 @@ class Masking:
         freq = _draw_masks(FREQUENCY, seeds, settings.freq_masks, np.minimum(settings.freq_width, whole), whole)
         return time, freq
 
-    def __call__(self, features: Tensor, frames: Tensor, seeds: Tensor, fill: float) -> Tensor:
+    def __call__(self, features: Tensor, frames: Tensor, seeds: Tensor, fill: float | Tensor) -> Tensor:
         """Fill the masked cells of ``features [n, F, T]`` in place, and return the features.
 
         Args:
             features: spectrograms.
             frames: ``[n]``, how many frames of each are valid.
             seeds: ``[n]`` int64.
-            fill: the value of a masked cell.
+            fill: the value of a masked cell, or one for each sample ``[n, 1, 1]``.
         """
         _, bins, times = features.shape
         time, freq = self.draw(seeds.cpu().numpy(), frames.cpu().numpy(), bins)
         if features.device.type == "cpu":
-            for sample, time_masks, freq_masks in zip(features, time, freq, strict=True):
+            values = fill.flatten().tolist() if isinstance(fill, Tensor) else [fill] * len(features)
+            for sample, time_masks, freq_masks, value in zip(features, time, freq, values, strict=True):
                 for start, end in time_masks:
-                    sample[:, start:end] = fill
+                    sample[:, start:end] = value
                 for start, end in freq_masks:
-                    sample[start:end] = fill
+                    sample[start:end] = value
             return features
         covered = _covered(time, times, features.device)[:, None, :] | _covered(freq, bins, features.device)[:, :, None]
-        return features.masked_fill_(covered, fill)
+        return features.copy_(torch.where(covered, fill, features))
 
 
 def mask_digest(time: Int64, freq: Int64) -> str:

@@ -43,6 +43,13 @@ def kaldi_bank(bins: int, n_fft: int, rate: int, low: float, high: float) -> Mel
     return MelBank(torch.nn.functional.pad(weights, (0, 1)))
 
 
+@lru_cache(maxsize=4)
+def htk_bank(bins: int, n_fft: int, rate: int, low: float, high: float) -> MelBank:
+    """Triangular filters of equal height on HTK's mel scale (torchaudio)."""
+    weights = torchaudio.functional.melscale_fbanks(n_fft // 2 + 1, low, high, bins, rate, None, "htk")
+    return MelBank(weights.T.contiguous())
+
+
 @lru_cache(maxsize=16)
 def slaney_bank(bins: int, n_fft: int, rate: int, low: float, high: float) -> MelBank:
     """Slaney's triangular filters of equal area (torchaudio), as librosa makes them."""

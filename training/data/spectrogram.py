@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.data.hashing import hash64, integers_below
-from training.data.melbank import MelBank, kaldi_bank, slaney_bank
+from training.data.melbank import MelBank, htk_bank, kaldi_bank, slaney_bank
 
 Int64 = NDArray[np.int64]
 JITTER = 0x4A495454  # purpose of a hash: the drawn edges of the mel filters
@@ -34,6 +34,7 @@ class FrontEnd(ABC):
         floor: the value of the features where there is silence.
         published_fill: the value that the published training code gives to masked cells.
         repeats: whether short sound is repeated up to the end of its segment, where masks may then lie as well.
+        maskable: whether the features are a spectrogram, in which time and frequency can be masked.
     """
 
     rate: int
@@ -42,6 +43,11 @@ class FrontEnd(ABC):
     floor: float
     published_fill: float
     repeats: bool = False
+    maskable: bool = True
+
+    def silence(self, features: Tensor) -> float | Tensor:
+        """The value that silence has in ``features [n, F, T]``: a number, or one for each ``[n, 1, 1]``."""
+        return self.floor
 
     def frames(self, samples: int | Int64) -> int | Int64:
         """How many frames so many samples give; an array of lengths gives an array."""
@@ -140,8 +146,17 @@ class Clap(FrontEnd):
             ]
         )
         power = _power(waves, 1024, self.hop, 1024)
-        bank = slaney_bank(64, 1024, self.rate, 50.0, 14000.0)
-        return _filter(power, [bank] * len(waves)).clamp_(min=1e-10).log10_().mul_(10)
+        return _filter(power, [self._bank()] * len(waves)).clamp_(min=1e-10).log10_().mul_(10)
+
+    def _bank(self) -> MelBank:
+        return slaney_bank(64, 1024, self.rate, 50.0, 14000.0)
+
+
+class ClapFused(Clap):
+    """The input of CLAP models with feature fusion (``truncation="fusion"``): HTK's filters, of equal height."""
+
+    def _bank(self) -> MelBank:
+        return htk_bank(64, 1024, self.rate, 50.0, 14000.0)
 
 
 class Whisper(FrontEnd):
@@ -160,6 +175,10 @@ class Whisper(FrontEnd):
         bank = slaney_bank(self.bins, 400, self.rate, 0.0, 8000.0)
         logs = _filter(power, [bank] * len(waves)).clamp_(min=1e-10).log10_()
         return torch.maximum(logs, logs.amax((1, 2), keepdim=True) - 8).add_(4).div_(4)
+
+    def silence(self, features: Tensor) -> Tensor:
+        """The lowest value of each segment: its features reach no further down than 8 below their maximum."""
+        return features.amin((1, 2), keepdim=True)
 
 
 class Whisper128(Whisper):
@@ -207,6 +226,7 @@ class Waveform(FrontEnd):
     rate, bins, hop = 16000, 1, 1
     floor = 0.0
     published_fill = 0.0
+    maskable = False
 
     def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool) -> Tensor:
         if waves.device.type == "cpu" and int(lengths.min()) == waves.shape[1]:  # nothing is padded
@@ -225,6 +245,7 @@ class Samples(FrontEnd):
     rate, bins, hop = 32000, 1, 1
     floor = 0.0
     published_fill = 0.0
+    maskable = False
 
     def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool) -> Tensor:
         return waves[:, None]
@@ -237,6 +258,7 @@ FRONT_ENDS: Mapping[str, FrontEnd] = {
     "passt-hop100": PasstHop100(),
     "ast": Ast(),
     "clap": Clap(),
+    "clap-fused": ClapFused(),
     "whisper": Whisper(),
     "whisper-128": Whisper128(),
     "waveform": Waveform(),

@@ -18,7 +18,8 @@ from sharding.common.errors import InputError
 from training.config.sections import DistillationSettings, Recipe
 from training.data.batch import Batch
 from training.data.captions import normalise
-from training.data.features import AudioInput
+from training.data.features import AudioInput, find_front_end
+from training.data.masking import Masking
 from training.data.mixture import select_rows
 from training.data.settings import DataSettings
 from training.engine.distributed import Group
@@ -145,6 +146,13 @@ def assemble(recipe: Recipe, captions: Iterable[str]) -> tuple[RetrievalModel, P
             f"a hop above 0, and at most the encoder's {audio.segment_s:g} s, or sound between segments is never heard"
         )
         raise InputError("audio.hop_s cannot be", value=audio.hop_s, remedy=remedy)
+    masking = Masking(recipe.data.masking)
+    if masking.active and not find_front_end(audio.front_end).maskable:
+        raise InputError(
+            "data.masking masks spectrograms, and the audio encoder reads the wave itself",
+            value=recipe.audio.encoder,
+            remedy="set data.masking.time_masks and data.masking.freq_masks to 0",
+        )
     if text.max_tokens is not None and recipe.data.max_tokens > text.max_tokens:
         remedy = f"the text encoder reads at most {text.max_tokens}"
         raise InputError("data.max_tokens is too long", value=recipe.data.max_tokens, remedy=remedy)

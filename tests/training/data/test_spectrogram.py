@@ -16,7 +16,9 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
+from training.data.features import AudioInput, FeatureExtractor
 from training.data.hashing import hash64, integers_below
+from training.data.settings import MaskingSettings
 from training.data.spectrogram import FRONT_ENDS, JITTER
 
 
@@ -92,6 +94,29 @@ def test_clap_equals_transformers() -> None:
         wanted = extractor(wave.numpy(), sampling_rate=48000, return_tensors="pt")["input_features"][0, 0].T
         padded = torch.nn.functional.pad(wave, (0, 480000 - length))
         assert (features("clap", padded, length) - wanted).abs().max() < 1e-2  # decibels; silence is -100
+
+
+def test_clap_with_fusion_equals_transformers() -> None:
+    extractor = ClapFeatureExtractor(frequency_min=50, frequency_max=14000, truncation="fusion")
+    for length in (480000, 200000):
+        wave = sound(length)
+        wanted = extractor(wave.numpy(), sampling_rate=48000, return_tensors="pt")["input_features"][0, 0].T
+        padded = torch.nn.functional.pad(wave, (0, 480000 - length))
+        assert (features("clap-fused", padded, length) - wanted).abs().max() < 1e-2
+        assert (features("clap", padded, length) - wanted).abs().mean() > 3  # decibels: these are other filters
+
+
+def test_masks_of_whisper_are_as_low_as_its_quietest_cell() -> None:
+    """Whisper's features end 8 below their maximum, so the logarithm of silence would be a value it never sees."""
+    settings = MaskingSettings(time_masks=2, time_width=200, fill="floor")
+    audio = AudioInput("whisper", 16000, 5.0, 5.0, 5.0)
+    waves = torch.stack([sound(80000), 0.01 * sound(80000)])
+    lengths, seeds = torch.full((2,), 80000), torch.tensor([1, 2])
+    plain = FeatureExtractor(audio, settings, train=False)(waves, lengths, seeds)
+    masked = FeatureExtractor(audio, settings, train=True)(waves, lengths, seeds)
+    for before, after in zip(plain, masked, strict=True):
+        changed = after[before != after]
+        assert len(changed) and bool((changed == before.min()).all())
 
 
 def test_whisper_equals_transformers() -> None:

@@ -250,7 +250,7 @@ PAIRS += [
 def test_encoders_of_papers_001_table_1_take_a_step_from_local_folders(audio: str, text: str, tmp_path: Path) -> None:
     write_sounds(tmp_path / "build", clips=4, held_out=1)
     overrides = ["optimizer.steps=1", "data.batch_size=2", "log.health=0", "checkpoint.every=1"]
-    overrides += ["data.masking.freq_masks=0", "optimizer.warmup_epochs=0"]
+    overrides += ["data.masking.time_masks=0", "data.masking.freq_masks=0", "optimizer.warmup_epochs=0"]
     if audio in AUDIO:
         saved(audio, AUDIO[audio][1][0], tmp_path / audio)
         overrides.append(f"audio={{encoder: {audio}, source: {tmp_path / audio}}}")

@@ -37,8 +37,8 @@ class Settings(AudioSettings):
 class ClapEncoder(AudioEncoder):
     """transformers' ``ClapAudioModel``: 10 s at 48 kHz, 64 mels, 1001 frames.
 
-    Models with feature fusion get clips in segments of 10 s too.  The layers that would fuse the parts of a longer clip
-    are not used and not trained.
+    Models with feature fusion get clips in segments of 10 s too, with the mel filters that they were trained with.  The
+    layers that would fuse the parts of a longer clip are not used and not trained.
     """
 
     front_end = "clap"
@@ -48,6 +48,7 @@ class ClapEncoder(AudioEncoder):
         super().__init__()
         self.net = net
         embedding = net.audio_encoder.patch_embed
+        self.front_end = "clap-fused" if embedding.enable_fusion else "clap"
         for part in ("fusion_model", "mel_conv2d") if embedding.enable_fusion else ():
             getattr(embedding, part).requires_grad_(False)
         self.hop_s = settings.hop_s or self.segment_s
