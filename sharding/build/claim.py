@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 LOCK = in_work(Work.LOCK)
 HEARTBEAT_S = 10.0  # between two heartbeats of a builder in an object store
 SILENCE_S = 45.0  # without a heartbeat, after which a builder on another machine counts as dead
-_REMEDY = "wait for it, or end it; the same command then goes on"
+_REMEDY = "wait for it, or end it; the same command then continues"
 
 
 class Claim:

@@ -51,7 +51,7 @@ class Clips(Protocol):
 
 @dataclass(frozen=True)
 class OwnClips:
-    """The clips of a build that stands alone.
+    """The clips of a build that is not added to another one.
 
     Attributes:
         work: its work folder.

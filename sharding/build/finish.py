@@ -111,7 +111,7 @@ def describe(
         protection: how far each protected split is protected.
     """
     plain = settings.as_dict()
-    # The folders in which the datasets lay do not describe the result.
+    # The folders of the datasets do not describe the result.
     plain |= {"roots": sorted(plain["roots"]), "sources": sorted(plain["sources"])}
     plain["exclude"] = sorted(plain["exclude"].values())
     pairs = Counter(zip(column(fates, "fate", str), column(fates, "reason", str), strict=True))

@@ -196,7 +196,7 @@ def _with_new_kin(manifest: Manifest, fates: pa.Table, merged: Storage) -> list[
 
 
 def _write_work(merged: Storage, facts: pa.Table, times: pa.Table, settings: BuildSettings, marker: Marker) -> None:
-    """The files with which a later retry, append or plan goes on."""
+    """The files from which a later retry, append or new plan continues."""
     work = work_of(merged)
     work.write_table(Work.KEPT_FACTS, facts)
     work.write_table(Work.INPUTS, times)

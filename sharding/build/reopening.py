@@ -93,7 +93,7 @@ def _refuse_other_files(out: Storage) -> None:
         return
     what = "holds files that no build wrote"
     if out.exists(layout.DATASET):
-        what = "is a finished build without its .build folder: it can be read, but not gone on with"
+        what = "is a finished build without its .build folder: it can be read, but not changed"
     raise InputError(what, file=out.url, remedy="choose an empty --out")
 
 
@@ -167,14 +167,14 @@ def reopen(
     settings: dict[str, Any],
     retry: str | None = None,
 ) -> None:
-    """Turn a build into one whose stages have only to do what ``kept`` lacks.
+    """Turn a build into an unfinished one, whose stages only do what ``kept`` does not have.
 
     Args:
         out: the storage of OUT.
         kept: FACTS that stay.
         known: MATCHES among their clips that stay; None: they are compared again.
-        now: the catalogue that the build goes on with.
-        settings: the settings that it goes on with.
+        now: the catalogue with which the build continues.
+        settings: the settings with which it continues.
         retry: the error class for which this is done.
     """
     work = work_of(out)

@@ -1,6 +1,6 @@
 """The same samples in shards of another size: members are copied, nothing is decoded.
 
-The result has the bytes of a build with that size, and every command goes on with it as with such a build.
+The result has the bytes of a build with that size, and every command treats it like such a build.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _samples(rows: pa.Table) -> Iterator[dict[str, Any]]:
 
 
 def _copy_rest(source: Manifest, out: Storage, shards: list[str], shard_bytes: int) -> None:
-    """Copy the tables, and the files with which a later retry, append or plan goes on, if the source has them."""
+    """Copy the tables, and the files from which a later retry, append or new plan continues, if the source has them."""
     storage = source.storage
     for name, entry in source.dataset["tables"].items():
         if not name.startswith(f"{layout.PLAN}/"):

@@ -47,7 +47,7 @@ def build(
         new_plan: where OUT holds a build of other settings, or of inputs that have changed since, decide anew; what
             the probe found there is kept where clips and audio settings are the same.
         retry: an error class: where OUT holds a finished build, its clips that failed like this are tried again,
-            and only they; a build that is not finished just goes on.
+            and only they; a build that is not finished continues.
         allow_unprotected: go on where too little audio of a protected split can be read to find the training clips
             that leak into it.
 

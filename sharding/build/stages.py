@@ -115,7 +115,7 @@ class Stages:
         return found
 
     def catalogue(self) -> pa.Table:
-        """CATALOGUE; the published tables are read once, so that an interrupted build goes on with the same rows."""
+        """CATALOGUE; the published tables are read once, so that an interrupted build continues with the same rows."""
         if not self.work.exists(Work.MARKER):
             found = self.read_sources()
             for dataset in (*self.settings.roots, *self.settings.sources):

@@ -36,7 +36,7 @@ class _MarkerFile(TypedDict):
 
 @dataclass(frozen=True)
 class Marker:
-    """Says that the catalogue is complete; an interrupted build goes on with the same catalogue.
+    """Says that the catalogue is complete; an interrupted build continues with it.
 
     Attributes:
         datasets: their names, sorted.

@@ -1,7 +1,7 @@
 """The contents of a finished build's work folder: the size and SHA-256 of every file that later commands rely on.
 
 ``OUT/.build/contents.json`` is written when a build has tidied up, and removed by the first step that changes the work
-folder.  ``verify`` compares the files with it, and so does every command that goes on with the build.
+folder.  ``verify`` compares the files with it, and so does every command that changes the build.
 """
 
 from __future__ import annotations
