@@ -38,6 +38,11 @@ class AudioInput:
     hop_s: float
     max_s: float
 
+    def __post_init__(self) -> None:
+        for name in ("segment_s", "hop_s", "max_s"):
+            if round(getattr(self, name) * self.rate) < 1:
+                raise InputError(f"{name} is shorter than one sample at {self.rate} Hz", value=getattr(self, name))
+
     @classmethod
     def of(cls, encoder: Any) -> AudioInput:
         """The input that an ``AudioEncoder`` declares."""

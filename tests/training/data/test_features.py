@@ -85,3 +85,11 @@ def test_seeds_of_segments_differ_and_belong_to_their_sample() -> None:
 def test_an_unknown_front_end_names_the_known_ones() -> None:
     with pytest.raises(InputError, match="there are ast, clap, passt"):
         find_front_end("mel")
+
+
+@pytest.mark.parametrize("name", ["segment_s", "hop_s", "max_s"])
+def test_durations_below_one_sample_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} is shorter than one sample"):
+        AudioInput(
+            **({"front_end": "passt", "rate": 32000, "segment_s": 1.0, "hop_s": 1.0, "max_s": 3.0} | {name: 1e-9})
+        )
