@@ -185,5 +185,5 @@ def tidy(out: Storage) -> None:
             work.remove(name)
     for folder in (Work.TASKS, Work.RECORDS, Work.REOPENED):
         work.remove_tree(folder)
-    work.remove(Work.KNOWN_MATCHES)
     store_contents(out)
+    work.remove(Work.KNOWN_MATCHES)  # last: a retry is under way as long as it is there

@@ -1,4 +1,4 @@
-"""Damage of the work folder is found by ``verify``, and before any command goes on with it."""
+"""Damage of the work folder is found by ``verify``, and before any command changes the build."""
 
 from __future__ import annotations
 
