@@ -102,3 +102,9 @@ def test_a_file_ends_whole_only_with_its_last_byte(lost: int) -> None:
     data = by_soundfile("FLAC", "PCM_16", RATE)
     cut = data[: len(data) - lost]
     assert ends_whole(Source(cut, len(cut)), 0) == (lost == 0)
+
+
+def test_a_tag_after_the_last_frame_is_no_part_of_the_recording(tmp_path: Path) -> None:
+    whole = by_soundfile("FLAC", "PCM_16", RATE)
+    facts, _ = probed(put(tmp_path / "files", {"tagged.flac": whole + b"TAG".ljust(128, b"x")}))
+    assert (facts["tagged.flac"]["error"], facts["tagged.flac"]["duration_s"]) == (None, 2.0)
