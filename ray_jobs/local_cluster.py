@@ -21,6 +21,14 @@ from sharding.common.errors import InputError
 from sharding.common.terminal import printable
 
 START_TIMEOUT_S = 300
+_CODE = Path(__file__).resolve().parent.parent
+# `ray start`, which ends Ray's other processes when it gets SIGTERM; also where this process is killed
+_START = """
+import runpy, signal
+from sharding.common.processes import die_with_parent
+die_with_parent(signal.SIGTERM)
+runpy.run_module("ray.scripts.scripts", run_name="__main__", alter_sys=True)
+"""
 _NO_AGENT = "No available agent to submit job"
 _PREFIX = re.compile(r"^(\x1b\[\d+m)*\(\w+ pid=[^)]*\)(\x1b\[\d+m)* ")  # Ray begins a worker's line with it
 
@@ -61,7 +69,7 @@ def local_cluster(cpus: int, log: Path) -> Iterator[str]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="ray") as scratch, log.open("w") as out:
         command = [
-            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port=0"),
+            *(sys.executable, "-c", _START, "start", "--head", "--block", "--port=0"),
             "--node-ip-address=127.0.0.1",
             *(f"--num-cpus={cpus}", "--num-gpus=0", "--include-dashboard=true", "--disable-usage-stats"),
             *(f"--dashboard-port={port}", f"--temp-dir={scratch}", f"--object-store-memory={200 << 20}"),
@@ -69,7 +77,7 @@ def local_cluster(cpus: int, log: Path) -> Iterator[str]:
             *(f"--dashboard-agent-listen-port={_free_port()}", f"--ray-client-server-port={_free_port()}"),
         ]
         head = subprocess.Popen(
-            command, stdout=out, stderr=subprocess.STDOUT, env=_environment(), start_new_session=True
+            command, stdout=out, stderr=subprocess.STDOUT, cwd=_CODE, env=_environment(), start_new_session=True
         )
         try:
             address = f"http://127.0.0.1:{port}"

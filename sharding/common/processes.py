@@ -13,10 +13,10 @@ from typing import NoReturn
 _PR_SET_PDEATHSIG = 1
 
 
-def die_with_parent() -> None:
-    """End this process when the one that started it ends, in whatever way (Linux)."""
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Send this process a signal when the one that started it ends, in whatever way (Linux)."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 def run_program(main: Callable[[], int]) -> NoReturn:

@@ -20,7 +20,9 @@ def test_a_folder_that_no_demo_wrote_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "corpus/mine.wav").read_bytes() == b"mine"
 
 
-def test_an_interrupted_demo_ends_what_it_started_and_says_so(tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_demo_that_ends_early_leaves_no_process(number: int, status: int, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ray_jobs.demo", "--out", str(tmp_path / "demo"), "--clips", "60"]
     demo = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert demo.stdout is not None and demo.stdout.readline().startswith("[1/5]")
@@ -28,7 +30,10 @@ def test_an_interrupted_demo_ends_what_it_started_and_says_so(tmp_path: Path) ->
     while not any(process.name() == "gcs_server" for process in started) and time.monotonic() < deadline:
         time.sleep(0.5)
         started = psutil.Process(demo.pid).children(recursive=True)
-    demo.send_signal(signal.SIGINT)
+    assert len(started) > 1
+    demo.send_signal(number)
     said, _ = demo.communicate(timeout=200)
-    assert demo.returncode == 130 and said.splitlines()[-1] == "demo: interrupted", said
-    assert len(started) > 1 and not any(process.is_running() for process in started)
+    assert demo.returncode == status
+    assert number == signal.SIGKILL or said.splitlines()[-1] == "demo: interrupted", said
+    _, alive = psutil.wait_procs(started, timeout=60)
+    assert alive == []
