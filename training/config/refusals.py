@@ -7,13 +7,15 @@ from training.config.origin import Location
 from training.config.sections import Recipe
 from training.evaluation.metrics import DIRECTIONS, MEASURED
 
-# Keys of other trainers, and why Earshot does not have them.
+# Keys of other trainers, or of former versions, and why Earshot does not have them.
 REFUSED_KEYS = {
     "gradient_accumulation_steps": "accumulating small batches is not a bigger contrastive batch: each would "
     "see only its own negatives; set engine.chunk, which encodes in chunks and scores the whole batch",
     "gather_with_grad": "negatives always carry gradient across ranks; there is no other setting",
     "local_loss": "every pair is scored by exactly one rank, always; there is no other setting",
     "fp16": "float16 overflows in the attention of these encoders; set engine.dtype to bf16",
+    "checksum": "every sample is compared with the manifest's checksum, always; remove the key from the recipe, the run's "
+    "recipe.yaml or the export's config.json",
     "hostfile": "the launcher takes the hostfile: deepspeed --hostfile FILE --module training fit ...",
 }
 REFUSED_KEYS |= dict.fromkeys(

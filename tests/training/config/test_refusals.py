@@ -13,6 +13,7 @@ from tests.training.small_runs import small_recipe
     [
         (["engine.gradient_accumulation_steps=4"], "engine.chunk"),
         (["engine.accum_freq=4"], "engine.chunk"),
+        (["data.checksum=false"], "remove the key"),
         (["engine.local_loss=true"], "exactly one rank"),
         (["hostfile=hosts"], "the launcher takes the hostfile"),
         (["optimizer.weight_decay=0.1"], "adamw"),
