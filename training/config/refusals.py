@@ -14,8 +14,8 @@ REFUSED_KEYS = {
     "gather_with_grad": "negatives always carry gradient across ranks; there is no other setting",
     "local_loss": "every pair is scored by exactly one rank, always; there is no other setting",
     "fp16": "float16 overflows in the attention of these encoders; set engine.dtype to bf16",
-    "checksum": "every sample is compared with the manifest's checksum, always; remove the key from the recipe, the run's "
-    "recipe.yaml or the export's config.json",
+    "checksum": "every sample is compared with the manifest's checksum, always; remove the key from the recipe, "
+    "the run's recipe.yaml or the export's config.json",
     "hostfile": "the launcher takes the hostfile: deepspeed --hostfile FILE --module training fit ...",
 }
 REFUSED_KEYS |= dict.fromkeys(
