@@ -86,7 +86,7 @@ def id3(body: bytes) -> bytes:
 
 
 def ape(body: bytes) -> bytes:
-    """An APEv2 tag with its header, as it stands in front of sound."""
+    """An APEv2 tag with its header, as it comes before sound."""
 
     def end(flags: int) -> bytes:
         return b"APETAGEX" + struct.pack("<IIII", 2000, len(body) + 32, 1, flags) + bytes(8)

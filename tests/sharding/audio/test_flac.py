@@ -19,7 +19,7 @@ from tests.sharding.corpora import RATE
 
 
 def frames_of(flac: bytes) -> list[bytes]:
-    """What stands before the first frame, and each frame: they are numbered, from 0."""
+    """The bytes before the first frame, and each frame; frames are numbered from 0."""
     places, at = [], flac.index(b"\xff\xf8")
     while at >= 0:
         if flac[at + 4] == len(places):
