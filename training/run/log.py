@@ -43,7 +43,7 @@ class MetricsLog:
         Raises:
             InputError: the run's folder has vanished.
         """
-        if not self.path.exists():  # writing would go on, into a file that nobody can open any more
+        if not self.path.exists():  # else lines would be written to a file that nobody can open
             raise InputError("the run's folder has vanished, or its log was removed", file=self.path)
         self.file.write(json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n")
         self.file.flush()

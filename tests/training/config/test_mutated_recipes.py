@@ -73,10 +73,10 @@ def test_a_mutated_recipe_is_read_or_refused(tree: dict[str, Any]) -> None:
 )
 def test_a_mutated_file_is_read_or_refused(name: str, at: float, length: int, inserted: str) -> None:
     text = (RECIPES / f"{name}.yaml").read_text()
-    place = int(at * len(text))
+    position = int(at * len(text))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "mine.yaml"
-        file.write_text(text[:place] + inserted + text[place + length :], encoding="utf-8")
+        file.write_text(text[:position] + inserted + text[position + length :], encoding="utf-8")
         try:
             load_recipe(file)
         except InputError as error:

@@ -40,7 +40,7 @@ def test_batches_that_are_kept_stay_what_they_were(build: Build) -> None:
     assert all(torch.equal(part, value) for part, value in zip(parts, values, strict=True)), "a view holds the memory"
 
 
-def test_an_epoch_that_is_left_does_not_harm_the_next(build: Build) -> None:
+def test_an_unfinished_epoch_does_not_change_the_next_one(build: Build) -> None:
     wanted = [samples([batch]) for batch in loader(build, 0).epoch(1)]
     again = loader(build, 2)
     for _ in range(3):
@@ -51,7 +51,7 @@ def test_an_epoch_that_is_left_does_not_harm_the_next(build: Build) -> None:
             next(left)
 
 
-def test_a_slot_is_free_again_when_its_last_tensor_is_gone() -> None:
+def test_a_buffer_is_free_again_when_its_last_tensor_is_gone() -> None:
     pool = BufferPool(2, 8)
     one, other = pool.reserve(), pool.reserve()
     assert {one, other} == {0, 1} and pool.reserve() is None
@@ -69,7 +69,7 @@ def test_a_slot_is_free_again_when_its_last_tensor_is_gone() -> None:
     assert {pool.reserve(), pool.reserve()} == {0, 1}
 
 
-def test_a_batch_that_outgrows_its_slot_travels_by_itself() -> None:
+def test_a_batch_that_is_too_large_for_its_buffer_is_sent_by_itself() -> None:
     pool = BufferPool(1, 8)
     tensor, sent = pool.fill(pool.reserve(), (3, 3))
     assert sent is None and tensor.shape == (3, 3)

@@ -28,15 +28,15 @@ def test_kin_are_separated_wherever_batches_suffice(sizes: list[int], batch: int
 
 @given(groups=st.integers(1, 30), batch=st.integers(1, 30), batches=st.integers(1, 20), seed=st.integers(0, 100))
 @settings(deadline=None, max_examples=100)
-def test_kin_meet_only_where_no_order_can_part_them(groups: int, batch: int, batches: int, seed: int) -> None:
-    """Fewer kin than places, as many, or more; and the number that meets is the smallest there is."""
+def test_kin_are_repeated_only_where_no_order_avoids_it(groups: int, batch: int, batches: int, seed: int) -> None:
+    """With fewer kin than a batch has draws, as many, or more, the number of repeats is the smallest possible."""
     kin = np.random.default_rng(seed).integers(0, groups, batch * batches)
-    met = len(kin_repeats(kin[separate_kin(kin, batch)], batch))
-    assert met == np.maximum(np.bincount(kin) - batches, 0).sum()
+    repeats = len(kin_repeats(kin[separate_kin(kin, batch)], batch))
+    assert repeats == np.maximum(np.bincount(kin) - batches, 0).sum()
 
 
 @pytest.mark.parametrize("groups", [1, 10, 64, 7000])
-def test_kin_rich_data_are_parted_at_once(groups: int) -> None:
+def test_data_with_few_kin_are_distributed_quickly(groups: int) -> None:
     kin = np.random.default_rng(0).integers(0, groups, 200_000)
     kin[:50_000] = 0
     assert len(kin_repeats(kin[separate_kin(kin, 64)], 64)) == np.maximum(np.bincount(kin) - 3125, 0).sum()

@@ -46,7 +46,7 @@ def test_ranks_change_nothing(build: Build, whole: list[list[tuple]], world: int
         assert samples(list(parts)) == whole[step]
 
 
-def test_spectrograms_on_a_device_are_the_workers_own(build: Build) -> None:
+def test_spectrograms_on_a_device_equal_those_of_the_workers(build: Build) -> None:
     ours = next(loader(build).epoch(0))
     there = next(loader(build, replace(SETTINGS, spectrogram="device")).epoch(0))
     assert torch.equal(ours.frames, there.frames)
@@ -117,7 +117,7 @@ def test_a_damaged_sample_can_be_left_out_and_is_counted(build: Build, tmp_path:
 
 
 def test_what_is_mixed_in_comes_from_the_next_batch(build: Build) -> None:
-    """Of the same one, the caption of half of what is heard would count as wrong."""
+    """In the same batch, the caption of the clip that is mixed in would count as a negative."""
     mixed = loader(build)
     mixed._requests.epoch = 0
     for step in range(mixed.order.steps_per_epoch):

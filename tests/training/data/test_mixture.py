@@ -10,8 +10,8 @@ from tests.training.data.tables import TABLE
 from training.data import DataSettings, MixtureItem, Order
 
 
-def test_draws_go_on_where_the_last_epoch_stopped() -> None:
-    """An item of half its clips an epoch meets every clip once in two epochs; cap and choose likewise."""
+def test_an_epoch_continues_where_the_last_one_stopped() -> None:
+    """An item that draws half of its clips in an epoch draws every clip once in two epochs; so do cap and choose."""
     for item in (
         MixtureItem("clotho", repeat=0.5),
         MixtureItem("clotho", cap=75),
@@ -19,11 +19,11 @@ def test_draws_go_on_where_the_last_epoch_stopped() -> None:
     ):
         order = Order(TABLE, DataSettings(train=(item,), batch_size=15), 3)
         assert order.steps_per_epoch == 5
-        met = [clip for epoch in (0, 1) for step in range(5) for clip in order.batch(epoch, step).clip_ids]
-        assert len(set(met)) == len(met) == 150
+        drawn = [clip for epoch in (0, 1) for step in range(5) for clip in order.batch(epoch, step).clip_ids]
+        assert len(set(drawn)) == len(drawn) == 150
 
 
-def test_weights_and_temperature_share_out_an_epoch() -> None:
+def test_weights_and_temperature_divide_an_epoch() -> None:
     items = (MixtureItem("clotho", weight=3.0), MixtureItem("wavcaps", weight=1.0))
     order = Order(TABLE, DataSettings(train=items, batch_size=1), 0)
     datasets = [order.batch(0, step).clip_ids[0].split("/")[0] for step in range(order.steps_per_epoch)]

@@ -16,14 +16,14 @@ from training.data import DataSettings, MixtureItem, Order, ShuffleSettings
 def test_neighbourhoods_and_datasets_make_batches(tmp_path) -> None:
     file = tmp_path / "neighbours.parquet"
     clips = [one["clip_id"] for one in CLOTHO[:128]]
-    place = np.arange(128) % 4
-    vectors = np.eye(4)[place] + 0.01 * np.random.default_rng(0).standard_normal((128, 4))
+    neighbourhood = np.arange(128) % 4
+    vectors = np.eye(4)[neighbourhood] + 0.01 * np.random.default_rng(0).standard_normal((128, 4))
     pq.write_table(pa.table({"clip_id": clips, "embedding": vectors.tolist()}), file)
     near = ShuffleSettings(batches="neighbours", neighbours=str(file))
     order = Order(table_of(CLOTHO[:128]), DataSettings(train=(MixtureItem("clotho"),), batch_size=16, shuffle=near), 0)
     alike = []
     for step in range(order.steps_per_epoch):
-        groups = [place[clips.index(clip)] for clip in order.batch(0, step).clip_ids]
+        groups = [neighbourhood[clips.index(clip)] for clip in order.batch(0, step).clip_ids]
         alike.append(np.bincount(groups, minlength=4).max() / 16)
     assert np.mean(alike) > 0.7
     by_dataset = ShuffleSettings(batches="dataset")
@@ -33,7 +33,7 @@ def test_neighbourhoods_and_datasets_make_batches(tmp_path) -> None:
     assert sum(mixed) <= order.steps_per_epoch + 1
 
 
-def test_neighbours_are_asked_of_the_mixture_alone(tmp_path) -> None:
+def test_only_clips_of_the_mixture_need_an_embedding(tmp_path) -> None:
     file = tmp_path / "neighbours.parquet"
     near = ShuffleSettings(batches="neighbours", neighbours=str(file))
     chosen = DataSettings(train=(MixtureItem("clotho"),), batch_size=16, shuffle=near)

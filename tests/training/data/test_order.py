@@ -66,8 +66,8 @@ def test_an_epoch_draws_each_clip_once(seed: int, batch_size: int, window: int) 
     chosen = DataSettings(train=items, batch_size=batch_size, last="keep", shuffle=ShuffleSettings(16, window))
     order = Order(TABLE, chosen, seed)
     for epoch in (0, 3):
-        met = [clip for step in range(order.steps_per_epoch) for clip in order.batch(epoch, step).clip_ids]
-        assert sorted(met) == sorted(set(TABLE["clip_id"].to_pylist()))
+        drawn = [clip for step in range(order.steps_per_epoch) for clip in order.batch(epoch, step).clip_ids]
+        assert sorted(drawn) == sorted(set(TABLE["clip_id"].to_pylist()))
 
 
 def test_the_order_never_changes() -> None:
@@ -99,16 +99,16 @@ def test_epochs_and_seeds_differ() -> None:
     assert first.batch(0, 0).keys != Order(TABLE, chosen, 1).batch(0, 0).keys
 
 
-def test_kin_rich_epochs_differ_and_are_counted() -> None:
+def test_epochs_with_few_kin_differ_and_count_their_repeats() -> None:
     rows = [row(number, kin=f"k{number % 7}") for number in range(120)] + [row(n) for n in range(120, 150)]
     order = Order(table_of(rows), DataSettings(train=(MixtureItem("clotho"),), batch_size=10), 0)
-    met = sum(order.count_kin_repeats(0, step) for step in range(15))
-    assert met == sum(max(0, 120 // 7 + (k < 120 % 7) - 15) for k in range(7))
+    repeats = sum(order.count_kin_repeats(0, step) for step in range(15))
+    assert repeats == sum(max(0, 120 // 7 + (k < 120 % 7) - 15) for k in range(7))
     lone = [[c for c in order.batch(epoch, 0).clip_ids if int(c.split("clip ")[1][:-2]) >= 120] for epoch in (0, 1)]
-    assert lone[0] != lone[1], "clips without kin are dealt anew each epoch"
+    assert lone[0] != lone[1], "clips without kin are distributed anew in each epoch"
 
 
-def test_a_clip_met_through_two_items_is_its_own_kin() -> None:
+def test_a_clip_of_two_items_is_its_own_kin() -> None:
     """One split listed twice, for two kinds of captions: never both captions of a clip in one batch."""
     rows = [row(number) for number in range(40)]
     for one in rows:
@@ -120,7 +120,7 @@ def test_a_clip_met_through_two_items_is_its_own_kin() -> None:
         assert len(set(order.batch(0, step).clip_ids)) == 20
 
 
-def test_no_two_kin_in_a_batch_and_the_rest_are_counted() -> None:
+def test_no_batch_repeats_kin_and_repeats_that_remain_are_counted() -> None:
     rows = [row(number, kin=f"k{number % 60}") for number in range(150)]
     order = Order(table_of(rows), DataSettings(train=(MixtureItem("clotho"),), batch_size=32), 0)
     for step in range(order.steps_per_epoch):
@@ -157,8 +157,8 @@ def test_small_windows_read_shards_in_runs() -> None:
 
 def test_evaluation_order_is_the_shards_order() -> None:
     order = SequentialOrder(TABLE, "clotho/development", DataSettings(train=MIXED), batch_size=64)
-    met = [clip for step in range(order.steps_per_epoch) for clip in order.batch(0, step).clip_ids]
-    assert met == [one["clip_id"] for one in CLOTHO]
+    drawn = [clip for step in range(order.steps_per_epoch) for clip in order.batch(0, step).clip_ids]
+    assert drawn == [one["clip_id"] for one in CLOTHO]
     parts = [key for rank in range(4) for key in order.batch(0, 2, rank, 4).keys]
     assert parts == order.batch(0, 2).keys
     assert (order.batch(0, 0).start_s == 0).all()

@@ -65,7 +65,7 @@ class Flaky:
         return self.storage.read(*args)
 
 
-def test_a_failing_store_is_asked_again(build: Build, whole: list[list[tuple]], monkeypatch) -> None:
+def test_a_failing_store_is_read_again(build: Build, whole: list[list[tuple]], monkeypatch) -> None:
     monkeypatch.setattr("training.data.samples.PAUSES_S", (0.001, 0.001))
     again = loader(Build(build.table, Flaky(build.storage)))
     assert samples([next(again.epoch(1))]) == whole[0]
@@ -83,7 +83,7 @@ class Counting:
         return data
 
 
-def test_reads_are_what_is_used_and_neighbours_are_one_read(build: Build) -> None:
+def test_only_used_bytes_are_read_and_neighbours_share_a_read(build: Build) -> None:
     counted, plain = Counting(build.storage), replace(SETTINGS, augment=AugmentSettings())
     used = sum(build.table["audio_bytes"].to_pylist()[:30])
     orders = (SequentialOrder(build.table, "clotho", plain, 15), Order(build.table, replace(plain, batch_size=3), 0))
@@ -96,7 +96,7 @@ def test_reads_are_what_is_used_and_neighbours_are_one_read(build: Build) -> Non
         assert len(counted.sizes) == 2 if reads == 2 else len(counted.sizes) >= reads
 
 
-def test_a_cut_between_neighbours_is_no_other_sample(tmp_path: Path) -> None:
+def test_a_cut_between_neighbours_is_noticed(tmp_path: Path) -> None:
     """Samples of equal size that are read at once: what is left after a cut must not pass for the second."""
     clips = write_build(tmp_path, [row(n, duration_s=1.0) for n in range(2)])
     rows = clips.table.to_pylist()

@@ -32,7 +32,7 @@ def test_captions_are_drawn_by_their_rule() -> None:
     assert clip.split("clip ")[1].split(".")[0] in rotated[0][clip]
 
 
-def test_captions_without_words_are_passed_over_and_are_no_common_caption() -> None:
+def test_captions_without_words_are_skipped_and_are_not_equal_captions() -> None:
     rows = [row(number) for number in range(20)]
     for one in rows[:10]:
         for caption in one["captions"][1:]:
@@ -46,12 +46,12 @@ def test_captions_without_words_are_passed_over_and_are_no_common_caption() -> N
 
 def test_windows_and_crops_change_with_the_epoch() -> None:
     order = Order(TABLE, DataSettings(train=(MixtureItem("long"),), batch_size=20, crop_s=30.0), 0)
-    met = [dict(zip(draws.clip_ids, zip(draws.keys, draws.start_s, strict=True), strict=True)) for draws in
+    drawn = [dict(zip(draws.clip_ids, zip(draws.keys, draws.start_s, strict=True), strict=True)) for draws in
            (order.batch(epoch, 0) for epoch in range(12))]  # fmt: skip
-    for clip in met[0]:
-        assert len({epoch[clip][0] for epoch in met}) > 1, "several windows are met"
-        assert len({epoch[clip][1] for epoch in met}) == 12, "crops differ"
-        assert all(0 <= epoch[clip][1] <= 270.0 for epoch in met)
+    for clip in drawn[0]:
+        assert len({epoch[clip][0] for epoch in drawn}) > 1, "several windows are drawn"
+        assert len({epoch[clip][1] for epoch in drawn}) == 12, "crops differ"
+        assert all(0 <= epoch[clip][1] <= 270.0 for epoch in drawn)
 
 
 def test_a_caption_with_times_keeps_its_sound() -> None:

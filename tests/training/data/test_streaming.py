@@ -29,7 +29,7 @@ def test_streaming_gives_the_same_samples(build: Build) -> None:
     assert len(streamed) == 30 and sorted(streamed) == sorted(exact)
 
 
-def test_streaming_is_split_over_workers_and_leaves_out_other_captions(build: Build) -> None:
+def test_streaming_is_split_over_workers_and_skips_other_captions(build: Build) -> None:
     items = (MixtureItem("clotho/development", captions=("label",)), MixtureItem("wavcaps", captions=("human",)))
     plain = replace(SETTINGS, train=items, batch_size=3, last="keep", augment=AugmentSettings())
     urls = [str(path) for path in sorted((build.storage.local / "shards").glob("*.tar"))]

@@ -42,7 +42,7 @@ def test_a_second_trainer_is_kept_out_until_the_first_one_has_ended(
         assert (tmp_path / "recipe.yaml").is_file()
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(OSError, match="file"),

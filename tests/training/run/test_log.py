@@ -21,7 +21,7 @@ def line(step: int) -> str:
     return json.dumps({"step": step, "loss": 1.0})
 
 
-def test_what_is_no_line_keeps_no_run_from_going_on(tmp_path: Path) -> None:
+def test_a_run_resumes_whatever_lines_its_log_holds(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     rows = [line(0), "null", "7", "{}", '{"step": 1, "lo', line(1), line(2)]
     path.write_bytes("\n".join(rows).encode() + b"\n\xff\xfe\n")
@@ -29,14 +29,14 @@ def test_what_is_no_line_keeps_no_run_from_going_on(tmp_path: Path) -> None:
     assert path.read_text().splitlines() == [line(0), line(1)]
 
 
-def test_steps_that_are_taken_again_stand_in_no_list_twice(tmp_path: Path) -> None:
+def test_steps_that_are_taken_again_are_listed_once(tmp_path: Path) -> None:
     (tmp_path / NOT_FINITE).write_text("\n".join(map(line, (1, 5, 8))) + "\n")
     MetricsLog(tmp_path, 5, PLAIN).close()
     assert [record["step"] for record in metrics.read_records(tmp_path / NOT_FINITE)] == [1]
 
 
-def test_a_run_keeps_its_number_and_another_one_gets_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights & Biases continues what has the same number: a moved run, and not the next one at its place."""
+def test_a_run_keeps_its_id_and_another_run_gets_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights & Biases continues a run that was moved, and not a new run in the same folder."""
     seen: list[str] = []
 
     def init(**options: Any) -> SimpleNamespace:

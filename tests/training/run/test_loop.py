@@ -75,7 +75,7 @@ def test_an_export_is_the_best_checkpoint(learned: Path) -> None:
         assert torch.equal(value, best.model.state_dict()[name]), name
 
 
-def test_what_was_validated_is_kept_whenever_checkpoints_are_made(build: Path, group: Group, tmp_path: Path) -> None:
+def test_a_validated_step_is_saved_whenever_checkpoints_are_due(build: Path, group: Group, tmp_path: Path) -> None:
     overrides = ["optimizer.steps=5", "checkpoint.every=4", "checkpoint.keep_last=9", "checkpoint.keep_best=9"]
     overrides += ["validation.split=clotho/evaluation", "validation.every=3"]
     fit(small_recipe(overrides), Manifest.open(build), tmp_path, group)
@@ -108,7 +108,7 @@ def test_an_export_that_is_killed_while_it_replaces_one_leaves_a_whole_one(
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
 
 
-def test_what_is_no_recording_is_refused(learned: Path) -> None:
+def test_a_wave_that_is_no_recording_is_refused(learned: Path) -> None:
     retriever = hub.load(learned / "export")
     for wave in (np.zeros((2, 100)), np.full(100, np.nan), np.zeros(100, np.int16)):
         with pytest.raises(InputError, match="one row of finite"):
@@ -162,7 +162,7 @@ def test_vectors_of_clips_make_batches_of_neighbours(learned: Path, build: Path,
         Order(table, settings, 0)
 
 
-def test_what_is_not_finite_stops_or_is_left_out(build: Path, group: Group, tmp_path: Path) -> None:
+def test_a_step_that_is_not_finite_stops_the_run_or_is_skipped(build: Path, group: Group, tmp_path: Path) -> None:
     wild = ["optimizer.name=sgd", "optimizer.clip=0", "optimizer.lr=1e36", "optimizer.warmup_epochs=0"]
     with pytest.raises(InputError, match="not finite"):
         fit(small_recipe([*wild, "engine.zero=0"]), Manifest.open(build), tmp_path / "stop", group)
@@ -257,7 +257,7 @@ def test_bf16_stays_near_float32_at_every_stage(build: Path, group: Group, tmp_p
         assert all(value.dtype == torch.float32 for value in weights.values() if value.is_floating_point())
 
 
-def test_a_run_at_stage_3_leaves_torch_as_it_was(build: Path, group: Group, tmp_path: Path) -> None:
+def test_a_run_at_stage_3_does_not_change_torch(build: Path, group: Group, tmp_path: Path) -> None:
     """DeepSpeed has a linear function of its own there; runs that came after it in a process rounded otherwise."""
     linear = torch.nn.functional.linear
     gc.collect()
@@ -317,8 +317,8 @@ def test_a_held_out_clip_without_words_is_refused_before_training(build: Path, g
     assert not (tmp_path / "run").exists()
 
 
-def test_what_cannot_work_is_refused_before_training(build: Path, group: Group, tmp_path: Path) -> None:
-    for number, (override, told) in enumerate(
+def test_a_recipe_that_cannot_work_is_refused_before_training(build: Path, group: Group, tmp_path: Path) -> None:
+    for number, (override, message) in enumerate(
         (
             ("validation.split=clotho/evalution", "clotho/evaluation"),
             ("validation.split=clotho/development", "validation.split is trained on"),
@@ -326,7 +326,7 @@ def test_what_cannot_work_is_refused_before_training(build: Path, group: Group, 
             ("data.batch_size=25", "lower batch_size"),
         )
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             fit(small_recipe([override]), Manifest.open(build), tmp_path / str(number), group)
 
 

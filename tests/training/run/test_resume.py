@@ -1,4 +1,4 @@
-"""Runs that end and go on: killed, damaged, launched in another way, on other numbers of ranks."""
+"""Runs that are resumed: after a kill, with damaged checkpoints, by other launchers, on other numbers of ranks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SOME_OF_ALL = [
 ]
 
 
-def test_a_start_that_was_killed_while_it_wrote_its_tokenizer_is_no_obstacle(
+def test_a_run_starts_where_another_was_killed_while_it_wrote_its_tokenizer(
     build: Path, group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def cut_short(tokenizer: Any, folder: Path, *rest: Any, **more: Any) -> None:
@@ -54,7 +54,7 @@ def test_a_start_that_was_killed_while_it_wrote_its_tokenizer_is_no_obstacle(
     assert fit(recipe, Manifest.open(build), tmp_path, group)["steps"] == 1
 
 
-def test_a_killed_run_goes_on_bit_for_bit(build: Path, group: Group, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_bit_for_bit(build: Path, group: Group, tmp_path: Path) -> None:
     recipe = small_recipe(SOME_OF_ALL)
     fit(recipe, Manifest.open(build), tmp_path / "whole", group)
     run_ranks(1, build, {"killed": SOME_OF_ALL}, tmp_path, die_after=4)
@@ -77,7 +77,7 @@ def _flat(moments: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor
     return {f"{moment}/{name}": value for moment, named in moments.items() for name, value in named.items()}
 
 
-def test_a_damaged_checkpoint_is_passed_over(build: Path, group: Group, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_skipped(build: Path, group: Group, tmp_path: Path) -> None:
     recipe = small_recipe(["checkpoint.every=2", "optimizer.steps=6", "optimizer.warmup_epochs=0"])
     fit(recipe, Manifest.open(build), tmp_path / "run", group)
     before = figures(tmp_path / "run")
@@ -87,13 +87,13 @@ def test_a_damaged_checkpoint_is_passed_over(build: Path, group: Group, tmp_path
     assert figures(tmp_path / "run") == before
 
 
-def test_another_recipe_does_not_go_on(build: Path, group: Group, tmp_path: Path) -> None:
+def test_a_run_is_not_resumed_with_another_recipe(build: Path, group: Group, tmp_path: Path) -> None:
     fit(small_recipe(["optimizer.steps=1"]), Manifest.open(build), tmp_path / "run", group)
     with pytest.raises(InputError, match=r"optimizer\.lr: 0\.001 -> 0\.01"):
         fit(small_recipe(["optimizer.steps=1", "optimizer.lr=0.01"]), Manifest.open(build), tmp_path / "run", group)
 
 
-def test_another_build_does_not_go_on(build: Path, group: Group, tmp_path: Path) -> None:
+def test_a_run_is_not_resumed_on_another_build(build: Path, group: Group, tmp_path: Path) -> None:
     write_sounds(tmp_path / "build", clips=30)
     recipe = small_recipe(["optimizer.steps=2"])
     fit(recipe, Manifest.open(build), tmp_path / "run", group)
@@ -101,7 +101,9 @@ def test_another_build_does_not_go_on(build: Path, group: Group, tmp_path: Path)
         fit(recipe, Manifest.open(tmp_path / "build"), tmp_path / "run", group)
 
 
-def test_a_start_that_came_to_nothing_leaves_no_tokenizer(build: Path, group: Group, tmp_path: Path) -> None:
+def test_a_run_without_checkpoints_leaves_no_tokenizer_to_the_next_one(
+    build: Path, group: Group, tmp_path: Path
+) -> None:
     for vocabulary in (280, 270):
         fit(small_recipe(["optimizer.steps=1", f"text.vocabulary={vocabulary}"]), Manifest.open(build), tmp_path, group)
         assert len(hub.open_model(tmp_path).tokenizer) == vocabulary
@@ -109,9 +111,7 @@ def test_a_start_that_came_to_nothing_leaves_no_tokenizer(build: Path, group: Gr
         shutil.rmtree(tmp_path / "export")
 
 
-def test_an_export_whose_checkpoints_are_gone_is_not_mixed_with_another_run(
-    build: Path, group: Group, tmp_path: Path
-) -> None:
+def test_a_folder_with_an_export_alone_starts_no_other_run(build: Path, group: Group, tmp_path: Path) -> None:
     fit(small_recipe(["optimizer.steps=1"]), Manifest.open(build), tmp_path, group)
     shutil.rmtree(tmp_path / "checkpoints")
     with pytest.raises(InputError, match="not the checkpoints that it came from"):
@@ -156,7 +156,7 @@ def test_every_launcher_gives_the_same_numbers(build: Path, tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_run_goes_on_under_any_other_topology(build: Path, tmp_path: Path) -> None:
+def test_a_run_resumes_under_any_other_topology(build: Path, tmp_path: Path) -> None:
     calm = [*SOME_OF_ALL, "validation.split=clotho/evaluation", "validation.every=8", "validation.batch=2"]
     run_ranks(1, build, {"whole": calm}, tmp_path)
     reference = figures(tmp_path / "whole")
@@ -175,7 +175,7 @@ def test_a_run_goes_on_under_any_other_topology(build: Path, tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_at_any_moment(build: Path, tmp_path: Path) -> None:
-    """Not at a checkpoint's end but anywhere, writing included."""
+    """The kill comes at any moment, also while a checkpoint is written."""
 
     steps = ["checkpoint.every=1", *SOME_OF_ALL[:-1]]
     run_ranks(2, build, {"whole": steps}, tmp_path)
@@ -199,7 +199,7 @@ def test_killed_at_any_moment(build: Path, tmp_path: Path) -> None:
         ranks = psutil.Process(process.pid).children()
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        assert not psutil.wait_procs(ranks, timeout=20)[1]  # none goes on writing beside the one that goes on
+        assert not psutil.wait_procs(ranks, timeout=20)[1]  # no rank writes while the resumed run does
     run_ranks(2, build, {"killed": steps}, tmp_path)
     assert figures(tmp_path / "killed") == figures(tmp_path / "whole")
     assert all(math.isfinite(line["loss"]) for line in figures(tmp_path / "killed"))
