@@ -85,7 +85,7 @@ def run(out: Path, seed: int, clips: int) -> None:
 
 def evaluate(training: Path, shards: Path) -> dict[str, Any]:
     """Run ``earshot evaluate`` in a process of its own, as a user would."""
-    command = [sys.executable, "-m", "earshot", "evaluate", str(training / "export"), f"--shards={shards}"]
+    command = [sys.executable, "-m", "ray_jobs.earshot", "evaluate", str(training / "export"), f"--shards={shards}"]
     done = subprocess.run(
         [*command, f"--split={HELD_OUT}", "--json"], cwd=HERE, stdout=subprocess.PIPE, text=True, check=False
     )

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-PACKAGES = ("sharding", "training", "ray_jobs", "earshot")  # from the lowest layer to the highest
+PACKAGES = ("sharding", "training", "ray_jobs")  # from the lowest layer to the highest
 OF_SHARDING_IN_TRAINING = (
     "sharding.common",
     "sharding.layout",
