@@ -15,7 +15,9 @@ OF_SHARDING_IN_TRAINING = (
     "sharding.layout",
     "sharding.schema",
     "sharding.audio",
+    "sharding.shards.checksum",
     "sharding.shards.manifest",
+    "sharding.sources.protected",  # which splits no run may train on is defined once
 )
 
 
