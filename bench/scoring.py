@@ -161,7 +161,7 @@ def _head(settings: Callable[[int], Any]) -> Callable[[int, torch.device], Run]:
 
 
 def _plainly(sentence: bool) -> Callable[[int, torch.device], Run]:
-    """papers/000 eqs. 1-7 over all pairs, one text at a time against all audios."""
+    """Calvet and Toledano 2025 eqs. 1-7 over all pairs, one text at a time against all audios."""
 
     def make(dim: int, device: torch.device) -> Run:
         query, output = nn.Linear(dim, dim).to(device), nn.Linear(dim, dim).to(device)
@@ -188,7 +188,7 @@ def _plainly(sentence: bool) -> Callable[[int, torch.device], Run]:
 
 
 def _coattention_plainly(dim: int, device: torch.device) -> Run:
-    """papers/002, one module, with torch's own layers, every pair of the batch at once."""
+    """Co-Attention 2024, one module, with torch's own layers, every pair of the batch at once."""
     text_in, audio_in = nn.Linear(dim, dim).to(device), nn.Linear(AUDIO_DIM, dim).to(device)
     text_cross, audio_cross = (nn.MultiheadAttention(dim, HEADS, batch_first=True).to(device) for _ in range(2))
     norms = [nn.LayerNorm(dim).to(device) for _ in range(4)]

@@ -30,10 +30,13 @@ class Pool:
     Attributes:
         rows: manifest rows of all windows of the clips, clip by clip, ``[windows of the pool]``.
         starts: where each clip's windows start in ``rows``, and the end of the last one, ``[clips + 1]``.
+        caption: which of its captions each clip is drawn with, ``[clips]``; -1: any.  Where pairs are captions, a clip
+            is in the pool once for each of its captions.
     """
 
     rows: Int64
     starts: Int64
+    caption: Int64
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -92,7 +95,8 @@ def integer_codes(column: pa.ChunkedArray) -> Int64:
 
 
 def _pool(table: pa.Table, codes: Int64, item: MixtureItem) -> Pool:
-    chosen = select_rows(table, item.split) & _has_caption(table["captions"], item.captions)
+    counts = _count_captions(table["captions"], item.captions)
+    chosen = select_rows(table, item.split) & (counts > 0)
     rows = np.flatnonzero(chosen)
     if not len(rows):
         raise InputError(
@@ -103,19 +107,30 @@ def _pool(table: pa.Table, codes: Int64, item: MixtureItem) -> Pool:
     windows = np.asarray(table["window"].to_numpy(), dtype=np.int64)[rows]
     order = np.lexsort((windows, codes[rows]))
     rows = rows[order]
-    clip_starts = np.flatnonzero(np.diff(codes[rows], prepend=-1))
-    return Pool(rows, np.append(clip_starts, len(rows)))
+    starts = np.append(np.flatnonzero(np.diff(codes[rows], prepend=-1)), len(rows))
+    pool = Pool(rows, starts, np.full(len(starts) - 1, -1))
+    return pool if item.pairs == "clips" else _by_caption(pool, counts[rows[starts[:-1]]])
 
 
-def _has_caption(captions: pa.ChunkedArray, kinds: Sequence[str]) -> NDArray[np.bool_]:
-    """Which rows have a caption of one of ``kinds``."""
-    flags = []
+def _by_caption(pool: Pool, counts: Int64) -> Pool:
+    """The pool with each clip as often as it has captions, ``counts [clips]``, once with each of them."""
+    clip = np.repeat(np.arange(len(pool)), counts)
+    caption = np.arange(len(clip)) - np.repeat(np.cumsum(counts) - counts, counts)
+    windows = np.diff(pool.starts)[clip]
+    starts = np.append(0, np.cumsum(windows))
+    inside = np.arange(starts[-1]) - np.repeat(starts[:-1], windows)
+    return Pool(pool.rows[np.repeat(pool.starts[clip], windows) + inside], starts, caption)
+
+
+def _count_captions(captions: pa.ChunkedArray, kinds: Sequence[str]) -> Int64:
+    """How many captions of ``kinds`` each row has."""
+    found = []
     for chunk in captions.chunks:
         fits = pc.is_in(chunk.flatten().field("kind"), value_set=pa.array(kinds))
         parents = np.asarray(pc.list_parent_indices(chunk))
         counts = np.bincount(parents[np.asarray(fits.to_numpy(zero_copy_only=False), bool)], minlength=len(chunk))
-        flags.append(counts > 0)
-    return np.concatenate(flags) if flags else np.zeros(0, dtype=bool)
+        found.append(counts)
+    return np.concatenate(found).astype(np.int64) if found else np.zeros(0, np.int64)
 
 
 def draws_per_item(pools: Sequence[Pool], settings: DataSettings) -> Int64:

@@ -167,7 +167,8 @@ class Order:
             item, clip = int(window.item[position]), int(window.clip[position])
             pool = self._pools[item]
             rows = pool.rows[pool.starts[clip] : pool.starts[clip + 1]]
-            choices.append(ClipChoice(rows, int(window.pass_number[position]), self.settings.train[item]))
+            pass_number, caption = int(window.pass_number[position]), int(pool.caption[clip])
+            choices.append(ClipChoice(rows, pass_number, self.settings.train[item], caption))
         return draw_samples(self._manifest, choices, self.settings, self.seed, epoch)
 
 

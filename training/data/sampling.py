@@ -121,11 +121,13 @@ class ClipChoice:
         rows: the manifest rows of its windows.
         pass_number: how many passes over its pool came before this one.
         item: the item of the mixture that draws it.
+        caption: which of its captions of the item's kinds is drawn; -1: it is drawn at random.
     """
 
     rows: Int64
     pass_number: int
     item: MixtureItem
+    caption: int = -1
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,8 @@ def draw_samples(
     ends = np.cumsum([len(choice.rows) for choice in choices], dtype=np.int64)
     windows = [records[end - len(choice.rows) : end] for choice, end in zip(choices, ends, strict=True)]
     clips = np.array([stable_id(each[0]["clip_id"]) for each in windows], dtype=np.int64)
-    passes = np.array([choice.pass_number for choice in choices], dtype=np.int64)
+    # A clip that a pass draws once with each caption has other random numbers each time.
+    passes = np.array([choice.pass_number + ((choice.caption + 1) << 32) for choice in choices], dtype=np.int64)
     random = _random_numbers(seed, epoch, clips, passes)
     drawn = [
         _draw(each, choice, numbers, settings, fixed) | {"clip": int(clip), "seeds": numbers.seed}
@@ -197,7 +200,10 @@ def _draw(
     rule = "first" if fixed else settings.caption_choice
     kinds = [each for each in windows[0]["captions"] if each["kind"] in choice.item.captions]
     with_words = [each for each in kinds if normalise(each["text"], settings)] or kinds
-    caption = choose_caption(with_words, rule, random.caption, random.rotation, choice.pass_number)
+    if choice.caption >= 0:
+        caption = with_words[choice.caption % len(with_words)]
+    else:
+        caption = choose_caption(with_words, rule, random.caption, random.rotation, choice.pass_number)
     described = [each for each in windows if _describes(caption, each)] or windows
     row = described[0 if fixed else int(random.window * len(described))]
     start, duration = _crop(row, caption, "start" if fixed else settings.crop, settings.crop_s, random.crop)

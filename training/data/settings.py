@@ -15,13 +15,15 @@ KINDS: tuple[Kind, ...] = ("human", "machine", "label")
 class MixtureItem:
     """One part of the training mixture: the clips of a split that have captions of some kinds.
 
-    An epoch draws ``choose`` clips of it, or else ``min(cap, repeat × clips)``.  The next epoch goes on where
-    the last one stopped, so ``repeat: 0.5`` draws every clip once in two epochs.  To give kinds of captions
-    different weights, list the split once for each kind.
+    An epoch draws ``choose`` clips of it, or else ``min(cap, repeat × clips)``.  With ``pairs: captions`` it draws
+    pairs of a clip and one of its captions instead, so that every caption occurs in an epoch, as in the published
+    baselines.  The next epoch goes on where the last one stopped, so ``repeat: 0.5`` draws every clip once in two
+    epochs.  To give kinds of captions different weights, list the split once for each kind.
     """
 
     split: str  # dataset/split, or a dataset, which stands for all of its splits
     captions: tuple[Kind, ...] = KINDS
+    pairs: Literal["clips", "captions"] = "clips"  # what a draw is: a clip, or a caption with its clip
     weight: float | None = None  # this item's share of an epoch's draws, relative to the weights of the others
     repeat: float = 1.0  # passes over the clips in an epoch
     cap: int | None = None  # largest number of draws in an epoch

@@ -10,7 +10,7 @@ from training.config.sections import OptimizerSettings
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up, then half a cosine down to ``final_lr`` (papers/000 section 3.3: one epoch, then ten).
+    """Linear warm-up, then half a cosine down to ``final_lr`` (Calvet and Toledano 2025: one epoch, then ten).
 
     Attributes:
         warmup: steps until ``lr`` is reached; step 0 already moves, at ``lr / warmup``.

@@ -83,7 +83,7 @@ def test_seeds_of_segments_differ_and_belong_to_their_sample() -> None:
 
 
 def test_an_unknown_front_end_names_the_known_ones() -> None:
-    with pytest.raises(InputError, match="there are ast, clap, passt"):
+    with pytest.raises(InputError, match="there are ast, clap, clap-fused, passt"):
         find_front_end("mel")
 
 

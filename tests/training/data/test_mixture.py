@@ -8,6 +8,7 @@ from sharding.common.errors import InputError
 from tests.training.data.shards import row, table_of
 from tests.training.data.tables import TABLE
 from training.data import DataSettings, MixtureItem, Order
+from training.data.mixture import build_pools
 
 
 def test_an_epoch_continues_where_the_last_one_stopped() -> None:
@@ -45,3 +46,29 @@ def test_only_captions_of_the_wanted_kinds() -> None:
     assert len(draws) == 20 and not any(text.endswith("version 0") for text in draws.texts)
     with pytest.raises(InputError, match="label"):
         Order(table_of(rows), DataSettings(train=(MixtureItem("clotho", captions=("label",)),)), 0)
+
+
+def test_pairs_of_captions_are_each_drawn_once_in_an_epoch() -> None:
+    rows = []
+    for number in range(5):
+        captions = [
+            {"text": f"clip {number} wording {wording}", "kind": "human", "onset": None, "offset": None, "source": None}
+            for wording in range(1 + number % 3)
+        ]
+        rows += [row(number, window=window, captions=captions, duration_s=3.0) for window in range(1 + number % 2)]
+    table = table_of(rows)
+    item = MixtureItem("clotho/development", pairs="captions")
+    order = Order(table, DataSettings(train=(item,), batch_size=3, last="keep", crop_s=1.0), 3)
+    expected = sorted(caption["text"] for each in rows if each["window"] == 0 for caption in each["captions"])
+    seeds = set()
+    for epoch in (0, 1):
+        drawn = [order.batch(epoch, step) for step in range(order.steps_per_epoch)]
+        assert sorted(text for batch in drawn for text in batch.texts) == expected
+        seeds |= {int(seed) for batch in drawn for seed in batch.seeds}
+    assert len(seeds) == 2 * len(expected)  # the same clip with another caption has other crops and masks
+
+
+def test_items_of_clips_draw_as_before_beside_items_of_captions() -> None:
+    items = (MixtureItem("clotho/development"), MixtureItem("clotho/development", pairs="captions"))
+    pools = build_pools(TABLE, items)
+    assert (pools[0].caption == -1).all() and len(pools[1]) == pools[1].caption.size >= len(pools[0])

@@ -11,7 +11,7 @@ from training.engine.schedule import make_schedule
 
 
 def test_one_epoch_up_then_ten_down() -> None:
-    # papers/000 section 3.3
+    # Calvet and Toledano 2025 section 3.3
     schedule = make_schedule(OptimizerSettings(clip=0, lr=2e-5, final_lr=1e-7, warmup_epochs=1, epochs=11), 100)
     assert schedule.steps == 1100
     assert schedule.rate(0) == pytest.approx(2e-7)

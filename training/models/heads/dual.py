@@ -1,4 +1,7 @@
-"""The dual encoder: one vector a clip, one a caption, their cosine (papers/001 eq. 1, papers/000 section 3.3)."""
+"""The dual encoder: one vector a clip, one a caption, their cosine.
+
+Filomeno et al. 2025, eq. 1; Calvet and Toledano 2025, section 3.3.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,10 @@ class Settings:
 
     Attributes:
         name: the key of the registry.
-        dim: width of the shared space (papers/000 section 3.3: 1024).
-        audio_pooling: over segments: "mean", or "attention" as in papers/001 eq. 3.
+        dim: width of the shared space (Calvet and Toledano 2025 section 3.3: 1024).
+        audio_pooling: over segments: "mean", or "attention" as in Filomeno et al. 2025 eq. 3.
         text_pooling: the "encoder"'s own (RoBERTa: its first token), the "first" token, or the "mean" over real
-            tokens as in papers/001 section 4.
+            tokens as in Filomeno et al. 2025 section 4.
         dropout: on the pooled vectors, in training.
     """
 

@@ -15,7 +15,7 @@ TextPooling = Literal["encoder", "first", "mean"]
 
 
 class MeanPool(nn.Module):
-    """Mean over segments that hold sound (papers/000: the dual encoder of the challenge's baseline)."""
+    """Mean over segments that hold sound (Calvet and Toledano 2025: the dual encoder of the challenge's baseline)."""
 
     def forward(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """``[b, S, d]`` and mask ``[b, S]`` to ``[b, d]``."""
@@ -23,7 +23,7 @@ class MeanPool(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """Learned weights over segments, papers/001 eq. 3.
+    """Learned weights over segments, Filomeno et al. 2025 eq. 3.
 
     ``AttnPool(z_1 .. z_T) = sum_i alpha_i z_i`` with ``alpha = softmax over i of W_2 tanh(W_1 z_i)``.  The
     paper does not give the width of W_1; here it is a quarter of z's.
@@ -51,7 +51,7 @@ def text_pool(name: TextPooling, text: EncodedText) -> Tensor:
     """A caption's vector ``[b, d]``: the encoder's own, the first token's, or the mean over real tokens.
 
     What is the encoder's own depends on how it was trained: the first token for RoBERTa, the mean for MPNet and
-    GTR-T5, the last token for CLIP. papers/001 section 4 takes RoBERTa's mean instead.
+    GTR-T5, the last token for CLIP. Filomeno et al. 2025 section 4 takes RoBERTa's mean instead.
     """
     if name == "encoder" and text.pooled is not None:
         return text.pooled

@@ -1,7 +1,7 @@
-"""Cross-attention from one vector of a caption to a clip's vectors (papers/000: sentence-level attention).
+"""Sentence-level attention: cross-attention from one vector of a caption to a clip's vectors.
 
-Eqs. 1-7 of the paper with N = 1: the caption is its sentence embedding.  See `token_attention` for the equations
-and for how they are evaluated.
+Eqs. 1-7 of Calvet and Toledano 2025 with N = 1: the caption is its sentence embedding.  See `token_attention` for the
+equations and for how they are evaluated.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Text-aware attention pooling (Xin et al. 2023, arXiv 2303.05681, section 2; cited by papers/000).
+"""Text-aware attention pooling (Xin et al. 2023, arXiv 2303.05681, section 2; cited by Calvet and Toledano 2025).
 
 A caption's vector ``c_t`` weighs a clip's vectors ``c_a``, and is compared with what it gathers:
 

@@ -1,4 +1,6 @@
-"""Cross-attention from a caption's tokens to a clip's vectors, papers/000 eqs. 1-7, for all pairs at once.
+"""Token-level attention: cross-attention from a caption's tokens to a clip's vectors, for all pairs at once.
+
+Calvet and Toledano 2025, eqs. 1-7.
 
 For every text and every audio the paper computes ``H = W_o MultiHead(W_q T, W_k A, W_v A)`` and the mean over
 tokens of ``cos(T_i, H_i)``.  Written out, that is two d x d products for every token of every pair.  The same
@@ -32,7 +34,7 @@ from training.models.heads.base import SHORTEST_SQUARED, Head, Side, full_precis
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of token-level attention; defaults are those of papers/000 section 3.3.
+    """Settings of token-level attention; defaults are those of Calvet and Toledano 2025 section 3.3.
 
     Attributes:
         name: the key of the registry.

@@ -43,7 +43,7 @@ def vectors(head: Any, audio: EncodedAudio) -> tuple[Tensor, Tensor]:
 
 
 def plain_attention(head: Any, text: EncodedText, audio: EncodedAudio, sentence: bool) -> Tensor:
-    """papers/000 eqs. 1-7 pair by pair with torch.nn.MultiheadAttention, whose weights are the head's."""
+    """Calvet and Toledano 2025 eqs. 1-7 pair by pair with torch.nn.MultiheadAttention, whose weights are the head's."""
     dim = head.query.out_features
     bias = head.query.bias is not None
     attention = nn.MultiheadAttention(dim, head.heads, bias=bias, batch_first=True).double()
