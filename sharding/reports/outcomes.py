@@ -53,7 +53,7 @@ class TrimmedClip:
     times: str
 
 
-class Difference(NamedTuple):
+class FateChange(NamedTuple):
     """A row of ``differences.parquet``: a clip keeps its fate, though a new build would decide otherwise."""
 
     clip_id: str
@@ -65,11 +65,11 @@ class Difference(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Differences:
+class FateChanges:
     """How many old clips a new build would treat differently, and some of them."""
 
     count: int
-    examples: list[Difference]
+    examples: list[FateChange]
 
 
 def fate_counts(build: BuildContents) -> dict[str, int]:
@@ -129,12 +129,12 @@ def trimmed_clips(build: BuildContents) -> list[TrimmedClip]:
     ]
 
 
-def differences(build: BuildContents) -> Differences | None:
+def differences(build: BuildContents) -> FateChanges | None:
     """Old clips that a build of all datasets would treat differently; None where nothing was appended."""
     if layout.DIFFERENCES not in build.dataset["tables"]:
         return None
     table = read_checked(build.storage, layout.DIFFERENCES, DIFFERENCES)
-    return Differences(table.num_rows, list(rows(table.slice(0, SHOWN_DIFFERENCES), Difference)))
+    return FateChanges(table.num_rows, list(rows(table.slice(0, SHOWN_DIFFERENCES), FateChange)))
 
 
 class _ReasonCount(NamedTuple):
