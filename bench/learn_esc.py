@@ -39,7 +39,8 @@ from training.config.loading import load_recipe
 from training.engine.distributed import Group
 from training.evaluation.encoding import side_encoder
 from training.evaluation.run import EvaluationSettings, evaluate
-from training.models.hub import Retriever, load
+from training.models.hub import load
+from training.models.retriever import Retriever
 from training.search.index import Index, build_index, search
 
 WORDINGS = 5

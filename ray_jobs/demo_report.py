@@ -23,7 +23,8 @@ from sharding.shards.manifest import Manifest
 from training.data.features import find_front_end
 from training.data.masking import Masking
 from training.data.mixture import select_rows
-from training.models.hub import Retriever, load
+from training.models.hub import load
+from training.models.retriever import Retriever
 from training.search.index import build_index, search
 
 NAMES = ("R@1", "R@5", "R@10", "mAP@10", "mAP@16")

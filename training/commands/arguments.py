@@ -30,6 +30,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="the model: an export, a checkpoint, or the folder of a run, whose export is used if there is one",
     )
+    parser.add_argument(
+        "--trust-code",
+        action="store_true",
+        help="run the Python files of encoders that come with the model; read them first, they have all your rights",
+    )
 
 
 def add_shards(parser: argparse.ArgumentParser) -> None:

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     if Path(args.out).is_dir():
         raise InputError("it is a folder", file=args.out, remedy="name a file for --out")
-    retriever = open_model(args.checkpoint)
+    retriever = open_model(args.checkpoint, args.trust_code)
     if retriever.model.head.embedding(retriever.encode_texts(["a sound"])) is None:
         raise InputError(
             "a head with attention has no vectors of clips alone",

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.batch < 1 or args.first < 0:
         raise InputError("--batch counts from 1 and --first from 0, which means all", value=(args.batch, args.first))
     relevance = None if args.relevance is None else _relevance(args.relevance)
-    retriever = open_model(args.checkpoint)
+    retriever = open_model(args.checkpoint, args.trust_code)
     manifest = Manifest.open(args.shards)
     with ranks() as group:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

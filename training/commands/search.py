@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.models.hub import open_model
     from training.search.index import search
 
-    retriever = open_model(args.checkpoint)
+    retriever = open_model(args.checkpoint, args.trust_code)
     manifest = Manifest.open(args.shards)
     return {"results": search(retriever, manifest, args.query, args.split, args.top, candidates=args.first)}
 

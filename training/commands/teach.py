@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sharding.common.errors import InputError
-from training.commands.arguments import add_shards
+from training.commands.arguments import add_model, add_shards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Write the vectors of clips and captions with which a model teaches another one. A recipe names the folder "
         "in distillation.teachers. The model's scores must be dot products, as those of the head dual are."
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="an export, a checkpoint, or the folder of a run")
+    add_model(parser)
     add_shards(parser)
     parser.add_argument(
         "--split", action="append", metavar="DATASET/SPLIT", help="repeat it for several; default: every split"
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.out.is_file():
         raise InputError("it is a file", file=args.out, remedy="name a folder for --out")
-    retriever = open_model(args.model)
+    retriever = open_model(args.checkpoint, args.trust_code)
     return write_teacher(retriever, Manifest.open(args.shards), args.split, args.out)
 
 

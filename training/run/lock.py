@@ -14,11 +14,12 @@ from pathlib import Path
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from training.config import resolved
-from training.config.loading import load_recipe
+from training.config.extending import read_recipe
+from training.config.loading import parse_recipe
 from training.config.sections import Recipe
 from training.engine import checkpoint
 from training.engine.distributed import Group
-from training.models.encoders.outside import carried
+from training.models.encoders.outside import carried, contents, is_outside
 from training.models.hub import EXPORT
 from training.run.progress import StatusLine
 from training.tasks.retrieval import TOKENIZER
@@ -100,12 +101,35 @@ def _write_recipe(recipe: Recipe, folder: Path) -> None:
         # A start that ended early may have left the tokenizer of other data.
         shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
     elif path.is_file():
-        changed = resolved.differences(load_recipe(path), recipe)
+        changed = resolved.differences(_former_recipe(path, recipe), recipe)
         if changed:
-            raise InputError(
-                "the run was started with another recipe: " + "; ".join(changed[:5]),
-                file=path,
-                remedy="use the same recipe to resume the run, or another --run to start a new one",
-            )
+            raise _another_recipe(path, changed)
     files = {part: carried(getattr(recipe, part), part, folder) for part in ("audio", "text")}
     Storage(folder).write(path.name, resolved.dump(replace(recipe, **files)).encode())
+
+
+def _former_recipe(path: Path, recipe: Recipe) -> Recipe:
+    """The recipe with which the run was started.
+
+    The Python files of encoders in the run's folder are not run, since somebody else may have written them: such a file
+    must equal the one that ``recipe`` names, and that one is used.
+    """
+    tree, origins = read_recipe(path)
+    for part in ("audio", "text"):
+        section = tree.get(part) if isinstance(tree, dict) else None
+        name = section.get("encoder") if isinstance(section, dict) else None
+        if isinstance(section, dict) and isinstance(name, str) and is_outside(name):
+            own = getattr(recipe, part).encoder
+            before, after = contents(f"{path.parent / name}"), contents(own) if is_outside(own) else own
+            if before != after:
+                raise _another_recipe(path, [f"{part}.encoder: {before!r} -> {after!r}"])
+            section["encoder"] = own
+    return parse_recipe(tree, path, origins)
+
+
+def _another_recipe(path: Path, changed: list[str]) -> InputError:
+    return InputError(
+        "the run was started with another recipe: " + "; ".join(changed[:5]),
+        file=path,
+        remedy="use the same recipe to resume the run, or another --run to start a new one",
+    )

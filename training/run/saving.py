@@ -43,7 +43,7 @@ def export_run(run: TrainingRun) -> tuple[Path, dict[str, float]]:
     if run.is_first_rank:
         chosen = checkpoint.best(run.checkpoints, run.recipe.validation.metric) or checkpoint.find(run.folder)
         exported = checkpoint.load(chosen)
-        hub.save(exported, target)
+        hub.save(exported, target, trust_code=True)  # that of this run's own recipe
         figures = exported.state.get("validation", {})
     return target, run.group.gather_objects(figures, "export")[0]
 

@@ -15,7 +15,7 @@ from training.data.order import SequentialOrder
 from training.engine.distributed import LocalGroup
 from training.evaluation.encoding import SideEncoder, encode_clips, encode_texts, join, side_encoder
 from training.models.heads.base import Side
-from training.models.hub import Retriever
+from training.models.retriever import Retriever
 from training.run.progress import StatusLine
 from training.search import CANDIDATES
 from training.search.two_stage import two_stage_scores

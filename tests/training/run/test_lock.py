@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sharding.common.errors import InputError
 from tests.training.small_runs import REPOSITORY, small_recipe
@@ -49,3 +50,19 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
         lock.hold_run_folder(small_recipe(), tmp_path / "file" / "run", LocalGroup()),
     ):
         pass
+
+
+def test_code_in_the_folder_of_a_run_does_not_run(tmp_path: Path) -> None:
+    with lock.hold_run_folder(small_recipe(), tmp_path, LocalGroup()):
+        (tmp_path / "checkpoints/step-000000001").mkdir(parents=True)
+    ran = tmp_path / "it-ran"
+    (tmp_path / "audio_encoder.py").write_text(f"from pathlib import Path\nPath({str(ran)!r}).touch()\n")
+    recipe = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
+    recipe["audio"] = {"encoder": "audio_encoder.py:Mine"}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    with (
+        pytest.raises(InputError, match=r"another recipe: audio\.encoder: 'Mine of a file"),
+        lock.hold_run_folder(small_recipe(), tmp_path, LocalGroup()),
+    ):
+        pass
+    assert not ran.exists()

@@ -8,7 +8,7 @@ import torch
 from sharding.common.errors import InputError
 from sharding.shards.manifest import Manifest
 from tests.training.small_runs import small_recipe
-from training.models.hub import Retriever
+from training.models.retriever import Retriever
 from training.search.index import Index, build_index, search
 from training.tasks.retrieval import assemble
 

@@ -14,6 +14,8 @@ import torch
 
 from sharding.common.errors import InputError
 
+PICKLE = "pytorch_model.bin"
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -37,7 +39,8 @@ def load_model(architecture: Architecture, source: str, changes: Mapping[str, An
 
     Args:
         architecture: its classes.
-        source: a name on the hub, or a local folder.
+        source: a name on the hub, or a local folder.  Weights are read from safetensors.  A pickle is read only if
+            ``source`` names it: ``FOLDER/pytorch_model.bin``.
         changes: settings of its configuration that replace the published ones.
 
     Raises:
@@ -47,8 +50,10 @@ def load_model(architecture: Architecture, source: str, changes: Mapping[str, An
 
     transformers.utils.logging.disable_progress_bar()  # it would print a line for each encoder of each rank
     config_class = getattr(transformers, architecture.config)
+    folder = folder_of(source)
     try:
-        found, _ = config_class.get_config_dict(source)
+        found, _ = config_class.get_config_dict(folder)
+        _refuse_code(found, folder)
         kind = found.get("model_type", config_class.model_type)
         if kind != config_class.model_type and config_class.base_config_key not in found:
             raise InputError(
@@ -56,11 +61,13 @@ def load_model(architecture: Architecture, source: str, changes: Mapping[str, An
                 file=source,
                 remedy="name the encoder of that model, or another source",
             )
-        config = config_class.from_pretrained(source)
+        config = config_class.from_pretrained(folder)
         for name, value in changes.items():
             setattr(config, name, value)
         model, report = _class(architecture.model).from_pretrained(
-            source,
+            folder,
+            use_safetensors=folder == source,
+            trust_remote_code=False,
             config=config,
             dtype=torch.float32,  # small steps of an optimizer are lost in half precision, in which some are published
             key_mapping=dict(architecture.renames) or None,
@@ -81,6 +88,21 @@ def load_model(architecture: Architecture, source: str, changes: Mapping[str, An
     return model
 
 
+def folder_of(source: str) -> str:
+    """The folder of a source that names a pickle in it; any other source as it is."""
+    return str(Path(source).parent) if Path(source).name == PICKLE else source
+
+
+def _refuse_code(configuration: Mapping[str, Any], folder: str) -> None:
+    """``InputError`` if a model would make the library load further files, which may be code or pickles."""
+    attention = [str(value) for key, value in configuration.items() if key.endswith("attn_implementation")]
+    if any("/" in name for name in attention):
+        raise InputError("the model names code on the hub as its attention", file=folder, value=", ".join(attention))
+    if (Path(folder) / "adapter_config.json").exists():
+        remedy = "merge it into its model, and save that"
+        raise InputError("the folder holds an adapter and not a model", file=folder, remedy=remedy)
+
+
 def random_model(architecture: Architecture, configuration: Mapping[str, Any]) -> Any:
     """A model with random weights and this configuration; ``InputError`` if its sizes are inconsistent."""
     import transformers
@@ -99,7 +121,7 @@ def load_tokenizer(source: str) -> Any:
     import transformers
 
     try:
-        return transformers.AutoTokenizer.from_pretrained(source)
+        return transformers.AutoTokenizer.from_pretrained(folder_of(source), trust_remote_code=False)
     except Exception as error:  # the libraries raise errors of many kinds
         raise unavailable("tokenizer", source, error) from error
 
@@ -108,7 +130,8 @@ def unavailable(what: str, source: str, error: Exception) -> InputError:
     """The error of a model or tokenizer that cannot be loaded: one line of reason, and a remedy."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if Path(source).is_dir():
-        needed = "config.json and model.safetensors" if what == "model" else "tokenizer.json and tokenizer_config.json"
+        of_model = f"config.json and model.safetensors (or name {PICKLE} itself)"
+        needed = of_model if what == "model" else "tokenizer.json and tokenizer_config.json"
         remedy = f"the folder must hold {needed}, as save_pretrained writes them"
     else:
         remedy = "name a model on the hub, which the first start downloads, a local folder, or random"

@@ -91,13 +91,16 @@ def test_an_encoder_of_ones_own_trains_resumes_exports_and_searches(
     (tmp_path / "moved/hearing.py").write_text(text + "\n# another model, perhaps\n")
     assert cli.main([*fit, "--set", "optimizer.steps=3", "--shards", str(tmp_path / "build")]) == 2
     assert "audio.encoder: 'Convolutional of a file" in capsys.readouterr().err
-    assert command("evaluate", str(newest), "--split", "clotho/evaluation")["clips"]
-    measured = command("evaluate", str(tmp_path / "run/export"), "--split", "clotho/evaluation")
+    assert command("evaluate", str(newest), "--split", "clotho/evaluation", "--trust-code")["clips"]
+    measured = command("evaluate", str(tmp_path / "run/export"), "--split", "clotho/evaluation", "--trust-code")
     shutil.rmtree(tmp_path / "moved")  # the export has everything
     shutil.move(tmp_path / "run/export", tmp_path / "elsewhere")
-    again = command("evaluate", str(tmp_path / "elsewhere"), "--split", "clotho/evaluation")
+    again = command("evaluate", str(tmp_path / "elsewhere"), "--split", "clotho/evaluation", "--trust-code")
     assert again["text_to_audio"] == measured["text_to_audio"]
-    assert len(command("search", str(tmp_path / "elsewhere"), "a hiss", "--top", "5")["results"]["a hiss"]) == 5
+    assert (
+        len(command("search", str(tmp_path / "elsewhere"), "a hiss", "--top", "5", "--trust-code")["results"]["a hiss"])
+        == 5
+    )
 
 
 @pytest.mark.parametrize(

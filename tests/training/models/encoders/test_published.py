@@ -267,3 +267,35 @@ def test_encoders_of_papers_001_table_1_take_a_step_from_local_folders(audio: st
     for part in (audio, text):  # an export does without what it came from
         shutil.rmtree(tmp_path / part, ignore_errors=True)
     hub.load(tmp_path / "run/export").encode_texts(["a dog barks"])
+
+
+def test_pickles_are_read_only_if_the_source_names_them(tmp_path: Path) -> None:
+    model = saved("bert", "BertModel", tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"pytorch_model\.bin"):
+        loaded("bert", tmp_path)
+    named = loaded("bert", tmp_path / "pytorch_model.bin")
+    assert torch.equal(named.net.embeddings.word_embeddings.weight, model.embeddings.word_embeddings.weight)
+
+
+def test_models_that_would_load_further_files_are_refused(tmp_path: Path) -> None:
+    saved("bert", "BertModel", tmp_path)
+    config = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(config.replace("{", '{"attn_implementation": "somebody/kernel",', 1))
+    with pytest.raises(InputError, match="somebody/kernel"):
+        loaded("bert", tmp_path)
+    (tmp_path / "config.json").write_text(config)
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "somebody/model"}')
+    with pytest.raises(InputError, match="adapter"):
+        loaded("bert", tmp_path)
+
+
+def test_code_of_a_model_never_runs(tmp_path: Path) -> None:
+    saved("bert", "BertModel", tmp_path)
+    (tmp_path / "evil.py").write_text("raise SystemExit('it ran')")
+    named = '"auto_map": {"AutoModel": "evil.X", "AutoConfig": "evil.X", "AutoTokenizer": ["evil.X", "evil.X"]},'
+    for file in ("config.json", "tokenizer_config.json"):
+        text = (tmp_path / file).read_text()
+        (tmp_path / file).write_text(text.replace("{", "{" + named, 1))
+    loaded("bert", tmp_path)

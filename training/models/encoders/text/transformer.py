@@ -89,7 +89,7 @@ class Family:
         else:
             net = load_model(architecture, settings.source, dropout)
             tokenizer = load_tokenizer(settings.tokenizer or settings.source)
-            _check_vocabulary(net, tokenizer, settings)
+        _check_vocabulary(net, tokenizer, settings)
         if self.prepare is not None:
             self.prepare(net)
         return TransformerTextEncoder(net, self, tokenizer, getattr(settings, "pooling", self.pooling))
@@ -136,10 +136,10 @@ def _tokenizer_of_random(settings: TextSettings, captions: Iterable[str]) -> Any
 
 
 def _check_vocabulary(net: Any, tokenizer: Any, settings: TextSettings) -> None:
-    rows = net.get_input_embeddings().num_embeddings
-    if len(tokenizer) > rows:
+    rows, tokens = net.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values(), default=0) + 1
+    if tokens > rows:
         raise InputError(
-            f"the tokenizer has {len(tokenizer)} tokens, the model {rows}",
+            f"the tokenizer has {tokens} tokens, the model {rows}",
             file=settings.tokenizer or settings.source,
             remedy="name the model's own tokenizer",
         )

@@ -1,0 +1,82 @@
+"""A trained model, ready to encode and score texts and recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sharding.common.errors import InputError
+from training.config.sections import Recipe
+from training.data.captions import normalise, tokenise
+from training.data.features import AudioInput, FeatureExtractor, segment_seeds
+from training.models.retrieval import RetrievalModel
+from training.objectives.pairs.base import PairLoss
+from training.objectives.pairs.tiled import score_all
+
+
+@dataclass(frozen=True)
+class Retriever:
+    """A trained model with everything that is needed to use it: ``retriever = training.models.hub.load(folder)``."""
+
+    model: RetrievalModel
+    loss: PairLoss
+    recipe: Recipe
+
+    @property
+    def tokenizer(self) -> Any:
+        """The text encoder's tokenizer."""
+        return self.model.text.tokenizer
+
+    @property
+    def audio_input(self) -> AudioInput:
+        """The sample rate, the segments and the longest input of the audio encoder."""
+        return AudioInput.of(self.model.audio)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model, and of the sides that it computes."""
+        return next(self.model.parameters()).device
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> tuple[Tensor, ...]:
+        """The text side of captions in any spelling; for a dual encoder one tensor ``[texts, dim]``."""
+        data = self.recipe.data
+        spelled = [normalise(text, data) for text in texts]
+        tokens, mask = tokenise(self.tokenizer, spelled, data)
+        return self.model.text_side(tokens.to(self.device), mask.to(self.device))
+
+    @torch.inference_mode()
+    def encode_wave(self, wave: Tensor | np.ndarray) -> tuple[Tensor, ...]:
+        """The audio side of one recording, a batch of 1.
+
+        Args:
+            wave: mono, ``[samples]`` in floating point at ``audio_input.rate`` Hz; full scale is 1.  It may be a tensor
+                or an array, as soundfile reads it.  What is beyond ``audio_input.max_s`` is cut off.
+
+        Raises:
+            InputError: ``wave`` is anything else.
+        """
+        audio = self.audio_input
+        samples = torch.as_tensor(wave)
+        if samples.ndim != 1 or not samples.is_floating_point() or not samples.isfinite().all():
+            raise InputError(
+                "a recording is one row of finite floating-point samples",
+                value=f"{samples.dtype} {tuple(samples.shape)}",
+                remedy="mix the channels to one, and divide integers by full scale",
+            )
+        samples = samples[: round(audio.max_s * audio.rate)].float().cpu()
+        segments = torch.from_numpy(audio.cut(samples.numpy()))
+        lengths = torch.from_numpy(audio.segment_lengths(len(samples)))
+        features = FeatureExtractor(audio, self.recipe.data.masking, train=False)
+        values = features(segments, lengths, torch.from_numpy(segment_seeds(0, len(segments))))
+        batch = values[None], features.frames(lengths)[None], torch.zeros(1, dtype=torch.int64)
+        return self.model.audio_side(*(tensor.to(self.device) for tensor in batch))
+
+    def score(self, text: tuple[Tensor, ...], audio: tuple[Tensor, ...]) -> Tensor:
+        """Similarity of every text to every recording, ``[texts, recordings]``."""
+        return score_all(self.model.head, text, audio)
