@@ -24,7 +24,7 @@ import soxr
 from sharding.dedup.fingerprint import RATE, fingerprint
 from sharding.dedup.grouping import relations
 from sharding.dedup.matching import compare_waves, find_matches
-from sharding.dedup.waveform import verify
+from sharding.dedup.waveform import align_and_compare
 from sharding.schema import CATALOGUE, FACTS, FINGERPRINTS, MATCHES
 from tests.sharding.dedup import hard_cases
 
@@ -231,7 +231,7 @@ def strangers(pairs: int) -> dict[str, int]:
         strongest = 0.0
         for _ in range(pairs):
             a, b = (hard_cases.draw(kind, rng, rng.uniform(2, 5)) for _ in range(2))
-            verdict = verify(a, b, -6, 6)
+            verdict = align_and_compare(a, b, -6, 6)
             outcomes[verdict.outcome] += 1
             strongest = max(strongest, verdict.evidence)
         print(f"  {kind:8} {dict(outcomes)}, strongest evidence {strongest:.1f} nats", flush=True)

@@ -1,14 +1,14 @@
-"""Acoustic fingerprints: one 32-bit code a hop, equal where two recordings hold the same sound.
+"""Acoustic fingerprints: one 32-bit code for each hop, equal where two recordings hold the same sound.
 
-After Haitsma and Kalker, "A Highly Robust Audio Fingerprinting System" (ISMIR 2002, section 4.2): bit m of
-frame n is the sign of ``(E[n, m] - E[n, m+1]) - (E[n-k, m] - E[n-k, m+1])`` for the energies E of bands
-between 300 and 3,300 Hz.  What differs from the paper:
+The method is that of Haitsma and Kalker, "A Highly Robust Audio Fingerprinting System" (ISMIR 2002, section 4.2): bit m
+of frame n is the sign of ``(E[n, m] - E[n, m+1]) - (E[n-k, m] - E[n-k, m+1])``, where E are the energies of bands
+between 300 and 3,300 Hz.  Four things differ from the paper:
 
-- the energies come from short spectra, one every second hop, that are then smoothed in time (a sixteenth of the
-  transforms): over 80 ms they change so slowly that the smoothing loses nothing by those in between;
-- the difference is taken over k = 8 hops, so that it is large against what a codec or noise adds;
-- 24 bits come from 25 narrow bands, and 8 from 9 wide bands over k = 16 hops, which survive more;
-- each frame names its weakest bit, the one most likely to differ in a copy, so that a join can try both.
+- The energies come from short spectra, one every second hop, that are then smoothed in time.  This takes a sixteenth of
+  the transforms.  Spectra of 80 ms change so slowly that those in between would add nothing.
+- The difference is taken over k = 8 hops, so that it is large compared with what a codec or noise adds.
+- 24 bits come from 25 narrow bands, and 8 bits from 9 wide bands over k = 16 hops, which are more robust.
+- Each frame names its weakest bit, the one most likely to differ in a copy.  The join tries both of its values.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from typing import NamedTuple
 import numpy as np
 import scipy.fft
 
-METHOD = 2  # one more with every change of the codes: those of two methods are not compared
+METHOD = 2  # increases with every change of the codes; codes of two methods are never compared
 RATE = 8000  # Hz at which sound is compared
 HOP = 100  # samples at RATE
 HOP_S = HOP / RATE
 LOWEST_HZ, HIGHEST_HZ = 300.0, 3300.0
-NARROW, WIDE = 25, 9  # bands; each set gives one bit fewer
+NARROW, WIDE = 25, 9  # numbers of bands; n bands give n - 1 bits
 NARROW_LAG, WIDE_LAG = 8, 16  # hops between the two frames of a difference
 SMOOTHING = 20  # hops over which band energies are averaged
 INFORMATIVE = 1  # bit 0 of a flag: the frame may be indexed
 WEAKEST_SHIFT = 1  # bits 1 to 5 of a flag: the number of the code's weakest bit
 
-_WINDOW = 640  # samples at RATE in a spectrum
+_WINDOW = 640  # samples at RATE in one spectrum
 _STEP = 2  # hops between two spectra
 _CONTEXT = (SMOOTHING + max(NARROW_LAG, WIDE_LAG)) // _STEP  # spectra before the one that completes a code
-_ROW = 16  # samples at RATE that are decimated together, and the filter's length
-_CUTOFF, _BETA = 3800.0, 5.0
-_TRANSFORMED, _ENCODED = 64, 512  # spectra at once: as many as stay in a processor's cache
-_FLOOR = 10 ** (-80 / 10)  # mean square of full scale below which a frame says nothing
-_SPREAD = 1.5  # effective number of narrow bands that a frame must fill: fewer is a pure tone
+_ROW = 16  # samples at RATE that are decimated together; also the length of the filter
+_CUTOFF, _BETA = 3800.0, 5.0  # Hz, and the shape of the filter's Kaiser window
+_TRANSFORMED, _ENCODED = 64, 512  # spectra that are computed, and encoded, at once: they fit into the cache
+_FLOOR = 10 ** (-80 / 10)  # a frame is not informative if its mean square is below this
+_SPREAD = 1.5  # least effective number of narrow bands of an informative frame; a pure tone has fewer
 
 
 class Fingerprint(NamedTuple):
@@ -51,7 +51,7 @@ class Fingerprint(NamedTuple):
 
 
 def _band_matrix(bands: int) -> np.ndarray:
-    """Weights [bins, bands] of bands equally wide in mel, with edges one bin soft."""
+    """Weights [bins, bands] of bands of equal width in mel.  Each edge is a ramp of one bin."""
     low, high = np.log1p(LOWEST_HZ / 700), np.log1p(HIGHEST_HZ / 700)
     edges = 700 * np.expm1(np.linspace(low, high, bands + 1))
     width = RATE / _WINDOW
@@ -63,7 +63,7 @@ def _band_matrix(bands: int) -> np.ndarray:
 _TAPER = np.hanning(_WINDOW + 1)[:-1].astype(np.float32)
 _TO_MEAN_SQUARE = np.float32(2 / ((_TAPER**2).sum() * _WINDOW))
 _WEIGHTS = np.concatenate([_band_matrix(NARROW), _band_matrix(WIDE)], axis=1) * _TO_MEAN_SQUARE
-_WEIGHTS = _WEIGHTS.repeat(2, axis=0)  # of the squares of real and imaginary parts, as they lie in memory
+_WEIGHTS = _WEIGHTS.repeat(2, axis=0)  # weights of the squared real and imaginary parts, which alternate in memory
 _USED = slice(*(np.flatnonzero(_WEIGHTS.any(axis=1))[[0, -1]] + [0, 1]))
 _WEIGHTS = np.ascontiguousarray(_WEIGHTS[_USED])
 _KERNEL = np.hanning(SMOOTHING + 2)[1:-1].astype(np.float32)
@@ -84,27 +84,29 @@ class Fingerprinter:
             raise ValueError(f"{rate} Hz is no multiple of {RATE} Hz")
         self._factor = rate // RATE
         self._filter = _decimator(self._factor)
-        self._sound = np.zeros(_ROW // 2 * self._factor, np.float32)  # so that the filter delays nothing
-        self._wave = np.zeros(0, np.float32)  # at RATE: what no spectrum has begun in yet
+        self._sound = np.zeros(_ROW // 2 * self._factor, np.float32)  # makes up for the delay of the filter
+        self._wave = np.zeros(0, np.float32)  # samples at RATE from the start of the next spectrum on
         self._energies: list[np.ndarray] = []
         self._codes: list[np.ndarray] = []
         self._flags: list[np.ndarray] = []
 
     def push(self, block: np.ndarray) -> None:
-        """Take mono samples, float [n], full scale 1."""
+        """Add mono samples, float [n], full scale 1."""
         sound = np.concatenate([self._sound, block], dtype=np.float32)
         begun, row, step = 0, _ROW * self._factor, _TRANSFORMED * _STEP * HOP * self._factor
-        while len(sound) >= begun + step + row:  # always as much at once, so that rounding is the same
-            self._hear(self._decimate(sound[begun : begun + step + row]))
+        while (
+            len(sound) >= begun + step + row
+        ):  # blocks of one size, so that rounding does not depend on the input's blocks
+            self._add_spectra(self._decimate(sound[begun : begun + step + row]))
             begun += step
         self._sound = sound[begun:].copy()
 
     def finish(self) -> Fingerprint:
-        """The fingerprint of everything that was pushed; shorter than half a second: empty."""
+        """The fingerprint of all samples that were pushed; empty where they last less than half a second."""
         row = _ROW * self._factor
         left = -(-(len(self._sound) - row // 2) // self._factor)
         padding = np.zeros(row + -len(self._sound) % row, np.float32)
-        self._hear(self._decimate(np.concatenate([self._sound, padding]))[:left])
+        self._add_spectra(self._decimate(np.concatenate([self._sound, padding]))[:left])
         if self._energies:
             self._encode(last=True)
         if not self._codes:
@@ -112,11 +114,11 @@ class Fingerprinter:
         return Fingerprint(np.concatenate(self._codes), np.concatenate(self._flags))
 
     def _decimate(self, sound: np.ndarray) -> np.ndarray:
-        """The samples at RATE of all rows but the last one, in which the filter ends."""
+        """The samples at RATE of all rows but the last one, which the filter needs as context."""
         rows = sound.reshape(-1, _ROW * self._factor)
         return (rows[:-1] @ self._filter[0] + rows[1:] @ self._filter[1]).ravel()
 
-    def _hear(self, samples: np.ndarray) -> None:
+    def _add_spectra(self, samples: np.ndarray) -> None:
         wave = np.concatenate([self._wave, samples])
         count = max(0, (len(wave) - _WINDOW) // (_STEP * HOP) + 1)
         if count:
@@ -127,7 +129,7 @@ class Fingerprinter:
 
     def _encode(self, *, last: bool) -> None:
         energies = np.concatenate(self._energies)
-        left = max(0, len(energies) - _CONTEXT)  # the spectra before it are done with
+        left = max(0, len(energies) - _CONTEXT)  # spectra before this one are no longer needed
         if left or (last and len(energies) == _CONTEXT):
             codes, flags = _encode(_smooth(energies))
             count = len(codes) if last else _STEP * left
@@ -138,14 +140,14 @@ class Fingerprinter:
 
 @functools.cache
 def _decimator(factor: int) -> np.ndarray:
-    """[2, _ROW * factor, _ROW]: what turns a row of samples, and the next one, into a row at RATE.
+    """Matrices [2, _ROW * factor, _ROW] that turn a row of samples, and the next row, into a row at RATE.
 
-    A low-pass that lets nothing above RATE / 2 come to lie within the bands: 50 dB.  As two products of matrices it
-    takes a quarter of the time of a resampler.
+    They are a low-pass filter that attenuates what decimation would fold into the bands by 50 dB.  Two matrix products
+    take a quarter of the time of a resampler.
     """
     size = _ROW * factor
-    place = np.arange(size + 1) - size // 2
-    lowpass = np.sinc(2 * _CUTOFF / (RATE * factor) * place) * np.kaiser(size + 1, _BETA) if factor > 1 else place == 0
+    time = np.arange(size + 1) - size // 2
+    lowpass = np.sinc(2 * _CUTOFF / (RATE * factor) * time) * np.kaiser(size + 1, _BETA) if factor > 1 else time == 0
     weights = np.zeros((2 * size, _ROW), np.float32)
     for sample in range(_ROW):
         weights[sample * factor : sample * factor + size + 1, sample] = lowpass / lowpass.sum()
@@ -153,14 +155,14 @@ def _decimator(factor: int) -> np.ndarray:
 
 
 def _band_energies(wave: np.ndarray, count: int) -> np.ndarray:
-    """[count, NARROW + WIDE]: mean squares of the bands in the first spectra of ``wave``, float32 [n]."""
+    """Mean squares [count, NARROW + WIDE] of the bands in the first ``count`` spectra of ``wave``, float32 [n]."""
     return np.asarray(squared_spectra(wave, _TAPER, _STEP * HOP, count)[:, _USED] @ _WEIGHTS)
 
 
 def squared_spectra(wave: np.ndarray, taper: np.ndarray, step: int, count: int) -> np.ndarray:
-    """[count, len(taper) + 2]: squares of the real and imaginary parts, as they lie in memory, of tapered spectra.
+    """Squared real and imaginary parts, which alternate, of tapered spectra: [count, len(taper) + 2].
 
-    They begin every ``step`` samples of ``wave``, float32 [n], contiguous and long enough for ``count`` of them.
+    Spectra begin every ``step`` samples of ``wave``, which is contiguous float32 [n] and long enough for ``count``.
     """
     frames = np.ndarray((count, len(taper)), wave.dtype, wave, 0, (step * wave.itemsize, wave.itemsize))
     spectra: np.ndarray = scipy.fft.rfft(frames * taper, axis=1, overwrite_x=True).view(np.float32)
@@ -169,13 +171,16 @@ def squared_spectra(wave: np.ndarray, taper: np.ndarray, step: int, count: int) 
 
 
 def _smooth(energies: np.ndarray) -> np.ndarray:
-    """Energies [n, bands] of every ``_STEP``th hop, averaged: [_STEP * n - SMOOTHING + 1, bands], one a hop."""
+    """Weighted means over ``SMOOTHING`` hops of energies [n, bands], which have one row every ``_STEP`` hops.
+
+    Returns: float32 [_STEP * n - SMOOTHING + 1, bands], one row a hop.
+    """
     smooth = np.empty((_STEP * len(energies) - SMOOTHING + 1, energies.shape[1]), np.float32)
     for hop in range(_STEP):
         total = np.zeros_like(smooth[hop::_STEP])
         part = np.empty_like(total)
-        for place, weight in enumerate(_KERNEL[hop::_STEP], start=hop):
-            total += np.multiply(energies[place : place + len(total)], weight, out=part)
+        for first, weight in enumerate(_KERNEL[hop::_STEP], start=hop):
+            total += np.multiply(energies[first : first + len(total)], weight, out=part)
         smooth[hop::_STEP] = total
     return smooth
 
@@ -194,7 +199,7 @@ def _encode(smooth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _differences(bands: np.ndarray, lag: int) -> np.ndarray:
-    """[2, n, bands - 1]: the change of each pair of neighbours over ``lag`` hops, and the pair's energy."""
+    """[2, n, bands - 1]: how the difference of neighbouring bands changed over ``lag`` hops, and their energy."""
     slope = bands[:, :-1] - bands[:, 1:]
     change = slope[WIDE_LAG:] - slope[WIDE_LAG - lag : len(slope) - lag]
     return np.stack([change, (bands[:, :-1] + bands[:, 1:])[WIDE_LAG:]])

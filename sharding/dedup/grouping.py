@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from sharding.dedup.outcomes import OUTCOME_RANK
+
 SOUND_METHODS = ("source_bytes", "pcm", "waveform")  # methods whose verdict rests on the sound itself
 
 
@@ -34,18 +36,17 @@ class Relation:
 
 def relations(matches: pa.Table) -> list[Relation]:
     """One Relation a pair of MATCHES, sorted by pair; rows in any order."""
-    rank = {"different": 0, "undecided": 1, "same": 2}
     found: dict[tuple[str, str], Relation] = {}
     for row in sorted(
         matches.to_pylist(), key=lambda r: (r["a"], r["b"], r["method"], r["offset_s"] or 0.0, r["outcome"])
     ):
         relation = found.setdefault((row["a"], row["b"]), Relation(row["a"], row["b"]))
         if row["method"] == "identity":
-            if relation.by_identity is None or rank[row["outcome"]] > rank[relation.by_identity]:
+            if relation.by_identity is None or OUTCOME_RANK[row["outcome"]] > OUTCOME_RANK[relation.by_identity]:
                 relation.by_identity = row["outcome"]
             relation.identity_overlap_s = max(relation.identity_overlap_s, row["overlap_s"] or 0.0)
         elif row["method"] in SOUND_METHODS:
-            if rank[row["outcome"]] > rank[relation.by_waveform]:
+            if OUTCOME_RANK[row["outcome"]] > OUTCOME_RANK[relation.by_waveform]:
                 relation.by_waveform = row["outcome"]
             if row["outcome"] == "same" and (row["overlap_s"] or 0.0) > relation.overlap_s:
                 relation.overlap_s, relation.offset_s = row["overlap_s"], row["offset_s"] or 0.0
@@ -73,7 +74,7 @@ def common_elements(found: Iterable[Relation], durations: dict[str, float], limi
     return {(r.a, r.b) for r in partial if max(degree[r.a], degree[r.b]) > limit}
 
 
-def components(clips: Iterable[str], edges: Iterable[tuple[str, str]]) -> dict[str, str]:
+def connected_components(clips: Iterable[str], edges: Iterable[tuple[str, str]]) -> dict[str, str]:
     """The smallest member of each clip's connected component."""
     parent = {clip: clip for clip in clips}
 
@@ -105,4 +106,4 @@ def groups_and_kin(
         if identity:
             sources[identity.partition("@")[0]].append(clip)
     wider += [(members[0], member) for members in sources.values() for member in members[1:]]
-    return components(clips, same), components(clips, wider)
+    return connected_components(clips, same), connected_components(clips, wider)

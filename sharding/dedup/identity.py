@@ -1,4 +1,4 @@
-"""Matches that published identifiers prove: clips of one source whose intervals overlap."""
+"""Matches by published identifiers: clips that are parts of the same original recording."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ import pyarrow.compute as pc
 from sharding.schema import MATCHES
 from sharding.sources.identities import original_of
 
-MINIMUM_OVERLAP_S = 1.0
-MANY = 64  # clips of one source
+MINIMUM_OVERLAP_S = 1.0  # a shorter overlap is ``undecided``, unless it is half of the shorter clip
+MANY = 64  # clips of one source; of more, only those that may overlap are paired
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
     clip_id: str
-    interval: tuple[float, float] | None  # the end may be infinite
+    interval: tuple[float, float] | None  # seconds of the source; the end may be infinite; None: unknown
 
 
 def identity_matches(catalogue: pa.Table) -> pa.Table:
     """MATCHES rows, method ``identity``, for every two clips of one source, sorted by (a, b).
 
-    Of a source with more than ``MANY`` clips, those whose intervals do not meet have no row: they are kin through
-    their source, and a recording of days in a thousand excerpts would have a million such pairs.
+    If a source has more than ``MANY`` clips, pairs whose intervals do not overlap have no row.  They are kin through
+    their source anyway, and a thousand excerpts of one recording would have half a million such pairs.
 
-    ``offset_s`` and ``overlap_s`` are null where an interval is unknown; ``score`` is the share of the shorter
+    ``offset_s`` and ``overlap_s`` are null where an interval is unknown.  ``score`` is the share of the shorter
     interval that the overlap covers.
     """
     sources: dict[str, list[_Part]] = defaultdict(list)
@@ -38,7 +38,7 @@ def identity_matches(catalogue: pa.Table) -> pa.Table:
     starts, ends = (pc.struct_field(rows["interval"], name).to_pylist() for name in ("start", "end"))
     ids, identities = rows["clip_id"].to_pylist(), rows["identity"].to_pylist()
     for clip_id, identity, start, end in zip(ids, identities, starts, ends, strict=True):
-        empty = start is None or (end is not None and end <= start)  # of no length: nothing is known, nothing proved
+        empty = start is None or (end is not None and end <= start)  # an interval without length proves nothing
         interval = None if empty else (start, math.inf if end is None else end)
         sources[original_of(identity)].append(_Part(clip_id, interval))
     found = [
@@ -52,13 +52,13 @@ def identity_matches(catalogue: pa.Table) -> pa.Table:
 
 
 def _pairs(parts: list[_Part]) -> Iterator[tuple[_Part, _Part]]:
-    """Every two parts of a source; of many, only those that may meet."""
+    """Every two parts of a source; of more than ``MANY`` parts, only pairs that may overlap."""
     if len(parts) <= MANY:
         yield from combinations(parts, 2)
         return
     unknown = [part for part in parts if part.interval is None]
     yield from combinations(unknown, 2)
-    begun: list[tuple[float, _Part]] = []  # (end, part) of those that may reach to where the next begins
+    begun: list[tuple[float, _Part]] = []  # (end, part) of parts that may overlap with the next
     known = [(part.interval, part) for part in parts if part.interval is not None]
     for (start, end), part in sorted(known, key=lambda item: (*item[0], item[1].clip_id)):
         begun = [(last, other) for last, other in begun if last > start]
@@ -84,7 +84,7 @@ def _match(a: _Part, b: _Part) -> tuple[str, str, str, float | None, float | Non
 
 
 def shared_sources(catalogue: pa.Table) -> dict[str, list[str]]:
-    """Sources from which several clips come although all are of one dataset: source to sorted clip_ids."""
+    """Sources that have several clips in one dataset, with the sorted clip_ids of these clips."""
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     columns = catalogue.select(["clip_id", "dataset", "identity"]).to_pydict()
     for clip_id, dataset, identity in zip(*columns.values(), strict=True):

@@ -32,14 +32,13 @@ from sharding.dedup.candidates import JoinSettings, Spread, join
 from sharding.dedup.fingerprint import HOP_S, RATE, fingerprint
 from sharding.dedup.grouping import SOUND_METHODS
 from sharding.dedup.spans import Span, outside
-from sharding.dedup.waveform import Verdict, VerificationSettings, is_silent, verify
+from sharding.dedup.waveform import Verdict, VerificationSettings, align_and_compare, is_silent
 from sharding.schema import FINGERPRINTS, MATCHES
 from sharding.sources.protected import is_protected, parse_protect
 
 _CHUNK = 64  # pairs of one work item
 _MARGIN_S = 0.1  # about an offset that codes tell, to a hop or two
 _HELD = 64  # clips of which a worker keeps the sound: at most 64 MB
-_RANK = {"different": 0, "undecided": 1, "same": 2}
 _SEARCH_S, _SEARCH_OVERLAP_S = 300.0, 10.0  # of a clip that are searched at once for more places of a leak
 Wave = Callable[[str, float, float], np.ndarray]
 Begin = Callable[[str, int | None, str], Progress]  # what, total, unit
@@ -50,7 +49,7 @@ _QUIETLY: Begin = partial(Progress, quiet=True)
 class MatchSettings:
     """How sound is compared."""
 
-    protect: frozenset[tuple[str, str]] = parse_protect()  # first among the hubs of common elements
+    protect: frozenset[tuple[str, str]] = parse_protect()  # first among the clips that represent a common element
     join: JoinSettings = field(default_factory=JoinSettings)
     verification: VerificationSettings = field(default_factory=VerificationSettings)
     stretch_s: float = 30.0  # longest stretch that one waveform comparison reads
@@ -263,10 +262,10 @@ def _equal_rows(facts: pa.Table, compare: _Comparison, protected: Collection[str
                 silent[first] = compare.silent(first)
             if len(members) < 2 or silent[first]:
                 continue
-            hubs = members if len(members) <= bounds.common else members[: bounds.hubs]
+            representatives = members if len(members) <= bounds.common else members[: bounds.representatives]
             rows += [
                 _row(a, b, method, 0.0, compare.durations[a], 1.0, "same")
-                for i, a in enumerate(hubs)
+                for i, a in enumerate(representatives)
                 for b in members[i + 1 :]
                 if not (a in old and b in old)
             ]
@@ -299,7 +298,7 @@ class _Comparison:
                 continue  # the search about the other has passed here
             tried.append(offset)
             verdict = self._overlap(a, b, offset)
-            if best is None or (_RANK[verdict.outcome], verdict.evidence) > (_RANK[best[0].outcome], best[0].evidence):
+            if best is None or verdict.strength > best[0].strength:
                 best = (verdict, offset, votes)
             if verdict.outcome == "same":
                 break
@@ -319,7 +318,7 @@ class _Comparison:
         """A row for two clips that only their ids connect: the best offset anywhere."""
         first = self.wave(a, 0.0, self.settings.search_s)
         second = self.wave(b, 0.0, self.settings.search_s)
-        verdict = verify(first, second, -len(second) / RATE, len(first) / RATE, self.settings.verification)
+        verdict = align_and_compare(first, second, -len(second) / RATE, len(first) / RATE, self.settings.verification)
         return [self._verdict_row(a, b, verdict)]
 
     def searched(self, clip: str, stretch: Span, other: str) -> list[dict]:
@@ -353,7 +352,7 @@ class _Comparison:
         verdicts = [self._stretch(a, b, offset, start + k * step, step) for k in taken]
         same = [v for v in verdicts if v.outcome == "same"]
         if len(verdicts) == 1 or not same:
-            return max(verdicts, key=lambda v: (_RANK[v.outcome], v.evidence))
+            return max(verdicts, key=lambda v: v.strength)
         best = max(same, key=lambda v: v.evidence)
         share = sum(v.overlap_s for v in same) / (step * len(verdicts))
         return best._replace(overlap_s=share * (end - start), start_s=min(v.start_s for v in same))
@@ -364,7 +363,7 @@ class _Comparison:
         first = self.wave(a, begin_a, length + 2 * _MARGIN_S)
         second = self.wave(b, begin_b, length + _MARGIN_S)
         guess = begin_b + offset - begin_a
-        verdict = verify(first, second, guess - _MARGIN_S, guess + _MARGIN_S, self.settings.verification)
+        verdict = align_and_compare(first, second, guess - _MARGIN_S, guess + _MARGIN_S, self.settings.verification)
         return verdict._replace(
             lag_s=verdict.lag_s + begin_a - begin_b,
             start_s=verdict.start_s + begin_a,

@@ -1,30 +1,34 @@
-"""Spans of a clip, and what lies outside of them."""
+"""Spans of time in a clip, and the stretches between them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 
-# Kept away from every place.  Offsets are right within 20 ms; what an id tells is rounded to a second, and an
-# excerpt's fades, echo and the codecs' smear reach a little beyond where it can be proved.
+# Kept free on both sides of every span.  Offsets are right within 20 ms and published intervals within a second, and
+# fades, echoes and the smear of codecs reach a little beyond the part that can be proved.
 MARGIN_S = 1.0
-# A stretch shorter than this is not worth its captions, which speak of the whole recording: half the shortest clips
-# of the captioned datasets.
+# A shorter stretch is not worth its captions, which describe the whole recording.  The captioned datasets have clips
+# of 10 s and more; this is half of that.
 LEAST_S = 5.0
-_GRID = 1000  # a stretch begins and ends at whole milliseconds
-Span = tuple[float, float]  # start, end; the end may be infinite
+GRID_HZ = 1000  # a stretch begins and ends at a whole millisecond
+Span = tuple[float, float]  # start and end in seconds; the end may be infinite
 
 
-def outside(duration_s: float, places: Iterable[Span]) -> list[Span]:
-    """The stretches of a clip that keep ``MARGIN_S`` from all places and last ``LEAST_S`` at least, in order."""
+def outside(duration_s: float, spans: Iterable[Span]) -> list[Span]:
+    """The stretches of a clip of ``duration_s`` seconds that no span covers, in order.
+
+    Each stretch keeps ``MARGIN_S`` from every span and lasts at least ``LEAST_S``.  It begins and ends at a whole
+    millisecond, except that it may end where the clip ends.
+    """
     free: list[Span] = []
-    at = 0.0
-    for start, end in [*sorted(places), (math.inf, math.inf)]:
-        stop = min(start - MARGIN_S, duration_s)
-        if stop - at >= LEAST_S:
-            begin = math.ceil(at * _GRID) / _GRID
-            finish = stop if stop == duration_s else math.floor(stop * _GRID) / _GRID
+    earliest = 0.0  # the first time that the spans so far leave free
+    for start, end in [*sorted(spans), (math.inf, math.inf)]:
+        latest = min(start - MARGIN_S, duration_s)
+        if latest - earliest >= LEAST_S:
+            begin = math.ceil(earliest * GRID_HZ) / GRID_HZ
+            finish = latest if latest == duration_s else math.floor(latest * GRID_HZ) / GRID_HZ
             if finish - begin >= LEAST_S:
                 free.append((begin, finish))
-        at = max(at, end + MARGIN_S)
+        earliest = max(earliest, end + MARGIN_S)
     return free

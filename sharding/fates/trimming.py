@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sharding.dedup.grouping import SOUND_METHODS
-from sharding.dedup.spans import _GRID, Span
+from sharding.dedup.spans import GRID_HZ, Span
 from sharding.rows import Caption, MatchRow, Window, rows
 
 LEAST_PART_S = 1.0  # shorter parts of a window are left out
@@ -89,7 +89,7 @@ def cut_windows(windows: Sequence[Window], stretch: Span) -> list[WindowPart]:
     for window in windows:
         begin, finish = window["start_s"], window["start_s"] + window["duration_s"]
         start, end = max(begin, stretch[0]), min(finish, stretch[1])
-        whole = start == begin and end > finish - 1 / _GRID
+        whole = start == begin and end > finish - 1 / GRID_HZ
         if whole:
             found.append(WindowPart(window["window"], begin, window["duration_s"], True))
         elif end - start >= LEAST_PART_S:

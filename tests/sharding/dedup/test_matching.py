@@ -16,7 +16,7 @@ from sharding.dedup.candidates import JoinSettings
 from sharding.dedup.fingerprint import RATE, fingerprint
 from sharding.dedup.grouping import relations
 from sharding.dedup.matching import MatchSettings, compare_waves, find_matches
-from sharding.dedup.waveform import verify
+from sharding.dedup.waveform import align_and_compare
 from sharding.schema import CATALOGUE, FACTS, FINGERPRINTS, MATCHES
 from tests.sharding.dedup import hard_cases
 
@@ -167,7 +167,7 @@ def test_equal_samples_are_the_same_but_silent_clips_equal_nothing():
 def test_one_effect_in_many_clips_is_bounded_and_still_leads_to_the_protected_one():
     effect = scene(0, 2)
     clips = {f"clip/{k:03d}": np.concatenate([scene(100 + k, 1), effect, scene(300 + k, 1)]) for k in range(20)}
-    settings = MatchSettings(join=JoinSettings(common=6, hubs=3, partners=4))
+    settings = MatchSettings(join=JoinSettings(common=6, representatives=3, partners=4))
     found = same(Collection(clips, protected={"clip/017"}).matches(settings=settings))
     assert len(found) <= 20 * 4
     for clip in clips:
@@ -186,7 +186,7 @@ def test_strangers_never_merge(kind):
     rng = np.random.default_rng([SEED, *map(ord, kind)])
     for _ in range(4):
         a, b = (hard_cases.draw(kind, rng, rng.uniform(2, 3)) for _ in range(2))
-        assert verify(a, b, -4, 4).outcome != "same"
+        assert align_and_compare(a, b, -4, 4).outcome != "same"
 
 
 def _merged(kind):
@@ -195,7 +195,7 @@ def _merged(kind):
     strangers = [hard_cases.draw(kind, rng, rng.uniform(2, 5)) for _ in range(100)]
     pairs = list(combinations(strangers, 2))
     chosen = rng.choice(len(pairs), 1000, replace=False)
-    return sum(verify(*pairs[number], -6, 6).outcome == "same" for number in chosen)
+    return sum(align_and_compare(*pairs[number], -6, 6).outcome == "same" for number in chosen)
 
 
 @pytest.mark.slow
@@ -252,4 +252,4 @@ def test_different_real_recordings_are_not_merged(shared_data):
     for a, b in combinations(sorted(clips), 2):
         if (a, b) in found:
             first, second = clips[a], clips[b]
-            assert verify(first, second, -len(second) / RATE, len(first) / RATE).correlation > 0.55
+            assert align_and_compare(first, second, -len(second) / RATE, len(first) / RATE).correlation > 0.55
