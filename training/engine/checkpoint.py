@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -35,12 +34,12 @@ from torch import Tensor, nn
 from sharding.common.errors import InputError
 from sharding.common.storage import apply_umask
 from training.config.sections import CheckpointSettings
+from training.engine.sealed import sealed, unsealed
 
 FORMAT = 1
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 FROZEN = "frozen.safetensors"  # in the run's folder
 _FOLDERS = "step-" + 9 * "[0-9]"  # what is named otherwise is somebody's own, and neither read nor removed
-SEAL = "sha256"  # key of state.json's own checksum
 GO_ON = "remove this checkpoint's folder; training resumes from the one before it"
 
 
@@ -96,7 +95,7 @@ def save(
             apply_umask(path)
             _flush(path)
             files[name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        (folder / STATE).write_text(_sealed({"format": FORMAT, "step": step, **state, "files": files}))
+        (folder / STATE).write_text(sealed({"format": FORMAT, "step": step, **state, "files": files}))
         _flush(folder / STATE)
         _flush(folder)
         for later in steps(checkpoints):
@@ -159,26 +158,17 @@ def _described(path: Path) -> dict[str, Any] | None:
     return {"bytes": path.stat().st_size, "sha256": _sha256(path)} if path.is_file() else None
 
 
-def _sealed(state: Mapping[str, Any]) -> str:
-    """JSON that ends with its own SHA-256, so that no byte of it can change unnoticed."""
-    bare = json.dumps(state, indent=1)
-    return json.dumps({**state, SEAL: hashlib.sha256(bare.encode()).hexdigest()}, indent=1)
-
-
 def _unsealed(path: Path) -> dict[str, Any]:
     damaged = InputError("the checkpoint is damaged: state.json is not as it was written", file=path, remedy=GO_ON)
     try:
-        text = path.read_bytes().decode()
-        state = json.loads(text)
-        version = state["format"]
-        del state[SEAL]
-    except (ValueError, KeyError, TypeError) as error:
+        state = unsealed(path.read_bytes().decode())
+    except ValueError as error:
         raise damaged from error
-    if version != FORMAT:
-        raise InputError(f"checkpoint of format {version}, this version reads {FORMAT}", file=path.parent)
-    if _sealed(state) != text:
+    if "format" not in state:
         raise damaged
-    return dict(state)
+    if state["format"] != FORMAT:
+        raise InputError(f"checkpoint of format {state['format']}, this version reads {FORMAT}", file=path.parent)
+    return state
 
 
 def steps(checkpoints: Path) -> list[Path]:

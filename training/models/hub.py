@@ -27,11 +27,11 @@ from training.config.sections import Recipe
 from training.engine.checkpoint import MODEL, Checkpoint, find, read_tensors, restore, writing
 from training.engine.checkpoint import load as open_verified
 from training.engine.optimizers import AVERAGE
+from training.engine.sealed import sealed, unsealed
 from training.models.card import model_card
 from training.models.encoders.lora import LoraSettings, merge
 from training.models.encoders.outside import carried, is_outside
 from training.models.retriever import Retriever
-from training.models.sealed import sealed, unsealed
 from training.models.untrusted import (
     PARTS,
     AllocationBudget,

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import resource
 import shutil
@@ -15,6 +14,7 @@ from torch import nn
 from sharding.common.errors import InputError
 from training.config.sections import CheckpointSettings
 from training.engine import checkpoint
+from training.engine.sealed import sealed, unsealed
 
 METRIC = "text_to_audio/mAP@10"
 
@@ -147,8 +147,8 @@ def test_restoring_refuses_another_model(tmp_path: Path) -> None:
 
 def test_another_format_is_refused(tmp_path: Path) -> None:
     folder = save(tmp_path, 1)
-    state = json.loads((folder / checkpoint.STATE).read_text()) | {"format": 99}
-    (folder / checkpoint.STATE).write_text(json.dumps(state))
+    state = unsealed((folder / checkpoint.STATE).read_text()) | {"format": 99}
+    (folder / checkpoint.STATE).write_text(sealed(state))
     with pytest.raises(InputError, match="format 99"):
         checkpoint.load(folder)
 

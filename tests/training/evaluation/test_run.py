@@ -89,7 +89,7 @@ def test_three_ranks_find_the_same_figures_as_one(build: Path, group: Group, tmp
 
 
 def _evaluate_rank(rank: int, build: str, out: str) -> None:
-    from training.engine.step import ranks
+    from training.engine.launch import ranks
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{out}/store", rank=rank, world_size=3)

@@ -20,8 +20,8 @@ from sharding.common.errors import InputError
 from tests.training.small_runs import small_recipe
 from training.config import resolved
 from training.engine import checkpoint
+from training.engine.sealed import sealed, unsealed
 from training.models import hub
-from training.models.sealed import sealed, unsealed
 from training.models.untrusted import describe_files
 from training.tasks.retrieval import TOKENIZER, assemble
 

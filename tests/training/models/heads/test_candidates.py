@@ -1,4 +1,4 @@
-"""First stages, retrieval in two stages, and training on the nearest negatives alone."""
+"""First stages, and training on the nearest negatives alone."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from training.models.encoders import EncodedAudio, EncodedText
 from training.models.heads import build_head, coattention, dual
 from training.models.heads.base import rough_scores
 from training.objectives.pairs import build_loss, ntxent, siglip
-from training.objectives.pairs.tiled import Items, global_loss, score_all
-from training.search.two_stage import two_stage_scores
+from training.objectives.pairs.tiled import Items, global_loss
 
 
 def sides(head: Any, texts: int = 5, audios: int = 4) -> tuple[Any, Any]:
@@ -55,30 +54,6 @@ def test_padding_changes_nothing_in_the_first_stage(settings: Any) -> None:
     )
     rough = [rough_scores(head, head(t), head(audio), head.shared()) for t in (text, longer)]
     torch.testing.assert_close(rough[0], rough[1], rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("by_text", [True, False])
-@pytest.mark.parametrize("settings", ALL, ids=str)
-def test_two_stages_score_the_first_candidates_exactly(settings: Any, by_text: bool) -> None:
-    head = randomised(build_head(settings, AUDIO, TEXT)).eval()
-    text, audio = sides(head)
-    exact = score_all(head, text, audio)
-    for everything in (0, 5, 100):
-        torch.testing.assert_close(two_stage_scores(head, text, audio, everything, by_text), exact)
-    some = two_stage_scores(head, text, audio, 2, by_text)
-    rough = rough_scores(head, text, audio, head.shared())
-    assert rough is not None
-    if not by_text:
-        exact, some, rough = exact.t(), some.t(), rough.t()
-    if settings.name == "dual":
-        torch.testing.assert_close(some, exact)
-        return
-    for row, scores, guess in zip(exact, some, rough, strict=True):
-        nearest = guess.topk(2).indices
-        torch.testing.assert_close(scores[nearest], row[nearest])
-        rest = torch.tensor([i for i in range(len(row)) if i not in nearest])
-        assert scores[rest].max() < -1.5
-        assert scores[rest].argsort().tolist() == guess[rest].argsort().tolist()
 
 
 def batch(size: int) -> tuple[EncodedText, EncodedAudio, Tensor]:

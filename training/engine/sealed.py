@@ -12,8 +12,8 @@ SEAL = "sha256"  # the key of the checksum
 
 def sealed(tree: Mapping[str, Any]) -> str:
     """``tree`` as JSON whose last key is the SHA-256 of the JSON without it."""
-    bare = json.dumps(tree, indent=1, ensure_ascii=False)
-    return json.dumps({**tree, SEAL: hashlib.sha256(bare.encode()).hexdigest()}, indent=1, ensure_ascii=False)
+    bare = json.dumps(tree, indent=1)
+    return json.dumps({**tree, SEAL: hashlib.sha256(bare.encode()).hexdigest()}, indent=1)
 
 
 def unsealed(text: str) -> dict[str, Any]:
