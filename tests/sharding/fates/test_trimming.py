@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sharding.common.errors import InputError
 from sharding.dedup.identity import identity_matches
-from sharding.dedup.spans import LEAST_S, MARGIN_S, outside
+from sharding.dedup.spans import LEAST_S, MARGIN_S
 from sharding.fates.decide import FateSettings, decide, trimmed_parts
 from sharding.fates.trimming import captions_within, cut_windows, extent
 from sharding.schema import CATALOGUE, FACTS, MATCHES
@@ -113,8 +113,6 @@ def test_a_span_that_only_ids_show_is_cut_away() -> None:
 def test_windows_that_the_stretch_only_touches_are_left_out() -> None:
     windows = [{"window": k, "start_s": 10.0 * k, "duration_s": 10.0} for k in range(3)]
     assert [part[0] for part in cut_windows(windows, (9.5, 20.5))] == [1]
-    assert outside(30.0, [(-5.0, 3.0), (20.0, 24.0)]) == [(4.0, 19.0), (25.0, 30.0)]
-    assert outside(30.0, [(float("-inf"), float("inf"))]) == []
 
 
 def test_an_unknown_treatment_of_leaks_is_refused() -> None:
