@@ -160,6 +160,16 @@ class DistillationSettings:
 
 
 @dataclass(frozen=True)
+class AlignmentSettings:
+    """A loss between the tokens of each caption and the tokens of its clip (`objectives/local/token_alignment.py`)."""
+
+    weight: float = 0.0  # 0: there is none
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, "alignment.weight must not be negative", self.weight)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A training run.
 
@@ -180,6 +190,7 @@ class Recipe:
     log: LogSettings = field(default_factory=LogSettings)
     lora: LoraSettings = field(default_factory=LoraSettings)
     distillation: DistillationSettings | None = None
+    alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
     init_from: InitSettings | None = None
     seed: int = 0
 

@@ -222,7 +222,17 @@ def _scored(checkpoints: Path, metric: str) -> list[tuple[float, Path]]:
 
 def restore(model: nn.Module, loss: nn.Module, values: Mapping[str, Tensor]) -> None:
     """Put a checkpoint's tensors into a model and a loss that were built from the same recipe."""
-    own = dict(model.state_dict()) | {f"loss.{name}": value for name, value in loss.state_dict().items()}
+    restore_named(
+        dict(model.state_dict()) | {f"loss.{name}": value for name, value in loss.state_dict().items()}, values
+    )
+
+
+def restore_named(own: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Put a checkpoint's tensors into those of the same names.
+
+    Raises:
+        InputError: one is missing, or has another shape.
+    """
     tied = _tied(own)
     for name, value in own.items():
         source = name if name in values else tied.get(name, name)

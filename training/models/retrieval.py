@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from training.data.batch import Batch
 from training.engine.dropout import SampleDropout
 from training.models.encoders import AudioEncoder, EncodedAudio, EncodedText, TextEncoder
 from training.models.encoders.randomness import splitmix64
 
 TEXT = 0x54455854  # purpose of a hash: dropout on captions
+
+
+class EncodedPair(NamedTuple):
+    """What a model makes of a batch: encoded clips and captions, and what the head keeps of them."""
+
+    audio: EncodedAudio
+    text: EncodedText
+    audio_side: tuple[Tensor, ...]
+    text_side: tuple[Tensor, ...]
 
 
 class RetrievalModel(nn.Module):
@@ -26,6 +36,7 @@ class RetrievalModel(nn.Module):
     def __init__(self, audio: AudioEncoder, text: TextEncoder, head: Any, sample_dropout: bool = False) -> None:
         super().__init__()
         self.sample_dropout = sample_dropout
+        self.keeps_patches: bool = getattr(head, "uses_patches", False)
         self.audio = audio
         self.text = text
         self.head = head
@@ -39,7 +50,7 @@ class RetrievalModel(nn.Module):
         pooled, tokens, mask = self._encode_segments(features[present], frames[present], seeds[present])
         segments = pooled.new_zeros(clips, count, pooled.shape[-1])
         segments[present] = pooled
-        if not getattr(self.head, "uses_patches", False):
+        if not self.keeps_patches:
             return EncodedAudio(segments, present)
         patches = tokens.new_zeros(clips, count, *tokens.shape[1:])
         patches[present] = tokens
@@ -71,11 +82,15 @@ class RetrievalModel(nn.Module):
         with self._dropout(None if seeds is None else splitmix64(seeds, torch.full_like(seeds, TEXT))):
             return self.head.text_side(self.encode_text(tokens, token_mask))
 
-    def forward(
-        self, features: Tensor, frames: Tensor, tokens: Tensor, token_mask: Tensor, seeds: Tensor
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Both sides of a batch: (audio, text)."""
-        return self.audio_side(features, frames, seeds), self.text_side(tokens, token_mask, seeds)
+    def forward(self, batch: Batch) -> EncodedPair:
+        """Clips and captions of a batch, encoded, and their sides."""
+        seeds = batch.seeds
+        audio = self.encode_audio(batch.features, batch.frames, seeds)
+        with self._dropout(seeds):
+            audio_side = self.head.audio_side(audio)
+        with self._dropout(splitmix64(seeds, torch.full_like(seeds, TEXT))):
+            text = self.encode_text(batch.tokens, batch.token_mask)
+            return EncodedPair(audio, text, audio_side, self.head.text_side(text))
 
     def _dropout(self, seeds: Tensor | None) -> AbstractContextManager[object]:
         if seeds is None or not (self.sample_dropout and self.training):

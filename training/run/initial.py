@@ -54,8 +54,7 @@ def initialise(task: Task, settings: InitSettings) -> list[str]:
 
 def _own(task: Task, settings: InitSettings) -> dict[str, Tensor]:
     """The run's own tensors, of the chosen parts."""
-    own: dict[str, Tensor] = {name: parameter.data for name, parameter in task.names().items()}
-    own |= task.saved_buffers()
+    own = task.tensors()
     there = sorted({name.partition(".")[0] for name in own})
     for part in settings.parts:
         if part not in there:

@@ -64,7 +64,7 @@ def start_run(recipe: Recipe, manifest: Any, folder: Path, group: Group) -> Trai
     found = newest_checkpoint(folder, group)
     recipe = with_tokenizer(recipe, folder)
     task = make_task(recipe, training_captions(manifest.table, recipe.data))
-    model, loss = task.model, task.loss
+    model = task.model
     group.barrier("model")  # all ranks have looked for a saved tokenizer before the first one saves it
     if group.rank == 0 and not (folder / TOKENIZER).is_dir():
         _save_tokenizer(model.text.tokenizer, folder)
@@ -73,7 +73,7 @@ def start_run(recipe: Recipe, manifest: Any, folder: Path, group: Group) -> Trai
     state = {} if found is None else found.state
     if found is not None:
         _check_data(found, order)
-        checkpoint.restore(model, loss, found.model())
+        checkpoint.restore_named(task.tensors(), found.model())
     elif recipe.init_from is not None:
         for line in initialise(task, recipe.init_from):
             StatusLine("", 0, quiet=group.rank > 0).say(line)

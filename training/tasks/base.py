@@ -119,6 +119,11 @@ class Task(nn.Module, ABC):
         """Parameters by the name that checkpoints and recipes use: ``audio.…``, ``text.…``, ``head.…``, ``loss.…``."""
         return {_short(name): parameter for name, parameter in self.named_parameters()}
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Every parameter's values and every saved buffer by name."""
+        values = {name: parameter.data for name, parameter in self.names().items()}
+        return values | self.saved_buffers()
+
     def saved_buffers(self) -> dict[str, Tensor]:
         """Buffers that belong into a checkpoint, by name."""
         parameters = {name for name, _ in self.named_parameters(remove_duplicate=False)}

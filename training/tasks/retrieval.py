@@ -27,13 +27,14 @@ from training.models.encoders import AUDIO_ENCODERS, TEXT_ENCODERS, encoder_modu
 from training.models.encoders.lora import adapt
 from training.models.heads import build_head
 from training.models.retrieval import RetrievalModel
+from training.objectives.local.token_alignment import TokenAlignment
 from training.objectives.pairs import build_loss
 from training.objectives.pairs.base import PairLoss
 from training.objectives.pairs.distillation import Distillation
 from training.objectives.pairs.distillation import Settings as DistillationTemperatures
 from training.objectives.pairs.relations import batch_ids
 from training.objectives.pairs.tiled import Items
-from training.tasks.base import Outputs, PairTerm, Task, TeacherSides
+from training.tasks.base import LocalSum, Outputs, PairTerm, Task, TeacherSides
 from training.tasks.health import alignment_and_uniformity
 from training.tasks.teachers import RetrievalTeacher, open_teacher
 
@@ -50,6 +51,7 @@ class RetrievalTask(Task):
         name: of the loss in the log.
         distillation: how teachers are listened to; None: there are none.
         teachers: whose scores are averaged.
+        alignment: weight of a loss between the tokens of each caption and those of its clip; 0: none.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class RetrievalTask(Task):
         name: str = "pairs",
         distillation: DistillationSettings | None = None,
         teachers: Sequence[RetrievalTeacher] = (),
+        alignment: float = 0.0,
     ) -> None:
         super().__init__()
         self.model, self.loss, self.loss_name = model, loss, name
@@ -66,11 +69,17 @@ class RetrievalTask(Task):
         if distillation is not None:
             taus = DistillationTemperatures(tau=distillation.tau, teacher_tau=distillation.teacher_tau)
             self.distilled = Distillation(taus)
+        self.alignment, self.alignment_weight = None, alignment
+        if alignment:
+            self.alignment = TokenAlignment(model.audio.dim, model.text.dim)
+            model.keeps_patches = True
 
     def forward(self, batch: Batch) -> Outputs:
-        audio, text = self.model(batch.features, batch.frames, batch.tokens, batch.token_mask, batch.seeds)
-        ids = batch_ids(batch)
-        return Outputs({TEXT: Items(tuple(text), ids), AUDIO: Items(tuple(audio), ids)})
+        found, ids = self.model(batch), batch_ids(batch)
+        outputs = Outputs({TEXT: Items(tuple(found.text_side), ids), AUDIO: Items(tuple(found.audio_side), ids)})
+        if self.alignment is not None:
+            outputs.local["alignment of tokens"] = LocalSum(*self.alignment(found.audio, found.text))
+        return outputs
 
     def fixed_sides(self, batch: Batch) -> dict[str, Items]:
         ids, found = batch_ids(batch), {}
@@ -91,6 +100,9 @@ class RetrievalTask(Task):
         if settings.supervised:
             found[self.loss_name] = PairTerm(TEXT, AUDIO, head, self.loss, settings.supervised)
         return found
+
+    def weights(self) -> dict[str, float]:
+        return {"alignment of tokens": self.alignment_weight}
 
     def health(self, sides: Mapping[str, Items], group: Group) -> dict[str, float]:
         with torch.no_grad():
@@ -166,9 +178,7 @@ def assemble(recipe: Recipe, captions: Iterable[str]) -> tuple[RetrievalModel, P
 def make_task(recipe: Recipe, captions: Iterable[str]) -> RetrievalTask:
     """The task that a recipe describes, with its teachers; arguments as of `assemble`."""
     model, loss = assemble(recipe, captions)
-    settings = recipe.distillation
-    if settings is None:
-        return RetrievalTask(model, loss, recipe.loss.name)
-    student = AudioInput.of(model.audio)
-    teachers = [open_teacher(name, student, recipe.data) for name in settings.teachers]
-    return RetrievalTask(model, loss, recipe.loss.name, settings, teachers)
+    student, teachers = AudioInput.of(model.audio), []
+    if recipe.distillation is not None:
+        teachers = [open_teacher(name, student, recipe.data) for name in recipe.distillation.teachers]
+    return RetrievalTask(model, loss, recipe.loss.name, recipe.distillation, teachers, recipe.alignment.weight)

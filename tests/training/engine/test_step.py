@@ -180,7 +180,7 @@ def by_torch(one: Case) -> Course:
         batch = whole.take(whole.valid)
         for group in optimizer.param_groups:
             group["lr"] = schedule_of(recipe).rate(step) * group["factor"]
-        audio, text = model(batch.features, batch.frames, batch.tokens, batch.token_mask, batch.seeds)
+        *_, audio, text = model(batch)
         ids = batch_ids(batch)
         value = global_loss(model.head, loss, Items(text, ids), Items(audio, ids), LocalGroup())
         value.backward()

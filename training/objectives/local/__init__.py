@@ -1,0 +1,1 @@
+"""Losses of single samples, which need no other sample of the batch."""
