@@ -1,4 +1,4 @@
-"""Every encoder that a recipe can name: it runs, learns, masks, freezes, and loads from a local folder."""
+"""Every encoder that a recipe can name runs, learns, masks, freezes, and loads from a local folder."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def test_audio_encoder_gives_vectors_masks_and_gradients(name: str) -> None:
     encoder = audio_encoder(name)
     _, bins, frames = AUDIO[name]
     features = torch.randn(3, bins, frames)
-    heard = torch.tensor([frames, frames // 2, 1 if bins > 1 else 400])
-    pooled, tokens, mask = encoder(features, heard, torch.arange(3))
+    sound = torch.tensor([frames, frames // 2, 1 if bins > 1 else 400])
+    pooled, tokens, mask = encoder(features, sound, torch.arange(3))
     assert pooled.shape == (3, encoder.dim)
     assert tokens.shape == (*mask.shape, encoder.dim)
     counts = mask.sum(1)
@@ -62,19 +62,19 @@ def test_audio_encoder_gives_vectors_masks_and_gradients(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(AUDIO_ENCODERS))
-def test_a_segment_is_encoded_alike_in_any_company(name: str) -> None:
-    """Training mode, dropout off: what one rank computes for a segment, every rank computes."""
+def test_a_segment_is_encoded_the_same_in_any_batch(name: str) -> None:
+    """In training mode without dropout, every rank computes the same for a segment."""
     encoder = audio_encoder(name).train()
     _, bins, frames = AUDIO[name]
     features, seeds = torch.randn(4, bins, frames), torch.tensor([5, 6, 7, 8])
-    heard = torch.full((4,), frames)
-    together = encoder(features, heard, seeds)[0]
-    alone = torch.cat([encoder(features[i : i + 1], heard[:1], seeds[i : i + 1])[0] for i in range(4)])
+    sound = torch.full((4,), frames)
+    together = encoder(features, sound, seeds)[0]
+    alone = torch.cat([encoder(features[i : i + 1], sound[:1], seeds[i : i + 1])[0] for i in range(4)])
     torch.testing.assert_close(alone, together, atol=1e-5, rtol=1e-4)
 
 
 def pieces(call: Callable[[list[int]], torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """What four samples become together, and in two pieces, with dropout; torch's own stream differs."""
+    """The output of four samples with dropout, as one batch and as two; the generator of torch differs each time."""
     seeds = torch.tensor([7, -3, 2**60, 11])
     found = []
     for number, rows in enumerate(([0, 1, 2, 3], [0], [1, 2, 3])):
@@ -85,7 +85,7 @@ def pieces(call: Callable[[list[int]], torch.Tensor]) -> tuple[torch.Tensor, tor
 
 
 @pytest.mark.parametrize("name", sorted(TEXT_ENCODERS))
-def test_dropout_of_captions_is_the_same_in_any_cut(name: str) -> None:
+def test_dropout_of_captions_is_the_same_in_any_split_of_the_batch(name: str) -> None:
     encoder = text_encoder(name, dropout=0.3).train()
     tokens, mask = tokens_of(encoder, [*CAPTIONS, "hiss"])
     whole, cut = pieces(lambda rows: encoder(tokens[rows], mask[rows])[:, 0])
@@ -94,23 +94,23 @@ def test_dropout_of_captions_is_the_same_in_any_cut(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(AUDIO_ENCODERS))
-def test_dropout_of_segments_is_the_same_in_any_cut(name: str) -> None:
+def test_dropout_of_segments_is_the_same_in_any_split_of_the_batch(name: str) -> None:
     encoder = audio_encoder(name, dropout=0.3).train()
     _, bins, frames = AUDIO[name]
     features, seeds = torch.randn(4, bins, frames), torch.arange(4)
-    heard = torch.tensor([frames, frames // 2, frames, frames // 3])
-    whole, cut = pieces(lambda rows: encoder(features[rows], heard[rows], seeds[rows])[0])
+    sound = torch.tensor([frames, frames // 2, frames, frames // 3])
+    whole, cut = pieces(lambda rows: encoder(features[rows], sound[rows], seeds[rows])[0])
     torch.testing.assert_close(cut, whole, atol=1e-5, rtol=1e-4)
-    assert (encoder(features, heard, seeds)[0] - whole).abs().max() > 1e-3
+    assert (encoder(features, sound, seeds)[0] - whole).abs().max() > 1e-3
 
 
 def test_patchout_belongs_to_the_sample() -> None:
     encoder = audio_encoder("passt", patchout_time=4, patchout_freq=2, patchout_any=3).train()
-    features, heard = torch.randn(2, 128, 200), torch.tensor([200, 200])
-    first = encoder(features, heard, torch.tensor([1, 2]))[0]
-    again = encoder(features.flip(0), heard, torch.tensor([2, 1]))[0].flip(0)
+    features, sound = torch.randn(2, 128, 200), torch.tensor([200, 200])
+    first = encoder(features, sound, torch.tensor([1, 2]))[0]
+    again = encoder(features.flip(0), sound, torch.tensor([2, 1]))[0].flip(0)
     torch.testing.assert_close(first, again, atol=1e-6, rtol=1e-5)
-    other = encoder(features, heard, torch.tensor([3, 2]))[0]
+    other = encoder(features, sound, torch.tensor([3, 2]))[0]
     assert not torch.allclose(first[0], other[0])
     torch.testing.assert_close(first[1], other[1], atol=1e-6, rtol=1e-5)
 
@@ -149,11 +149,11 @@ def test_published_audio_models_load_from_a_local_folder(name: str, tmp_path: An
     module = encoder_module(AUDIO_ENCODERS, name)
     loaded = module.build(module.Settings(source=str(tmp_path)))
     _, bins, frames = AUDIO[name]
-    features, heard = torch.randn(2, bins, frames), torch.tensor([frames, frames])
+    features, sound = torch.randn(2, bins, frames), torch.tensor([frames, frames])
     saved.eval(), loaded.eval()
     torch.testing.assert_close(
-        saved(features, heard, torch.zeros(2, dtype=torch.int64))[0],
-        loaded(features, heard, torch.zeros(2, dtype=torch.int64))[0],
+        saved(features, sound, torch.zeros(2, dtype=torch.int64))[0],
+        loaded(features, sound, torch.zeros(2, dtype=torch.int64))[0],
     )
 
 
@@ -195,3 +195,8 @@ def test_freezing_below_a_block_leaves_the_upper_ones_to_train() -> None:
 def test_an_unknown_encoder_is_named_with_the_known_ones() -> None:
     with pytest.raises(InputError, match="passt"):
         encoder_module(AUDIO_ENCODERS, "pasta")
+
+
+def test_segments_that_fit_into_no_memory_are_refused() -> None:
+    with pytest.raises(InputError, match="segment_s"):
+        audio_encoder("data2vec", segment_s=1e9)

@@ -62,7 +62,7 @@ def documented() -> str:
     return found[1]
 
 
-def test_an_encoder_of_ones_own_trains_resumes_exports_and_searches(
+def test_a_users_own_encoder_trains_resumes_exports_and_searches(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_sounds(tmp_path / "build")
@@ -80,10 +80,10 @@ def test_an_encoder_of_ones_own_trains_resumes_exports_and_searches(
 
     fit = ["fit", str(tmp_path / "mine/recipe.yaml"), "--run", str(tmp_path / "run"), "--set", "checkpoint.every=2"]
     assert command(*fit, "--set", "optimizer.steps=3")["steps"] == 3
-    monkeypatch.chdir(tmp_path)  # the file is found from anywhere once the run has started
+    monkeypatch.chdir(tmp_path)  # once the run has started, the file is found from any folder
     assert command("fit", str(tmp_path / "run/recipe.yaml"), "--run", str(tmp_path / "run"))["resumed_from"] == 3
     assert command("order", str(tmp_path / "run/recipe.yaml"))["samples"]
-    shutil.move(tmp_path / "mine", tmp_path / "moved")  # what counts is what the files hold
+    shutil.move(tmp_path / "mine", tmp_path / "moved")  # the contents of the files count, and not their place
     fit[1] = str(tmp_path / "moved/recipe.yaml")
     assert command(*fit, "--set", "optimizer.steps=3")["resumed_from"] == 3
     newest = max((tmp_path / "run/checkpoints").iterdir())
@@ -131,7 +131,7 @@ def test_a_batch_norm_is_refused_unless_it_is_kept_in_evaluation(tmp_path: Path)
     built("type('Frozen', (nn.BatchNorm2d,), {'train': lambda self, mode=True: nn.BatchNorm2d.train(self, False)})(4)")
 
 
-def test_files_that_are_no_encoder_say_why(tmp_path: Path) -> None:
+def test_files_without_an_encoder_are_refused(tmp_path: Path) -> None:
     def module(name: str, text: str) -> Any:
         (tmp_path / "mine.py").write_text(text)
         return encoder_module(AUDIO_ENCODERS, f"{tmp_path / 'mine.py'}:{name}")

@@ -1,4 +1,4 @@
-"""Encoders from local folders, saved by the library's own classes as published models are, and what is refused."""
+"""Encoders from local folders that the library's own classes saved, as published models are; and refusals."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_clap_with_fusion_leaves_no_parameter_without_gradient(tmp_path: Path) -
     assert all(p.grad is not None for p in encoder.parameters() if p.requires_grad)
 
 
-def test_what_joins_claps_stages_is_trained_with_the_block_below() -> None:
+def test_a_layer_between_two_stages_of_clap_is_trained_with_the_block_below() -> None:
     encoder = audio_encoder("clap")
     encoder.freeze_below(1)
     for stage in list(encoder.net.audio_encoder.layers)[1:-1]:
@@ -204,7 +204,7 @@ def test_masks_of_claps_short_clips_lie_in_the_repetitions_too() -> None:
     assert bool(empty[:, 400:].any()) and bool(empty[:, :200].any())
 
 
-def test_what_is_no_such_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_that_cannot_be_loaded_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved("bge", "BertModel", tmp_path / "bert")
     saved("mpnet", "MPNetModel", tmp_path / "mpnet")
     with pytest.raises(InputError, match="is a bert, the encoder takes a roberta"):
@@ -247,7 +247,9 @@ PAIRS += [
 
 
 @pytest.mark.parametrize(("audio", "text"), PAIRS, ids=lambda value: value)
-def test_encoders_of_papers_001_table_1_take_a_step_from_local_folders(audio: str, text: str, tmp_path: Path) -> None:
+def test_encoders_of_filomeno_2025_table_1_take_a_step_from_local_folders(
+    audio: str, text: str, tmp_path: Path
+) -> None:
     write_sounds(tmp_path / "build", clips=4, held_out=1)
     overrides = ["optimizer.steps=1", "data.batch_size=2", "log.health=0", "checkpoint.every=1"]
     overrides += ["data.masking.time_masks=0", "data.masking.freq_masks=0", "optimizer.warmup_epochs=0"]
@@ -264,7 +266,7 @@ def test_encoders_of_papers_001_table_1_take_a_step_from_local_folders(audio: st
     before = hub.open_checkpoint(hub.open_verified(hub.find(tmp_path / "run")))
     for name, value in before.model.named_parameters():
         assert torch.equal(value, exported.model.get_parameter(name)), name
-    for part in (audio, text):  # an export does without what it came from
+    for part in (audio, text):  # an export does not need the folders that it came from
         shutil.rmtree(tmp_path / part, ignore_errors=True)
     hub.load(tmp_path / "run/export").encode_texts(["a dog barks"])
 

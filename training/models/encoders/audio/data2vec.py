@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sharding.common.errors import InputError
 from training.config.checks import check_positive
 from training.models.encoders import AudioEncoder
 from training.models.encoders.audio.transformer import AudioSettings, make_model
 from training.models.encoders.pooling import masked_mean
 from training.models.encoders.published import Architecture
 
+LONGEST_S = 3600.0  # attention over a longer segment fits into no memory
 ARCHITECTURE = Architecture("Data2VecAudioModel", "Data2VecAudioConfig")
 
 
@@ -28,6 +30,8 @@ class Settings(AudioSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "segment_s")
+        if self.segment_s > LONGEST_S:
+            raise InputError(f"segment_s is above {LONGEST_S:g} s", value=self.segment_s, remedy="use shorter segments")
 
 
 class Data2VecEncoder(AudioEncoder):

@@ -28,8 +28,8 @@ def test_a_published_variant_hears_what_its_front_end_gives(variant: str) -> Non
     assert audio.segment_s == SECONDS.get(variant, 10.0)
     features = FeatureExtractor(audio, MaskingSettings(), train=False)
     waves, lengths = torch.randn(1, audio.segment) / 10, torch.tensor([audio.segment])
-    heard = features.frames(lengths)
-    pooled, tokens, mask = encoder.eval()(features(waves, lengths, lengths), heard, torch.zeros(1, dtype=torch.int64))
+    sound = features.frames(lengths)
+    pooled, tokens, mask = encoder.eval()(features(waves, lengths, lengths), sound, torch.zeros(1, dtype=torch.int64))
     assert pooled.shape == (1, 768) and tokens.shape[:2] == mask.shape and bool(mask.all())
     columns = encoder.net.time_new_pos_embed.shape[-1]
     rows = encoder.net.freq_new_pos_embed.shape[2]
