@@ -1,4 +1,4 @@
-"""How long it takes to catalogue everything that was published, and how much memory.
+"""Measures how much time and memory it takes to catalogue all four published datasets.
 
     python -m bench.catalogue [--quick] [--metadata FOLDER]
 
@@ -8,9 +8,9 @@ one fresh process.  Where FOLDER (default: ``$EARSHOT_DATA/metadata``) has the r
 take their texts from it.
 The target: under a minute and under 2 GiB.
 
-Beside it, where ``make bench-peers`` has been run: what aac-datasets' readers of Clotho, AudioCaps and WavCaps need
-for the same tables and folders.  They read tables and list folders as the catalogue does; they join nothing, check no
-interval, and refuse WavCaps unless every file is there.
+Where ``make bench-peers`` has been run, the readers of aac-datasets read the same tables and folders of Clotho,
+AudioCaps and WavCaps for comparison.  They read tables and list folders as the catalogue does.  They join nothing,
+check no interval, and refuse WavCaps unless every file is there.
 """
 
 from __future__ import annotations
@@ -20,12 +20,17 @@ import csv
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from sharding.catalogue.table import build_catalogue
+from sharding.dedup.identity import identity_matches
 
 CLOTHO = {"development": 3839, "validation": 1045, "evaluation": 1045}
 AUDIOCAPS = {"train": (49838, 1), "val": (495, 5), "test": (975, 5)}
@@ -39,25 +44,6 @@ TABLES = {
 TACOS = 12358
 VIDEO = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 WORDS = ("dog", "rain", "roof", "car", "people", "talk", "wind", "distant", "loud", "while", "passes", "and")
-
-# Runs in a process of its own, so that the peak is the catalogue's and not the synthesis'.
-MEASURED = """
-import json, resource, sys, time
-from sharding.catalogue.table import build_catalogue
-from sharding.leaks import identity_matches
-start = time.perf_counter()
-start_cpu = time.process_time()
-catalogue = build_catalogue(json.loads(sys.argv[1]), {}, follow_links=True)
-read, cpu = time.perf_counter() - start, time.process_time() - start_cpu
-start = time.perf_counter()
-matches = identity_matches(catalogue.table)
-print(json.dumps({
-    "clips": catalogue.table.num_rows, "seconds": read, "cpu_seconds": cpu,
-    "match_seconds": time.perf_counter() - start,
-    "pairs": matches.num_rows, "orphans": catalogue.orphans.num_rows,
-    "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-}))
-"""
 
 PEERS = Path(__file__).parent.parent / ".venv-peers/bin/python"
 PEER = """
@@ -87,7 +73,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="a twentieth of everything")
     default = Path(os.environ.get("EARSHOT_DATA", "../shared/data")) / "metadata"
     parser.add_argument("--metadata", type=Path, default=default, help="published tables to take texts from")
+    parser.add_argument("--roots", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    if args.roots:
+        print(json.dumps(measure(args.roots)))
+        return
     with tempfile.TemporaryDirectory() as folder:
         roots = synthesise(Path(folder), 20 if args.quick else 1, args.metadata)
         ours = _measure(roots)
@@ -106,8 +96,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("aac-datasets: skipped, .venv-peers does not have it (make bench-peers)")
     else:
         for name, seconds in apart.items():
-            beside = f"{seconds:.2f} s beside {theirs[name]:.2f} s of processor time"
-            print(f"{name + ' beside aac-datasets':36} {beside:>40}")
+            times = f"{seconds:.2f} s and {theirs[name]:.2f} s of processor time"
+            print(f"{name + ', here and aac-datasets':36} {times:>40}")
         result["aac_datasets_over_ours"] = {name: theirs[name] / seconds for name, seconds in apart.items()}
     print(json.dumps(result))
 
@@ -137,14 +127,32 @@ def _measure_peer(folder: Path, divisor: int) -> dict[str, float] | None:
 
 
 def _measure(roots: dict[str, str]) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURED, json.dumps(roots)], check=True, stdout=subprocess.PIPE, text=True
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+    """``measure`` in a process of its own, so that the peak of memory does not include the synthesis."""
+    command = [sys.executable, "-m", "bench.catalogue", "--roots", json.dumps(roots)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def measure(roots: dict[str, str]) -> dict[str, Any]:
+    """Catalogue the datasets and match their identities: counts, seconds, and the peak of memory of this process."""
+    start, start_cpu = time.perf_counter(), time.process_time()
+    catalogue = build_catalogue(roots, follow_links=True)
+    read, cpu = time.perf_counter() - start, time.process_time() - start_cpu
+    start = time.perf_counter()
+    matches = identity_matches(catalogue.table)
+    return {
+        "clips": catalogue.table.num_rows,
+        "seconds": read,
+        "cpu_seconds": cpu,
+        "match_seconds": time.perf_counter() - start,
+        "pairs": matches.num_rows,
+        "orphans": catalogue.orphans.num_rows,
+        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
 
 
 def synthesise(folder: Path, divisor: int, metadata: Path) -> dict[str, str]:
-    """The four trees below ``folder``, one ``divisor``-th of the published size; their roots."""
+    """Write the four datasets below ``folder`` at one ``divisor``-th of their size, and return their roots."""
     rng = random.Random(0)
     writers = {"clotho": _clotho, "audiocaps": _audiocaps, "tacos": _tacos}
     for name, write in writers.items():

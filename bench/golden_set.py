@@ -89,11 +89,11 @@ def measure(folder: Path) -> GoldenSet:
 
 
 def _command(line: Any, *words: str) -> None:
-    told = io.StringIO()
-    with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         status = line.main(words)
     if status != 0:
-        raise RuntimeError(f"exit status {status}: {' '.join(words)}\n{told.getvalue()}")
+        raise RuntimeError(f"exit status {status}: {' '.join(words)}\n{output.getvalue()}")
 
 
 def _files(out: Path) -> list[Path]:

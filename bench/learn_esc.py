@@ -1,13 +1,13 @@
-"""Does the model learn from real sound?  Scenes and plain clips of ESC-50: folds 1 and 2 train, fold 3 tests.
+"""Measures whether the model learns from real sound: ESC-50, folds 1 and 2 to train and fold 3 to test.
 
-Scenes last 15 to 30 s and hold three to five recordings in turn or at once; half of those in turn are twins of
-another scene: the same kinds of event in another order.  Plain clips are the recordings themselves, 5 s each.
-Both go the way that a user's own sounds go: two generic sources, one build, a recipe, an evaluation.  One model
-learns from both, from scratch.
+Scenes last 15 to 30 s and hold three to five recordings, one after the other or at once.  Half of the scenes with one
+event after the other are twins of another scene: they have the same kinds of event in another order.  Plain clips are
+single recordings of 5 s.  Both are processed as a user's own sounds are: two generic sources, one build, a recipe, an
+evaluation.  One model learns from both, from scratch.
 
     python -m bench.learn_esc [--quick] [--method NAME ...] [--seeds N ...] [--steps N] [--data FOLDER] [--out FOLDER]
 
-With ``--out`` an interrupted bench goes on where it was.  Needs the recordings that EARSHOT_DATA names.
+With ``--out`` an interrupted bench continues where it stopped.  It needs the recordings that EARSHOT_DATA names.
 """
 
 from __future__ import annotations
@@ -120,14 +120,14 @@ def prepare(data: Path, out: Path, size: Size) -> dict[str, dict[str, list[Scene
     rng = np.random.default_rng(0)
     folds = {"train": esc50(data, (1, 2)), "test": esc50(data, (3,))}
     drawn: dict[str, dict[str, list[Scene]]] = {"scenes": {}, "clips": {}}
-    for place, (split, recordings) in enumerate(folds.items()):
-        drawn["scenes"][split] = draw_scenes(recordings, size.scenes[place], rng, split)
-        chosen = sorted(rng.permutation(len(recordings))[: size.clips[place]])
+    for number, (split, recordings) in enumerate(folds.items()):
+        drawn["scenes"][split] = draw_scenes(recordings, size.scenes[number], rng, split)
+        chosen = sorted(rng.permutation(len(recordings))[: size.clips[number]])
         drawn["clips"][split] = [Scene(f"{split}{k:05d}", (recordings[k],), together=False) for k in chosen]
     if not (out / "shards/dataset.json").is_file():
         for name, splits in drawn.items():
             write_source(out / name, splits, WORDINGS, rng)
-        # WAV: the minutes that a model may take here should not go to decoding
+        # WAV, because it decodes fastest: the time of the bench is for training
         sources = {name: str(out / name) for name in drawn}
         settings = BuildSettings(sources=sources, probe=ProbeSettings(form=AudioForm("wav")))
         build(settings, str(out / "shards"), LocalRunner(2))

@@ -1,9 +1,10 @@
-"""Loading: clips a second to decoded audio and to masked mel batches, against the floor and other loaders.
+"""Measures the loader in clips a second, for decoded audio and for masked mel batches, against other loaders.
 
-The floor is what one core must do at least: decode, and for mel one torch STFT and one dense filter product a
-clip.  Every contender reads the same clips, synthesised here; peers that are not installed are left out by name
-(`make bench-peers` installs them apart).  Also: how long each takes to go on in the middle of an epoch, what
-shuffling costs in reads, and with --growth how first batch and memory grow with the manifest.
+The floor is the least work of any loader on one core: it decodes each clip, and for mel it computes one torch STFT and
+one dense filter product.  All loaders read the same synthesised clips.  Peers that are not installed are named and left
+out (`make bench-peers` installs them in an environment of their own).  The bench also measures how long each loader
+takes to resume in the middle of an epoch, what shuffling costs in reads, and with --growth how the time to the first
+batch and the memory grow with the manifest.
 
     python -m bench.loader [--quick] [--growth] [--clips N] [--rounds N]
 """
@@ -70,7 +71,7 @@ def earshot(clips: Clips, workers: int, mel: bool) -> Contender:
 
 
 def throughput(clips: Clips, folder: Path, rounds: int) -> dict[str, float]:
-    """Clips a second of every contender; rounds are interleaved, and each keeps its best."""
+    """Clips a second of every contender in its best round; the rounds of all contenders alternate."""
     ratios: dict[str, float] = {}
     for workers in (1, 2):
         for mel in (False, True):
@@ -100,14 +101,14 @@ def drain(epoch: Callable[[], Iterable[Any]]) -> None:
 
 
 def resumed(middle: Callable[[], Iterator[Any]]) -> float:
-    """Seconds from nothing to the first batch of the second half of an epoch."""
+    """Seconds from a new loader to the first batch of the second half of an epoch."""
     start = time.perf_counter()
     next(middle())
     return time.perf_counter() - start
 
 
 def race(runs: dict[str, Run], rounds: int) -> dict[str, float]:
-    """Best seconds of each run, taken in turns so that a noisy moment meets all; one round to warm up."""
+    """Best seconds of each run.  Runs alternate, so that a slow moment affects all; the first round is a warm-up."""
     best = dict.fromkeys(runs, float("inf"))
     for number in range(rounds + 1):
         for name, run in runs.items():

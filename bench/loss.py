@@ -1,16 +1,16 @@
-"""The loss of a global batch, forward and backward: seconds and peak memory, one process, dot-product head.
+"""Measures the loss of a global batch, forward and backward: seconds and peak memory in one process.
 
-The same symmetric NT-Xent in every way:
+The head is the dot product.  Each implementation computes the same symmetric NT-Xent:
 
-- ``earshot``: `training/objectives/pairs/tiled.py`, which also knows several positives and left-out pairs, by ids;
+- ``earshot``: `training/objectives/pairs/tiled.py`, which also supports several positives and excluded pairs;
 - ``plain tiles``: a tiled autograd Function, written without refinement;
 - ``open_clip``: its ClipLoss, which keeps the whole matrix of scores;
 - ``sentence-transformers``: its cached loss, both directions, in chunks of 1024 texts;
 - ``floor``: four products of the batch's size and nothing else: scores, scores again, and two gradients.
 
 Each measurement has a process of its own; memory is the peak above the inputs.  Peers run in ``.venv-peers``
-(``make bench-peers``) and are left out by name where it is absent; 64k samples take earshot and the floor alone.
-The ratios are of processor seconds where there is no GPU: a machine that others use changes them little.
+(``make bench-peers``); where that is absent, they are named and left out.  With 64k samples only earshot and the floor
+run.  Without a GPU the ratios are of processor seconds, which depend little on the machine's other users.
 
     python -m bench.loss [--quick] [--samples 1024 4096 16384 65536] [--dim 1024] [--rounds 3] [--threads 1]
 """
@@ -35,7 +35,7 @@ from torch.nn import functional as F
 TAU = 0.05
 CHUNK = 1024
 PEERS = Path(__file__).resolve().parent.parent / ".venv-peers/bin/python"
-HUGE = 50_000  # samples above which only what must be known is measured
+HUGE = 50_000  # samples above which only earshot and the floor are measured
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What deciding and planning cost against the number of clips, on made-up tables of WavCaps' kind (no audio).
+"""Measures what decisions and plans cost by number of clips, on synthesised tables like those of WavCaps.
 
     python -m bench.planning --clips 500000      the size of WavCaps and all the others: about 2.5 GB of memory
 

@@ -1,8 +1,8 @@
-"""Scenes from real recordings: several events in turn or at once, described in several wordings.
+"""Makes scenes from real recordings: several events one after the other or at once, described in several wordings.
 
-A scene takes three to five recordings of one fold.  Its captions name every event and their order.  Every scene
-in turn has a twin of the same kinds of event in another order (from other recordings where there are any),
-so that naming what sounds is not enough to tell them apart.
+A scene has three to five recordings of one fold.  Its captions name every event and their order.  Every scene with one
+event after the other has a twin: the same kinds of event in another order, from other recordings where there are any.
+So a caption that only names the events does not distinguish the two.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def esc50(data: Path, folds: Sequence[int]) -> list[Recording]:
 
 
 def draw_scenes(recordings: Sequence[Recording], count: int, rng: np.random.Generator, prefix: str) -> list[Scene]:
-    """``count`` scenes of recordings of one fold each; of those in turn every second is its forerunner's twin."""
+    """``count`` scenes, each of one fold; of the scenes without overlap every second is the twin of the one before."""
     folds: dict[int, dict[str, list[Recording]]] = defaultdict(lambda: defaultdict(list))
     for recording in recordings:
         folds[recording.fold][recording.label].append(recording)
@@ -102,7 +102,7 @@ def other_order(labels: tuple[str, ...], rng: np.random.Generator) -> tuple[str,
 
 
 def captions(scene: Scene, count: int, rng: np.random.Generator) -> list[str]:
-    """``count`` wordings; each names every event and, where they come in turn, their order."""
+    """``count`` wordings; each names every event and, unless they sound at once, their order."""
     return [_wording(scene, rng) for _ in range(count)]
 
 
@@ -111,7 +111,7 @@ def _wording(scene: Scene, rng: np.random.Generator) -> str:
     if len(labels) == 1:
         text = str(rng.choice(("{}", "the sound of {}", "{} is heard", "a recording of {}"))).format(labels[0])
     elif scene.together:
-        # the first lasts; the others come over it in turn
+        # the first event lasts throughout; the others follow each other above it
         text = str(rng.choice(TOGETHER)).format(_chain(labels[1:], rng), labels[0])
     else:
         form = str(rng.choice(IN_TURN))
@@ -128,7 +128,7 @@ def _chain(labels: Sequence[str], rng: np.random.Generator) -> str:
 def mix(scene: Scene, rng: np.random.Generator) -> NDArray[np.float32]:
     """The sound of a scene: float32 [n] at ``RATE``, 15 to 30 s for three or more events.
 
-    In turn: events are joined with short pauses.  At once: the first, repeated, lies under the others.
+    Events that follow each other are joined with short pauses.  At once: the first is repeated under the others.
     """
     events = [_event(recording, rng) for recording in scene.recordings]
     if len(events) == 1:

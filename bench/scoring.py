@@ -1,12 +1,13 @@
-"""Scoring every text against every audio, forward and backward: seconds and peak memory of each head.
+"""Measures how long each head takes to score every text against every audio, forward and backward, and its memory.
 
-Attention heads stand against the same head written with torch's own layers over all pairs (`... plainly`), and against
-the dual encoder at the same batch.  Sides are given; what is measured is NT-Xent over all their pairs and the gradients
-of the sides.  What would take too long is extrapolated by pairs from the largest measured batch, and marked `*`.
-Each measurement has a process of its own; memory is the peak above the inputs.
+Attention heads are compared with the same head written with torch's own layers over all pairs (`... plainly`), and with
+the dual encoder at the same batch.  Encoders are not part of the measurement: it covers NT-Xent over all pairs and the
+gradients of the encoded texts and clips.  Measurements that would take too long are extrapolated by the number of pairs
+from the largest measured batch, and marked `*`.  Each measurement has a process of its own; memory is the peak above
+the inputs.
 
-Co-attention on its nearest candidates alone is cheaper and biased: the second table trains a small head on a task with
-a known answer, and then compares loss and gradient on a fresh batch with those of all pairs.
+Co-attention on the nearest candidates alone is cheaper, but biased.  For the second table a small head is trained on a
+task with a known answer; loss and gradient on a new batch are then compared with those of all pairs.
 
     python -m bench.scoring [--quick] [--samples 32 128 1024] [--dim 1024] [--threads 1]
 """
@@ -92,7 +93,7 @@ def time_and_memory(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def pairs(way: str, samples: int) -> int:
-    """How many pairs a way scores: what extrapolation grows by."""
+    """How many pairs a way scores; extrapolation is proportional to it."""
     return min(samples**2, (2 * CANDIDATES + 1) * samples) if "candidates" in way else samples**2
 
 
@@ -145,7 +146,7 @@ Run = Callable[[EncodedText, EncodedAudio], Any]
 
 
 def _head(settings: Callable[[int], Any]) -> Callable[[int, torch.device], Run]:
-    """Earshot's way: sides once, pairs in tiles."""
+    """Earshot's own head, which scores pairs in tiles."""
 
     def make(dim: int, device: torch.device) -> Run:
         head = build_head(settings(dim), AUDIO_DIM, dim).to(device)
@@ -201,12 +202,12 @@ def _coattention_plainly(dim: int, device: torch.device) -> Run:
         size = len(text.tokens)
         rows, columns = (i.flatten() for i in torch.meshgrid(*[torch.arange(size, device=device)] * 2, indexing="ij"))
         tokens, real = text_in(text.tokens)[rows], text.token_mask[rows]
-        sounds, heard = audio_in(audio.segments)[columns], audio.segment_mask[columns]
-        to_text, _ = text_cross(tokens, sounds, sounds, key_padding_mask=~heard, need_weights=False)
+        sounds, present = audio_in(audio.segments)[columns], audio.segment_mask[columns]
+        to_text, _ = text_cross(tokens, sounds, sounds, key_padding_mask=~present, need_weights=False)
         to_audio, _ = audio_cross(sounds, tokens, tokens, key_padding_mask=~real, need_weights=False)
         tokens, sounds = norms[0](tokens + to_text), norms[1](sounds + to_audio)
         tokens, sounds = norms[2](tokens + forward[0](tokens)), norms[3](sounds + forward[1](sounds))
-        scores = F.cosine_similarity(mean(tokens, real), mean(sounds, heard), dim=-1).view(size, size)
+        scores = F.cosine_similarity(mean(tokens, real), mean(sounds, present), dim=-1).view(size, size)
         logits, labels = scores / 0.05, torch.arange(size, device=device)
         ((F.cross_entropy(logits, labels) + F.cross_entropy(logits.t(), labels)) / 2).backward()
 
@@ -253,8 +254,8 @@ class Task:
             shared @ view + self.noise * torch.randn(self.batch, count, view.shape[1], generator=generator)
             for view, count in zip(views, (6, SEGMENTS), strict=True)
         )
-        real, heard = (torch.ones(x.shape[:2], dtype=torch.bool) for x in (words, sounds))
-        return EncodedText(words, real), EncodedAudio(sounds, heard)
+        real, present = (torch.ones(x.shape[:2], dtype=torch.bool) for x in (words, sounds))
+        return EncodedText(words, real), EncodedAudio(sounds, present)
 
 
 def bias(task: Task) -> dict[str, float]:

@@ -1,9 +1,10 @@
-"""Building shards: clips a second and core of a whole build, deduplication included, against bare loops and peers.
+"""Measures a whole build, deduplication included, in clips a second and core, against bare loops and peers.
 
 Every contestant turns the same clips (FLAC, 44.1 kHz, 5 to 30 s) into 32 kHz mono FLAC in tars or files, in a process
-of its own, after a few clips to warm up.  What counts is the processor time of that process and of all that it
-started.  The floors: soundfile decodes, soxr resamples, soundfile encodes; and the same with fingerprints and hashes.
-Peers run in .venv-peers (``make bench-peers``); those that are not installed are left out, by name.
+of its own, after a few clips to warm up.  The figure is the processor time of that process and of all processes that
+it started.  There are two floors: soundfile decodes, soxr resamples and soundfile encodes; and the same with
+fingerprints and hashes.  Peers run in .venv-peers (``make bench-peers``); those that are not installed are named and
+left out.
 
     python -m bench.shards [--quick] [--clips N] [--rounds N] [--only NAME,...] [--memory]
 """
@@ -37,7 +38,7 @@ LIMIT_MB = 300
 
 
 def resampled(path: Path) -> tuple[np.ndarray, bytes]:
-    """The floor's work on a clip: its samples at 32 kHz, and they as FLAC."""
+    """The floor's work on a clip: its samples at 32 kHz, and the same samples as FLAC."""
     wave, rate = soundfile.read(path, dtype="float32")
     wave = wave if rate == RATE else soxr.resample(wave, rate, RATE, quality="HQ")
     file = io.BytesIO()
@@ -151,7 +152,7 @@ PEERS: dict[str, Callable[[Path, Path], None]] = {
     "ffmpeg a clip": ffmpeg_processes,
     "webdataset": webdataset_torchaudio,
 }
-COPIED = "earshot copying"  # the sources have the target form already
+COPIED = "earshot copying"  # the sources already have the target format
 
 
 def clips_of(folder: Path) -> list[Path]:
@@ -198,7 +199,7 @@ def compete(name: str, warm: Path, folder: Path, out: Path) -> float:
 
 
 def processor_seconds(pid: int) -> float:
-    """Of a process, its living descendants, and their dead ones."""
+    """Processor seconds of a process and of all its descendants, also those that have ended."""
     import psutil  # type: ignore[import-untyped]
 
     process, total = psutil.Process(pid), 0.0
@@ -212,7 +213,7 @@ def serve(name: str, warm: Path, folder: Path, out: Path) -> None:
     """A contestant's process: warm up, wait, run, and stay until its times have been read."""
     run = (OURS | PEERS)[name]
     answer = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print is no answer
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries may print; the answer goes to another descriptor
     for word, clips in (("warm", warm), ("done", folder)):
         target = out / word
         target.mkdir(parents=True)
@@ -228,13 +229,13 @@ def speed(scratch: Path, count: int, rounds: int, only: set[str]) -> dict[str, f
         make_clips(scratch / "ready", count, RATE, 3),
     )
     seconds: dict[str, list[float]] = {}
-    for number in range(rounds):  # by turns: a busy machine slows all alike
+    for number in range(rounds):  # contestants alternate, so that a busy machine slows all of them
         for name in [*OURS, COPIED, *PEERS]:
             if (only and name not in only) or (name in seconds and not seconds[name]):
                 continue
-            place = scratch / f"{number}-{name.replace(' ', '-')}"
+            out = scratch / f"{number}-{name.replace(' ', '-')}"
             try:
-                taken = compete("earshot" if name == COPIED else name, warm, ready if name == COPIED else folder, place)
+                taken = compete("earshot" if name == COPIED else name, warm, ready if name == COPIED else folder, out)
                 seconds.setdefault(name, []).append(taken)
             except RuntimeError as error:
                 seconds[name] = []
@@ -320,7 +321,7 @@ def probe(path: Path, build: Path) -> None:
 
 
 def highest_mb(pid: int) -> float:
-    """The most resident memory that a process ever had."""
+    """The peak of a process's resident memory."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 

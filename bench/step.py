@@ -1,13 +1,13 @@
-"""A training step beside a bare loop: what DeepSpeed, exact negatives and bookkeeping cost.
+"""Measures what DeepSpeed, exact negatives and bookkeeping add to a training step, against a bare loop.
 
     python -m bench.step [--quick] [--full]
 
 The bare loop has the same encoders, head and optimizer, torch's own dropout, a plain symmetric cross-entropy over its
-batch, and data in memory: nothing that a training script could leave out. Further rows: the cached step, and the same
-global batch on 1, 2 and 4 ranks of this machine (they share its cores, so equal clips/s is the most that can be had).
-Where there is no GPU, the ratios of single processes are of processor seconds: other users of the machine change them
-little.  A second table counts what of the encoders' input is padding. ``--full`` adds steps of the recipe dual_encoder
-at its full size with random weights, batch 2: about 14 GB of memory.
+batch, and data in memory: nothing that a training script could leave out. Further rows are the cached step, and the
+same global batch on 1, 2 and 4 ranks of this machine. The ranks share its cores, so equal clips/s is the best result.
+Without a GPU, the ratios of single processes are of processor seconds, which depend little on the machine's other
+users.  A second table gives the share of the encoders' input that is padding. ``--full`` adds steps of the recipe
+dual_encoder at its full size with random weights, batch 2: about 14 GB of memory.
 """
 
 from __future__ import annotations
@@ -96,14 +96,14 @@ def engine_step(recipe: Recipe, batch: Batch, group: Any) -> Callable[[], float]
 
 
 def seconds(steps: list[Callable[[], float]], rounds: int, warm: int = 2) -> list[tuple[float, float]]:
-    """Median seconds and processor seconds of each kind of step, taken in turn so that all meet the same noise."""
+    """Median seconds and processor seconds of each kind of step, which alternate to share the same noise."""
     taken: list[list[tuple[float, float]]] = [[] for _ in steps]
     for number in range(rounds + warm):
-        for place, step in enumerate(steps):
+        for kind, step in enumerate(steps):
             began, processor = time.perf_counter(), time.process_time()
             step()
             if number >= warm:
-                taken[place].append((time.perf_counter() - began, time.process_time() - processor))
+                taken[kind].append((time.perf_counter() - began, time.process_time() - processor))
     return [tuple(map(statistics.median, zip(*times, strict=True))) for times in taken]
 
 

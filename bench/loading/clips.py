@@ -68,7 +68,7 @@ def synthesise(root: Path, count: int) -> Clips:
 
 
 def manifest_row(number: int, shard: str, offset: int, size: int) -> dict[str, Any]:
-    """A clip of 10 s as the manifest says it."""
+    """The manifest's row of a clip of 10 s."""
     clip = f"bench/all/{number}"
     caption = {"text": f"sound {number}", "kind": "human", "onset": None, "offset": None, "source": None}
     values = {
@@ -104,7 +104,7 @@ def plain_mel(wave: torch.Tensor) -> torch.Tensor:
 
 
 def floor(members: list[bytes], mel: bool) -> None:
-    """What every loader must do at least, in one process."""
+    """The least work of any loader, in one process."""
     torch.set_num_threads(1)
     with torch.no_grad():
         for data in members:
@@ -114,6 +114,6 @@ def floor(members: list[bytes], mel: bool) -> None:
 
 
 def no_tokens(texts: list[str], **options: Any) -> dict[str, torch.Tensor]:
-    """Stands where a tokenizer does."""
+    """Replaces the tokenizer where texts are not measured."""
     nothing = torch.zeros(len(texts), 1, dtype=torch.int64)
     return {"input_ids": nothing, "attention_mask": nothing}

@@ -1,4 +1,4 @@
-"""What grows with the dataset, and what shuffling costs: manifests of any size, without their sound.
+"""Measures what grows with the dataset, and what shuffling costs, on manifests of any size without sound.
 
     python -m bench.loading.growth ROWS
 
@@ -29,14 +29,16 @@ from training.data import AudioInput, DataSettings, Loader, MixtureItem, Order, 
 from training.data.samples import byte_ranges
 
 CHUNK = 1000  # rows of a shard, as a manifest has them
-CLIP_BYTES, BESIDE = 400_000, 2048  # of 10 s of FLAC; of JSON and headers between two clips
+CLIP_BYTES, OTHER_BYTES = 400_000, 2048  # of 10 s of FLAC; of JSON and headers between two clips
 SETTINGS = DataSettings(train=(MixtureItem("bench"),), batch_size=64)
 
 
 def large_table(size: int, clips: Clips | None = None) -> pa.Table:
     """A manifest of any size; its rows point at the sound of ``clips`` in turn, or at no sound."""
     if clips is None:
-        rows = [manifest_row(n, "bench-all-000000.tar", n * (CLIP_BYTES + BESIDE), CLIP_BYTES) for n in range(CHUNK)]
+        rows = [
+            manifest_row(n, "bench-all-000000.tar", n * (CLIP_BYTES + OTHER_BYTES), CLIP_BYTES) for n in range(CHUNK)
+        ]
     else:
         known = clips.table.to_pylist()
         rows = [known[n % len(known)] for n in range(CHUNK)]
@@ -100,7 +102,7 @@ def growth(sizes: list[int]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Shuffled:
-    """What a way of shuffling gives.
+    """The figures of one way of shuffling.
 
     Attributes:
         gap: Kolmogorov distance between neighbours' distances after shuffling and those of a true permutation.
@@ -122,7 +124,7 @@ def shuffled(table: pa.Table, way: ShuffleSettings, steps: int = 20) -> Shuffled
     order = Order(table, replace(SETTINGS, shuffle=way), 0)
     size = order.draws_per_epoch
     distances = np.sort(np.abs(np.diff(np.argsort(order.rows(0)))))
-    # |i - j| of two random places: P(distance <= d) = 1 - (1 - d / n)^2, mean n / 3
+    # |i - j| of two random positions: P(distance <= d) = 1 - (1 - d / n)^2, mean n / 3
     gap = np.abs(1 - (1 - distances / size) ** 2 - np.arange(1, len(distances) + 1) / len(distances)).max()
     batches = [order.batch(0, step) for step in range(steps)]
     reads = [run for draws in batches for run in byte_ranges(draws)]
@@ -132,7 +134,7 @@ def shuffled(table: pa.Table, way: ShuffleSettings, steps: int = 20) -> Shuffled
         mean=float(distances.mean() / (size / 3)),
         requests=len(reads) / (steps * SETTINGS.batch_size),
         read=sum(run.end - run.begin for run in reads) / used,
-        spread=min(way.window, size) * (CLIP_BYTES + BESIDE) / 2**20,
+        spread=min(way.window, size) * (CLIP_BYTES + OTHER_BYTES) / 2**20,
     )
 
 

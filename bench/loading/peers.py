@@ -27,7 +27,7 @@ from bench.loading.clips import RATE, SHARD, Clips, decode
 BATCH = 16
 APART = Path(__file__).parents[2] / f".venv-peers/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
 if APART.is_dir():
-    sys.path.append(str(APART))  # last, so that Earshot's own packages win
+    sys.path.append(str(APART))  # last, so that Earshot's own packages are found first
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def litdata(clips: Clips, folder: Path, workers: int, mel: bool) -> Contender:
 
 
 def megatron_energon(clips: Clips, folder: Path, workers: int, mel: bool) -> Contender:
-    """Megatron-Energon, over the same tars with its index beside them."""
+    """Megatron-Energon, over the same tars, for which it writes an index."""
     from megatron.energon import Cooker, DefaultTaskEncoder, WorkerConfig, basic_sample_keys, get_loader, stateless  # type: ignore[import-not-found]
     from megatron.energon import get_train_dataset as train_dataset
     from megatron.energon.flavors.webdataset import BaseWebdatasetFactory  # type: ignore[import-not-found]
