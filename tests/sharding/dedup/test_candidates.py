@@ -5,7 +5,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharding.common.storage import Storage
-from sharding.dedup.candidates import POSTING, JoinSettings, Spill, Spilled, clip_postings, join
+from sharding.dedup.candidates import (
+    COINCIDENCE,
+    POSTING,
+    JoinSettings,
+    Spill,
+    Spilled,
+    clip_postings,
+    coincidences,
+    join,
+    vote,
+)
 from sharding.dedup.fingerprint import INFORMATIVE, WEAKEST_SHIFT
 from sharding.schema import FINGERPRINTS
 
@@ -74,6 +84,26 @@ def test_equal_codes_whose_contexts_differ_are_chance():
     a, b = random_codes(3, 400), random_codes(4, 400)
     b[::40] = a[::40]  # ten equal codes at one offset, between others that differ
     assert not joined([a, b])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "agree"),
+    [(0, 16, True), (3, 16, True), (4, 16, False), (16, 3, True), (16, 4, False), (4, 5, True), (5, 5, False)],
+)
+def test_contexts_agree_in_one_half_or_nearly_in_both(before, after, agree):
+    """``before`` and ``after`` are the numbers of differing bits in each half of 16."""
+    rows = np.zeros(2, POSTING)
+    rows["context"] = 0, (1 << before) - 1 | ((1 << after) - 1) << 16
+    rows["position"] = 7, 1 << 24 | 4
+    found = coincidences(rows, np.zeros(2, bool), np.ones(2, bool), JoinSettings())
+    assert found.tolist() == ([(0 << 32 | 1, 3, 7)] if agree else [])
+
+
+def test_votes_of_adjacent_offsets_are_added_and_others_are_not():
+    rows = [(1, 10, hop) for hop in range(5)] + [(1, 11, hop) for hop in range(3)] + [(1, 13, hop) for hop in range(2)]
+    rows += [(1, 10, 0), (2, 14, 0), (2, 14, 1)]  # a hop counts once at an offset, and pairs are apart
+    found = vote(np.array(rows, COINCIDENCE), JoinSettings())
+    assert found.tolist() == [(0, 1, 10, 8), (0, 1, 11, 8), (0, 1, 13, 2), (0, 2, 14, 2)]
 
 
 def test_codes_that_are_not_informative_are_not_posted():

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,6 +35,22 @@ def test_silence_an_offset_and_a_pure_tone_say_nothing():
     for wave in (np.zeros(5 * RATE), np.full(5 * RATE, 0.3), 0.5 * np.sin(2 * np.pi * 1000 * t)):
         flags = fingerprint(wave.astype(np.float32), RATE).flags
         assert (flags[40:-40] & INFORMATIVE).mean() < 0.05
+
+
+@pytest.mark.parametrize("hertz", [50, 150, 4700, 5500, 7000, 12000])
+def test_sound_outside_the_band_changes_few_bits_at_any_input_rate(hertz):
+    """Without the filter before decimation, all but the first two tones would fold into the band."""
+    wave = hard_cases.scene(np.random.default_rng(4), 6)
+    tone = 0.3 * np.sin(2 * np.pi * hertz * np.arange(len(wave)) / 32000)
+    first, second = (fingerprint(sound.astype(np.float32), 32000).codes for sound in (wave, wave + tone))
+    assert np.bitwise_count(first ^ second).mean() / 32 < 0.02
+
+
+def test_frames_below_80_decibel_of_full_scale_are_not_informative():
+    hiss = np.random.default_rng(5).standard_normal(3 * RATE).astype(np.float32)
+    for level, informative in ((1e-3, True), (10 ** (-75 / 20), True), (10 ** (-85 / 20), False), (1e-6, False)):
+        flags = fingerprint(level * hiss, RATE).flags
+        assert (flags & INFORMATIVE).mean() == informative, level
 
 
 def test_too_short_to_fingerprint_is_empty_and_no_error():

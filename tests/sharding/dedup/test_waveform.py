@@ -168,6 +168,14 @@ def test_a_copy_under_noise_is_the_same_but_a_buried_one_is_not():
     assert correlated(0.5) != "same"
 
 
+def test_evidence_is_the_log_likelihood_ratio_of_gaussian_signals():
+    whole = band_passed(noise(1, 6))
+    verdict = align_and_compare(whole, 0.8 * whole + 0.6 * band_passed(noise(2, 6)), -0.01, 0.01)
+    assert verdict.correlation == pytest.approx(0.8, abs=0.02)
+    assert verdict.evidence == pytest.approx(-verdict.components * np.log(1 - verdict.correlation**2))
+    assert verdict.components > 1000
+
+
 def test_stretches_shorter_than_a_block_prove_nothing():
     wave = scene(9, 1)
     for samples in (0, 1, RATE // 4 - 1):
