@@ -1,7 +1,7 @@
-"""How well copies of sound are found, and how surely strangers are not.
+"""Measures how well copies of sound are found, and that unrelated sounds are not matched.
 
-Without ``--quick`` and with real recordings (EARSHOT_DATA names their folder, default ../shared/data) this
-takes about half an hour; without them, sounds are synthesised.
+Without ``--quick`` and with real recordings (EARSHOT_DATA names their folder, default ../shared/data) the bench
+takes about half an hour.  Without them, sounds are synthesised.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def real_clips(data: Path) -> list[dict[str, str]]:
 
 
 def originals(data: Path | None, count: int, seconds: float, rng: np.random.Generator) -> list[np.ndarray]:
-    """Recordings at 32 kHz that sound throughout: real ones joined up to a length, or synthetic scenes."""
+    """Recordings at 32 kHz without silent ends: real ones, joined to reach a length, or synthetic scenes."""
     if data is None:
         return [hard_cases.scene(rng, seconds) for _ in range(count)]
     pool = real_clips(data)
@@ -108,7 +108,7 @@ def faded(wave: np.ndarray, _: np.random.Generator) -> np.ndarray:
 
 
 def one_channel(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The left channel of a stereo recording whose mean is the original: a third of it is its own."""
+    """The left channel of a stereo recording whose mean is ``wave``; the side has a third of its level."""
     side = hard_cases.coloured(rng, len(wave), 0.5)
     return wave + (side * wave.std() / side.std() / 3).astype(np.float32)
 
@@ -145,7 +145,7 @@ def matrix() -> Iterator[tuple[str, str, Change, float]]:
 
 
 def run_condition(waves: list[np.ndarray], change: Change, seconds: float, rng: np.random.Generator) -> dict:
-    """Originals and one changed excerpt of each, all against all: recall, precision, error of the offset."""
+    """Match originals and one changed excerpt of each, all against all: recall, false pairs, error of the offset."""
     clips: dict[str, np.ndarray] = {}
     starts: dict[str, float] = {}
     for number, wave in enumerate(waves):
@@ -154,9 +154,9 @@ def run_condition(waves: list[np.ndarray], change: Change, seconds: float, rng: 
         clips[f"original/{number:04d}"] = soxr.resample(wave, STORED, RATE)
         clips[f"copy/{number:04d}"] = soxr.resample(change(wave[start : start + length], rng), STORED, RATE)
         starts[f"{number:04d}"] = start / STORED
-    heard = relations(matched(clips))
-    found = {(r.a, r.b): r for r in heard if r.by_waveform == "same"}
-    undecided = {(r.a, r.b) for r in heard if r.by_waveform == "undecided"}
+    related = relations(matched(clips))
+    found = {(r.a, r.b): r for r in related if r.by_waveform == "same"}
+    undecided = {(r.a, r.b) for r in related if r.by_waveform == "undecided"}
     planted = {(f"copy/{n}", f"original/{n}"): -start for n, start in starts.items()}
     hits = [found[pair].offset_s - offset for pair, offset in planted.items() if pair in found]
     return {
@@ -206,7 +206,7 @@ def robustness(waves: list[np.ndarray], quick: bool) -> dict[str, float]:
 
 
 def known_pairs(data: Path) -> dict[str, float]:
-    """The pairs of ``pairs.csv``, through fingerprints and waveform."""
+    """The outcomes of the pairs of ``pairs.csv``, by fingerprints and waveform."""
     counts: collections.Counter[tuple[str, str]] = collections.Counter()
     with (data / "audio/pairs.csv").open(newline="") as file:
         for row in csv.DictReader(file):

@@ -1,12 +1,11 @@
-"""The cost of joining fingerprints against the number of clips, on simulated collections with planted copies.
+"""Measures what joining fingerprints costs by number of clips, on simulated collections with planted copies.
 
     python -m bench.join --clips 500000      the size of WavCaps, 7,563 hours: about 14 GB of scratch
 
-A simulated clip is a run of passages of real codes, each under a mask of its own, so that codes last and change
-as real ones do.  Three bits are the same everywhere: unrelated clips then coincide eight times as often as
-uniform codes would, which is what real recordings showed (docs/DEDUPLICATION.md).  One clip in a hundred hums
-(its codes come from a small pool), one in a hundred holds the same effect of 2 s, and one in twenty is an
-excerpt of another clip with 2 % of the bits wrong.
+A simulated clip is a series of passages of real codes, each with a bit mask of its own, so that codes last and change
+as real ones do.  Three bits are the same everywhere.  So unrelated clips coincide eight times as often as uniform codes
+would, as real recordings do (docs/DEDUPLICATION.md).  One clip in a hundred has codes from a small pool, like a hum.
+One in a hundred holds the same effect of 2 s.  One in twenty is an excerpt of another clip with 2 % of the bits wrong.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ def measure(clips: int, workers: int, scratch: str | None) -> dict[str, float]:
     simulation = Simulation(clips)
     order = {f"{clip:08d}": clip for clip in range(clips)}
     settings = JoinSettings(scratch=scratch)
-    making = [0.0, 0.0]  # seconds and CPU seconds spent on the simulation itself
+    making = [0.0, 0.0]  # seconds and CPU seconds of the simulation, which are subtracted
 
     def made() -> Iterator[pa.Table]:
         tables = simulation.tables()

@@ -142,21 +142,21 @@ def test_adding_clips_to_a_known_collection_finds_what_a_whole_run_finds(planted
     assert planted.matches(known=before, old=set(old)).equals(planted.matches())
 
 
-def test_clips_that_only_ids_connect_are_compared_too():
+def test_clips_that_only_identifiers_connect_are_compared_too():
     whole = scene(1)
     clips = {"a": whole, "b": whole[5 * RATE : 5 * RATE + 4000], "c": scene(2)}
-    told = [
+    published = [
         {"a": "a", "b": b, "method": "identity", "offset_s": None, "overlap_s": None, "outcome": "undecided"}
         for b in ("b", "c")
     ]
-    table = Collection(clips).matches(pa.Table.from_pylist(told, MATCHES))
+    table = Collection(clips).matches(pa.Table.from_pylist(published, MATCHES))
     assert [r["method"] for r in table.to_pylist()].count("identity") == 2
     found = {(r.a, r.b): r for r in relations(table)}
     assert found["a", "b"].by_waveform == "same" and found["a", "b"].offset_s == pytest.approx(5, abs=0.02)
     assert found["a", "c"].by_waveform == "different"
 
 
-def test_equal_samples_are_the_same_but_silent_clips_equal_nothing():
+def test_equal_samples_are_the_same_but_silent_clips_match_no_other():
     hum = hard_cases.draw("hum", np.random.default_rng(0), 3)
     clips = {"a": hum, "b": hum, "s": np.zeros(RATE, np.float32), "t": np.zeros(RATE, np.float32)}
     clips |= {"u": np.full(RATE, 0.4, np.float32), "v": np.full(RATE, 0.4, np.float32)}
