@@ -56,6 +56,11 @@ def test_the_longest_verified_overlap_gives_the_offset_seen_from_either_clip() -
     assert (relation.other("a"), relation.other("b")) == ("b", "a")
 
 
+def test_of_equally_long_overlaps_the_smallest_offset_counts_whatever_the_order_of_rows() -> None:
+    rows = [match("a", "b", "waveform", "same", offset, 4.0) for offset in (3.0, -2.0, 7.0)]
+    assert [related(*order)[0].offset_s for order in (rows, rows[::-1])] == [-2.0, -2.0]
+
+
 def test_an_overlap_covers_a_clip_from_the_share_on() -> None:
     relation = Relation("a", "b", "same", overlap_s=9.5)
     durations = {"a": 10.0, "b": 10.1}

@@ -31,6 +31,7 @@ def test_a_stretch_of_exactly_the_least_length_counts() -> None:
 
 def test_borders_are_rounded_to_milliseconds_away_from_the_spans() -> None:
     assert outside(30.0, [(0.0, 2.00012), (20.00087, 30.0)]) == [(3.001, 19.0)]
+    assert outside(30.0, [(0.0, 2.0004), (9.0009, 30.0)]) == []  # 5.0005 s, but 4.999 s between whole milliseconds
 
 
 @given(st.floats(0, 100), spans)
