@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from sharding import layout
 from sharding.checks import read_checked
 from sharding.commands.arguments import describe
+from sharding.common.commandline import text
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.common.terminal import page
@@ -31,7 +32,9 @@ or a source with it."""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     describe(parser, _ABOUT)
     parser.add_argument("out", metavar="OUT", help="the folder of a build: a local path or an s3:// address")
-    parser.add_argument("clip", metavar="CLIP", help="the clip_id, for example 'clotho/development/Santa Motor'")
+    parser.add_argument(
+        "clip", type=text, metavar="CLIP", help="the clip_id, for example 'clotho/development/Santa Motor'"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from sharding.build.run import summary
 from sharding.commands.arguments import add_build, describe
+from sharding.common.commandline import text
 from sharding.common.errors import MEND, InputError
 from sharding.common.terminal import page
 from sharding.layout import shard_name
@@ -24,7 +25,7 @@ _ABOUT = """Show a build with its shards; or, with KEY, one sample: where it lie
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     describe(parser, _ABOUT)
     add_build(parser)
-    parser.add_argument("key", metavar="KEY", nargs="?", help="the key of a sample, or a clip_id")
+    parser.add_argument("key", type=text, metavar="KEY", nargs="?", help="the key of a sample, or a clip_id")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -40,10 +41,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise InputError("this build has no such sample", file=args.out, value=args.key, remedy=remedy)
     sample = next(rows(found, ManifestRow))
     shard = shard_name(sample.shard)
-    text = manifest.storage.read(shard, sample.json_offset, sample.json_bytes)
-    if hashlib.sha256(text).hexdigest() != sample.json_sha256:
+    data = manifest.storage.read(shard, sample.json_offset, sample.json_bytes)
+    if hashlib.sha256(data).hexdigest() != sample.json_sha256:
         raise InputError(f"the JSON of {sample.key} is damaged", file=manifest.storage.name(shard), remedy=MEND)
-    return {"manifest": sample._asdict(), "json": json.loads(text), "windows": column(found, "key", str)}
+    return {"manifest": sample._asdict(), "json": json.loads(data), "windows": column(found, "key", str)}
 
 
 def show(result: dict[str, Any]) -> str:

@@ -76,6 +76,17 @@ def main(
     return int(result.get("exit", 0))
 
 
+def text(word: str) -> str:
+    """An argument that is text and no path, for ``add_argument(type=text)``.
+
+    In a locale without UTF-8, Python keeps the bytes of other characters as surrogates; they are read as UTF-8 here.
+    """
+    try:
+        return os.fsencode(word).decode("utf-8")
+    except UnicodeError as error:
+        raise argparse.ArgumentTypeError("the text is not UTF-8") from error
+
+
 def _complain(program: str, command: str, what: str) -> None:
     print(page(f"{program} {command}: {what}".split("\n")), file=sys.stderr)
 

@@ -19,7 +19,7 @@ from sharding.common.storage import Storage
 from sharding.schema import sample_key
 from sharding.sources.base import CatalogueBuilder, DatasetTables, PublishedCaption
 from sharding.sources.identities import normalised_identity
-from sharding.sources.tables import csv_rows, keywords, seconds
+from sharding.sources.tables import check_encodable, csv_rows, keywords, seconds
 from sharding.sources.tree import Tree, climbs
 
 _Interval = tuple[float, float | None] | None  # start and end of a clip in its original, in seconds
@@ -127,6 +127,7 @@ def _json_lines(text: str, file: str) -> list[_Row]:
             ) from error
         if not isinstance(cells, dict):
             raise InputError("not a JSON object", file=file, row=number, value=line[:80], remedy="one object a line")
+        check_encodable(cells, file, number)
         found.append(_Row(file, number, cells))
     return found
 

@@ -143,6 +143,21 @@ def json_items(stream: BinaryIO, file: str, key: str = "data") -> Iterator[tuple
         raise InputError(f"no list {key!r} in it", file=file, remedy="use the published file")
 
 
+def check_encodable(value: Any, file: str, row: int | None) -> None:
+    """Refuse texts that hold half a surrogate pair, which JSON can spell and UTF-8 cannot encode.
+
+    Raises:
+        InputError: it names the file and the row.
+    """
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        what = "its row holds half a character (a surrogate)"
+        raise InputError(
+            what, file=file, row=row or None, value=json.dumps(value)[:120], remedy="mend the table"
+        ) from error
+
+
 class _JsonText:
     """A JSON file of which one block at a time is in memory; values are taken from its front.
 
@@ -207,6 +222,8 @@ class _JsonText:
                 raise self.error(f"not JSON ({error})") from error
             if end == len(self.text) and self.more():
                 continue  # a number may go on in the next block
+            if "\\u" in self.text[self.at : end]:
+                check_encodable(value, self.file, self.row)
             self.at = end
             return value
 

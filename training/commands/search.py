@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from sharding.common.commandline import text
 from sharding.common.terminal import page
 from training.commands.arguments import add_model, add_shards, add_split
 from training.search import CANDIDATES
@@ -13,7 +14,9 @@ from training.search import CANDIDATES
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Find the clips of a build whose sound a text describes, and show the best ones first."
     add_model(parser)
-    parser.add_argument("query", metavar="TEXT", nargs="+", help='what to look for, for example "a dog barks"')
+    parser.add_argument(
+        "query", type=text, metavar="TEXT", nargs="+", help='what to look for, for example "a dog barks"'
+    )
     add_shards(parser)
     add_split(parser, "search")
     parser.add_argument("--top", type=int, default=10, metavar="N", help="how many clips to show for each text (10)")

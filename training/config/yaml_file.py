@@ -47,7 +47,7 @@ def parse_yaml(text: str, file: object) -> tuple[Any, dict[KeyPath, int]]:
         ) from error
     except RecursionError as error:
         raise InputError(f"the values are nested more than {DEEPEST} levels deep", file=file) from error
-    except ValueError as error:  # a text that looks like a date and is none
+    except (ValueError, OverflowError) as error:  # a text that looks like a date or a number of base 60 and is none
         raise InputError(f"not YAML: {error}", file=file, remedy="put texts into quotes") from error
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sharding.common.commandline import Command, main
+from sharding.common.commandline import Command, main, text
 from sharding.common.errors import InputError
 
 
@@ -97,3 +97,9 @@ def test_a_program_can_add_arguments_to_the_used_command(outcome: dict[str, Any]
 
     assert work("--more=1", extend=extend) == 0
     assert seen == ["program work"]
+
+
+def test_texts_are_utf8_in_every_locale() -> None:
+    assert text(os.fsdecode("é dog".encode())) == "é dog"
+    with pytest.raises(argparse.ArgumentTypeError):
+        text(os.fsdecode(b"\xff"))

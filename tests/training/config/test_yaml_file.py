@@ -72,3 +72,10 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 def test_leaves_name_every_value() -> None:
     assert leaves({"a": {"b": 1, "c": {}}, "d": [1, 2]}) == {"a.b": 1, "a.c": {}, "d": [1, 2]}
+
+
+def test_a_number_of_base_sixty_that_no_float_holds_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text("seed: " + ":".join(["59"] * 300) + ".5\n")
+    with pytest.raises(InputError, match="not YAML"):
+        read_yaml(file)
