@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,7 @@ from sharding.rows import Window, column
 from sharding.schema import FACTS, FATES, FORMAT_VERSION, MANIFEST
 from sharding.settings import BuildSettings, cpu, versions
 from sharding.shards.contents import file_entry, store_contents
-from sharding.shards.manifest import Dataset, DatasetHead, FileEntry, ShardRecord, SplitProtection
+from sharding.shards.manifest import Dataset, DatasetHead, FileEntry, SettingsRecord, ShardRecord, SplitProtection
 
 _CLIPS = 8192  # that are Python objects at once
 Locations = dict[tuple[str, int], tuple[str, int]]  # (clip_id, window): (pack, offset in bytes)
@@ -118,7 +119,7 @@ def describe(
     return {
         "format": FORMAT_VERSION,
         "plan": plan,
-        "settings": plain,
+        "settings": cast(SettingsRecord, plain),
         "versions": versions(),
         "cpu": cpu(),
         "datasets": dict(sorted(Counter(datasets.to_pylist()).items())),

@@ -26,7 +26,7 @@ from sharding.layout import Work, in_work, pack_name, plan_name, work_of
 from sharding.reports.facts import finished_facts
 from sharding.schema import MANIFEST, sample_key
 from sharding.shards.contents import file_entry, require_whole, store_contents
-from sharding.shards.manifest import Dataset, Manifest
+from sharding.shards.manifest import Dataset, Manifest, SettingsRecord
 from sharding.shards.plan import PlanSettings, lay_out
 from sharding.shards.write import store_plan, write_shards
 
@@ -97,7 +97,7 @@ def _write(source: Manifest, out: Storage, shard_bytes: int, runner: Runner, hel
     _copy_rest(source, out, plan["shards"], shard_bytes)
     copied = [name for name in source.dataset["tables"] if not name.startswith(f"{layout.PLAN}/")]
     tables = {name: file_entry(out, name) for name in [*copied, *map(plan_name, plan["shards"])]}
-    settings = source.dataset["settings"] | {"plan": {"shard_bytes": shard_bytes}}
+    settings: SettingsRecord = {**source.dataset["settings"], "plan": {"shard_bytes": shard_bytes}}
     dataset: Dataset = {**source.dataset, "plan": plan["hash"], "settings": settings}
     write_dataset(out, dataset, tables, records)
 

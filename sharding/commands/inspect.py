@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import hashlib
 import json
 from typing import Any
 
@@ -13,9 +12,8 @@ import pyarrow.compute as pc
 from sharding.build.run import summary
 from sharding.commands.arguments import add_build, describe
 from sharding.common.commandline import text
-from sharding.common.errors import MEND, InputError
+from sharding.common.errors import InputError
 from sharding.common.terminal import page
-from sharding.layout import shard_name
 from sharding.rows import ManifestRow, column, rows
 from sharding.shards.manifest import Manifest
 
@@ -40,11 +38,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         remedy = f"{advice}`earshot explain` says what became of a clip that has no sample"
         raise InputError("this build has no such sample", file=args.out, value=args.key, remedy=remedy)
     sample = next(rows(found, ManifestRow))
-    shard = shard_name(sample.shard)
-    data = manifest.storage.read(shard, sample.json_offset, sample.json_bytes)
-    if hashlib.sha256(data).hexdigest() != sample.json_sha256:
-        raise InputError(f"the JSON of {sample.key} is damaged", file=manifest.storage.name(shard), remedy=MEND)
-    return {"manifest": sample._asdict(), "json": json.loads(data), "windows": column(found, "key", str)}
+    return {
+        "manifest": sample._asdict(),
+        "json": manifest.sample_json(sample),
+        "windows": column(found, "key", str),
+    }
 
 
 def show(result: dict[str, Any]) -> str:

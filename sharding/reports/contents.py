@@ -26,6 +26,7 @@ from sharding.reports.excerpts import excerpt, player, spectrogram
 from sharding.reports.facts import finished_facts
 from sharding.rows import Caption, MatchRow, rows
 from sharding.schema import CATALOGUE, FATES, MATCHES
+from sharding.shards.agreement import require_agreement
 from sharding.shards.manifest import Manifest
 
 EXCERPT_S = 6.0  # of each sound, so that a page stays below about 5 MB
@@ -96,11 +97,15 @@ class BuildContents:
         relations: the Relation of each pair of clips with evidence; a pair has the smaller clip_id first.
         methods: the kinds of evidence (``method`` of MATCHES) that do not say that the two clips differ, by pair.
         overview: ``overview.json``.
+
+    Raises:
+        InputError: a file is damaged, or two tables disagree about which clips the build has.
     """
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest, self.storage = manifest, manifest.storage
         self.dataset, self.samples = manifest.dataset, manifest.table
+        require_agreement(manifest)
         self.fates = read_checked(self.storage, layout.FATES, FATES)
         matches = read_checked(self.storage, layout.MATCHES, MATCHES)
         self.relations = {(one.a, one.b): one for one in relations(matches)}
@@ -109,9 +114,8 @@ class BuildContents:
             if match.outcome != "different":
                 self.methods[match.a, match.b].add(match.method)
         columns = list(CatalogueEntry._fields)
-        self.catalogue = pa.concat_tables(
-            read_checked(self.storage, name, CATALOGUE, columns) for name in manifest.catalogue()
-        )
+        parts = [read_checked(self.storage, name, CATALOGUE, columns) for name in manifest.catalogue()]
+        self.catalogue = pa.concat_tables(parts or [CATALOGUE.empty_table().select(columns)])
         self._facts = finished_facts(self.storage, list(SourceFacts._fields))
         first_windows = self.samples.filter(pc.equal(self.samples["window"], 0))
         self.first = first_windows.select(list(FirstSample._fields))

@@ -16,6 +16,7 @@ from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.rows import CatalogueRow, Interval, rows
 from sharding.schema import CAPTION, CATALOGUE, FATES, MANIFEST, MATCHES
+from sharding.shards.agreement import require_agreement
 from sharding.shards.manifest import Manifest
 
 _BATCH = 8192  # rows that are turned into Python objects at once
@@ -33,9 +34,10 @@ def export_csv(url: str, folder: Path) -> dict[str, int]:
     `plain_text`).
 
     Raises:
-        InputError: there is no finished build, or the folder cannot be written.
+        InputError: there is no finished build, its tables disagree, or the folder cannot be written.
     """
     manifest = Manifest.open(url)
+    require_agreement(manifest)
     fates = read_checked(manifest.storage, layout.FATES, FATES)
     matches = read_checked(manifest.storage, layout.MATCHES, MATCHES)
     clip_header = [*_CLIP, "start_s", "end_s", "keywords", "notes", "captions", "fate", "reason", "other"]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +13,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sharding import layout
+from sharding.checks import conform
 from sharding.reports.facts import finished_facts
-from sharding.rows import column, optional_column, rows
+from sharding.rows import ManifestRow, column, optional_column, rows
+from sharding.shards.agreement import require_samples_of
 from sharding.shards.manifest import Manifest
 
 
@@ -82,13 +83,18 @@ def source_rates(manifest: Manifest) -> dict[str, int]:
     """The sample rate in Hz of each clip's published file.
 
     It is read from the build's facts, or from the samples in the shards where the facts were removed.
+
+    Raises:
+        InputError: the rate of a sample's clip is not known, or the JSON of a sample is damaged.
     """
     facts = finished_facts(manifest.storage, ["clip_id", "source_rate"])
     if facts.num_rows:
+        measured = facts.filter(pc.is_valid(facts["source_rate"]))
+        require_samples_of(measured["clip_id"], manifest, "the build's facts lack the rate of this clip")
         rates = zip(column(facts, "clip_id", str), optional_column(facts, "source_rate", int), strict=True)
         return {clip_id: rate for clip_id, rate in rates if rate is not None}
     first = manifest.table.filter(pc.equal(manifest.table["window"], 0))
-    return {sample.clip_id: _rate_in_shard(manifest, sample) for sample in rows(first, _SampleJson)}
+    return {sample.clip_id: _rate_in_shard(manifest, sample) for sample in rows(first, ManifestRow)}
 
 
 def ranked_counts(counts: Mapping[str, int], most: int = 10) -> list[tuple[str, int]]:
@@ -105,13 +111,14 @@ def row_counts(table: pa.Table) -> dict[tuple[Any, ...], int]:
     return dict(zip(zip(*values, strict=True), column(found, "count_all", int), strict=True))
 
 
-class _SampleJson(NamedTuple):
-    """Where the JSON of a sample lies."""
+class _Source(TypedDict):
+    rate: int
 
-    clip_id: str
-    shard: str
-    json_offset: int
-    json_bytes: int
+
+class _SampleSource(TypedDict):
+    """What figures use of the JSON of a sample."""
+
+    source: _Source
 
 
 class _Extent(NamedTuple):
@@ -122,9 +129,9 @@ class _Extent(NamedTuple):
     end_max: float
 
 
-def _rate_in_shard(manifest: Manifest, sample: _SampleJson) -> int:
-    contents = manifest.storage.read(layout.shard_name(sample.shard), sample.json_offset, sample.json_bytes)
-    return int(json.loads(contents)["source"]["rate"])
+def _rate_in_shard(manifest: Manifest, sample: ManifestRow) -> int:
+    file = manifest.storage.name(layout.shard_name(sample.shard))
+    return conform(manifest.sample_json(sample), _SampleSource, file)["source"]["rate"]
 
 
 def _split_stats(samples: pa.Table, rates: Mapping[str, int]) -> SplitStats:

@@ -18,8 +18,9 @@ from sharding.common.runners import Runner
 from sharding.common.storage import Storage
 from sharding.layout import CATALOGUE, DATASET, MANIFESTS, PLAN, SHARDS, Work, in_work, manifest_name, shard_name
 from sharding.schema import sample_key
+from sharding.shards.agreement import require_agreement
 from sharding.shards.contents import file_entry, read_contents, unknown_files
-from sharding.shards.manifest import ShardRecord, parse_manifest, read_dataset
+from sharding.shards.manifest import Manifest, ShardRecord, parse_manifest, read_dataset
 from sharding.shards.tar import END, header, padding
 
 LEVELS = ("quick", "full", "decode")
@@ -46,7 +47,8 @@ def verify(url: str, level: str, runner: Runner) -> list[Damage]:
 
     Args:
         url: the build.
-        level: ``quick``: sizes, and all tables; ``full``: every byte; ``decode``: also decodes every sample.
+        level: ``quick``: sizes, all tables, and whether these name the same clips; ``full``: also every byte;
+            ``decode``: also decodes every sample.
         runner: where shards are read.
 
     Returns:
@@ -85,6 +87,8 @@ def verify(url: str, level: str, runner: Runner) -> list[Damage]:
             found += damage
             progress.add(1, bool(damage))
         progress.finish()
+    if not found:
+        found += _check_agreement(storage)
     return sorted(set(found), key=lambda damage: (damage.file, damage.sample or "", damage.what))
 
 
@@ -102,6 +106,16 @@ def _check_work(storage: Storage, sizes: dict[str, int], level: str) -> list[Dam
         found += wrong
     unknown = [] if files is None else unknown_files(sizes, files)
     return found + [Damage(name, None, "contents.json does not know it") for name in unknown]
+
+
+def _check_agreement(storage: Storage) -> list[Damage]:
+    """Values that no build writes, and clips that one table has and another lacks, in files with right checksums."""
+    try:
+        require_agreement(Manifest.open(storage.url))
+    except InputError as error:
+        row = "" if error.row is None else f"row {error.row}: "
+        return [Damage(str(error.file).removeprefix(storage.name("")), None, row + error.what)]
+    return []
 
 
 def _check_size(sizes: dict[str, int], name: str, size: int) -> list[Damage]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from sharding.layout import (
     manifest_name,
     shard_name,
 )
+from sharding.rows import ManifestRow
 from sharding.schema import MANIFEST, READABLE_FORMATS
 from sharding.shards.tar import BLOCK
 
@@ -71,6 +73,25 @@ class SplitProtection(TypedDict):
     not_compared: dict[str, int]
 
 
+class FatesSettings(TypedDict):
+    """What ``dataset.json`` says of the settings by which fates were decided, as far as later commands read it."""
+
+    protect: list[list[str]]  # a dataset and a split each; see ``sharding.sources.protected.parse_protect``
+
+
+class ShardSettings(TypedDict):
+    """What ``dataset.json`` says of the settings of the plan."""
+
+    shard_bytes: int
+
+
+class SettingsRecord(TypedDict):
+    """What later commands read of the settings in ``dataset.json``, which has more of them."""
+
+    fates: FatesSettings
+    plan: ShardSettings
+
+
 class _Protection(TypedDict, total=False):
     protection: list[SplitProtection]  # lacking in builds of former versions
 
@@ -80,7 +101,7 @@ class DatasetHead(_Protection):
 
     format: int
     plan: str  # the plan's hash
-    settings: dict[str, Any]
+    settings: SettingsRecord
     versions: dict[str, str]
     cpu: str
     datasets: dict[str, int]  # clips of each dataset
@@ -125,6 +146,9 @@ def _checked(dataset: Dataset, file: str) -> Dataset:
     def refuse(what: str, value: object) -> NoReturn:
         raise InputError(f"not what Earshot writes: {what}", file=file, value=value, remedy=MEND)
 
+    for split in dataset["settings"]["fates"]["protect"]:
+        if len(split) != 2:
+            refuse("a protected split", split)
     names = [shard["name"] for shard in dataset["shards"]]
     for name, count in Counter(names).items():
         if count > 1 or not re.fullmatch(SHARD, name):
@@ -182,6 +206,21 @@ class Manifest:
             tables.append(_read_manifest(storage, shard))
         table = pa.concat_tables(tables) if tables else MANIFEST.empty_table()
         return Manifest(storage, dataset, table)
+
+    def sample_json(self, sample: ManifestRow) -> dict[str, Any]:
+        """The JSON of a sample.
+
+        Raises:
+            InputError: it is damaged; names the shard and the sample.
+        """
+        shard = shard_name(sample.shard)
+        text = self.storage.read(shard, sample.json_offset, sample.json_bytes)
+        try:
+            if hashlib.sha256(text).hexdigest() == sample.json_sha256:
+                return dict(json.loads(text))
+        except (ValueError, TypeError, RecursionError):
+            pass
+        raise InputError(f"the JSON of {sample.key} is damaged", file=self.storage.name(shard), remedy=MEND)
 
     def catalogue(self) -> list[str]:
         """The catalogue's files, below ``storage``."""

@@ -129,8 +129,9 @@ def commit(root: Path, rows: list[dict[str, Any]]) -> None:
                 "manifest_sha256": hashlib.sha256(listing).hexdigest(),
             }
         )
-    head = {"format": FORMAT_VERSION, "plan": "synthetic", "cpu": "any"}
-    empty = {key: {} for key in ("settings", "versions", "datasets", "fates", "reasons", "tables")}
+    settings = {"fates": {"protect": []}, "plan": {"shard_bytes": 10**9}}
+    head = {"format": FORMAT_VERSION, "plan": "synthetic", "cpu": "any", "settings": settings}
+    empty = {key: {} for key in ("versions", "datasets", "fates", "reasons", "tables")}
     dataset = {**head, **empty, "shards": shards}
     storage.write("dataset.json", checksummed_bytes(dataset))
 

@@ -9,6 +9,7 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
@@ -94,6 +95,18 @@ def test_the_page_says_which_protected_clips_were_compared(contents: BuildConten
     ]
     rows = re.findall(r"<tr><td>(mine/test)</td>(.*?)</tr>", leaks_section(contents))
     assert [re.findall(r">(\d+)</td>", cells) for _, cells in rows] == [["1", "1", "0"]]
+
+
+def test_text_from_data_cannot_act_on_a_terminal_that_shows_the_page(contents: BuildContents) -> None:
+    build, nasty = copy.copy(contents), "\x1b[31mred \u202e\x07 <i>"
+    caption = {"text": nasty, "kind": "human", "onset": None, "offset": None, "source": None}
+    for name in ("catalogue", "first"):
+        table = getattr(contents, name)
+        rows = [row | {"captions": [caption]} for row in table.to_pylist()]
+        setattr(build, name, pa.Table.from_pylist(rows, table.schema))
+    page = environment().get_template("report.html").render(page_values(build))
+    assert r"\x1b[31mred \u202e\x07 &lt;i&gt;" in page
+    assert page.count("<audio") > 4 and not set(page) & set("\x1b\u202e\x07")
 
 
 def test_what_was_not_compared_is_never_called_free_of_leaks(contents: BuildContents) -> None:

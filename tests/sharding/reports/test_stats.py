@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pytest
 
+from sharding.common.errors import InputError
 from sharding.reports.stats import SplitStats, dataset_stats, ranked_counts, row_counts, source_rates, split_stats
 from sharding.shards.manifest import Manifest
 
@@ -58,3 +60,14 @@ def test_a_trimmed_clip_counts_only_what_was_written(built: Path) -> None:
     rates = source_rates(manifest)
     trimmed = split_stats(dataclasses.replace(manifest, table=later), rates)
     assert trimmed["mine/train"].longest_s == 25.0 and trimmed == split_stats(manifest, rates)
+
+
+def test_a_damaged_json_of_a_sample_is_named(built: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(built, bare, ignore=shutil.ignore_patterns(".build"))
+    sample = Manifest.open(bare).table.to_pylist()[0]
+    with (bare / "shards" / sample["shard"]).open("r+b") as file:
+        file.seek(sample["json_offset"])
+        file.write(b"?")
+    with pytest.raises(InputError, match=f"{sample['shard']}: the JSON of {sample['key']} is damaged"):
+        stats_of(bare)

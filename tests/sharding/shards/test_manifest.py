@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -38,6 +39,22 @@ def test_another_format_is_refused_with_its_number(copy: Path) -> None:
     (copy / "dataset.json").write_bytes(checksummed_bytes(dataset | {"format": 99}))
     with pytest.raises(InputError, match="shard format 99"):
         read_dataset(Storage(copy))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"a": [1]},
+        {"fates": {"protect": [["mine"]]}, "plan": {"shard_bytes": 1}},
+        {"fates": {"protect": "mine/test"}, "plan": {"shard_bytes": 1}},
+        {"fates": {"protect": []}, "plan": {"shard_bytes": math.nan}},
+    ],
+)
+def test_settings_of_another_shape_are_refused(copy: Path, settings: object) -> None:
+    dataset = json.loads((copy / "dataset.json").read_text())
+    (copy / "dataset.json").write_bytes(checksummed_bytes(dataset | {"settings": settings}))
+    with pytest.raises(InputError, match=r"(?s)dataset\.json: not what Earshot writes: .*earshot verify"):
+        Manifest.open(copy)
 
 
 def test_a_shard_or_manifest_that_is_missing_or_cut_is_named(copy: Path) -> None:
