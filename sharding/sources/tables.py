@@ -71,14 +71,14 @@ def csv_rows(
         except StopIteration:
             break
         except csv.Error as error:
-            row = lines[line - 1] if lines else line
+            row = _numbered(line, lines)
             remedy = "close the quotation mark, or " + FETCH_AGAIN
             if "field limit" in str(error) or "field larger" in str(error):
                 remedy = (
                     f"shorten it to {_LONGEST_CELL:,} characters; if none is so long, a quotation mark is not closed"
                 )
             raise InputError(f"not a CSV row ({error})", file=file, row=row, remedy=remedy) from error
-        row, line = (lines[line - 1] if lines else line), reader.line_num + 1
+        row, line = _numbered(line, lines), reader.line_num + 1
         if not cells:
             continue
         if header is None:
@@ -97,6 +97,11 @@ def csv_rows(
         yield row, dict(zip(header, cells, strict=True))
     if header is None:
         raise InputError("the table is empty", file=file, remedy=FETCH_AGAIN)
+
+
+def _numbered(line: int, lines: Sequence[int] | None) -> int:
+    """The line of the file; the csv module also ends lines at carriage returns, so it may count more than there are."""
+    return lines[min(line, len(lines)) - 1] if lines else line
 
 
 def check_columns(header: Sequence[str], required: Sequence[str], file: str) -> None:

@@ -6,7 +6,7 @@ engine and optimizers that are not documented, each with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import deepspeed
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from training.config.sections import Recipe
 from training.engine.distributed import Group
+from training.models.heads.base import Whole
 
 HELD = -1  # the number of a module that never ends, among the modules that DeepSpeed counts for a parameter
 
@@ -60,7 +61,7 @@ class Sharded:
         self.names, self.moment_names = dict(names), tuple(moments)
         self._whole: list[Any] = []
 
-    def keep_whole(self, modules: Iterable[nn.Module]) -> None:
+    def keep_whole(self, modules: Sequence[nn.Module]) -> None:
         """Keep the parameters of small modules whole on every rank under ZeRO-3.
 
         Losses and scorers are used outside their own forward pass, where DeepSpeed would not gather them.
@@ -76,6 +77,11 @@ class Sharded:
         if added:
             added[0].all_gather(added)
         self._whole = list(small.values())
+        for module in modules:
+            for part in module.modules():
+                if isinstance(part, Whole):  # it hands out parameters of modules that never run by themselves
+                    for parameter in part.parameters():
+                        deepspeed.zero.register_external_parameter(part, parameter)
 
     def hold_whole(self) -> None:
         """Keep those parameters from being released in this step: DeepSpeed releases all alike until its first one."""

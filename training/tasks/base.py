@@ -126,8 +126,9 @@ class Task(nn.Module, ABC):
 
     def saved_buffers(self) -> dict[str, Tensor]:
         """Buffers that belong into a checkpoint, by name."""
-        parameters = {name for name, _ in self.named_parameters(remove_duplicate=False)}
-        return {_short(name): value for name, value in self.state_dict().items() if name not in parameters}
+        parameters = {_short(name) for name, _ in self.named_parameters(remove_duplicate=False)}
+        state = {_short(name): value for name, value in self.state_dict().items()}
+        return {name: value for name, value in state.items() if name not in parameters}
 
 
 def _short(name: str) -> str:

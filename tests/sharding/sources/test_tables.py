@@ -82,3 +82,8 @@ def test_cells() -> None:
     assert keywords("[not a list") == ("[not a list",)
     assert seconds("1.5") == 1.5 and seconds(-2) == -2.0
     assert [seconds(cell) for cell in ("", "nan", "inf", "1e10", "1e999", "soon", None, "9" * 5000)] == [None] * 8
+
+
+def test_carriage_returns_alone_do_not_lose_count_of_joined_lines() -> None:
+    (row, cells) = next(csv_rows("\r\ra,b\n1,2\n", "table.csv", ("a", "b"), lines=[1, 2]))
+    assert (row, cells) == (2, {"a": "1", "b": "2"})

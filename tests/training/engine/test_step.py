@@ -204,16 +204,21 @@ def by_engine(one: Case, group: Group) -> Course:
     model, loss = assemble(recipe, ["one two three"])
     engine = Engine(RetrievalTask(model, loss), recipe, schedule_of(recipe), group)
     cuts = splits(group.size)
-    course = Course([], [], [engine.parameters()], {})
+    course = Course([], [], [all_of(engine)], {})
     for step in range(STEPS):
         result = engine.step(share(batch_of(step), cuts[step % len(cuts)], group.rank))
         assert result.applied
         course.losses.append(result.loss)
         course.norms.append(result.grad_norm)
-        course.weights.append(engine.parameters())
+        course.weights.append(all_of(engine))
     course.average = engine.optimizer_moments().get(AVERAGE, {})
     engine.close()
     return course
+
+
+def all_of(engine: Engine) -> dict[str, Tensor]:
+    """Every parameter, trained or not."""
+    return engine.parameters() | engine.frozen_parameters()
 
 
 def differences(one: Case, group: Group) -> str:
