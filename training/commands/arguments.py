@@ -28,7 +28,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "checkpoint",
         metavar="MODEL",
         type=Path,
-        help="the model: an export, a checkpoint, or the folder of a run, whose export is used if there is one",
+        help="the model: an export, a checkpoint, the folder of a run, whose export is used if there is one, or the "
+        "folder or Hugging Face name of a published ClapModel or sentence-transformers model with audio",
     )
     parser.add_argument(
         "--trust-code",

@@ -251,8 +251,22 @@ class Samples(FrontEnd):
         return waves[:, None]
 
 
+class Samples16k(Samples):
+    """Samples at 16 kHz, for a published model that has its own front end."""
+
+    rate = 16000
+
+
+class Samples48k(Samples):
+    """Samples at 48 kHz, for a published model that has its own front end."""
+
+    rate = 48000
+
+
 FRONT_ENDS: Mapping[str, FrontEnd] = {
     "samples": Samples(),
+    "samples-16000": Samples16k(),
+    "samples-48000": Samples48k(),
     "passt": Passt(),
     "passt-hop160": PasstHop160(),
     "passt-hop100": PasstHop100(),

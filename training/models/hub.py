@@ -31,6 +31,7 @@ from training.engine.sealed import sealed, unsealed
 from training.models.card import model_card
 from training.models.encoders.lora import LoraSettings, merge
 from training.models.encoders.outside import carried, is_outside
+from training.models.published import is_published, open_published
 from training.models.retriever import Retriever
 from training.models.untrusted import (
     PARTS,
@@ -131,8 +132,13 @@ def open_checkpoint(checkpoint: Checkpoint, trust_code: bool = False) -> Retriev
 def open_model(path: Path, trust_code: bool = False) -> Retriever:
     """The model of an export, of a checkpoint, or of a run's folder: its export, or else its newest checkpoint.
 
+    A published model is opened too: the folder, or the name on the Hugging Face hub, of a ``ClapModel`` or of a
+    sentence-transformers model that takes audio; see `training.models.published`.
+
     ``trust_code`` says whether to run the Python files of encoders that come with the model.
     """
+    if is_published(path):
+        return open_published(path)
     for folder in (path, path / EXPORT):
         if (folder / CONFIG).is_file():
             return load(folder, trust_code)

@@ -160,6 +160,7 @@ AUDIO_ENCODERS: dict[str, str] = {
 TEXT_ENCODERS: dict[str, str] = {
     "bert": "training.models.encoders.text.families:BERT",
     "bge": "training.models.encoders.text.families:BGE",
+    "clap-text": "training.models.encoders.text.families:CLAP_TEXT",
     "clip-text": "training.models.encoders.text.families:CLIP_TEXT",
     "deberta-v3": "training.models.encoders.text.families:DEBERTA_V3",
     "gtr-t5": "training.models.encoders.text.families:GTR_T5",

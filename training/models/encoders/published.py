@@ -5,7 +5,7 @@ A model is loaded completely or refused: the library itself gives random values 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def load_model(architecture: Architecture, source: str, changes: Mapping[str, An
     folder = folder_of(source)
     try:
         found, _ = config_class.get_config_dict(folder)
-        _refuse_code(found, folder)
+        refuse_code(found, folder)
         kind = found.get("model_type", config_class.model_type)
         if kind != config_class.model_type and config_class.base_config_key not in found:
             raise InputError(
@@ -93,14 +93,22 @@ def folder_of(source: str) -> str:
     return str(Path(source).parent) if Path(source).name == PICKLE else source
 
 
-def _refuse_code(configuration: Mapping[str, Any], folder: str) -> None:
+def refuse_code(configuration: Mapping[str, Any], folder: str) -> None:
     """``InputError`` if a model would make the library load further files, which may be code or pickles."""
-    attention = [str(value) for key, value in configuration.items() if key.endswith("attn_implementation")]
+    attention = [str(value) for key, value in _settings(configuration) if key.endswith("attn_implementation")]
     if any("/" in name for name in attention):
         raise InputError("the model names code on the hub as its attention", file=folder, value=", ".join(attention))
     if (Path(folder) / "adapter_config.json").exists():
         remedy = "merge it into its model, and save that"
         raise InputError("the folder holds an adapter and not a model", file=folder, remedy=remedy)
+
+
+def _settings(configuration: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every key and value of a configuration, and of the configurations of towers inside it."""
+    for key, value in configuration.items():
+        yield key, value
+        if isinstance(value, Mapping):
+            yield from _settings(value)
 
 
 def random_model(architecture: Architecture, configuration: Mapping[str, Any]) -> Any:

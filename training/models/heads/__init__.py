@@ -12,6 +12,7 @@ from typing import Any
 from training.models.heads.base import Head
 
 HEADS: dict[str, str] = {
+    "clap": "training.models.heads.clap",
     "co-attention": "training.models.heads.coattention",
     "dual": "training.models.heads.dual",
     "sentence-attention": "training.models.heads.sentence_attention",

@@ -10,7 +10,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional as F
 
+from training.engine.distributed import accumulation_dtype
 from training.models.encoders import EncodedAudio, EncodedText
 
 Side = tuple[Tensor, ...]
@@ -20,6 +22,11 @@ SHORTEST_SQUARED = 1e-16  # of a vector's length squared, as in torch.nn.functio
 def rows_of(side: Side, rows: slice | Tensor) -> Side:
     """Some texts or audios of a side."""
     return tuple(tensor[rows] for tensor in side)
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors of length 1, in float32 at least: bfloat16 would move logits of 1 / tau = 20 by 0.1."""
+    return F.normalize(vectors.to(accumulation_dtype(vectors.dtype)), dim=-1)
 
 
 def full_precision(tensor: Tensor) -> AbstractContextManager[object]:

@@ -8,12 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from training.config.checks import check_dropout, check_positive
-from training.engine.distributed import accumulation_dtype
 from training.models.encoders import EncodedAudio, EncodedText
-from training.models.heads.base import Head, Side
+from training.models.heads.base import Head, Side, unit
 from training.models.heads.pooling import AudioPooling, TextPooling, audio_pool, text_pool
 
 
@@ -52,11 +50,11 @@ class DualEncoder(Head):
 
     def audio_side(self, audio: EncodedAudio) -> Side:
         pooled = self.audio_pool(audio.segments, audio.segment_mask)
-        return (_unit(self.audio_projection(self.dropout(pooled))),)
+        return (unit(self.audio_projection(self.dropout(pooled))),)
 
     def text_side(self, text: EncodedText) -> Side:
         pooled = text_pool(self.text_pooling, text)
-        return (_unit(self.text_projection(self.dropout(pooled))),)
+        return (unit(self.text_projection(self.dropout(pooled))),)
 
     def pair_scores(self, text: Side, audio: Side, shared: Side) -> Tensor:
         return text[0] @ audio[0].t()
@@ -67,11 +65,6 @@ class DualEncoder(Head):
 
     def embedding(self, side: Side) -> Tensor | None:
         return side[0]
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    """Vectors of length 1, in float32 at least: bfloat16 would move logits of 1 / tau = 20 by 0.1."""
-    return F.normalize(vectors.to(accumulation_dtype(vectors.dtype)), dim=-1)
 
 
 def build(settings: Settings, audio_dim: int, text_dim: int) -> DualEncoder:

@@ -82,6 +82,7 @@ AUDIO: dict[str, tuple[Any, tuple[str, ...]]] = {
 TEXT: dict[str, tuple[Any, tuple[str, ...]]] = {
     "bert": (transformers.BertConfig(**BERT), ("BertModel", "BertForPreTraining")),
     "bge": (transformers.BertConfig(**BERT), ("BertModel", "BertForMaskedLM")),
+    "clap-text": (transformers.ClapConfig(text_config=BERT, audio_config=HTSAT), ("ClapModel",)),
     "clip-text": (transformers.CLIPConfig(text_config=BERT, vision_config=VISION), ("CLIPModel",)),
     "deberta-v3": (transformers.DebertaV2Config(**DEBERTA), ("DebertaV2ForMaskedLM", "DebertaV2Model")),
     "gtr-t5": (transformers.T5Config(**T5), ("T5EncoderModel", "T5ForConditionalGeneration")),

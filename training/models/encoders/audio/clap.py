@@ -104,7 +104,11 @@ def build(settings: Settings) -> ClapEncoder:
         "attention_probs_dropout_prob": settings.dropout,
         "drop_path_rate": 0.0,
     }
-    net = make_model(ARCHITECTURE, settings.source, sizes, changes)
+    return wrap(make_model(ARCHITECTURE, settings.source, sizes, changes), settings)
+
+
+def wrap(net: Any, settings: Settings) -> ClapEncoder:
+    """The encoder of a ``ClapAudioModel``; ``InputError`` where it takes other features or shorter ones."""
     require_bins(net, 64, settings.source)
     config = net.config
     if config.spec_size * (config.spec_size // config.num_mel_bins) < FRAMES:

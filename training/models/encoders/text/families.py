@@ -34,6 +34,15 @@ class Bge(TextSettings):
 
 
 @dataclass(frozen=True)
+class ClapText(TextSettings):
+    """The text tower of CLAP (Wu et al. 2023), a RoBERTa with a pooling layer; the defaults are clap-htsat-unfused."""
+
+    encoder: str = "clap-text"
+    source: str = "laion/clap-htsat-unfused"
+    vocabulary: int = 50265
+
+
+@dataclass(frozen=True)
 class ClipText(TextSettings):
     """The text tower of CLIP (Radford et al. 2021); the defaults are those of ViT-B/32."""
 
@@ -170,6 +179,18 @@ def _drop_no_positions(net: nn.Module) -> None:
 
 BERT = Family(Bert, "BertModel", "BertConfig", _bert_sizes, "encoder.layer", pooling="mean", pooling_layer=True)
 BGE = Family(Bge, "BertModel", "BertConfig", _bert_sizes, "encoder.layer", pooling_layer=True)
+CLAP_TEXT = Family(
+    ClapText,
+    "ClapTextModel",
+    "ClapTextConfig",
+    _roberta_sizes,
+    "encoder.layer",
+    top="pooler",
+    positions_after_padding=True,
+    own_pooling=True,
+    # Published files hold both towers, and the names of the text tower begin with text_model.
+    renames=((r"^text_model\.", ""),),
+)
 CLIP_TEXT = Family(
     ClipText,
     "CLIPTextModel",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sharding.common.errors import InputError
 from training.config.checks import check_dropout, check_multiple, check_positive
-from training.models.encoders import TextEncoder
+from training.models.encoders import EncodedText, TextEncoder
 from training.models.encoders.pooling import Pooling
 from training.models.encoders.published import Architecture, load_model, load_tokenizer, random_model
 from training.models.encoders.text.tokenizer import train_tokenizer
@@ -63,6 +63,8 @@ class Family:
             replaces it where the family has one.
         positions_after_padding: whether positions are counted from the padding token's number + 1, as in RoBERTa.
         pooling_layer: whether the class has a pooling layer of its own, which is left out.
+        own_pooling: whether a caption's vector is what the class's own pooling layer makes of it, not ``pooling``.
+        renames: regular expressions of parameter names in published files, and the names in the class.
         prepare: called with the model once it is made; None: nothing is changed.
     """
 
@@ -76,12 +78,14 @@ class Family:
     pooling: Pooling = "first"
     positions_after_padding: bool = False
     pooling_layer: bool = False
+    own_pooling: bool = False
+    renames: tuple[tuple[str, str], ...] = ()
     prepare: Callable[[nn.Module], None] | None = None
 
     def build(self, settings: TextSettings, captions: Iterable[str]) -> TransformerTextEncoder:
         """The encoder that ``settings`` describes, published or random."""
         arguments = (("add_pooling_layer", False),) if self.pooling_layer else ()
-        architecture = Architecture(self.model, self.config, arguments=arguments)
+        architecture = Architecture(self.model, self.config, self.renames, arguments)
         dropout = dict.fromkeys(self.dropout, settings.dropout)
         if settings.source == "random":
             tokenizer = _tokenizer_of_random(settings, captions)
@@ -89,6 +93,10 @@ class Family:
         else:
             net = load_model(architecture, settings.source, dropout)
             tokenizer = load_tokenizer(settings.tokenizer or settings.source)
+        return self.wrap(net, tokenizer, settings)
+
+    def wrap(self, net: Any, tokenizer: Any, settings: TextSettings) -> TransformerTextEncoder:
+        """The encoder of a model of the family; ``InputError`` where the tokenizer is not the model's."""
         _check_vocabulary(net, tokenizer, settings)
         if self.prepare is not None:
             self.prepare(net)
@@ -125,8 +133,17 @@ class TransformerTextEncoder(TextEncoder):
         return [self.net.get_submodule(self.family.top)] if self.family.top else []
 
     def forward(self, tokens: Tensor, token_mask: Tensor) -> Tensor:
-        vectors: Tensor = self.net(input_ids=tokens, attention_mask=token_mask.long()).last_hidden_state
+        vectors: Tensor = self._outputs(tokens, token_mask).last_hidden_state
         return vectors
+
+    def encode(self, tokens: Tensor, token_mask: Tensor) -> EncodedText:
+        if not self.family.own_pooling:
+            return super().encode(tokens, token_mask)
+        found = self._outputs(tokens, token_mask)
+        return EncodedText(found.last_hidden_state, token_mask, found.pooler_output)
+
+    def _outputs(self, tokens: Tensor, token_mask: Tensor) -> Any:
+        return self.net(input_ids=tokens, attention_mask=token_mask.long())
 
 
 def _tokenizer_of_random(settings: TextSettings, captions: Iterable[str]) -> Any:
