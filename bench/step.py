@@ -54,6 +54,7 @@ def make_batch(size: int) -> Batch:
         frames=torch.full((size, 1), 1000),
         tokens=torch.randint(5, 200, (size, 12)),
         token_mask=torch.ones(size, 12, dtype=torch.bool),
+        tags=torch.zeros(size, 0, dtype=torch.int64),
         clip=ids,
         caption=ids + 10**6,
         group=ids,

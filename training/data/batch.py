@@ -86,6 +86,7 @@ class Batch(Columns):
         features: ``[b, S, F, T]`` float32, S segments of each clip.
         frames: ``[b, S]`` int64, how many frames of a segment hold sound; 0: the whole segment is padding.
         tokens: ``[b, N]`` int64; token_mask: ``[b, N]`` bool.
+        tags: ``[b, w]`` int64, the sets of tags of the clips as words; see `training.data.tags`.
         texts: the captions of the ``b`` samples.
         labels: the labels of each clip, in the order of the manifest.
     """
@@ -94,6 +95,7 @@ class Batch(Columns):
     frames: Tensor
     tokens: Tensor
     token_mask: Tensor
+    tags: Tensor
     texts: list[str]
     labels: list[list[str]]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from training.data.features import FeatureExtractor, segment_seeds
 from training.data.samples import ReadWave, SampleReader, Wave
 from training.data.sampling import DrawnSamples
 from training.data.settings import DataSettings
+from training.data.tags import TagVocabulary
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class BatchBuilder(Dataset[Any]):
         features: computes features of sound.
         settings: the recipe's data section.
         tokenizer: a transformers tokenizer.
+        tags: which tags of clips are one.
         buffers: memory that is shared with the training process; None where there is none.
     """
 
@@ -81,6 +83,7 @@ class BatchBuilder(Dataset[Any]):
     features: FeatureExtractor
     settings: DataSettings
     tokenizer: Any
+    tags: TagVocabulary = field(default_factory=TagVocabulary)
     buffers: BufferPool | None = None
 
     def __getitem__(self, request: BatchRequest) -> PackedBatch | InputError:
@@ -104,7 +107,8 @@ class BatchBuilder(Dataset[Any]):
         frames = lengths if on_device else self.features.frames(lengths)
         tokens, token_mask = self._tokens(draws.texts)
         ids = {name: getattr(draws, name).copy() for name in ("clip", "caption", "group", "kin", "seeds")}
-        tensors = {"frames": frames, "tokens": tokens, "token_mask": token_mask}
+        tags = self.tags.words(draws.labels, draws.texts, self.settings)
+        tensors = {"frames": frames, "tokens": tokens, "token_mask": token_mask, "tags": tags}
         return PackedBatch(
             features=features if filled is None else filled,
             arrays={name: tensor.numpy() for name, tensor in tensors.items()} | ids | {"valid": valid},

@@ -25,6 +25,7 @@ from training.data.hashing import hash64, integers_below
 from training.data.samples import SampleReader
 from training.data.sampling import DrawnSamples
 from training.data.settings import DataSettings
+from training.data.tags import TagVocabulary, read_vocabulary
 
 _WORKER_DIED = re.compile(r"DataLoader worker \(pid.*(exited unexpectedly|killed by signal)")
 PARTNER = 0x50415254  # purpose of a hash: the sample that mixup mixes in
@@ -79,7 +80,8 @@ class Loader:
         if isinstance(storage, Storage):  # a new one: connections that this process has open do not survive a fork
             storage = Storage(storage.url)
         reader = SampleReader(storage, audio.rate, audio.max_s)
-        self._builder = BatchBuilder(reader, self._features, settings, tokenizer)
+        tags = read_vocabulary(manifest.table, settings) if train else TagVocabulary()
+        self._builder = BatchBuilder(reader, self._features, settings, tokenizer, tags)
         self._workers = settings.workers if workers is None else workers
         self._requests = BatchRequests(order, rank, world, mixup=train and settings.augment.mixup > 0)
         self._processes: DataLoader[Any] | None = None

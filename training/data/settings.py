@@ -123,6 +123,8 @@ class DataSettings:
     lower: bool = True  # captions are turned to lower case
     strip_punctuation: bool = True
     max_tokens: int = 32  # longer captions are cut
+    tags: str | None = None  # which tags of clips are one: "labels" (each is its own), or a JSON file; see data/tags.py
+    tagged: Literal["clips", "label captions"] = "clips"  # what has tags: every sample, or one drawn with a label
     masking: MaskingSettings = field(default_factory=MaskingSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     spectrogram: Literal["worker", "device"] = "worker"  # where spectrograms are computed

@@ -31,6 +31,7 @@ from training.models.encoders import EncodedAudio, EncodedText
 from training.models.heads import HEADS, build_head
 from training.models.heads.base import DotProduct
 from training.objectives.pairs import LOSSES, tiled
+from training.objectives.pairs.tags import pack
 from training.objectives.pairs.tiled import Items, Teacher, global_loss
 
 OBJECTIVES = LOSSES | {"distillation": "training.objectives.pairs.distillation"}
@@ -141,12 +142,13 @@ class TinyModel(nn.Module):
 
 
 def global_batch(dtype: torch.dtype) -> dict[str, Tensor]:
-    """12 samples: clips, captions, groups and kin that recur all over the batch; padding of any length."""
+    """12 samples: clips, captions, groups, kin and tags that recur all over the batch; padding of any length."""
     generator = torch.Generator().manual_seed(11)
     clip = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 8, 9])
     caption = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 2, 3])
     group = torch.tensor([0, 1, 2, 3, 4, 4, 6, 7, 0, 1, 8, 6])
     kin = torch.tensor([0, 1, 2, 3, 4, 4, 6, 7, 0, 1, 7, 6])
+    tags = [[0], [0], [0, 64], [64], [], [3], [0, 64], [], [0], [0], [3], [64]]
     lengths = torch.tensor([1, 2, 3, 4, 5, 5, 1, 2, 3, 4, 2, 1])
     segments = torch.tensor([1, 2, 3, 3, 2, 1, 1, 1, 2, 3, 2, 1])
     return {
@@ -155,7 +157,7 @@ def global_batch(dtype: torch.dtype) -> dict[str, Tensor]:
         "tokens": torch.randint(0, 20, (12, 5), generator=generator),
         "token_mask": torch.arange(5) < lengths[:, None],
         "taught": torch.randn(12, 2, 4, generator=generator, dtype=torch.float64).to(dtype) / 4,
-        "ids": torch.stack((clip, caption, group, kin), 1) * 2**55 - 2**57,
+        "ids": torch.cat((torch.stack((clip, caption, group, kin), 1) * 2**55 - 2**57, pack(tags, 65)), 1),
     }
 
 
@@ -173,7 +175,10 @@ def _share(batch: dict[str, Tensor], rows: tuple[int, ...], rank: int) -> dict[s
 def loss_and_gradients(
     case: Case, batch: dict[str, Tensor], group: Group, tile_pairs: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """One step of this rank; gradients are averaged over the group, as DeepSpeed does."""
+    """One step of this rank; gradients are averaged over the group, as DeepSpeed does.
+
+    A loss whose gradient is divided by the number of ranks, as its published code has it, is multiplied by it here.
+    """
     model = TinyModel(case)
     if case.cached:
         with torch.no_grad():
@@ -193,8 +198,9 @@ def loss_and_gradients(
         elements = tile_pairs * model.head.pair_elements(*sides)
         loss = _loss(model, sides, batch, group, elements)
         loss.backward()
+    divisor = 1 if model.loss.gradient_per_rank else group.size
     return loss.detach(), {
-        name: group.sum(p.grad if p.grad is not None else torch.zeros_like(p), name) / group.size
+        name: group.sum(p.grad if p.grad is not None else torch.zeros_like(p), name) / divisor
         for name, p in model.named_parameters()
         if p.requires_grad
     }

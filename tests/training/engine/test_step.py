@@ -37,7 +37,7 @@ from training.engine.schedule import Schedule, make_schedule
 from training.engine.step import Engine
 from training.models.heads import HEADS
 from training.objectives.pairs import LOSSES
-from training.objectives.pairs.relations import batch_ids
+from training.objectives.pairs.relations import TAGS, batch_ids
 from training.objectives.pairs.tiled import Items, global_loss
 from training.tasks.retrieval import RetrievalTask, assemble
 
@@ -118,7 +118,7 @@ def batch_of(step: int) -> Batch:
     segments, length = pattern["sound_mask"].sum(1), pattern["token_mask"]
     frames = torch.where(pattern["sound_mask"], 100, 0)
     frames[torch.arange(12), segments - 1] = torch.randint(20, 101, (12,), generator=generator)
-    clip, caption, group, kin = pattern["ids"].unbind(1)
+    clip, caption, group, kin = pattern["ids"][:, :TAGS].unbind(1)
     valid = torch.ones(12, dtype=torch.bool)
     valid[step] = False
     return Batch(
@@ -126,6 +126,7 @@ def batch_of(step: int) -> Batch:
         frames=frames,
         tokens=torch.randint(5, 260, length.shape, generator=generator).where(length, 1),
         token_mask=length,
+        tags=pattern["ids"][:, TAGS:],
         clip=clip,
         caption=caption,
         group=group,

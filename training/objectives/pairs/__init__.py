@@ -11,6 +11,7 @@ from typing import Any
 from training.objectives.pairs.base import PairLoss
 
 LOSSES: dict[str, str] = {
+    "hybrid-nce": "training.objectives.pairs.hybrid_nce",
     "ntxent": "training.objectives.pairs.ntxent",
     "siglip": "training.objectives.pairs.siglip",
 }

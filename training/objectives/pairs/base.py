@@ -35,11 +35,14 @@ class Tile:
     Attributes:
         logits: ``[r, c]``; a loss that is `by_hand` may overwrite them.
         related: which pairs of the tile are positive or left out.
+        row_tags, column_tags: the sets of tags, ``[r, w]`` and ``[c, w]`` int64; see `objectives.pairs.tags`.
         teacher: the teacher's scores of the same pairs, ``[r, c]`` without gradient, where the term has a teacher.
     """
 
     logits: Tensor
     related: Related
+    row_tags: Tensor
+    column_tags: Tensor
     teacher: Tensor | None = None
 
     def left_out(self) -> Tensor:
@@ -68,12 +71,15 @@ class PairLoss(nn.Module, ABC):
             ``mean by NAME``: the mean weighted by the exponential of the statistic NAME, which has no gradient.
         of_columns: the same for each column.
         needs_teacher: whether tiles must come with a teacher's scores.
+        gradient_per_rank: whether the gradient is divided by the number of ranks, as in published code whose ranks
+            gather each other's vectors without gradient.  N ranks then do not equal one.
         by_hand: whether `gradient` is given; otherwise `observe` must be differentiable and overwrite nothing.
     """
 
     positives: str = "clip"
     leaves_out: bool = True
     needs_teacher: bool = False
+    gradient_per_rank: bool = False
     of_rows: dict[str, str]
     of_columns: dict[str, str]
     by_hand: bool = False

@@ -19,17 +19,21 @@ from torch import Tensor
 from sharding.common.errors import InputError
 
 POSITIVES = ("clip or caption", "clip")
-CLIP, CAPTION, GROUP, KIN = range(4)
+CLIP, CAPTION, GROUP, KIN, TAGS = range(5)
 
 
-def stack_ids(clip: Tensor, caption: Tensor, group: Tensor, kin: Tensor) -> Tensor:
-    """The ids of a batch as one tensor, ``[b, 4]`` int64: clip, caption, group, kin."""
-    return torch.stack((clip, caption, group, kin), dim=1)
+def stack_ids(clip: Tensor, caption: Tensor, group: Tensor, kin: Tensor, tags: Tensor | None = None) -> Tensor:
+    """The ids of a batch as one tensor, ``[b, 4 + w]`` int64: clip, caption, group, kin, and w words of tags.
+
+    ``tags [b, w]`` are made by `training.objectives.pairs.tags.pack`; without them w is 0.
+    """
+    ids = torch.stack((clip, caption, group, kin), dim=1)
+    return ids if tags is None else torch.cat((ids, tags), dim=1)
 
 
 def batch_ids(batch: Any) -> Tensor:
-    """The ids ``[b, 4]`` of a `training.data.batch.Batch`."""
-    return stack_ids(batch.clip, batch.caption, batch.group, batch.kin)
+    """The ids ``[b, 4 + w]`` of a `training.data.batch.Batch`."""
+    return stack_ids(batch.clip, batch.caption, batch.group, batch.kin, batch.tags)
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,10 @@ class SortedIds:
 
     def __init__(self, ids: Tensor) -> None:
         self.count = len(ids)
-        self.values, self.order = ids.t().contiguous().sort(dim=1, stable=True)
+        self.values, self.order = ids[:, :TAGS].t().contiguous().sort(dim=1, stable=True)
 
     def matches(self, texts: Tensor, kind: int) -> Tensor:
-        """Flat indices of the pairs whose id of one kind is equal; `texts` is ``[r, 4]``."""
+        """Flat indices of the pairs whose id of one kind is equal; `texts` is ``[r, 4 + w]``."""
         wanted, values = texts[:, kind].contiguous(), self.values[kind]
         first = torch.searchsorted(values, wanted)
         counts = torch.searchsorted(values, wanted, right=True) - first
@@ -71,10 +75,10 @@ class SortedIds:
 
 
 def related(texts: Tensor, audios: SortedIds, positives: str = "clip or caption", leaves_out: bool = True) -> Related:
-    """The pairs between some texts (ids ``[r, 4]``) and some audios that are positive or left out.
+    """The pairs between some texts (ids ``[r, 4 + w]``) and some audios that are positive or left out.
 
     Args:
-        texts: ids of the texts, ``[r, 4]`` int64.
+        texts: ids of the texts, ``[r, 4 + w]`` int64.
         audios: ids of the audios.
         positives: "clip or caption", or "clip" (the same caption on another clip is then a negative).
         leaves_out: whether pairs of one group or of kin are left out; otherwise they are negatives.

@@ -25,7 +25,7 @@ from training.models.heads.base import Head, ListedHead, Scorer, Side, rows_of
 from training.objectives.pairs import statistics
 from training.objectives.pairs.base import PairLoss, SideName, Statistics, Tile
 from training.objectives.pairs.candidates import Scored, choose, limited, listed_scores
-from training.objectives.pairs.relations import Related, SortedIds, related
+from training.objectives.pairs.relations import TAGS, Related, SortedIds, related
 
 SIDES: tuple[SideName, SideName] = ("rows", "columns")
 # Elements that one tile may hold at once: on a CPU about what its caches hold, on a GPU enough to fill it.
@@ -38,7 +38,7 @@ class Items:
 
     Attributes:
         side: what the scorer needs of each, tensors ``[n, ...]`` (n may be 0, and differ between ranks).
-        ids: ``[n, 4]`` int64, see `training.objectives.pairs.relations.stack_ids`.
+        ids: ``[n, 4 + w]`` int64, ids and w words of tags, see `training.objectives.pairs.relations.stack_ids`.
     """
 
     side: Side
@@ -230,6 +230,11 @@ class _Block:
             ]
             return torch.stack(scores).mean(0) if len(scores) > 1 else scores[0]
 
+    def tile(self, logits: Tensor, relation: Related, rows: slice, columns: slice) -> Tile:
+        """What the loss sees of some rows and some columns."""
+        tags = self.row_ids[rows, TAGS:], self.column_ids[columns, TAGS:]
+        return Tile(logits, relation, *tags, self.taught(rows, columns))
+
     def observe(self, tensors: Sequence[Tensor]) -> tuple[Statistics, Statistics]:
         """The combined statistics of this block's rows and columns."""
         row_side, column_side, shared, numbers = self.parts(tensors)
@@ -238,7 +243,7 @@ class _Block:
         for rows, columns, relation in self.related_tiles():
             scores = self.scorer.pair_scores(rows_of(row_side, rows), rows_of(column_side, columns), shared)
             logits = self.loss.logits(scores, *numbers).contiguous()
-            seen = self.loss.observe(Tile(logits, relation, self.taught(rows, columns)))
+            seen = self.loss.observe(self.tile(logits, relation, rows, columns))
             statistics.combine(self.loss.of_rows, of_rows, seen[0], rows)
             statistics.combine(self.loss.of_columns, of_columns, seen[1], columns)
         if self.gathers_columns:
@@ -289,7 +294,7 @@ class _TiledLoss(torch.autograd.Function):
                 total = gradients[index]
                 if total is not None and pieces[index] is not None:
                     total += pieces[index]
-        scale = cotangent * block.group.size
+        scale = cotangent if block.loss.gradient_per_rank else cotangent * block.group.size
         return (None, *(None if g is None else g.mul_(scale) for g in gradients))
 
 
@@ -317,14 +322,13 @@ class _Backward:
         with torch.enable_grad():
             scores = block.scorer.pair_scores(own_rows, own_columns, own_shared)
             logits = block.loss.logits(scores, *own_numbers).contiguous()
-            taught = block.taught(rows, columns)
             if block.loss.by_hand:
                 of_rows, of_columns = _some(self.whole[0], rows), _some(self.whole[1], columns)
-                tile = Tile(logits.detach(), relation, taught)
+                tile = block.tile(logits.detach(), relation, rows, columns)
                 outputs = [logits]
                 weights = [block.loss.gradient(tile, of_rows, of_columns, *self.weights)]
             else:
-                outputs, weights = self._chained(Tile(logits, relation, taught), rows, columns)
+                outputs, weights = self._chained(block.tile(logits, relation, rows, columns), rows, columns)
         answers = iter(
             torch.autograd.grad(outputs, asked, weights, allow_unused=True) if outputs else [None] * len(asked)
         )
