@@ -36,6 +36,20 @@ def check_dropout(settings: Any, *names: str) -> None:
             raise InputError(f"{name} must be in [0, 1)", value=getattr(settings, name))
 
 
+def refuse_sizes(settings: Any, who: str, remedy: str) -> None:
+    """Raise ``InputError`` if a size is set that the source of the weights decides.
+
+    Args:
+        settings: a dataclass with ``decided_by_source()``, the names of these fields; one that has its default counts
+            as not set.
+        who: what decides them, for the message.
+        remedy: what to do instead.
+    """
+    for name in settings.decided_by_source():
+        if getattr(settings, name) != getattr(type(settings), name):
+            raise InputError(f"{who} decides {name}", value=getattr(settings, name), remedy=remedy)
+
+
 def check_multiple(settings: Any, width: str, heads: str = "heads") -> None:
     """Raise ``InputError`` if the width of a dataclass is not a multiple of its number of attention heads."""
     check_positive(settings, width, heads)

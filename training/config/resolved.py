@@ -25,7 +25,10 @@ _FIXED_ON_RESUME = ("engine.ema", "validation.split", "validation.first")
 
 
 def to_tree(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as a plain tree with every default written out; ``parse_recipe`` reads it back unchanged."""
+    """The recipe as a plain tree with every default written out; ``parse_recipe`` reads it back unchanged.
+
+    Sizes of an encoder that the source of its weights decides are left out, because the recipe does not know them.
+    """
     return {section.name: _plain(getattr(recipe, section.name)) for section in fields(Recipe)}
 
 
@@ -59,7 +62,8 @@ def _compared(recipe: Recipe) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value):
-        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+        left_out = value.decided_by_source() if hasattr(value, "decided_by_source") else ()
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value) if each.name not in left_out}
     if isinstance(value, Mapping):
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, tuple | list):

@@ -30,6 +30,15 @@ def test_a_resolved_recipe_reads_back_as_itself(
     assert resolved.digest(again) == resolved.digest(recipe)
 
 
+def test_sizes_that_the_source_decides_are_not_recorded() -> None:
+    towers = ["audio={encoder: whisper, source: some/folder}", "text={encoder: bert, source: some/folder}"]
+    recipe = small_recipe(towers)
+    tree = yaml.safe_load(resolved.dump(recipe))
+    assert not {"width", "depth", "heads", "vocabulary"} & {*tree["audio"], *tree["text"]}
+    assert parse_recipe(tree) == recipe
+    assert "width" in resolved.to_tree(small_recipe())["audio"]  # it is random, so the recipe decides
+
+
 def test_digests_of_different_recipes_differ() -> None:
     assert resolved.digest(small_recipe(["seed=1"])) != resolved.digest(small_recipe(["seed=2"]))
 

@@ -170,6 +170,22 @@ def test_whisper_large_v3_has_a_front_end_of_its_own(tmp_path: Path) -> None:
         loaded("whisper", tmp_path / "odd")
 
 
+def test_a_shorter_segment_takes_the_first_positions_of_whisper(tmp_path: Path) -> None:
+    saved("whisper", "WhisperModel", tmp_path)
+    whole, half = loaded("whisper", tmp_path).eval(), loaded("whisper", tmp_path, segment_s=0.5).eval()
+    assert (whole.segment_s, half.segment_s, half.hop_s) == (1.0, 0.5, 0.5)
+    assert torch.equal(half.net.embed_positions.weight, whole.net.embed_positions.weight[:25])
+    features = torch.randn(2, 80, 50)
+    pooled, tokens, mask = half(features, torch.tensor([50, 20]), torch.arange(2))
+    assert tokens.shape[:2] == mask.shape == (2, 25)
+    assert mask.sum(1).tolist() == [25, 10]
+    half.net.save_pretrained(tmp_path / "half", save_original_format=False)  # as an export does
+    again = loaded("whisper", tmp_path / "half", segment_s=0.5).eval()
+    assert torch.equal(again(features, torch.tensor([50, 20]), torch.arange(2))[0], pooled)
+    with pytest.raises(InputError, match="at most 1 s"):
+        loaded("whisper", tmp_path, segment_s=1.5)
+
+
 @pytest.mark.parametrize("name", ["whisper", "roberta", "clap"])
 def test_weights_in_half_precision_are_trained_in_float32(name: str, tmp_path: Path) -> None:
     kind = ALL[name][1][0]

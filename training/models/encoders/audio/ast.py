@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,8 @@ class Settings(AudioSettings):
     interpolate_s: float | None = None
     segment_s: float = 10.24
     stride: int = 10
+
+    sizes: ClassVar[tuple[str, ...]] = (*AudioSettings.sizes, "segment_s", "stride")
 
     def __post_init__(self) -> None:
         super().__post_init__()

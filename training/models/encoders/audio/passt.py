@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sharding.common.errors import InputError
-from training.config.checks import check_dropout, check_multiple, check_positive
+from training.config.checks import check_dropout, check_multiple, check_positive, refuse_sizes
 from training.models.encoders import AudioEncoder
 from training.models.encoders.pooling import masked_mean
 from training.models.encoders.randomness import splitmix64, subset
@@ -99,16 +99,17 @@ class Settings:
     stride: int = 16
 
     def __post_init__(self) -> None:
+        refuse_sizes(self, self.variant, f"set variant to {CUSTOM}, or interpolate_s for segments of another length")
         check_positive(self, "segment_s", "interpolate_s", "hop_s", "max_s", "depth", "stride")
         check_multiple(self, "width")
         check_dropout(self, "dropout")
         if min(self.patchout_time, self.patchout_freq, self.patchout_any) < 0:
             value = (self.patchout_time, self.patchout_freq, self.patchout_any)
             raise InputError("patchout must not be negative", value=value, remedy="0 leaves nothing out")
-        sizes = [name for name in _SIZES if getattr(self, name) != getattr(Settings, name)]
-        if sizes and self.variant != CUSTOM:
-            remedy = f"set variant to {CUSTOM}, or interpolate_s for segments of another length"
-            raise InputError(f"{self.variant} has its own {', '.join(sizes)}", remedy=remedy)
+
+    def decided_by_source(self) -> tuple[str, ...]:
+        """The keys that hold for ``custom`` alone, where the variant is a published one."""
+        return () if self.variant == CUSTOM else _SIZES
 
 
 class PasstEncoder(AudioEncoder):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from sharding.common.errors import InputError
-from training.config.checks import check_dropout, check_multiple, check_positive
+from training.config.checks import check_dropout, check_multiple, check_positive, refuse_sizes
 from training.models.encoders.published import Architecture, load_model, random_model
 
 
@@ -35,10 +35,17 @@ class AudioSettings:
     depth: int = 12
     heads: int = 12
 
+    sizes: ClassVar[tuple[str, ...]] = ("width", "depth", "heads")
+
     def __post_init__(self) -> None:
+        refuse_sizes(self, "the source", "leave the key out, or set source to random")
         check_positive(self, "hop_s", "max_s", "depth")
         check_multiple(self, "width")
         check_dropout(self, "dropout")
+
+    def decided_by_source(self) -> tuple[str, ...]:
+        """The keys that hold for ``random`` alone, where the source is another one."""
+        return () if self.source == "random" else self.sizes
 
 
 def make_model(architecture: Architecture, source: str, sizes: dict[str, Any], changes: dict[str, Any]) -> Any:

@@ -15,6 +15,8 @@ from training.models.encoders.audio.transformer import AudioSettings, make_model
 from training.models.encoders.pooling import masked_mean
 from training.models.encoders.published import Architecture
 
+POSITIONS_A_SECOND = 50
+LONGEST_S = 30.0
 FRONT_ENDS = {80: "whisper", 128: "whisper-128"}  # by mel bins; large-v3 has 128
 # Published files hold the decoder too.
 ARCHITECTURE = Architecture("WhisperEncoder", "WhisperConfig", ((r"^(model\.)?encoder\.", ""),))
@@ -22,11 +24,16 @@ ARCHITECTURE = Architecture("WhisperEncoder", "WhisperConfig", ((r"^(model\.)?en
 
 @dataclass(frozen=True)
 class Settings(AudioSettings):
-    """Whisper's encoder; the defaults are whisper-small, whose segment is 30 s."""
+    """Whisper's encoder; the defaults are whisper-small.
+
+    Attributes:
+        segment_s: seconds of a segment, at most those of the model, which are 30; a shorter segment takes the first of
+            the model's positions. None: the whole. The time of a step grows faster than the segment.
+    """
 
     encoder: str = "whisper"
     source: str = "openai/whisper-small"
-    segment_s: float = 30.0
+    segment_s: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,7 +47,7 @@ class WhisperEncoder(AudioEncoder):
         super().__init__()
         self.net = net
         self.front_end = FRONT_ENDS[net.config.num_mel_bins]
-        self.segment_s = net.config.max_source_positions / 50
+        self.segment_s = net.config.max_source_positions / POSITIONS_A_SECOND
         self.hop_s = settings.hop_s or self.segment_s
         self.max_s = settings.max_s
         self.dim = net.config.d_model
@@ -64,7 +71,7 @@ def build(settings: Settings) -> WhisperEncoder:
         "encoder_layers": settings.depth,
         "encoder_attention_heads": settings.heads,
         "encoder_ffn_dim": 4 * settings.width,
-        "max_source_positions": round(settings.segment_s * 50),
+        "max_source_positions": round((settings.segment_s or LONGEST_S) * POSITIONS_A_SECOND),
     }
     # Layer drop draws from the generator of the process, so ranks and repeated chunks would differ.
     changes = {
@@ -76,4 +83,20 @@ def build(settings: Settings) -> WhisperEncoder:
     net = make_model(ARCHITECTURE, settings.source, sizes, changes)
     if net.config.num_mel_bins not in FRONT_ENDS:
         raise InputError("no front end computes so many mel bins", file=settings.source, value=net.config.num_mel_bins)
+    if settings.segment_s is not None:
+        _cut_positions(net, round(settings.segment_s * POSITIONS_A_SECOND), settings)
     return WhisperEncoder(net, settings)
+
+
+def _cut_positions(net: Any, wanted: int, settings: Settings) -> None:
+    """Keep the first ``wanted`` positions of a model."""
+    positions = net.embed_positions.weight
+    if not 1 <= wanted <= len(positions):
+        raise InputError(
+            "segment_s is no length of a segment of this model",
+            file=settings.source,
+            value=settings.segment_s,
+            remedy=f"at least {1 / POSITIONS_A_SECOND:g} and at most {len(positions) / POSITIONS_A_SECOND:g} s",
+        )
+    net.embed_positions = nn.Embedding.from_pretrained(positions[:wanted].detach().clone(), freeze=True)
+    net.max_source_positions = net.config.max_source_positions = wanted

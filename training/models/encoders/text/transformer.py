@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from sharding.common.errors import InputError
-from training.config.checks import check_dropout, check_multiple, check_positive
+from training.config.checks import check_dropout, check_multiple, check_positive, refuse_sizes
 from training.models.encoders import EncodedText, TextEncoder
 from training.models.encoders.pooling import Pooling
 from training.models.encoders.published import Architecture, load_model, load_tokenizer, random_model
@@ -38,10 +38,17 @@ class TextSettings:
     heads: int = 12
     vocabulary: int = 30522
 
+    sizes: ClassVar[tuple[str, ...]] = ("width", "depth", "heads", "vocabulary")
+
     def __post_init__(self) -> None:
+        refuse_sizes(self, "the source", "leave the key out, or set source to random")
         check_positive(self, "depth", "vocabulary")
         check_multiple(self, "width")
         check_dropout(self, "dropout")
+
+    def decided_by_source(self) -> tuple[str, ...]:
+        """The keys that hold for ``random`` alone, where the source is another one."""
+        return () if self.source == "random" else self.sizes
 
 
 Sizes = Callable[[TextSettings, Any], dict[str, Any]]
