@@ -17,6 +17,7 @@ COMMANDS = {
     "teach": Command(_TRAIN, "training.commands.teach", "write the vectors with which a model teaches another one"),
     "search": Command(_USE, "training.commands.search", "find sounds by describing them"),
     "embed": Command(_USE, "training.commands.embed", "write the vectors of clips"),
+    "convert": Command(_USE, "training.commands.convert", "write a model in the format of another library"),
 }
 
 

@@ -168,17 +168,47 @@ def _draft(retriever: Retriever, checkpoint: Checkpoint, target: Path) -> Path:
     """A hidden folder next to ``target`` that holds the whole export."""
     draft = target.with_name(f".{target.name}.writing")
     shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    retriever = _self_contained(retriever, draft)
-    retriever.tokenizer.save_pretrained(draft / TOKENIZER)
-    _write_weights(retriever, draft)
     state = checkpoint.state
     origin = {"step": checkpoint.step, "plan": state.get("plan"), "validation": state.get("validation", {})}
-    config = {"format": FORMAT, "recipe": resolved.to_tree(retriever.recipe), **origin}
-    config["files"] = describe_files(draft, frozenset((CONFIG, CARD)))
-    (draft / CONFIG).write_text(sealed(config), encoding="utf-8")
-    (draft / CARD).write_text(model_card(retriever, origin), encoding="utf-8")
+    write(retriever, origin, draft)
     return draft
+
+
+def write(retriever: Retriever, origin: dict[str, Any], folder: Path) -> None:
+    """Write the files of an export into a new or empty folder.
+
+    Args:
+        retriever: the model.
+        origin: the step, the plan and the validation figures of its checkpoint, as `origin_of` reads them.
+        folder: where to write; a killed call leaves a part.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    retriever = _self_contained(retriever, folder)
+    retriever.tokenizer.save_pretrained(folder / TOKENIZER)
+    _write_weights(retriever, folder)
+    config = {"format": FORMAT, "recipe": resolved.to_tree(retriever.recipe), **origin}
+    config["files"] = describe_files(folder, frozenset((CONFIG, CARD)))
+    (folder / CONFIG).write_text(sealed(config), encoding="utf-8")
+    (folder / CARD).write_text(model_card(retriever, origin), encoding="utf-8")
+
+
+def find_export(path: Path) -> Path:
+    """The export that a path means: a folder that is one, or the export of a run's folder.
+
+    Raises:
+        InputError: there is no export.
+    """
+    for folder in (path, path / EXPORT):
+        if (folder / CONFIG).is_file():
+            return folder
+    remedy = "name an export, or the folder of a finished run, which holds one"
+    raise InputError("there is no export", file=path, remedy=remedy)
+
+
+def origin_of(export: Path) -> dict[str, Any]:
+    """The step, the plan and the validation figures of the checkpoint that an export was made of."""
+    config = _read_config(export)
+    return {name: config.get(name) for name in ("step", "plan", "validation")}
 
 
 def _write_weights(retriever: Retriever, draft: Path) -> None:
