@@ -32,6 +32,7 @@ class BuildSettings:
         exclude: files of excluded ids.
         follow_links: whether links that lead out of a dataset's folder are followed.
         probe, fates, plan: settings of the stages.
+        split_seed: by which generic sources without splits are split at random; None: each is one split.
     """
 
     roots: Mapping[str, str] = field(default_factory=dict)
@@ -41,6 +42,7 @@ class BuildSettings:
     fates: FateSettings = field(default_factory=FateSettings)
     plan: PlanSettings = field(default_factory=PlanSettings)
     follow_links: bool = False
+    split_seed: int | None = None
 
     def dataset_folders(self) -> dict[str, Storage]:
         """The folder of each dataset."""
@@ -53,6 +55,8 @@ class BuildSettings:
             del settings["fates"]["leaks"]  # as in builds from before this setting existed
         if not self.follow_links:
             del settings["follow_links"]
+        if self.split_seed is None:
+            del settings["split_seed"]
         settings["probe"]["fingerprint"] = METHOD
         lists = map(str, self.exclude)
         settings["exclude"] = {path: hashlib.sha256(exclusion_bytes(path)).hexdigest() for path in lists}
@@ -88,6 +92,7 @@ class BuildSettings:
             FateSettings(**fates),
             PlanSettings(**plain["plan"]),
             bool(plain.get("follow_links", False)),
+            plain.get("split_seed"),
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -113,7 +114,7 @@ def added_settings(former: BuildSettings, roots: Mapping[str, str], sources: Map
                 value=name,
                 remedy="give it another name, or build all anew with `build --new-plan`",
             )
-    return BuildSettings(roots, sources, former.exclude, former.probe, former.fates, former.plan, former.follow_links)
+    return replace(former, roots=roots, sources=sources)
 
 
 def _begin_or_resume(out: Storage, settings: BuildSettings) -> None:

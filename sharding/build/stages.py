@@ -109,7 +109,9 @@ class Stages:
         """
         for path in self.settings.exclude:
             read_exclusion_list(str(path))
-        found = build_catalogue(self.settings.roots, self.settings.sources, self.settings.follow_links)
+        found = build_catalogue(
+            self.settings.roots, self.settings.sources, self.settings.follow_links, self.settings.split_seed
+        )
         check_protected(found.table, self.settings.sources, self.settings.fates.protect)
         self.protection(found.table, None)
         return found

@@ -43,7 +43,10 @@ class Catalogue:
 
 
 def build_catalogue(
-    roots: Mapping[str, str], generic_roots: Mapping[str, str] | None = None, follow_links: bool = False
+    roots: Mapping[str, str],
+    generic_roots: Mapping[str, str] | None = None,
+    follow_links: bool = False,
+    split_seed: int | None = None,
 ) -> Catalogue:
     """Read the tables of all datasets and find their audio, without opening any.
 
@@ -51,6 +54,7 @@ def build_catalogue(
         roots: published dataset (a name of ``sharding.sources.DATASETS``) to its folder, local or remote.
         generic_roots: name of a user's own dataset to its folder (see ``sharding.sources.generic``).
         follow_links: whether links that lead out of a dataset's folder are followed; else such audio is out_of_root.
+        split_seed: by which users' own datasets without splits are split at random; None: they are one split.
 
     Raises:
         InputError: a folder or table is missing or broken; names the file, the row, and what to do.
@@ -63,7 +67,8 @@ def build_catalogue(
             if name in roots:
                 found[name] = _read(dataset.read, Storage(roots[name], follow_links))
         for name in sorted(generic_roots):
-            found[name] = _read(functools.partial(generic.read, name=name), Storage(generic_roots[name], follow_links))
+            read = functools.partial(generic.read, name=name, split_seed=split_seed)
+            found[name] = _read(read, Storage(generic_roots[name], follow_links))
     table = pa.concat_tables([tables.catalogue for tables in found.values()] or [CATALOGUE.empty_table()])
     check_shard_names(table)
     return Catalogue(

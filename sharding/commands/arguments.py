@@ -79,6 +79,32 @@ def add_follow_links(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_split_by(parser: argparse._ActionsContainer) -> None:
+    """``--split-by group`` and ``--split-seed N``."""
+    parser.add_argument(
+        "--split-by",
+        choices=("group",),
+        help="group: split each of your own sources that has no splits at random into train (80 %%), validation and "
+        "test (10 %% each); clips with the same identity stay together, and training clips that share sound with the "
+        "other two are withheld",
+    )
+    parser.add_argument(
+        "--split-seed", type=int, default=0, metavar="N", help="another number gives another random split (default: 0)"
+    )
+
+
+def split_seed_of(args: argparse.Namespace) -> int | None:
+    """The seed of the random split that the arguments ask for; None: they ask for none."""
+    if args.split_by is None:
+        if args.split_seed:
+            raise InputError("--split-seed needs --split-by group", value=args.split_seed)
+        return None
+    if not args.source:
+        remedy = "give one: --source NAME=DIR; published datasets have their own splits"
+        raise InputError("--split-by group splits sounds of your own, and none are given", remedy=remedy)
+    return int(args.split_seed)
+
+
 def datasets_of(args: argparse.Namespace) -> tuple[dict[str, str], dict[str, str]]:
     """The folders of published datasets, and those of the user's own sources, by name."""
     roots = {name: absolute(getattr(args, name)) for name in DATASETS if getattr(args, name)}

@@ -20,9 +20,11 @@ from sharding.commands.arguments import (
     add_protect,
     add_runner,
     add_shard_size,
+    add_split_by,
     datasets_of,
     describe,
     runner_of,
+    split_seed_of,
 )
 from sharding.commands.catalogue import list_line
 from sharding.common.terminal import page
@@ -75,6 +77,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         "settings (a finished build refuses different ones, unless --new-plan is given)"
     )
     add_protect(settings)
+    add_split_by(settings)
     add_follow_links(settings)
     add_shard_size(settings, default=1_000_000_000)
     settings.add_argument(
@@ -161,6 +164,7 @@ def settings_of(args: argparse.Namespace) -> BuildSettings:
         ),
         follow_links=args.follow_links,
         plan=PlanSettings(shard_bytes=args.shard_size),
+        split_seed=split_seed_of(args),
     )
 
 

@@ -16,8 +16,10 @@ from sharding.commands.arguments import (
     add_exclusion_lists,
     add_follow_links,
     add_protect,
+    add_split_by,
     datasets_of,
     describe,
+    split_seed_of,
 )
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
@@ -39,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_datasets(parser, "datasets (local folders or s3:// addresses); their audio may be missing")
     add_exclusion_lists(parser)
     add_protect(parser)
+    add_split_by(parser)
     add_follow_links(parser)
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="the folder that receives catalogue/ and orphans.parquet"
@@ -57,7 +60,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise InputError(
             "this folder holds a build, which has a catalogue already", file=args.out, remedy="choose another --out"
         )
-    catalogue = build_catalogue(roots, own, args.follow_links)
+    catalogue = build_catalogue(roots, own, args.follow_links, split_seed_of(args))
     check_protected(catalogue.table, own, protect)
     for dataset in catalogue.notes:
         out.write_table(layout.catalogue_name(dataset), catalogue.of(dataset))

@@ -11,14 +11,15 @@ import json
 import posixpath
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.schema import sample_key
 from sharding.sources.base import CatalogueBuilder, DatasetTables, PublishedCaption
-from sharding.sources.identities import normalised_identity
+from sharding.sources.identities import normalised_identity, original_of
+from sharding.sources.splitting import random_splits, remark
 from sharding.sources.tables import check_encodable, csv_rows, keywords, seconds
 from sharding.sources.tree import Tree, climbs
 
@@ -64,10 +65,16 @@ class _Row:
         return split
 
 
-def read(root: Storage, name: str) -> DatasetTables:
-    """Every clip of the table, as dataset ``name``."""
+def read(root: Storage, name: str, split_seed: int | None = None) -> DatasetTables:
+    """Every clip of the table, as dataset ``name``.
+
+    With ``split_seed``, a table without splits is split at random (``sharding.sources.splitting``).
+    """
     tree = Tree(root)
-    table_rows = _rows(tree)
+    table_rows, remarks = _rows(tree), []
+    if split_seed is not None:
+        table_rows, said = _split(table_rows, split_seed)
+        remarks.append(said)
     rows = CatalogueBuilder(name, tree.outside)
     stems = _stems(table_rows)
     identities: dict[str, str | None] = {}
@@ -90,7 +97,21 @@ def read(root: Storage, name: str) -> DatasetTables:
         _add(rows, row, identity, interval, stem, tree)
     notes = list(tree.advice) if len(rows.used_paths()) < len(rows) else []
     orphans = tree.orphans(name, rows.used_paths())
-    return DatasetTables(rows.table(), orphans, tuple(notes))
+    return DatasetTables(rows.table(), orphans, (*remarks, *notes))
+
+
+def _split(table_rows: list[_Row], seed: int) -> tuple[list[_Row], str]:
+    """The rows with a split for each, where no row has one; and a remark about it."""
+    if any(row.text("split") for row in table_rows):
+        return table_rows, "it has splits of its own, which --split-by leaves as they are"
+    originals: dict[str, str] = {}
+    for row in table_rows:
+        path, identity = posixpath.normpath(row.path), _identity(row)
+        if identity is not None or path not in originals:
+            originals[path] = path if identity is None else original_of(identity)
+    splits = random_splits(originals, seed)
+    found = [replace(row, cells={**row.cells, "split": splits[posixpath.normpath(row.path)]}) for row in table_rows]
+    return found, remark(splits)
 
 
 def _rows(tree: Tree) -> list[_Row]:
