@@ -14,13 +14,15 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from sharding.common.errors import InputError
 from training.models.encoders.outside import OutsideModule, is_outside
 from training.models.encoders.pooling import Pooling, pool
+
+Place = Literal["before", "after"]  # of the positions: where embeddings enter a text encoder
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,21 @@ class TextEncoder(Encoder):
         vectors = self(tokens, token_mask)
         return EncodedText(vectors, token_mask, pool(self.pooling, vectors, token_mask))
 
+    def embedding(self, place: Place) -> nn.Module:
+        """The module whose output ``[b, N, dim]`` may be replaced by vectors that no token has.
+
+        Args:
+            place: "before" the encoder adds its positions: the table of token embeddings; or "after" that.
+
+        Raises:
+            InputError: the encoder has no such place.
+        """
+        raise InputError(
+            "the text encoder takes tokens alone, and no embeddings in their place",
+            value=type(self).__name__,
+            remedy="override TextEncoder.embedding, or name an encoder of transformers",
+        )
+
 
 # The name of an encoder in recipes, and where it is: a module, or an object in a module.  It has `Settings` (a frozen
 # dataclass whose first field is `encoder`) and `build`: for audio build(settings) -> AudioEncoder, for text
@@ -161,6 +178,7 @@ TEXT_ENCODERS: dict[str, str] = {
     "bert": "training.models.encoders.text.families:BERT",
     "bge": "training.models.encoders.text.families:BGE",
     "clap-text": "training.models.encoders.text.families:CLAP_TEXT",
+    "clip": "training.models.encoders.text.families:CLIP",
     "clip-text": "training.models.encoders.text.families:CLIP_TEXT",
     "deberta-v3": "training.models.encoders.text.families:DEBERTA_V3",
     "gtr-t5": "training.models.encoders.text.families:GTR_T5",

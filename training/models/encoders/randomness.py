@@ -6,6 +6,8 @@ other numbers.  A hash of (seed, counter) has no state: every split, device and 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -33,6 +35,19 @@ def splitmix64(seeds: Tensor, counter: Tensor) -> Tensor:
     x = (x ^ _shift_right(x, 30)) * _MIX_1
     x = (x ^ _shift_right(x, 27)) * _MIX_2
     return x ^ _shift_right(x, 31)
+
+
+def normal(seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """For every seed ``[n]`` numbers of the standard normal distribution, ``[n, *shape]`` float32.
+
+    The same seed gives the same numbers on any device up to rounding (Box and Muller 1958).
+    """
+    counter = torch.arange(math.prod(shape), device=seeds.device)
+    bits = splitmix64(seeds[:, None], counter[None, :])
+    # The upper and the lower half of 64 bits are two independent numbers, in (0, 1] and in [0, 1).
+    first, second = (_shift_right(bits, 32) + 1).double() / 2**32, (bits & 0xFFFFFFFF).double() / 2**32
+    numbers = torch.sqrt(-2 * torch.log(first)) * torch.cos(2 * math.pi * second)
+    return numbers.float().unflatten(1, shape)
 
 
 def subset(seeds: Tensor, size: int, keep: int) -> Tensor:

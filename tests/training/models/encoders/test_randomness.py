@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.models.encoders.randomness import splitmix64, subset
+from training.models.encoders.randomness import normal, splitmix64, subset
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
@@ -35,3 +35,14 @@ def test_a_subset_has_distinct_indices_that_follow_from_the_seed_alone(
     for seed, row in zip(seeds, found, strict=True):
         assert row == sorted(set(row)) and len(row) == keep and set(row) <= set(range(size))
         assert subset(torch.tensor([seed]), size, keep).tolist() == [row]
+
+
+def test_normal_numbers_follow_from_the_seed_and_are_normal() -> None:
+    seeds = torch.arange(50)
+    found = normal(seeds, (10, 40))
+    assert found.shape == (50, 10, 40) and found.dtype == torch.float32
+    assert normal(seeds[7:8], (10, 40)).equal(found[7:8])
+    assert abs(float(found.mean())) < 0.02 and abs(float(found.std()) - 1) < 0.02
+    assert abs(float((found.abs() > 1.96).double().mean()) - 0.05) < 0.005
+    assert abs(float(torch.corrcoef(found.flatten(1)[:2])[0, 1])) < 0.15
+    assert bool(found.isfinite().all())

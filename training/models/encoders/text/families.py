@@ -43,8 +43,23 @@ class ClapText(TextSettings):
 
 
 @dataclass(frozen=True)
+class Clip(TextSettings):
+    """The text tower of CLIP (Radford et al. 2021) with its projection into the space that text shares with images.
+
+    The defaults are those of ViT-B/32.
+    """
+
+    encoder: str = "clip"
+    source: str = "openai/clip-vit-base-patch32"
+    dropout: float = 0.0
+    width: int = 512
+    heads: int = 8
+    vocabulary: int = 49408
+
+
+@dataclass(frozen=True)
 class ClipText(TextSettings):
-    """The text tower of CLIP (Radford et al. 2021); the defaults are those of ViT-B/32."""
+    """The text tower of CLIP (Radford et al. 2021) without a projection; the defaults are those of ViT-B/32."""
 
     encoder: str = "clip-text"
     source: str = "openai/clip-vit-base-patch32"
@@ -140,7 +155,7 @@ def _deberta_sizes(settings: TextSettings, tokenizer: Any) -> dict[str, Any]:
 
 
 def _clip_sizes(settings: TextSettings, tokenizer: Any) -> dict[str, Any]:
-    return _bert_sizes(settings, tokenizer) | {"max_position_embeddings": 77}
+    return _bert_sizes(settings, tokenizer) | {"max_position_embeddings": 77, "projection_dim": settings.width}
 
 
 def _t5_sizes(settings: TextSettings, tokenizer: Any) -> dict[str, Any]:
@@ -191,6 +206,18 @@ CLAP_TEXT = Family(
     # Published files hold both towers, and the names of the text tower begin with text_model.
     renames=((r"^text_model\.", ""),),
 )
+CLIP = Family(
+    Clip,
+    "CLIPTextModelWithProjection",
+    "CLIPTextConfig",
+    _clip_sizes,
+    "text_model.encoder.layers",
+    top="text_model.final_layer_norm",
+    dropout=("attention_dropout",),
+    pooling="last",
+    embeddings="text_model.embeddings",
+    projection="text_projection",
+)
 CLIP_TEXT = Family(
     ClipText,
     "CLIPTextModel",
@@ -213,6 +240,8 @@ GTR_T5 = Family(
     top="encoder.final_layer_norm",
     dropout=("dropout_rate",),
     pooling="mean",
+    table="encoder.embed_tokens",
+    embeddings="",
 )
 MODERNBERT = Family(
     ModernBert,

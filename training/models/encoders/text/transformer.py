@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from sharding.common.errors import InputError
 from training.config.checks import check_dropout, check_multiple, check_positive, refuse_sizes
-from training.models.encoders import EncodedText, TextEncoder
+from training.models.encoders import EncodedText, Place, TextEncoder
 from training.models.encoders.pooling import Pooling
 from training.models.encoders.published import Architecture, load_model, load_tokenizer, random_model
 from training.models.encoders.text.tokenizer import train_tokenizer
@@ -72,6 +72,9 @@ class Family:
         pooling_layer: whether the class has a pooling layer of its own, which is left out.
         own_pooling: whether a caption's vector is what the class's own pooling layer makes of it, not ``pooling``.
         renames: regular expressions of parameter names in published files, and the names in the class.
+        table: the path to the table of token embeddings; "": the library finds it.
+        embeddings: the path to the module between that table and the blocks, which may add positions; "": none.
+        projection: the path to the layer through which the vector of a caption goes; "": there is none.
         prepare: called with the model once it is made; None: nothing is changed.
     """
 
@@ -87,6 +90,9 @@ class Family:
     pooling_layer: bool = False
     own_pooling: bool = False
     renames: tuple[tuple[str, str], ...] = ()
+    table: str = ""
+    embeddings: str = "embeddings"
+    projection: str = ""
     prepare: Callable[[nn.Module], None] | None = None
 
     def build(self, settings: TextSettings, captions: Iterable[str]) -> TransformerTextEncoder:
@@ -137,20 +143,36 @@ class TransformerTextEncoder(TextEncoder):
         return list(blocks)
 
     def top(self) -> list[nn.Module]:
-        return [self.net.get_submodule(self.family.top)] if self.family.top else []
+        return [self.net.get_submodule(path) for path in (self.family.top, self.family.projection) if path]
 
     def forward(self, tokens: Tensor, token_mask: Tensor) -> Tensor:
         vectors: Tensor = self._outputs(tokens, token_mask).last_hidden_state
         return vectors
 
     def encode(self, tokens: Tensor, token_mask: Tensor) -> EncodedText:
-        if not self.family.own_pooling:
-            return super().encode(tokens, token_mask)
-        found = self._outputs(tokens, token_mask)
-        return EncodedText(found.last_hidden_state, token_mask, found.pooler_output)
+        if self.family.own_pooling:
+            outputs = self._outputs(tokens, token_mask)
+            return EncodedText(outputs.last_hidden_state, token_mask, outputs.pooler_output)
+        found = super().encode(tokens, token_mask)
+        if not self.family.projection:
+            return found
+        return replace(found, pooled=self.net.get_submodule(self.family.projection)(found.pooled))
 
     def _outputs(self, tokens: Tensor, token_mask: Tensor) -> Any:
         return self.net(input_ids=tokens, attention_mask=token_mask.long())
+
+    def embedding(self, place: Place) -> nn.Module:
+        if place == "before":
+            table, found = self.family.table, self.net.get_input_embeddings()
+            return self.net.get_submodule(table) if table else found
+        if not self.family.embeddings:
+            raise InputError(
+                "the text encoder adds no positions to its embeddings",
+                value=self.family.model,
+                remedy="let embeddings enter before positions",
+            )
+        module: nn.Module = self.net.get_submodule(self.family.embeddings)
+        return module
 
 
 def _tokenizer_of_random(settings: TextSettings, captions: Iterable[str]) -> Any:
