@@ -67,6 +67,8 @@ T5 = {"vocab_size": VOCABULARY, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_laye
 T5 |= {"pad_token_id": 1, "decoder_start_token_id": 1}
 VISION = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "patch_size": 16}
 
+CLIP = transformers.CLIPConfig(text_config=BERT | {"projection_dim": 32}, vision_config=VISION, projection_dim=32)
+
 # encoder: configuration, and the classes whose files are on the hub; the first is loaded in the training steps
 AUDIO: dict[str, tuple[Any, tuple[str, ...]]] = {
     "ast": (
@@ -83,6 +85,7 @@ TEXT: dict[str, tuple[Any, tuple[str, ...]]] = {
     "bert": (transformers.BertConfig(**BERT), ("BertModel", "BertForPreTraining")),
     "bge": (transformers.BertConfig(**BERT), ("BertModel", "BertForMaskedLM")),
     "clap-text": (transformers.ClapConfig(text_config=BERT, audio_config=HTSAT), ("ClapModel",)),
+    "clip": (CLIP, ("CLIPModel", "CLIPTextModelWithProjection")),
     "clip-text": (transformers.CLIPConfig(text_config=BERT, vision_config=VISION), ("CLIPModel",)),
     "deberta-v3": (transformers.DebertaV2Config(**DEBERTA), ("DebertaV2ForMaskedLM", "DebertaV2Model")),
     "gtr-t5": (transformers.T5Config(**T5), ("T5EncoderModel", "T5ForConditionalGeneration")),
@@ -103,7 +106,8 @@ FILES = [(name, kind) for name, (_, kinds) in ALL.items() for kind in kinds]
 def saved(name: str, kind: str, folder: Path) -> Any:
     """A small model of a published class, saved as the library saves it, with a tokenizer where it reads text."""
     torch.manual_seed(1)
-    model = getattr(transformers, kind)(ALL[name][0])
+    config = ALL[name][0]
+    model = getattr(transformers, kind)(config.text_config if kind.startswith("CLIPText") else config)
     model.save_pretrained(folder)
     if name in TEXT:
         train_tokenizer(CAPTIONS, VOCABULARY).save_pretrained(folder)
@@ -142,6 +146,17 @@ def test_pooling_is_how_the_encoder_was_trained(tmp_path: Path) -> None:
             expected = {"first": vectors[0], "mean": vectors[real].mean(0), "last": vectors[real][-1]}[way]
             torch.testing.assert_close(text.pooled[row], expected, msg=name)
         assert not torch.allclose(text.pooled[0], text.pooled[1]), name
+
+
+def test_clip_gives_the_vectors_that_it_compares_with_images(tmp_path: Path) -> None:
+    model = saved("clip", "CLIPModel", tmp_path).eval()
+    encoder = loaded("clip", tmp_path).eval()
+    words = encoder.tokenizer(CAPTIONS, padding=True, return_tensors="pt")
+    mask = words["attention_mask"].bool()
+    with torch.no_grad():
+        last = model.text_model(input_ids=words["input_ids"], attention_mask=words["attention_mask"])[0]
+        ends = last[torch.arange(len(CAPTIONS)), mask.sum(1) - 1]
+        torch.testing.assert_close(encoder.encode(words["input_ids"], mask).pooled, model.text_projection(ends))
 
 
 def test_a_hop_that_leaves_gaps_is_refused() -> None:
