@@ -1,50 +1,131 @@
-"""``search``: find sounds by describing them."""
+"""``search``: find sounds in an index."""
 
 from __future__ import annotations
 
 import argparse
+import time
+from pathlib import Path
 from typing import Any
 
 from sharding.common.commandline import text
+from sharding.common.progress import clock
 from sharding.common.terminal import page
-from training.commands.arguments import add_model, add_shards, add_split
 from training.search import CANDIDATES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Find the clips of a build whose sound a text describes, and show the best ones first."
-    add_model(parser)
-    parser.add_argument(
-        "query", type=text, metavar="TEXT", nargs="+", help='what to look for, for example "a dog barks"'
+    parser.description = (
+        "Find the sounds of an index (see `earshot index`) that fit descriptions, resemble sounds, or both, and show "
+        "where in which recording they are, the best ones first."
     )
-    add_shards(parser)
-    add_split(parser, "search")
-    parser.add_argument("--top", type=int, default=10, metavar="N", help="how many clips to show for each text (10)")
+    add_index(parser)
+    parser.add_argument(
+        "query", type=text, metavar="TEXT", nargs="?", help='what should be heard, for example "a dog barks"'
+    )
+    parser.add_argument(
+        "--text",
+        type=text,
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="what should be heard too; may be repeated",
+    )
+    parser.add_argument(
+        "--not",
+        type=text,
+        action="append",
+        default=[],
+        dest="without",
+        metavar="TEXT",
+        help="what should not be heard; may be repeated",
+    )
+    parser.add_argument(
+        "--sound", type=Path, action="append", default=[], metavar="FILE", help="find what resembles this sound"
+    )
+    parser.add_argument(
+        "--dataset",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="search this dataset (clotho) or split (clotho/evaluation) only; may be repeated",
+    )
+    parser.add_argument(
+        "--licence",
+        type=text,
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="search only recordings whose licence has this in it (CC0, by/4.0); may be repeated",
+    )
+    parser.add_argument("--min-s", type=float, metavar="S", help="search only recordings of at least so many seconds")
+    parser.add_argument("--max-s", type=float, metavar="S", help="search only recordings of at most so many seconds")
+    parser.add_argument("--top", type=int, default=10, metavar="N", help="how many hits to show (10)")
     parser.add_argument(
         "--first",
         type=int,
         default=CANDIDATES,
         metavar="N",
-        help=f"a head with attention scores only the N clips exactly that are nearest by their vectors ({CANDIDATES}); "
-        "0: it scores every clip",
+        help="a head with attention scores only the N windows exactly that are nearest by their vectors "
+        f"({CANDIDATES})",
     )
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    from sharding.shards.manifest import Manifest
-    from training.models.hub import open_model
-    from training.search.index import search
+def add_index(parser: argparse.ArgumentParser) -> None:
+    """An index, and the model that it was made with."""
+    parser.add_argument("index", metavar="INDEX", type=Path, help="the index: a folder that `earshot index` made")
+    parser.add_argument(
+        "--model", type=Path, metavar="MODEL", help="where the model is, if it is not where the index was made"
+    )
+    parser.add_argument(
+        "--trust-code",
+        action="store_true",
+        help="run the Python files of encoders that come with the model; read them first, they have all your rights",
+    )
 
-    retriever = open_model(args.checkpoint, args.trust_code)
-    manifest = Manifest.open(args.shards)
-    return {"results": search(retriever, manifest, args.query, args.split, args.top, candidates=args.first)}
+
+def open_finder(args: argparse.Namespace) -> Any:
+    """The `Finder` of an index that `add_index` names."""
+    from training.search.store import SoundIndex
+
+    index = SoundIndex.open(args.index)  # before the model, which takes seconds
+
+    from training.models.hub import open_model
+    from training.search.finding import Finder
+
+    return Finder(index, open_model(args.model or Path(index.about["model_path"]), args.trust_code))
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    finder = open_finder(args)
+
+    from training.search.entries import Filter
+    from training.search.finding import Query, read_sound_file
+
+    began = time.perf_counter()
+    longest = finder.retriever.audio_input.max_s
+    sounds = tuple(finder.sound_vector(*read_sound_file(path, longest)) for path in args.sound)
+    texts = (*([args.query] if args.query is not None else []), *args.text)
+    query = Query(texts, sounds, tuple(args.without))
+    among = Filter(tuple(args.dataset), tuple(args.licence), args.min_s, args.max_s)
+    hits = finder.find(query, args.top, among, args.first)
+    return {
+        "texts": list(texts),
+        "without": list(args.without),
+        "sounds": [str(path) for path in args.sound],
+        "results": [hit.as_dict() for hit in hits],
+        "entries": len(finder.index.entries),
+        "seconds": time.perf_counter() - began,
+    }
 
 
 def show(result: dict[str, Any]) -> str:
     lines = []
-    for query, hits in result["results"].items():
-        lines.append(query)
-        for number, hit in enumerate(hits, 1):
-            caption = hit["captions"][0] if hit["captions"] else ""
-            lines.append(f"{number:4}. {hit['score']:.4f}  {hit['clip_id']}  ({hit['shard']})  {caption}")
+    for number, hit in enumerate(result["results"], 1):
+        where = f"{clock(hit['start_s'])}-{clock(hit['end_s'])}"
+        lines.append(f"{number:4}. {hit['score']:.4f}  {where}  {hit['path'] or hit['clip_id']}")
+        if hit["captions"]:
+            lines.append(f"      {hit['captions'][0]}")
+    if not lines:
+        lines.append("no recording passes the filters")
+    lines.append(f"{result['entries']:,} windows in {1000 * result['seconds']:.0f} ms")
     return page(lines)

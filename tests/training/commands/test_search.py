@@ -1,11 +1,81 @@
-"""What `search` shows."""
+"""``index`` and ``search`` as commands."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from tests.training.search.indexes import exported, untrained
+from training.cli import main
 from training.commands import search
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return exported(untrained([]), tmp_path_factory.mktemp("searched") / "model")
+
+
+@pytest.fixture(scope="module")
+def index(model: Path, build: Path) -> Path:
+    folder = model.parent / "index"
+    assert main(["index", str(model), "--shards", str(build), "--out", str(folder), "--window", "1"]) == 0
+    return folder
+
+
+def searched(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    capsys.readouterr()
+    assert main(["search", *arguments, "--json"]) == 0
+    return dict(json.loads(capsys.readouterr().out.splitlines()[-1]))
+
+
+def test_an_index_is_searched_by_text_by_sound_and_without(
+    index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sf.write(tmp_path / "a.wav", np.sin(np.arange(16000) / 3), 16000)
+    one = searched([str(index), "a low hum", "--top", "3"], capsys)
+    assert len(one["results"]) == 3 and one["texts"] == ["a low hum"]  # type: ignore[arg-type]
+    query = ["--text", "a hum", "--sound", str(tmp_path / "a.wav"), "--not", "hiss", "--dataset", "clotho/evaluation"]
+    other = searched([str(index), *query], capsys)
+    assert {hit["split"] for hit in other["results"]} == {"evaluation"}  # type: ignore[attr-defined]
+    assert main(["search", str(index), "a low hum", "--top", "1"]) == 0
+    assert "   1. 0." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["INDEX"], "nothing to look for"),
+        (["INDEX", "hum", "--sound", "absent.wav"], "absent.wav: cannot be read"),
+        (["MODEL", "hum"], "earshot index MODEL --shards OUT --out INDEX"),
+        (["INDEX", "hum", "--dataset", "freesound"], "it has clotho/development, clotho/evaluation"),
+        (["INDEX", "hum", "--model", "absent"], "absent"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_with_a_remedy(
+    arguments: list[str], message: str, index: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = {"INDEX": str(index), "MODEL": str(model)}
+    assert main(["search", *(known.get(word, word) for word in arguments)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_damaged_index_is_refused(index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("index.json", "vectors", "entries"):
+        copy = tmp_path / name
+        copy.mkdir()
+        for path in index.iterdir():
+            cut = path.name.startswith(name) and path.is_file()
+            (copy / path.name).write_bytes(path.read_bytes()[: -7 if cut else None])
+        assert main(["search", str(copy), "hum"]) == 2
+        assert str(copy) in capsys.readouterr().err
+
+
 def test_a_caption_cannot_act_on_the_terminal_or_pretend_to_be_another_hit() -> None:
-    hit = {"score": 0.5, "clip_id": "mine/a", "shard": "mine-train-000000.tar", "captions": ["rain\n   2. 0.9\x1b[2J"]}
-    shown = search.show({"results": {"rain": [hit]}})
-    assert shown.splitlines()[1:] == ["   1. 0.5000  mine/a  (mine-train-000000.tar)  rain\\n   2. 0.9\\x1b[2J"]
+    hit = {"score": 0.5, "clip_id": "mine/a", "path": None, "start_s": 0.0, "end_s": 61.0}
+    hit["captions"] = ["rain\n   2. 0.9\x1b[2J"]
+    shown = search.show({"results": [hit], "entries": 1, "seconds": 0.001})
+    assert shown.splitlines()[:2] == ["   1. 0.5000  0:00-1:01  mine/a", "      rain\\n   2. 0.9\\x1b[2J"]

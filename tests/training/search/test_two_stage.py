@@ -27,7 +27,7 @@ def test_the_nearest_candidates_have_exact_scores_and_the_others_rank_below_them
     assert rough is not None
     if not by_text:
         exact, some, rough = exact.t(), some.t(), rough.t()
-    if settings.name == "dual":
+    if head.embedding(text) is not None:  # the vectors are exact
         torch.testing.assert_close(some, exact)
         return
     for row, scores, guess in zip(exact, some, rough, strict=True):

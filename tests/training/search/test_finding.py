@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import io
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+
+from sharding.common.errors import InputError
+from sharding.shards.manifest import Manifest
+from tests.training.search.indexes import ATTENTION, SHORT, untrained
+from training.models.retriever import Retriever
+from training.search.building import make_index
+from training.search.entries import Filter
+from training.search.finding import AWAY, Finder, Query, read_sound, read_sound_file
+from training.search.index import build_index
+from training.search.store import SoundIndex
+
+HUM, HISS = Query(("a low hum",)), Query(("some hiss",))
+
+
+@pytest.fixture(scope="module")
+def manifest(build: Path) -> Manifest:
+    return Manifest.open(build)
+
+
+@pytest.fixture(scope="module")
+def finders(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finder]:
+    """Finders of whole clips by a dual encoder and by token attention, and of short windows by the dual encoder.
+
+    Whole clips last up to 3 s, as long as the model hears.
+    """
+    found = {}
+    for name, overrides, windows in (("dual", [], None), ("attention", ATTENTION, None), ("short", [], SHORT)):
+        retriever, folder = untrained([*overrides, "data.crop_s=3.0"]), tmp_path_factory.mktemp(name)
+        make_index(retriever, "model", manifest, folder, windows=windows)
+        found[name] = Finder(SoundIndex.open(folder), retriever)
+    return found
+
+
+def exact(retriever: Retriever, manifest: Manifest, text: str) -> dict[str, float]:
+    """The score of every clip for a text, as the model gives it."""
+    index = build_index(retriever, manifest)
+    scores = retriever.score(retriever.encode_texts([text]), index.sides)[0]
+    return dict(zip(index.clips, scores.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["dual", "attention"])
+def test_the_order_is_that_of_the_models_own_scores(name: str, finders: dict[str, Finder], manifest: Manifest) -> None:
+    finder = finders[name]
+    wanted = exact(finder.retriever, manifest, "a low hum")
+    hits = finder.find(HUM, top=33, candidates=33)
+    assert len(hits) == 33
+    for hit in hits:
+        assert hit.score == pytest.approx(wanted[hit.facts["clip_id"]], abs=1e-4)
+    scores = [hit.score for hit in hits]
+    assert scores == sorted(scores, reverse=True)
+    short = finder.find(HUM, top=3, candidates=5)
+    assert all(hit.score == pytest.approx(wanted[hit.facts["clip_id"]], abs=1e-4) for hit in short)
+
+
+@pytest.mark.parametrize("name", ["dual", "attention"])
+def test_what_should_not_be_heard_is_taken_away(name: str, finders: dict[str, Finder], manifest: Manifest) -> None:
+    finder = finders[name]
+    hum, hiss = (exact(finder.retriever, manifest, text) for text in ("a low hum", "some hiss"))
+    hits = finder.find(Query(("a low hum",), without=("some hiss",)), top=33)
+    for hit in hits:
+        clip = hit.facts["clip_id"]
+        assert hit.score == pytest.approx(hum[clip] - AWAY * hiss[clip], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["dual", "attention"])
+def test_a_sound_finds_itself_first(name: str, finders: dict[str, Finder], manifest: Manifest) -> None:
+    finder = finders[name]
+    entry = finder.index.entries.slice(5, 1).to_pylist()[0]
+    data = manifest.storage.read(f"shards/{entry['shard']}", entry["audio_offset"], entry["audio_bytes"])
+    vector = finder.sound_vector(*read_sound(data, "x", 30.0))
+    hit = finder.find(Query(sounds=(vector,)), top=1)[0]
+    assert hit.facts["key"] == entry["key"] and hit.score == pytest.approx(1.0, abs=1e-3)
+    again = finder.find(Query(sounds=(finder.entry_vector(5),)), top=1)[0]
+    assert again.row == 5 and again.score == pytest.approx(1.0, abs=1e-5)
+
+
+def test_texts_and_sounds_together_count_alike(finders: dict[str, Finder], manifest: Manifest) -> None:
+    finder = finders["dual"]
+    hum, vector = exact(finder.retriever, manifest, "a low hum"), finder.entry_vector(7)
+    for hit in finder.find(Query(("a low hum",), (vector,)), top=5):
+        own = float(np.dot(finder.index.vectors[hit.row], vector))
+        assert hit.score == pytest.approx((hum[hit.facts["clip_id"]] + own) / 2, abs=1e-5)
+
+
+def test_filters_leave_only_what_they_allow(finders: dict[str, Finder]) -> None:
+    hits = finders["short"].find(HUM, top=50, among=Filter(datasets=("clotho/evaluation",), least_s=2.0))
+    assert hits and {hit.facts["split"] for hit in hits} == {"evaluation"}
+    assert min(hit.facts["recording_s"] for hit in hits) >= 2.0
+    assert finders["short"].find(HUM, among=Filter(licences=("CC0",))) == []
+
+
+def test_hits_of_a_recording_do_not_overlap_and_name_their_place(finders: dict[str, Finder]) -> None:
+    hits = finders["short"].find(HISS, top=40)
+    places: dict[str, list[tuple[float, float]]] = {}
+    for hit in hits:
+        assert 0 <= hit.start_s < hit.end_s <= hit.facts["recording_s"] + 1e-6
+        places.setdefault(hit.facts["clip_id"], []).append((hit.start_s, hit.end_s))
+    for spans in places.values():
+        spans.sort()
+        assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
+
+
+def test_a_finder_refuses_another_model_and_empty_queries(finders: dict[str, Finder]) -> None:
+    with pytest.raises(InputError, match="made with another model"):
+        Finder(finders["dual"].index, untrained([], seed=1))
+    with pytest.raises(InputError, match="nothing to look for"):
+        Query(without=("hiss",))
+    with pytest.raises(InputError, match="has no words"):
+        Query(("  ",))
+    with pytest.raises(InputError, match="count from 1"):
+        finders["dual"].find(HUM, top=0)
+    with pytest.raises(InputError, match="no such entry"):
+        finders["dual"].entry_vector(10_000)
+
+
+def test_what_is_no_sound_is_refused_by_name(finders: dict[str, Finder], tmp_path: Path) -> None:
+    (tmp_path / "page.wav").write_bytes(b"<html>")
+    for path in (tmp_path / "page.wav", tmp_path / "absent.wav", tmp_path):
+        with pytest.raises(InputError, match=str(path)):
+            read_sound_file(path, 1.0)
+    buffer = io.BytesIO()
+    sf.write(buffer, np.zeros((0, 2)), 44100, format="WAV")
+    with pytest.raises(InputError):
+        finders["dual"].sound_vector(*read_sound(buffer.getvalue(), "empty.wav", 1.0))
+
+
+def test_a_sound_of_any_rate_and_length_is_heard(finders: dict[str, Finder]) -> None:
+    wave = np.sin(np.arange(44100 * 8) / 20).astype(np.float32)
+    torch.testing.assert_close(
+        torch.from_numpy(finders["dual"].sound_vector(wave, 44100)),
+        torch.from_numpy(finders["dual"].sound_vector(wave[: 44100 * 5], 44100)),
+        atol=1e-3,
+        rtol=0,
+    )  # both are longer than the model hears
+    assert np.isfinite(finders["dual"].sound_vector(wave[:1], 8000)).all()

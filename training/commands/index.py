@@ -1,0 +1,69 @@
+"""``index``: make the sounds of a build searchable."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from sharding.common.errors import InputError
+from training.commands.arguments import add_model, add_shards
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Encode every window of a build's recordings once, so that `earshot search` and `earshot serve` find sounds at "
+        "once. A killed run continues. After `earshot append`, the same command encodes only what is new."
+    )
+    add_model(parser)
+    add_shards(parser)
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="INDEX", help="the folder of the index; one that is there is updated"
+    )
+    parser.add_argument(
+        "--split",
+        action="append",
+        default=[],
+        metavar="SPLIT",
+        help="index this split (clotho/evaluation) or dataset (clotho) only; may be repeated",
+    )
+    parser.add_argument(
+        "--window",
+        type=float,
+        metavar="S",
+        help="seconds of a window; short ones find places more exactly (default: as long as the model was trained on)",
+    )
+    parser.add_argument(
+        "--hop", type=float, metavar="S", help="seconds from window to window (default: half of --window)"
+    )
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    from sharding.shards.manifest import Manifest
+    from training.models.hub import open_model
+    from training.search.building import make_index, usual_windows
+    from training.search.entries import Windows
+
+    manifest = Manifest.open(args.shards)
+    retriever = open_model(args.checkpoint, args.trust_code)
+    windows = usual_windows(retriever)
+    if args.window is not None or args.hop is not None:
+        length = windows.length_s if args.window is None else args.window
+        windows = Windows(length, length / 2 if args.hop is None else args.hop)
+    local = Path(args.checkpoint)
+    model = str(local.resolve()) if local.exists() else str(args.checkpoint)
+    if args.out.resolve() == local.resolve():
+        raise InputError("--out is the folder of the model", file=args.out, remedy="name another folder")
+    return make_index(retriever, model, manifest, args.out, args.split, windows)
+
+
+def show(result: dict[str, Any]) -> str:
+    search = result["search"]
+    how = "compares every vector"
+    if search["kind"] == "lists":
+        found = f"{100 * search['recall']:.1f} % of the ten best of {search['queries']} captions"
+        how = f"visits {search['probes']} of {search['lists']} lists, which finds {found}"
+    return (
+        f"{result['entries']:,} windows of {result['recordings']:,} recordings ({result['seconds'] / 3600:.1f} hours), "
+        f"{result['encoded']:,} of them encoded now: {result['out']}\na query {how}"
+    )

@@ -1,0 +1,250 @@
+"""What an index holds: windows of recordings, each with the facts that a search shows of it."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sharding.common.errors import InputError
+from training.data.sampling import DrawnSamples
+
+PART = 1024  # entries that are encoded and stored together: what a killed build of an index loses
+REST = 0.1  # of a window: a shorter rest of a sample gets no window of its own
+
+ENTRIES = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("key", pa.string()),  # of the sample that holds the sound
+        ("dataset", pa.string()),
+        ("split", pa.string()),
+        ("path", pa.string()),  # the original file; null: the build does not say
+        ("captions", pa.list_(pa.string())),  # of the recording, but for those of other moments of it
+        ("licence", pa.string()),
+        ("start_s", pa.float64()),  # of the window, in the recording
+        ("end_s", pa.float64()),
+        ("recording_s", pa.float64()),  # how much of the recording the shards hold
+        ("sample_start_s", pa.float64()),  # where the sample begins in the recording
+        ("shard", pa.string()),
+        ("audio", pa.string()),  # name of the sound in the shard
+        ("audio_offset", pa.int64()),
+        ("audio_bytes", pa.int64()),
+        ("audio_sha256", pa.string()),
+        ("audio_xxh3", pa.uint64()),
+        ("rate", pa.int32()),
+    ]
+)
+_COPIED = ("clip_id", "key", "dataset", "split", "licence", "shard", "audio", "audio_offset", "audio_bytes")
+_CHECKED = ("audio_sha256", "audio_xxh3", "rate")
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of ``length_s`` seconds, one every ``hop_s`` seconds."""
+
+    length_s: float
+    hop_s: float
+
+    def __post_init__(self) -> None:
+        if not (self.length_s >= 0.1 and 0 < self.hop_s <= self.length_s):
+            raise InputError(
+                "windows are at least 0.1 s long, and the hop is above 0 and at most a window",
+                value=(self.length_s, self.hop_s),
+            )
+
+    def starts(self, seconds: float) -> np.ndarray:
+        """Where the windows of a sample begin, in seconds ``[n]``; the last one ends with the sample."""
+        rest = seconds - self.length_s
+        if rest <= REST * self.length_s:
+            return np.zeros(1)
+        count = 1 + int(np.ceil(rest / self.hop_s - REST))
+        return np.minimum(self.hop_s * np.arange(count), rest)
+
+
+def entries_of(samples: pa.Table, paths: Mapping[str, str], windows: Windows) -> pa.Table:
+    """ENTRIES of the rows of a manifest, in their order.
+
+    Args:
+        samples: rows of MANIFEST.
+        paths: the original file of each clip_id, as far as it is known.
+        windows: how samples are cut.
+    """
+    samples = samples.combine_chunks()
+    durations, rates = samples["duration_s"].to_numpy(), samples["rate"].to_numpy()
+    begins = np.nan_to_num(samples["start_s"].to_numpy(zero_copy_only=False).astype(float))
+    starts = [windows.starts(seconds) for seconds in durations.tolist()]
+    row = np.repeat(np.arange(len(starts)), [len(each) for each in starts])
+    inside = np.concatenate([*starts, np.zeros(0)])
+    inside = np.round(inside * rates[row]) / rates[row]
+    length = np.minimum(windows.length_s, durations[row] - inside)
+    taken = samples.select([*_COPIED, *_CHECKED]).take(pa.array(row))
+    columns = {name: taken[name] for name in taken.column_names} | {
+        "path": [paths.get(clip) for clip in taken["clip_id"].to_pylist()],
+        "captions": _captions(samples["captions"], row, begins[row] + inside, length),
+        "start_s": begins[row] + inside,
+        "end_s": begins[row] + inside + length,
+        "recording_s": _recording_s(samples, durations)[row],
+        "sample_start_s": begins[row],
+    }
+    return pa.table({name: columns[name] for name in ENTRIES.names}, schema=ENTRIES).combine_chunks()
+
+
+def _recording_s(samples: pa.Table, durations: np.ndarray) -> np.ndarray:
+    """How many seconds of each row's recording the samples hold, ``[rows]``; samples may overlap by their hop."""
+    _, clip = np.unique(np.asarray(samples["clip_id"].to_pylist(), dtype=object).astype(str), return_inverse=True)
+    begins = np.nan_to_num(samples["start_s"].to_numpy(zero_copy_only=False).astype(float))
+    first, last = np.full(clip.max(initial=-1) + 1, np.inf), np.zeros(clip.max(initial=-1) + 1)
+    np.minimum.at(first, clip, begins)
+    np.maximum.at(last, clip, begins + durations)
+    return np.asarray((last - first)[clip])
+
+
+def _captions(column: Any, row: np.ndarray, start: np.ndarray, length: np.ndarray) -> list[list[str]]:
+    """The captions of each window: those without times, and those whose time the window overlaps."""
+    written = column.to_pylist()
+    return [
+        [one["text"] for one in written[number] or () if one["text"] and _overlaps(one, begin, begin + seconds)]
+        for number, begin, seconds in zip(row.tolist(), start.tolist(), length.tolist(), strict=True)
+    ]
+
+
+def _overlaps(caption: Mapping[str, Any], start: float, end: float) -> bool:
+    onset, offset = caption["onset"], caption["offset"]
+    return (onset is None or onset < end) and (offset is None or offset > start)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Entries that are encoded together.
+
+    Attributes:
+        name: differs where the sound differs; facts such as captions do not change it.
+        begin, end: the rows of the entries.
+    """
+
+    name: str
+    begin: int
+    end: int
+
+    def __len__(self) -> int:
+        return self.end - self.begin
+
+
+def parts_of(entries: pa.Table) -> list[Part]:
+    """The parts of an index: at most ``PART`` entries of one shard each, in the order of the entries."""
+    shards = entries["shard"].to_numpy(zero_copy_only=False)
+    changes = np.flatnonzero(shards[1:] != shards[:-1]) + 1
+    found = []
+    bounds = [0, *changes.tolist(), len(shards)] if len(shards) else []
+    for first, last in itertools.pairwise(bounds):
+        for number, begin in enumerate(range(first, last, PART)):
+            end = min(begin + PART, last)
+            sound = entries.slice(begin, end - begin).select(["audio_sha256", "start_s", "end_s", "sample_start_s"])
+            digest = hashlib.sha256(repr(sound.to_pydict()).encode()).hexdigest()[:16]
+            found.append(Part(f"{shards[begin].removesuffix('.tar')}-{number:05d}-{digest}", begin, end))
+    return found
+
+
+class EntryOrder:
+    """Batches of the entries of parts, in the form that ``training.data.loader.Loader`` asks for.
+
+    No batch holds entries of two parts.
+    """
+
+    def __init__(self, entries: pa.Table, parts: list[Part], batch_size: int) -> None:
+        self._entries = entries
+        self._bounds = [
+            (begin, min(begin + batch_size, part.end))
+            for part in parts
+            for begin in range(part.begin, part.end, batch_size)
+        ]
+        self.steps_per_epoch = len(self._bounds)
+
+    def batch(self, epoch: int, step: int, rank: int = 0, world: int = 1) -> DrawnSamples:
+        """The entries of a batch as samples whose crop is the window."""
+        begin, end = self._bounds[step]
+        return drawn(self._entries.slice(begin, end - begin))
+
+    def sizes(self) -> Iterator[int]:
+        """The number of entries of each batch."""
+        return (end - begin for begin, end in self._bounds)
+
+
+def drawn(entries: pa.Table) -> DrawnSamples:
+    """Entries as samples that the loader reads; they have no caption and no random numbers."""
+    lists = {name: entries[name].to_pylist() for name in entries.column_names}
+    start, end, origin = (entries[name].to_numpy() for name in ("start_s", "end_s", "sample_start_s"))
+    nothing = np.zeros(len(start), np.int64)
+    return DrawnSamples(
+        keys=lists["key"],
+        clip_ids=lists["clip_id"],
+        texts=["a sound"] * len(start),
+        shard=lists["shard"],
+        audio=lists["audio"],
+        sha256=lists["audio_sha256"],
+        xxh3=lists["audio_xxh3"],
+        offset=entries["audio_offset"].to_numpy(),
+        size=entries["audio_bytes"].to_numpy(),
+        rate=entries["rate"].to_numpy().astype(np.int64),
+        start_s=start - origin,
+        duration_s=end - start,
+        clip=nothing,
+        caption=nothing,
+        group=nothing,
+        kin=nothing,
+        seeds=nothing,
+        labels=[[] for _ in lists["key"]],
+    )
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which entries a search may find.
+
+    Attributes:
+        datasets: datasets, or dataset/split; none: all.
+        licences: parts of licences in any case, such as ``CC0`` or ``by/4.0``; none: all, also unknown ones.
+        least_s, most_s: the length of the recording in seconds.
+    """
+
+    datasets: tuple[str, ...] = ()
+    licences: tuple[str, ...] = ()
+    least_s: float | None = None
+    most_s: float | None = None
+
+    def mask(self, entries: pa.Table) -> np.ndarray | None:
+        """Which entries may be found, bool ``[entries]``; None: all of them."""
+        rules = []
+        if self.datasets:
+            names = pc.binary_join_element_wise(entries["dataset"], entries["split"], "/")
+            for name in self.datasets:
+                self._require(name, entries, names)
+            wanted = pa.array(self.datasets)
+            rules.append(pc.or_(pc.is_in(names, wanted), pc.is_in(entries["dataset"], wanted)))
+        if self.licences:
+            found = [pc.match_substring(entries["licence"], text, ignore_case=True) for text in self.licences]
+            rules.append(pc.fill_null(found[0], False))
+            for other in found[1:]:
+                rules[-1] = pc.or_(rules[-1], pc.fill_null(other, False))
+        if self.least_s is not None:
+            rules.append(pc.greater_equal(entries["recording_s"], self.least_s))
+        if self.most_s is not None:
+            rules.append(pc.less_equal(entries["recording_s"], self.most_s))
+        if not rules:
+            return None
+        chosen = rules[0]
+        for rule in rules[1:]:
+            chosen = pc.and_(chosen, rule)
+        return np.asarray(chosen.to_numpy()).astype(bool)
+
+    @staticmethod
+    def _require(name: str, entries: pa.Table, splits: Any) -> None:
+        if not pc.any(pc.or_(pc.equal(entries["dataset"], name), pc.equal(splits, name))).as_py():
+            known = ", ".join(sorted(set(pc.unique(splits).to_pylist())))
+            raise InputError("the index has no such dataset or split", value=name, remedy=f"it has {known}")
