@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 from ray_jobs.connection import connect
 from sharding.commands.arguments import absolute
 from sharding.common import commandline
+from sharding.common.addresses import is_address
 from sharding.common.commandline import Command
 from sharding.common.errors import InputError
 from sharding.common.processes import run_program
@@ -31,7 +33,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     import ray
 
     gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
-    args.checkpoint = args.checkpoint.resolve()  # the task runs in another folder
+    if is_address(args.checkpoint) or Path(args.checkpoint).exists():  # else it may be a name on a hub
+        args.checkpoint = absolute(args.checkpoint)  # the task runs in another folder
     args.shards = absolute(args.shards)
     args.relevance = args.relevance and args.relevance.resolve()
     try:

@@ -3,8 +3,9 @@
     ray job submit --address http://HEAD:8265 --working-dir . -- python ray_jobs/train.py RECIPE
         --shards OUT --run DIR --workers 8
 
-The options are those of ``earshot fit``.  The run's folder must lie on storage that every node sees.  Its checkpoints
-do not depend on the number of ranks, so a restart continues from the newest one with as many ranks as there are.
+The options are those of ``earshot fit``.  The run's folder must lie on storage that every node sees, such as
+``s3://BUCKET/RUN``.  Its checkpoints do not depend on the number of ranks, so a restart continues from the newest one
+with as many ranks as there are.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import logging
 import sys
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ray_jobs.connection import connect, refuse_relative
@@ -24,6 +24,7 @@ from sharding.common import commandline
 from sharding.common.commandline import Command
 from sharding.common.errors import InputError
 from sharding.common.processes import run_program
+from sharding.common.storage import Storage
 
 RESULT = "result.json"  # in the run's folder: the first rank's result, for the driver
 
@@ -35,15 +36,20 @@ class TrainJob:
     Attributes:
         recipe: as resolved; its file need not lie on every node.
         shards: the build's address.
-        run: the run's folder.
-        refusal: a file in which a rank leaves an ``InputError`` for the driver.  Its name is this driver's own, because
-            a second job in the same folder is refused as well.
+        run: the run's folder, or its address.
+        refusal: a file there in which a rank leaves an ``InputError`` for the driver.  Its name is this driver's own,
+            because a second job in the same folder is refused as well.
     """
 
     recipe: dict[str, Any]
     shards: str
-    run: Path
-    refusal: Path
+    run: str
+    refusal: str
+
+    @property
+    def folder(self) -> Storage:
+        """The run's folder, for small files between the ranks and the driver."""
+        return Storage(self.run)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,12 +75,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise InputError("--workers and --min-workers count from 1", value=(fewest, args.workers))
     if args.cpus <= 0:
         raise InputError("a rank needs CPUs", value=args.cpus, remedy="--cpus above 0")
-    refuse_relative("--run", str(args.run))
-    folder = args.run.resolve()
+    refuse_relative("--run", args.run)
     recipe = to_tree(load_recipe(args.recipe, args.set))  # a wrong recipe fails here, before any rank starts
-    job = TrainJob(recipe, absolute(args.shards), folder, folder / f".refused-{uuid.uuid4().hex}.json")
+    job = TrainJob(recipe, absolute(args.shards), absolute(args.run), f".refused-{uuid.uuid4().hex}.json")
     _train(job, args, fewest)
-    return dict(json.loads((folder / RESULT).read_text(encoding="utf-8")))
+    return dict(job.folder.read_json(RESULT))
 
 
 def _train(job: TrainJob, args: argparse.Namespace, fewest: int) -> None:
@@ -96,8 +101,8 @@ def _train(job: TrainJob, args: argparse.Namespace, fewest: int) -> None:
             resources_per_worker={"CPU": args.cpus} | ({"GPU": 1} if gpus else {}),
         ),
         run_config=RunConfig(
-            name=job.run.name,
-            storage_path=str(job.run.parent),
+            name=job.run.rpartition("/")[2],
+            storage_path=job.run.rpartition("/")[0] or "/",
             failure_config=FailureConfig(max_failures=args.max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),  # the run has its own lines about progress
         ),
@@ -105,9 +110,9 @@ def _train(job: TrainJob, args: argparse.Namespace, fewest: int) -> None:
     try:
         trainer.fit()
     finally:
-        if job.refusal.is_file():
-            details = json.loads(job.refusal.read_text(encoding="utf-8"))
-            job.refusal.unlink()
+        if job.folder.exists(job.refusal):
+            details = job.folder.read_json(job.refusal)
+            job.folder.remove(job.refusal)
             raise InputError(**details)
 
 
@@ -137,7 +142,9 @@ def train_rank(config: dict[str, TrainJob]) -> None:
 
     logging.getLogger().setLevel(logging.WARNING)  # Ray Train lets every library's messages through
     job = config["job"]
-    if job.refusal.is_file():  # Ray Train starts the ranks again after any error, also after one that only users mend
+    if job.folder.exists(
+        job.refusal
+    ):  # Ray Train starts the ranks again after any error, also after one that only users mend
         return
 
     def report(state: dict[str, Any]) -> None:
@@ -150,11 +157,10 @@ def train_rank(config: dict[str, TrainJob]) -> None:
             details = {"what": error.what, "row": error.row, "remedy": error.remedy}
             texts = {"file": error.file, "value": error.value}
             details |= {name: None if value is None else str(value) for name, value in texts.items()}
-            job.run.mkdir(parents=True, exist_ok=True)
-            job.refusal.write_text(json.dumps(details), encoding="utf-8")
+            job.folder.write(job.refusal, json.dumps(details).encode())
             raise  # so that Ray Train ends the other ranks too
         if group.rank == 0:
-            (job.run / RESULT).write_text(json.dumps(result), encoding="utf-8")
+            job.folder.write(RESULT, json.dumps(result).encode())
 
 
 def show(result: dict[str, Any]) -> str:

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 
 from sharding.common.errors import InputError
 from sharding.common.runners import LocalRunner, Runner
+from sharding.common.sizes import parse_size
 from sharding.common.storage import Storage
 from sharding.sources import DATASETS
 from sharding.sources.protected import DEFAULT_PROTECT
 
-_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?([eE]\d+)?)\s*(?P<prefix>[kKMGT]?)(?P<binary>i?)B?")
-
 
 def size(text: str) -> int:
     """Bytes: ``1e9``, ``500MB``, ``2GiB``."""
-    found = _SIZE.fullmatch(text.strip())
-    if found is None:
-        raise argparse.ArgumentTypeError(f"not a size: {text!r}; write 1e9, 500MB or 2GiB")
-    base = 1024 if found["binary"] else 1000
-    number = float(found["number"]) * base ** " KMGT".index(found["prefix"].upper() or " ")
-    if not 1 <= number < 1 << 63:
-        raise argparse.ArgumentTypeError(f"not a size of a file: {text!r}")
-    return int(number)
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def absolute(path: str) -> str:

@@ -13,6 +13,7 @@ import yaml
 from ray.cluster_utils import Cluster
 
 from ray_jobs.train import _report_shortage
+from sharding.common.storage import Storage
 from tests.training.small_runs import REPOSITORY, TREE, lines, run_ranks, write_sounds
 from training.engine import checkpoint
 
@@ -117,3 +118,30 @@ def _is_rank(process: psutil.Process) -> bool:
         return "TrainWorker" in " ".join(process.cmdline())
     except psutil.Error:
         return False
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_in_an_object_store_needs_no_shared_folder(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Build and run are in the store; a refusal reaches the driver through it as well."""
+    monkeypatch.setitem(ENVIRONMENT, "EARSHOT_CACHE", str(tmp_path / "cache"))
+    for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.setitem(ENVIRONMENT, name, os.environ[name])
+    write_sounds(tmp_path / "build")
+    place = Storage(f"{s3}/{tmp_path.name}")
+    for file in Storage(tmp_path / "build").list():
+        place.write(f"build/{file}", (tmp_path / "build" / file).read_bytes())
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(TREE))
+    sets = ["--set", "optimizer.steps=4", "--set", "optimizer.warmup_epochs=0"]
+    options = [str(recipe), f"--shards={place.url}/build", f"--run={place.url}/run", "--workers=2", "--address=local"]
+    process = start([*options, *sets])
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, out
+    assert f"model: {place.url}/run/export" in out
+    assert place.exists("run/export/config.json") and place.exists("run/checkpoints/step-000000004/state.json")
+    process = start([*options, *sets, "--set", "seed=9"])
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 2 and "another recipe: seed" in out, out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -27,9 +26,9 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint",
         metavar="MODEL",
-        type=Path,
-        help="the model: an export, a checkpoint, the folder of a run, whose export is used if there is one, or the "
-        "folder or Hugging Face name of a published ClapModel or sentence-transformers model with audio",
+        help="the model: an export, a checkpoint, the folder of a run, whose export is used if there is one (local, or "
+        "s3://BUCKET/MODEL), or the folder or Hugging Face name of a published ClapModel or sentence-transformers "
+        "model with audio",
     )
     parser.add_argument(
         "--trust-code",

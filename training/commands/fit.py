@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sharding.common.addresses import is_address
 from sharding.common.processes import leave
 from training.commands.arguments import add_recipe, add_shards
 
@@ -26,17 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="RUN",
         type=run_folder,
-        help="the folder of the run, which every rank must see; it receives the log, the checkpoints and the export",
+        help="the folder of the run, which every rank must see, or s3://BUCKET/RUN; it receives the log, the "
+        "checkpoints and the export",
     )
 
 
-def run_folder(text: str) -> Path:
-    """The folder of ``--run``.  It must be in a file system, because checkpoints are renamed into their place."""
-    if "://" in text:
-        raise argparse.ArgumentTypeError(f"{text} is no folder of a file system: name one that every rank sees")
-    if Path(text).is_file():
+def run_folder(text: str) -> str:
+    """The folder of ``--run``, or its address."""
+    if not is_address(text) and Path(text).is_file():
         raise argparse.ArgumentTypeError(f"{text} is a file: name a folder")
-    return Path(text)
+    return text
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

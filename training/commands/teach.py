@@ -20,18 +20,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split", action="append", metavar="DATASET/SPLIT", help="repeat it for several; default: every split"
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="a new folder, or one to replace")
+    parser.add_argument(
+        "--out", required=True, metavar="FOLDER", help="a new folder, or one to replace; local, or s3://BUCKET/FOLDER"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
+    from sharding.common.storage import Storage
     from sharding.shards.manifest import Manifest
     from training.models.hub import open_model
     from training.tasks.teaching import write_teacher
 
-    if args.out.is_file():
+    if Path(args.out).is_file():
         raise InputError("it is a file", file=args.out, remedy="name a folder for --out")
     retriever = open_model(args.checkpoint, args.trust_code)
-    return write_teacher(retriever, Manifest.open(args.shards), args.split, args.out)
+    return write_teacher(retriever, Manifest.open(args.shards), args.split, Storage(args.out))
 
 
 def show(result: dict[str, Any]) -> str:

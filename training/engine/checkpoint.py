@@ -18,10 +18,11 @@ state: everything random is a function of the recipe's seed, the step and the sa
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,11 @@ def steps(checkpoints: Path) -> list[Path]:
     return sorted(path for path in checkpoints.glob(_FOLDERS) if path.is_dir())
 
 
+def is_step(name: str) -> bool:
+    """Whether a folder of that name is a checkpoint."""
+    return fnmatch.fnmatchcase(name, _FOLDERS)
+
+
 def newest(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that passes its checks, and what was wrong with newer ones."""
     complaints: list[str] = []
@@ -193,12 +199,24 @@ def prune(checkpoints: Path, settings: CheckpointSettings, metric: str) -> list[
     Kept: the last ``keep_last``, and the ``keep_best`` with the highest ``metric`` among those that have it.
     """
     folders = steps(checkpoints)
-    scored = _scored(checkpoints, metric)
-    keep = {*folders[-settings.keep_last :], *(folder for _, folder in scored[: settings.keep_best])}
-    gone = [folder for folder in folders if folder not in keep]
+    scores = {folder.name: score for score, folder in _scored(checkpoints, metric)}
+    keep = to_keep([folder.name for folder in folders], scores, settings)
+    gone = [folder for folder in folders if folder.name not in keep]
     for folder in gone:
         _remove(folder)
     return gone
+
+
+def to_keep(names: Sequence[str], scores: Mapping[str, float], settings: CheckpointSettings) -> set[str]:
+    """Names of the checkpoints that the rule keeps.
+
+    Args:
+        names: of all checkpoints, oldest first.
+        scores: the metric of those that have it.
+        settings: the rule.
+    """
+    best_first = sorted(scores, key=lambda name: (scores[name], name), reverse=True)
+    return {*names[-settings.keep_last :], *best_first[: settings.keep_best]}
 
 
 def best(checkpoints: Path, metric: str) -> Path | None:

@@ -27,6 +27,7 @@ from training.config.sections import Recipe
 from training.engine.checkpoint import MODEL, Checkpoint, find, read_tensors, restore, writing
 from training.engine.checkpoint import load as open_verified
 from training.engine.optimizers import AVERAGE
+from training.engine.remote import CONFIG, EXPORT, model_folder
 from training.engine.sealed import sealed, unsealed
 from training.models.card import model_card
 from training.models.encoders.lora import LoraSettings, merge
@@ -45,8 +46,7 @@ from training.models.untrusted import (
 from training.tasks.retrieval import TOKENIZER, assemble, with_tokenizer
 
 FORMAT = 2
-CONFIG, CARD = "config.json", "README.md"
-EXPORT = "export"  # the folder in a run that holds one
+CARD = "README.md"
 LOADED = (MODEL, TOKENIZER, *PARTS, *(f"{part}_encoder.py" for part in PARTS))  # what `load` reads beside CONFIG
 
 
@@ -129,20 +129,23 @@ def open_checkpoint(checkpoint: Checkpoint, trust_code: bool = False) -> Retriev
     return Retriever(model.eval(), loss.eval(), recipe)
 
 
-def open_model(path: Path, trust_code: bool = False) -> Retriever:
+def open_model(place: str | Path, trust_code: bool = False) -> Retriever:
     """The model of an export, of a checkpoint, or of a run's folder: its export, or else its newest checkpoint.
 
     A published model is opened too: the folder, or the name on the Hugging Face hub, of a ``ClapModel`` or of a
     sentence-transformers model that takes audio; see `training.models.published`.
 
-    ``trust_code`` says whether to run the Python files of encoders that come with the model.
+    Args:
+        place: a folder or a name, or an address such as ``s3://bucket/run``, which is copied to this machine first.
+        trust_code: whether to run the Python files of encoders that come with the model.
     """
-    if is_published(path):
-        return open_published(path)
-    for folder in (path, path / EXPORT):
-        if (folder / CONFIG).is_file():
-            return load(folder, trust_code)
-    return open_checkpoint(open_verified(find(path)), trust_code)
+    with model_folder(place) as path:
+        if is_published(path):
+            return open_published(path)
+        for folder in (path, path / EXPORT):
+            if (folder / CONFIG).is_file():
+                return load(folder, trust_code)
+        return open_checkpoint(open_verified(find(path)), trust_code)
 
 
 def save(checkpoint: Checkpoint, target: Path, trust_code: bool = False) -> Path:

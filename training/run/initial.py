@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
@@ -26,7 +24,7 @@ def initialise(task: Task, settings: InitSettings) -> list[str]:
     Raises:
         InputError: there is no such model, no such part, or nothing fits.
     """
-    source = _values(Path(settings.model))
+    source = _values(settings.model)
     own = _own(task, settings)
     found, missing = [], []
     with torch.no_grad():
@@ -64,7 +62,7 @@ def _own(task: Task, settings: InitSettings) -> dict[str, Tensor]:
     }
 
 
-def _values(path: Path) -> dict[str, Tensor]:
+def _values(path: str) -> dict[str, Tensor]:
     """The tensors of an export, a checkpoint or a run by name."""
     opened = open_model(path)
     return dict(opened.model.state_dict()) | {f"loss.{name}": value for name, value in opened.loss.state_dict().items()}

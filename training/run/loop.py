@@ -28,19 +28,20 @@ from training.run.checks import check_recipe
 from training.run.lock import hold_run_folder
 from training.run.log import NOT_FINITE, MetricsLog, flatten
 from training.run.progress import StatusLine
-from training.run.saving import export_run, save_checkpoint
+from training.run.saving import LOGS_S, export_run, publish_logs, save_checkpoint
 from training.run.training_run import TrainingRun, start_run
 
 Report = Callable[[dict[str, Any]], None]
 
 
-def fit(recipe: Recipe, manifest: Any, folder: Path, group: Group, report: Report | None = None) -> dict[str, Any]:
+def fit(recipe: Recipe, manifest: Any, place: str | Path, group: Group, report: Report | None = None) -> dict[str, Any]:
     """Train to the end of the recipe's schedule; every rank calls this.
 
     Args:
         recipe: what to train.
         manifest: `sharding.shards.manifest.Manifest` of the build.
-        folder: the folder of the run, on storage that every rank sees; the run resumes from a checkpoint in it.
+        place: the folder of the run, which every rank sees, or an address such as ``s3://bucket/run``; the run resumes
+            from a checkpoint in it.
         group: the ranks, from `training.engine.launch.ranks`.
         report: called on every rank with the state of each checkpoint.
 
@@ -49,8 +50,8 @@ def fit(recipe: Recipe, manifest: Any, folder: Path, group: Group, report: Repor
         taken, or the loss was not finite), the folder of the export and its validation figures.
     """
     check_recipe(recipe, manifest)
-    with hold_run_folder(recipe, folder, group):
-        run = start_run(recipe, manifest, folder, group)
+    with hold_run_folder(recipe, place, group) as held:
+        run = start_run(recipe, manifest, held, group)
         try:
             return _train(run, report)
         finally:
@@ -69,15 +70,16 @@ def _train(run: TrainingRun, report: Report | None) -> dict[str, Any]:
     finally:
         if log is not None:
             log.close()
+            publish_logs(run)
     loss = last.get("loss")
     return {
-        "run": str(run.folder),
+        "run": run.place.name(),
         "steps": run.engine.steps_taken,
         "skipped": _count_skipped(run),
         "resumed_from": resumed_from,
         "loss": loss if loss is not None and math.isfinite(loss) else None,
         "validation": validation,
-        "export": str(exported),
+        "export": exported,
     }
 
 
@@ -93,6 +95,7 @@ def _take_steps(
             record["validation"] = figures
         if log is not None:
             log.write(record)
+            publish_logs(run, every_s=LOGS_S)
             progress.update(run.engine.steps_taken, f"loss {record['loss']:.4f}")
         if _is_due(run, 0):
             _check_skipped(run)
@@ -168,7 +171,7 @@ def _handle_nonfinite(run: TrainingRun, step: int, keys: list[str], result: Step
     if run.recipe.engine.nonfinite == "stop":
         raise InputError(
             f"loss or gradient of step {step} is not finite; the weights are those before it",
-            file=run.folder / NOT_FINITE,
+            file=run.place.name(NOT_FINITE),
             value=(result.loss, result.grad_norm),
             remedy="look at the clips there; lower optimizer.lr, clip gradients, or set engine.nonfinite: skip",
         )
@@ -185,7 +188,7 @@ def _check_skipped(run: TrainingRun) -> None:
     if skipped > run.recipe.engine.max_skipped * taken:
         raise InputError(
             f"{skipped} of {taken} steps were skipped because they were not finite",
-            file=run.folder / NOT_FINITE,
+            file=run.place.name(NOT_FINITE),
             value=run.recipe.engine.max_skipped,
             remedy="look at the clips there; lower optimizer.lr, clip gradients, or raise engine.max_skipped",
         )
@@ -212,11 +215,9 @@ def _validate(run: TrainingRun, progress: StatusLine) -> dict[str, float] | None
 
 def _headline(run: TrainingRun) -> str:
     """One line about the run for the terminal."""
-    # Under ZeRO stage 3 a parameter has its whole shape in ds_shape.
-    trained = sum(math.prod(p.ds_shape if hasattr(p, "ds_shape") else p.shape) for p in run.engine.trained())
     return (
         f"{run.order.draws_per_epoch} clips an epoch, {run.order.steps_per_epoch} steps of "
-        f"{run.recipe.data.batch_size}, {run.group.size} ranks, {trained / 1e6:.1f} M trained parameters, "
+        f"{run.recipe.data.batch_size}, {run.group.size} ranks, {run.trained_count() / 1e6:.1f} M trained parameters, "
         f"steps {run.engine.steps_taken} to {run.steps}"
         + (": all of them warm-up, the rate never falls" if run.engine.schedule.warmup >= run.steps - 1 > 1 else "")
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from training.engine.distributed import Group
 from training.engine.schedule import make_schedule
 from training.engine.step import Engine
 from training.run.initial import initialise
+from training.run.lock import RunPlace
 from training.run.progress import StatusLine
 from training.tasks.retrieval import TOKENIZER, RetrievalTask, make_task, training_captions, with_tokenizer
 
@@ -27,7 +29,7 @@ class TrainingRun:
 
     Attributes:
         recipe: what is trained.
-        folder: the folder of the run.
+        place: the folder of the run.
         manifest: `sharding.shards.manifest.Manifest` of the build.
         group: the ranks.
         order: the order of the training samples.
@@ -36,10 +38,11 @@ class TrainingRun:
         task: what is trained.
         steps: length of the whole run in steps.
         frozen: size and SHA-256 of the file of the parameters that are not trained; None where all are trained.
+        logs_published: when the logs were last uploaded to an object store, by the monotonic clock.
     """
 
     recipe: Recipe
-    folder: Path
+    place: RunPlace
     manifest: Any
     group: Group
     order: Order
@@ -48,6 +51,7 @@ class TrainingRun:
     task: RetrievalTask
     steps: int
     frozen: dict[str, Any] | None = None
+    logs_published: float = 0.0
 
     @property
     def is_first_rank(self) -> bool:
@@ -55,12 +59,23 @@ class TrainingRun:
         return self.group.rank == 0
 
     @property
+    def folder(self) -> Path:
+        """The folder of the run on this machine."""
+        return self.place.folder
+
+    def trained_count(self) -> int:
+        """How many numbers are trained."""
+        # Under ZeRO stage 3 a parameter has its whole shape in ds_shape.
+        return sum(math.prod(p.ds_shape if hasattr(p, "ds_shape") else p.shape) for p in self.engine.trained())
+
+    @property
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
 
-def start_run(recipe: Recipe, manifest: Any, folder: Path, group: Group) -> TrainingRun:
+def start_run(recipe: Recipe, manifest: Any, place: RunPlace, group: Group) -> TrainingRun:
     """Make the model, the optimizer and the loader, or restore them from the newest checkpoint."""
+    folder = place.folder
     found = newest_checkpoint(folder, group)
     recipe = with_tokenizer(recipe, folder)
     task = make_task(recipe, training_captions(manifest.table, recipe.data))
@@ -89,7 +104,21 @@ def start_run(recipe: Recipe, manifest: Any, folder: Path, group: Group) -> Trai
     audio, tokenizer = AudioInput.of(model.audio), model.text.tokenizer
     loader = Loader(manifest, order, recipe.data, audio, tokenizer, group.rank, group.size, device=engine.device)
     frozen = _frozen(engine, folder, found)
-    return TrainingRun(recipe, folder, manifest, group, order, loader, engine, task, schedule.steps, frozen)
+    run = TrainingRun(recipe, place, manifest, group, order, loader, engine, task, schedule.steps, frozen)
+    _publish_setup(run)
+    return run
+
+
+def _publish_setup(run: TrainingRun) -> None:
+    """Upload what belongs to the run as a whole, where it is in an object store and its copy may become large enough.
+
+    The copy holds two checkpoints: of each trained weight its value and two moments, in float32.
+    """
+    if run.place.remote is None or not run.is_first_rank:
+        return
+    checkpoint_bytes = 12 * run.trained_count()
+    run.place.remote.require_room(2 * checkpoint_bytes + (run.frozen or {}).get("bytes", 0))
+    run.place.remote.publish_setup()
 
 
 def _frozen(engine: Engine, folder: Path, found: checkpoint.Checkpoint | None) -> dict[str, Any] | None:

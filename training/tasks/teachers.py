@@ -9,14 +9,13 @@ encoder, but only from heads whose scores are dot products.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 
 from sharding.common.errors import InputError
+from sharding.common.storage import Storage
 from sharding.schema import stable_id
 from training.data.batch import Batch
 from training.data.captions import normalise, tokenise
@@ -46,7 +45,7 @@ class ModelTeacher(RetrievalTeacher):
         folder: where the teacher came from, for messages.
     """
 
-    def __init__(self, retriever: Any, student: AudioInput, folder: Path) -> None:
+    def __init__(self, retriever: Any, student: AudioInput, folder: str) -> None:
         if retriever.audio_input != student:
             raise InputError(
                 f"a teacher hears {retriever.audio_input}, the student {student}",
@@ -76,9 +75,9 @@ class StoredTeacher(RetrievalTeacher):
         settings: how the student reads captions, by which they are found.
     """
 
-    def __init__(self, folder: Path, settings: DataSettings) -> None:
+    def __init__(self, folder: Storage, settings: DataSettings) -> None:
         self.folder, self.scorer = folder, DotProduct()
-        clips, captions = (_read(folder / name) for name in (CLIPS, CAPTIONS))
+        clips, captions = (_read(folder, name) for name in (CLIPS, CAPTIONS))
         self._clips = _Vectors([stable_id(clip) for clip in clips["clip_id"].to_pylist()], clips)
         texts = [stable_id(normalise(text, settings)) for text in captions["text"].to_pylist()]
         self._captions = _Vectors(texts, captions)
@@ -91,7 +90,7 @@ class StoredTeacher(RetrievalTeacher):
                 number = int(np.flatnonzero(rows < 0)[0])
                 raise InputError(
                     f"the teacher has no vector of a {what}",
-                    file=self.folder,
+                    file=self.folder.url,
                     value=batch.texts[number] if what == "caption" else batch.keys[number],
                     remedy="write its vectors for every split of data.train: `teach MODEL --shards OUT --out FOLDER`",
                 )
@@ -118,14 +117,14 @@ def open_teacher(name: str, student: AudioInput, settings: DataSettings) -> Retr
     """The teacher that a recipe names; ``InputError`` where it is none."""
     from training.models.hub import open_model  # it builds tasks itself
 
-    folder = Path(name)
-    if (folder / CLIPS).is_file():
+    folder = Storage(name)
+    if folder.exists(CLIPS):
         return StoredTeacher(folder, settings)
-    return ModelTeacher(open_model(folder), student, folder)
+    return ModelTeacher(open_model(name), student, name)
 
 
-def _read(path: Path) -> Any:
+def _read(folder: Storage, name: str) -> Any:
     try:
-        return pq.read_table(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read as a table of vectors: {error}", file=path) from error
+        return folder.read_table(name)
+    except OSError as error:
+        raise InputError(f"cannot be read as a table of vectors: {error}", file=folder.name(name)) from error

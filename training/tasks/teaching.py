@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 
 from sharding.common.errors import InputError
+from sharding.common.storage import Storage
 from training.data.mixture import select_rows
 from training.search.index import BATCH, build_index
 from training.tasks.teachers import CAPTIONS, CLIPS
 
 
-def write_teacher(retriever: Any, manifest: Any, splits: Sequence[str] | None, folder: Path) -> dict[str, Any]:
+def write_teacher(retriever: Any, manifest: Any, splits: Sequence[str] | None, folder: Storage) -> dict[str, Any]:
     """Write the vectors of all clips and captions of some splits; an earlier teacher there is replaced.
 
     Args:
@@ -52,18 +50,14 @@ def write_teacher(retriever: Any, manifest: Any, splits: Sequence[str] | None, f
         index = build_index(retriever, manifest, name)
         clips += index.clips
         sounds.append(head.embedding(index.sides))
-    draft = folder.with_name(f".{folder.name}.writing")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    width = _write(draft / CLIPS, "clip_id", clips, torch.cat(sounds))
-    _write(draft / CAPTIONS, "text", texts, torch.cat(vectors))
-    shutil.rmtree(folder, ignore_errors=True)
-    draft.rename(folder)
-    return {"clips": len(clips), "captions": len(texts), "width": width, "out": str(folder)}
+    folder.remove(CLIPS)  # it is written last: a folder without it holds no vectors
+    _write(folder, CAPTIONS, "text", texts, torch.cat(vectors))
+    width = _write(folder, CLIPS, "clip_id", clips, torch.cat(sounds))
+    return {"clips": len(clips), "captions": len(texts), "width": width, "out": folder.url}
 
 
-def _write(path: Path, name: str, keys: list[str], vectors: torch.Tensor) -> int:
+def _write(folder: Storage, file: str, name: str, keys: list[str], vectors: torch.Tensor) -> int:
     rows = vectors.cpu().float().numpy()
     embedding = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
-    pq.write_table(pa.table({name: keys, "embedding": embedding}), path)
+    folder.write_table(file, pa.table({name: keys, "embedding": embedding}))
     return int(rows.shape[1])

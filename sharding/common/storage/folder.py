@@ -150,6 +150,17 @@ class Storage:
         except FileNotFoundError:
             return b""
 
+    def upload(self, file: Path, path: str) -> None:
+        """Put a file of this machine under a name, whole or not at all.  For object stores alone."""
+        assert isinstance(self._files, ObjectStore)
+        self._files.upload(file, checked(path))
+
+    def download(self, path: str, file: Path) -> None:
+        """Copy a file to this machine; the copy may be cut where this fails.  For object stores alone."""
+        assert isinstance(self._files, ObjectStore)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._files.download(checked(path), file)
+
     def remove(self, path: str) -> None:
         """Remove a file; an absent one is fine."""
         self._files.remove(checked(path))

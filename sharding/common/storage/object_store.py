@@ -8,6 +8,7 @@ import functools
 import math
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
@@ -97,6 +98,14 @@ class ObjectStore:
             out.discard()  # else the parts that did arrive would be committed
             out.closed = True
             raise
+
+    def upload(self, file: Path, name: str) -> None:
+        """Put a file of this machine under a name; it appears with the upload's own commit."""
+        self._persist(name, lambda key: self._files.put_file(str(file), key))
+
+    def download(self, name: str, file: Path) -> None:
+        """Copy a file to this machine, over what is there."""
+        self._persist(name, lambda key: self._files.get_file(key, str(file)))
 
     def put_if_absent(self, name: str, data: bytes) -> None:
         """Put a whole file under its name unless there is one.

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-import sharding.build.claim
-from sharding.build.claim import claim
+from sharding.build.claim import LOCK, claim
 from sharding.build.run import build
 from sharding.common.errors import InputError
 from sharding.common.runners import LocalRunner
-from sharding.common.storage import Storage
+from sharding.common.storage import Storage, lease
 from tests.conftest import REPOSITORY
 from tests.sharding.conftest import settings_for
 
@@ -52,28 +51,28 @@ def test_in_an_object_store_a_live_builder_is_respected_and_a_killed_one_is_not(
         holder.kill()
     with claim(out):  # also while nobody has reaped the killed one
         pass
-    assert not out.exists(sharding.build.claim.LOCK)
+    assert not out.exists(LOCK)
     holder.wait()
 
 
 def test_a_builder_on_another_machine_is_told_from_a_dead_one_by_its_signs_of_life(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sharding.build.claim, "HEARTBEAT_S", 0.2)
-    monkeypatch.setattr(sharding.build.claim, "SILENCE_S", 2.0)
+    monkeypatch.setattr(lease, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(lease, "SILENCE_S", 2.0)
     out = Storage(f"{s3}/{tmp_path.name}")
     names = iter(["here", "there", "there"])
-    monkeypatch.setattr(sharding.build.claim.socket, "gethostname", lambda: next(names))
+    monkeypatch.setattr(lease.socket, "gethostname", lambda: next(names))
     with claim(out), pytest.raises(InputError, match="on here"), claim(out):
         pass
-    out.write(sharding.build.claim.LOCK, b'{"host": "gone", "pid": 1, "born": "long ago", "token": "x"}')
+    out.write(LOCK, b'{"host": "gone", "pid": 1, "born": "long ago", "token": "x"}')
     with claim(out) as held:
         held.check()
-        out.write(sharding.build.claim.LOCK, b'{"host": "rude", "pid": 1, "born": "now", "token": "y"}')
+        out.write(LOCK, b'{"host": "rude", "pid": 1, "born": "now", "token": "y"}')
         time.sleep(0.8)
         with pytest.raises(InputError, match="took over"):
             held.check()
-    assert out.exists(sharding.build.claim.LOCK)  # it is the other's
+    assert out.exists(LOCK)  # it is the other's
 
 
 def test_of_many_that_claim_at_once_one_is_obeyed(s3: str, tmp_path: Path) -> None:

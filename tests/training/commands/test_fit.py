@@ -12,12 +12,6 @@ from training import cli
 from training.commands import fit
 
 
-def test_a_run_lies_in_a_file_system(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        cli.main(["fit", "demo", "--shards", "s3://bucket/shards", "--run", "s3://bucket/run"])
-    assert "s3://bucket/run is no folder of a file system" in capsys.readouterr().err
-
-
 def test_a_file_is_no_run_folder(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["fit", "demo", "--shards", "shards", "--run", __file__])

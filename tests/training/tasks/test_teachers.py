@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sharding.common.errors import InputError
+from sharding.common.storage import Storage
 from sharding.shards.manifest import Manifest
 from tests.training.small_runs import figures, lines, run_ranks, small_recipe
 from training.commands import teach
@@ -36,7 +37,7 @@ def taught(build: Path, group: Group, tmp_path_factory: pytest.TempPathFactory) 
     """A small trained model's export, and the folder with its vectors."""
     folder = tmp_path_factory.mktemp("taught")
     fit(small_recipe([*LEARN, "seed=5"]), Manifest.open(build), folder / "run", group)
-    write_teacher(load(folder / "run/export"), Manifest.open(build), None, folder / "vectors")
+    write_teacher(load(folder / "run/export"), Manifest.open(build), None, Storage(folder / "vectors"))
     return folder / "run/export", folder / "vectors"
 
 
@@ -122,7 +123,7 @@ def test_a_killed_distillation_goes_on_with_the_same_losses(
 
 
 def test_a_clip_without_a_vector_is_named(build: Path, taught: tuple[Path, Path], tmp_path: Path) -> None:
-    write_teacher(load(taught[0]), Manifest.open(build), ["clotho/evaluation"], tmp_path / "few")
+    write_teacher(load(taught[0]), Manifest.open(build), ["clotho/evaluation"], Storage(tmp_path / "few"))
     task, batch = first_batch(build, f"distillation.teachers=[{tmp_path / 'few'}]")
     with pytest.raises(InputError, match="no vector of a") as caught:
         task.fixed_sides(batch)
@@ -143,4 +144,4 @@ def test_the_command_writes_a_teacher(build: Path, taught: tuple[Path, Path], tm
     result = teach.run(parser.parse_args(words))
     assert result["clips"] == 24 and "24 clips" in teach.show(result)
     recipe = small_recipe()
-    assert StoredTeacher(tmp_path / "out", recipe.data).scorer is not None
+    assert StoredTeacher(Storage(tmp_path / "out"), recipe.data).scorer is not None

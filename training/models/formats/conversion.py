@@ -10,12 +10,13 @@ from typing import Any
 
 from sharding.common.errors import InputError
 from training.engine.checkpoint import writing
+from training.engine.remote import model_folder
 from training.models import hub
 from training.models.formats import EXTRA, FORMATS
 from training.models.formats.proof import CheckClips, Proof
 
 
-def convert(model: Path, name: str, out: Path, clips: CheckClips, trust_code: bool = False) -> Proof:
+def convert(model: str | Path, name: str, out: Path, clips: CheckClips, trust_code: bool = False) -> Proof:
     """Convert an export, and prove on recordings that the result computes the same.
 
     Args:
@@ -38,7 +39,11 @@ def convert(model: Path, name: str, out: Path, clips: CheckClips, trust_code: bo
         raise InputError("it exists already", file=out, remedy="name a new folder")
     module: Any = importlib.import_module(FORMATS[name])
     require_libraries(module.LIBRARIES)
-    export = hub.find_export(model)
+    with model_folder(model) as folder:
+        return _convert(hub.find_export(folder), module, out, clips, trust_code)
+
+
+def _convert(export: Path, module: Any, out: Path, clips: CheckClips, trust_code: bool) -> Proof:
     retriever = hub.load(export, trust_code)
     draft = out.with_name(f".{out.name}.writing")
     shutil.rmtree(draft, ignore_errors=True)
