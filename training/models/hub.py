@@ -74,7 +74,7 @@ def load(folder: str | Path, trust_code: bool = False) -> Retriever:
         check_weights(values, own, path / MODEL)
         for part in PARTS:
             if (path / part).is_dir():  # its weights came with the encoder
-                values |= {f"{part}.{name}": value for name, value in getattr(model, part).state_dict().items()}
+                values |= {f"{part}.net.{name}": value for name, value in getattr(model, part).net.state_dict().items()}
         restore(model, loss, values)
         retriever = Retriever(model.eval(), loss.eval(), recipe)
         retriever.encode_texts(["a sound"])  # finds a tokenizer that does not fit the model
@@ -225,7 +225,7 @@ def _write_weights(retriever: Retriever, draft: Path) -> None:
         published = not is_outside(settings.encoder) and settings.source != "random"
         if published and hasattr(net, "save_pretrained"):
             net.save_pretrained(draft / part, save_original_format=False)
-            weights = {name: value for name, value in weights.items() if not name.startswith(f"{part}.")}
+            weights = {name: value for name, value in weights.items() if not name.startswith(f"{part}.net.")}
     save_file({name: value.detach().contiguous() for name, value in weights.items()}, draft / MODEL)
 
 

@@ -168,6 +168,7 @@ def assemble(recipe: Recipe, captions: Iterable[str]) -> tuple[RetrievalModel, P
     if text.max_tokens is not None and recipe.data.max_tokens > text.max_tokens:
         remedy = f"the text encoder reads at most {text.max_tokens}"
         raise InputError("data.max_tokens is too long", value=recipe.data.max_tokens, remedy=remedy)
+    audio.connect(text)
     adapt(audio, recipe.lora.audio)
     adapt(text, recipe.lora.text)
     head = build_head(recipe.head, audio.dim, text.dim)

@@ -62,6 +62,14 @@ MORE = {
     "never clipped": ["optimizer.clip=0", "optimizer.lr=0.1"],
     "blocks computed again": ["engine.activation_checkpointing=true"],
     "averaged": ["engine.ema=0.5"],
+    "one language model": [
+        "audio={encoder: multimodal, source: random, segment_s: 1, max_s: 3, bins: 128, width: 8, depth: 1, heads: 2}",
+        "text={encoder: multimodal, source: random, width: 16, depth: 2, heads: 2, vocabulary: 280}",
+        "head.dim=null",
+        "lora={text: {rank: 2}}",
+        "optimizer.freeze=['audio.net.*']",
+        "optimizer.rates={'text.*': 2.0}",
+    ],
 }
 # Settings that change how a step is computed, and nothing else.
 HOW = ("engine.zero", "engine.chunk", "engine.compile", "engine.activation_checkpointing")
@@ -108,7 +116,8 @@ def all_cases(world: int) -> list[Case]:
 def fast_cases() -> list[Case]:
     """Every stage once, plain and cached, heads and losses in turn."""
     pairs = itertools.product(HEADS, LOSSES)
-    return [(*pair, *way) for pair, way in zip(pairs, in_turn(0) + in_turn(1)[2:], strict=False)]
+    cases = [(*pair, *way) for pair, way in zip(pairs, in_turn(0) + in_turn(1)[2:], strict=False)]
+    return [*cases, ("dual", "ntxent", *MORE["one language model"], "engine.zero=2", "engine.chunk=4")]
 
 
 def batch_of(step: int) -> Batch:

@@ -23,7 +23,7 @@ from training.engine import checkpoint
 from training.engine.sealed import sealed, unsealed
 from training.models import hub
 from training.models.untrusted import describe_files
-from training.tasks.retrieval import TOKENIZER, assemble
+from training.tasks.retrieval import TOKENIZER, RetrievalTask, assemble
 
 CAPTIONS = ["a low hum", "a whistle", "some hiss"]
 ENCODER = """
@@ -67,7 +67,7 @@ def write_run(run: Path, overrides: list[str]) -> checkpoint.Checkpoint:
     run.mkdir(exist_ok=True)
     (run / "recipe.yaml").write_text(resolved.dump(recipe))
     model.text.tokenizer.save_pretrained(run / TOKENIZER)
-    values = dict(model.state_dict()) | {f"loss.{name}": value for name, value in loss.state_dict().items()}
+    values = RetrievalTask(model, loss).tensors()
     folder = checkpoint.save(run / "checkpoints", 3, values, {}, {"plan": "p", "validation": {"a/R@1": 0.5}})
     return checkpoint.load(folder)
 

@@ -70,6 +70,10 @@ class Encoder(nn.Module, ABC):
         """The modules above the last block, such as the final norm; they are never frozen by depth."""
         return []
 
+    def beside_adapters(self) -> list[nn.Module]:
+        """The modules that are trained as a whole where the encoder has adapters, such as new ones."""
+        return []
+
     def depths(self) -> Iterator[tuple[nn.Parameter, int]]:
         """Every parameter and its depth: 0 below the blocks, 1 to L in the L blocks, L + 1 above them."""
         blocks = self.blocks()
@@ -110,6 +114,9 @@ class AudioEncoder(Encoder):
     segment_s: float
     hop_s: float
     max_s: float
+
+    def connect(self, text: TextEncoder) -> None:
+        """Called once with the text encoder of the same model, before adapters are added; most need nothing of it."""
 
     @abstractmethod
     def forward(self, features: Tensor, frames: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -171,6 +178,7 @@ AUDIO_ENCODERS: dict[str, str] = {
     "ast": "training.models.encoders.audio.ast",
     "clap": "training.models.encoders.audio.clap",
     "data2vec": "training.models.encoders.audio.data2vec",
+    "multimodal": "training.models.multimodal.listening",
     "passt": "training.models.encoders.audio.passt",
     "whisper": "training.models.encoders.audio.whisper",
 }
@@ -183,6 +191,7 @@ TEXT_ENCODERS: dict[str, str] = {
     "deberta-v3": "training.models.encoders.text.families:DEBERTA_V3",
     "gtr-t5": "training.models.encoders.text.families:GTR_T5",
     "modernbert": "training.models.encoders.text.families:MODERNBERT",
+    "multimodal": "training.models.multimodal.language",
     "mpnet": "training.models.encoders.text.families:MPNET",
     "roberta": "training.models.encoders.text.families:ROBERTA",
 }

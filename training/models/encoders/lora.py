@@ -1,7 +1,8 @@
 """Low-rank adapters on any encoder (Hu et al. 2021, arXiv 2106.09685, eq. 3), through peft.
 
 A linear layer W is frozen and replaced by ``W x + (alpha / r) B A x``, of which A ``[r, in]`` and B ``[out, r]`` are
-trained.  B starts at zero, so training starts with the published encoder.  Nothing else of the encoder is trained.
+trained.  B starts at zero, so training starts with the published encoder.  Nothing else of the encoder is trained but
+what `Encoder.beside_adapters` names.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ def adapt(encoder: Encoder, settings: Adapters | None) -> None:
         ),
         encoder,
     )
+    for module in encoder.beside_adapters():
+        module.requires_grad_(True)
 
 
 def merge(encoder: Encoder) -> None:

@@ -5,6 +5,7 @@ A model is loaded completely or refused: the library itself gives random values 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,13 @@ import torch
 from sharding.common.errors import InputError
 
 PICKLE = "pytorch_model.bin"
+# Classes that the library does not export, or that Earshot makes of parts of it, and where they are.
+UNEXPORTED = {
+    "WhisperEncoder": "transformers.models.whisper.modeling_whisper",
+    "Qwen2AudioSound": "training.models.multimodal.qwen2_audio",
+    "Qwen2_5OmniAudioEncoder": "transformers.models.qwen2_5_omni.modeling_qwen2_5_omni",
+    "Qwen3OmniMoeAudioEncoder": "transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe",
+}
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,17 @@ def load_model(architecture: Architecture, source: str, changes: Mapping[str, An
         config = config_class.from_pretrained(folder)
         for name, value in changes.items():
             setattr(config, name, value)
+    except InputError:
+        raise
+    except Exception as error:  # the libraries raise errors of many kinds
+        raise unavailable("model", source, error) from error
+    return load_weights(architecture, source, config)
+
+
+def load_weights(architecture: Architecture, source: str, config: Any) -> Any:
+    """A model of this configuration with the weights at ``source``, of which it may be a part; see `load_model`."""
+    folder = folder_of(source)
+    try:
         model, report = _class(architecture.model).from_pretrained(
             folder,
             use_safetensors=folder == source,
@@ -74,8 +93,6 @@ def load_model(architecture: Architecture, source: str, changes: Mapping[str, An
             output_loading_info=True,
             **dict(architecture.arguments),
         )
-    except InputError:
-        raise
     except Exception as error:  # the libraries raise errors of many kinds
         raise unavailable("model", source, error) from error
     missing = sorted(report["missing_keys"])
@@ -147,11 +164,9 @@ def unavailable(what: str, source: str, error: Exception) -> InputError:
 
 
 def _class(name: str) -> Any:
-    """The class of a model; the library does not export the encoder of Whisper, which is found in its module."""
+    """The class of a model, also of one that the library does not export."""
     import transformers
 
-    if name == "WhisperEncoder":
-        from transformers.models.whisper import modeling_whisper
-
-        return modeling_whisper.WhisperEncoder
+    if name in UNEXPORTED:
+        return getattr(importlib.import_module(UNEXPORTED[name]), name)
     return getattr(transformers, name)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from sharding.common.errors import InputError
 from training.config.checks import check_dropout, check_positive
 from training.models.encoders import EncodedAudio, EncodedText
 from training.models.heads.base import Head, Side, unit
@@ -21,7 +22,8 @@ class Settings:
 
     Attributes:
         name: the key of the registry.
-        dim: width of the shared space (Calvet and Toledano 2025 section 3.3: 1024).
+        dim: width of the shared space (Calvet and Toledano 2025 section 3.3: 1024); null: the vectors of both encoders
+            are compared as they are, which must be equally wide.
         audio_pooling: over segments: "mean", or "attention" as in Filomeno et al. 2025 eq. 3.
         text_pooling: the "encoder"'s own (RoBERTa: its first token), the "first" token, or the "mean" over real
             tokens as in Filomeno et al. 2025 section 4.
@@ -29,7 +31,7 @@ class Settings:
     """
 
     name: str = "dual"
-    dim: int = 1024
+    dim: int | None = 1024
     audio_pooling: AudioPooling = "mean"
     text_pooling: TextPooling = "encoder"
     dropout: float = 0.0
@@ -44,8 +46,11 @@ class DualEncoder(Head):
         super().__init__()
         self.text_pooling = settings.text_pooling
         self.audio_pool = audio_pool(settings.audio_pooling, audio_dim)
-        self.audio_projection = nn.Linear(audio_dim, settings.dim)
-        self.text_projection = nn.Linear(text_dim, settings.dim)
+        if settings.dim is None and audio_dim != text_dim:
+            remedy = "set head.dim to the width of a shared space"
+            raise InputError("the encoders' vectors are not equally wide", value=(audio_dim, text_dim), remedy=remedy)
+        self.audio_projection = nn.Identity() if settings.dim is None else nn.Linear(audio_dim, settings.dim)
+        self.text_projection = nn.Identity() if settings.dim is None else nn.Linear(text_dim, settings.dim)
         self.dropout = nn.Dropout(settings.dropout)
 
     def audio_side(self, audio: EncodedAudio) -> Side:

@@ -110,7 +110,7 @@ class Family:
 
     def wrap(self, net: Any, tokenizer: Any, settings: TextSettings) -> TransformerTextEncoder:
         """The encoder of a model of the family; ``InputError`` where the tokenizer is not the model's."""
-        _check_vocabulary(net, tokenizer, settings)
+        check_vocabulary(net, tokenizer, settings.tokenizer or settings.source)
         if self.prepare is not None:
             self.prepare(net)
         return TransformerTextEncoder(net, self, tokenizer, getattr(settings, "pooling", self.pooling))
@@ -181,11 +181,11 @@ def _tokenizer_of_random(settings: TextSettings, captions: Iterable[str]) -> Any
     return load_tokenizer(settings.tokenizer)
 
 
-def _check_vocabulary(net: Any, tokenizer: Any, settings: TextSettings) -> None:
+def check_vocabulary(net: Any, tokenizer: Any, source: str) -> None:
     rows, tokens = net.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values(), default=0) + 1
     if tokens > rows:
         raise InputError(
             f"the tokenizer has {tokens} tokens, the model {rows}",
-            file=settings.tokenizer or settings.source,
+            file=source,
             remedy="name the model's own tokenizer",
         )
