@@ -25,4 +25,4 @@ def pool(name: Pooling, vectors: Tensor, mask: Tensor) -> Tensor:
         index = marked.argmax(1)
     else:
         index = mask.shape[1] - 1 - marked.flip(1).argmax(1)
-    return vectors[torch.arange(len(vectors), device=mask.device), index]
+    return vectors[torch.arange(vectors.shape[0], device=mask.device), index]  # ONNX takes len() for a constant

@@ -9,5 +9,7 @@ from __future__ import annotations
 
 FORMATS: dict[str, str] = {
     "sentence-transformers": "training.models.formats.sentence_transformer",
+    "clap": "training.models.formats.clap",
+    "onnx": "training.models.formats.onnx_towers",
 }
 EXTRA = "clients"  # the extra of the package that installs the libraries of all formats

@@ -141,3 +141,18 @@ def test_the_command_prints_what_it_compared(
     assert main([*arguments, "--check", str(sounds / "0.wav"), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert printed["clips"] == 1 and printed["differences"]["vectors of clips"] < 1e-5
+
+
+@pytest.mark.slow
+def test_published_towers_keep_their_vectors_on_real_recordings(
+    shared_models: Path, shared_data: Path, export: Export, tmp_path: Path
+) -> None:
+    source = export(
+        f"audio={{encoder: whisper, source: {shared_models / 'whisper-tiny.en'}, max_s: 30.0}}",
+        f"text={{encoder: bert, source: {shared_models / 'all-MiniLM-L6-v2'}}}",
+        "head.dim=128",
+        "data.masking={time_masks: 0, freq_masks: 0}",
+    )
+    clips = proof.read_clips(str(shared_data / "audio"))
+    found = convert(source, "sentence-transformers", tmp_path / "out", clips)
+    assert len(clips.recordings) == proof.CLIPS and max(found.differences.values()) < 1e-5

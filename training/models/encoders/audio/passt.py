@@ -147,7 +147,7 @@ class PasstEncoder(AudioEncoder):
         tokens, mask = self._patchout(grid.permute(0, 2, 3, 1), mask, seeds)
         first = net.cls_token + net.new_pos_embed[:, :1]
         second = net.dist_token + net.new_pos_embed[:, 1:]
-        summary = torch.cat([first, second], 1).expand(len(tokens), -1, -1)
+        summary = torch.cat([first, second], 1).expand(tokens.shape[0], -1, -1)  # ONNX takes len() for a constant
         x = net.norm(net.blocks(net.pos_drop(torch.cat([summary, tokens], 1))))
         patches = x[:, 2:]
         if self.settings.pooled == "patches":
