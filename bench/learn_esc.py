@@ -174,11 +174,11 @@ def test(retriever: Retriever, manifest: Manifest, name: str, scenes: list[Scene
     return figures
 
 
-def by_label(scenes: list[Scene]) -> dict[str, list[str]]:
+def by_label(scenes: list[Scene]) -> dict[str, dict[str, float]]:
     """A query for each label, and the files that it should find."""
-    files: dict[str, list[str]] = defaultdict(list)
+    files: dict[str, dict[str, float]] = defaultdict(dict)
     for scene in scenes:
-        files[f"The sound of {scene.labels[0]}."].append(f"{scene.name}.wav")
+        files[f"The sound of {scene.labels[0]}."][f"{scene.name}.wav"] = 1.0
     return dict(files)
 
 

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
     if is_address(args.checkpoint) or Path(args.checkpoint).exists():  # else it may be a name on a hub
         args.checkpoint = absolute(args.checkpoint)  # the task runs in another folder
-    args.shards = absolute(args.shards)
+    args.shards = args.shards and absolute(args.shards)
     args.relevance = args.relevance and args.relevance.resolve()
     try:
         result: dict[str, Any] = ray.get(ray.remote(num_cpus=1, num_gpus=gpus)(evaluate.run).remote(args))

@@ -14,6 +14,7 @@ COMMANDS = {
     "fit": Command(_TRAIN, "training.commands.fit", "train the model that a recipe describes"),
     "order": Command(_TRAIN, "training.commands.order", "show any global batch of a recipe, without training"),
     "evaluate": Command(_USE, "training.commands.evaluate", "measure retrieval on a split"),
+    "scores": Command(_USE, "training.commands.scores", "write every query's score for every clip of a split"),
     "teach": Command(_TRAIN, "training.commands.teach", "write the vectors with which a model teaches another one"),
     "index": Command(_USE, "training.commands.index", "make the sounds of a build searchable"),
     "search": Command(_USE, "training.commands.search", "find sounds by describing them"),

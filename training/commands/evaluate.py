@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sharding.common.errors import InputError
-from training.commands.arguments import add_model, add_shards
+from training.commands.arguments import add_model
 from training.commands.fit import only_first_rank
 
 # The prefixes of the figures that are shown, and what each means.
@@ -23,19 +23,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Measure text-to-audio and audio-to-text retrieval among all clips of a split. Each measure is shown as it is "
         "expected when equal scores are put in random order, then with relevant clips last and first among equal "
-        "scores, and as chance would give it."
+        "scores, and as chance would give it. Where clips share captions, it is shown a second time with every clip of "
+        "an equal caption being relevant, and with the most that can be reached for a caption's own clip alone. "
+        "Instead of a model, name the folder that `scores` wrote."
     )
     add_model(parser)
-    add_shards(parser)
-    parser.add_argument(
-        "--split", required=True, metavar="SPLIT", help="the split to measure on, for example clotho/evaluation"
-    )
+    parser.add_argument("--shards", metavar="OUT", help="the build: a folder or a URL; scores need none")
+    parser.add_argument("--split", metavar="SPLIT", help="the split to measure on, for example clotho/evaluation")
     parser.add_argument(
         "--relevance",
         type=Path,
         metavar="CSV",
         help="a table with the columns query and audio_filenames that names every relevant clip of a query, such as "
-        "DCASE 2025's metadata_eval.csv",
+        "DCASE 2025's metadata_eval.csv; a column relevances may say how relevant each one is",
     )
     parser.add_argument("--batch", type=int, default=32, metavar="N", help="clips that a rank encodes at once (32)")
     parser.add_argument(
@@ -49,6 +49,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
+    from training.evaluation.relevance import open_relevance
+    from training.evaluation.score_files import is_scores
+
+    if args.batch < 1 or args.first < 0:
+        raise InputError("--batch counts from 1 and --first from 0, which means all", value=(args.batch, args.first))
+    relevance = None if args.relevance is None else open_relevance(args.relevance)
+    if is_scores(args.checkpoint):
+        return _of_scores(args, relevance)
+    if args.shards is None or args.split is None:
+        raise InputError("a model is measured on a split of a build", remedy="give --shards OUT and --split SPLIT")
+    return _of_model(args, relevance)
+
+
+def _of_scores(args: argparse.Namespace, relevance: Any) -> dict[str, Any]:
+    from training.evaluation.score_files import ScoreFile
+    from training.evaluation.scores import figures, multiple_of, rank_all
+
+    scores = ScoreFile.open(args.checkpoint)
+    if args.split not in (None, scores.questions.split):
+        raise InputError(f"these scores are of {scores.questions.split}", file=args.checkpoint, value=args.split)
+    multiple = None if relevance is None else multiple_of(scores.questions, relevance, args.relevance)
+    return figures(rank_all(scores.blocks, scores.questions, multiple), scores.questions, multiple)
+
+
+def _of_model(args: argparse.Namespace, relevance: Any) -> dict[str, Any]:
     import torch
 
     from sharding.shards.manifest import Manifest
@@ -58,9 +83,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.models.hub import open_model
     from training.run.progress import StatusLine
 
-    if args.batch < 1 or args.first < 0:
-        raise InputError("--batch counts from 1 and --first from 0, which means all", value=(args.batch, args.first))
-    relevance = None if args.relevance is None else _relevance(args.relevance)
     retriever = open_model(args.checkpoint, args.trust_code)
     manifest = Manifest.open(args.shards)
     with ranks() as group:
@@ -78,27 +100,21 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return only_first_rank(result, group)
 
 
-def _relevance(file: Path) -> dict[str, list[str]]:
-    """The table of ``--relevance``: the relevant files of each query."""
-    from training.evaluation.relevance import read_relevance
-
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise InputError(f"cannot be read: {reason}", file=file) from error
-    return read_relevance(text, file)
-
-
 def show(result: dict[str, Any]) -> str:
     from training.evaluation.metrics import DIRECTIONS, MEASURED
 
     lines = [f"{result['split']}: {result['clips']} clips, {result['captions']} captions"]
-    lines.append(f"{'':41}" + "".join(f"{name:>9}" for name in MEASURED))
+    lines.append(f"{'':49}" + "".join(f"{name:>9}" for name in MEASURED))
+
+    def add(label: str, figures: dict[str, float], prefix: str = "") -> None:
+        lines.append(f"{label:49}" + "".join(f"{100 * figures[prefix + name]:9.2f}" for name in MEASURED))
+
     for direction in (*DIRECTIONS, "text_to_audio_multiple"):
-        if direction not in result:
-            continue
-        for prefix, label in PREFIXES:
-            values = "".join(f"{100 * result[direction][prefix + name]:9.2f}" for name in MEASURED)
-            lines.append(f"{direction.replace('_', ' ') + label:41}{values}")
+        for prefix, label in PREFIXES if direction in result else ():
+            add(direction.replace("_", " ") + label, result[direction], prefix)
+        if f"{direction}_equal" in result:
+            add(direction.replace("_", " ") + ", equal captions count too", result[f"{direction}_equal"])
+            add(direction.replace("_", " ") + ", the most that is possible", result[f"{direction}_ceiling"])
+    multiple = result.get("text_to_audio_multiple", {})
+    lines += [f"{name} {100 * value:.2f}" for name, value in multiple.items() if name.startswith("nDCG")]
     return "\n".join(lines)

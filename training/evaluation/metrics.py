@@ -52,20 +52,6 @@ class Ranking:
     queries: int
     items: int
 
-    @staticmethod
-    def concatenate(parts: Sequence[Ranking]) -> Ranking:
-        """The queries of several rankings of the same items, one ranking after the other."""
-        starts = np.cumsum([0] + [part.queries for part in parts])
-        join = np.concatenate
-        return Ranking(
-            query=join([part.query + start for part, start in zip(parts, starts, strict=False)]),
-            above=join([part.above for part in parts]),
-            size=join([part.size for part in parts]),
-            relevant=join([part.relevant for part in parts]),
-            queries=int(starts[-1]),
-            items=parts[0].items if parts else 0,
-        )
-
     @property
     def relevant_of_query(self) -> Ints:
         """``[queries]`` how many relevant items each query has."""
@@ -84,50 +70,25 @@ class Ranking:
         return np.repeat(self.query, self.relevant), np.repeat(start, self.relevant) + number + 1
 
 
-def rank_relevant(scores: npt.ArrayLike, relevant: npt.ArrayLike) -> Ranking:
-    """Find the relevant items of each query among all items.
-
-    Args:
-        scores: ``[q, n]``, higher is better; NaN counts as the lowest score.
-        relevant: ``[q, n]`` bool, at least one True in each row.
-    """
-    values = np.asarray(scores, dtype=np.float64)
-    values = np.where(np.isnan(values), -np.inf, values)
-    wanted = np.asarray(relevant, dtype=bool)
-    if values.shape != wanted.shape or values.ndim != 2:
-        raise ValueError(f"scores {values.shape} and relevant {wanted.shape} must be the same matrix")
-    if len(values) and not wanted.any(axis=1).all():
-        raise ValueError("every query needs a relevant item")
-    rows = [_ties(row, mask) for row, mask in zip(values, wanted, strict=True)]
-    above, size, hits = (np.concatenate([row[i] for row in rows]) if rows else np.zeros(0, np.int64) for i in range(3))
-    query = np.repeat(np.arange(len(rows)), [len(row[0]) for row in rows])
-    return Ranking(query, above, size, hits, len(values), values.shape[1])
-
-
-def _ties(values: Floats, wanted: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:
-    """Of each score of a relevant item, falling: items above it, items with it, and relevant items with it."""
-    found, hits = np.unique(values[wanted], return_counts=True)
-    ascending = np.sort(values)
-    left, right = np.searchsorted(ascending, found, side="left"), np.searchsorted(ascending, found, side="right")
-    return (len(values) - right)[::-1], (right - left)[::-1], hits[::-1].astype(np.int64)
-
-
 def metrics(ranking: Ranking) -> dict[str, float]:
     """``R@1 R@5 R@10 mAP@10 mAP@16``, and the bounds and the chance level of each; all in 0..1.
 
     The keys are the metric, ``chance_<metric>``, ``pessimistic_<metric>`` and ``optimistic_<metric>``.
     """
     sizes = ranking.relevant_of_query
-    result = {f"R@{k}": _mean(expected_recall(ranking, k)) for k in RECALL_AT}
-    result |= {f"mAP@{k}": _mean(expected_average_precision(ranking, k)) for k in PRECISION_AT}
+    result = {name: _mean(values) for name, values in of_each_query(ranking).items()}
     for prefix, relevant_first in (("pessimistic_", False), ("optimistic_", True)):
         query, rank = ranking.ranks(relevant_first)
         result |= {f"{prefix}R@{k}": _mean(_recall(query, rank, ranking.queries, k)) for k in RECALL_AT}
         result |= {f"{prefix}mAP@{k}": _mean(_average_precision(query, rank, sizes, k)) for k in PRECISION_AT}
     chance = _one_tie(sizes, ranking.items)
-    result |= {f"chance_R@{k}": _mean(expected_recall(chance, k)) for k in RECALL_AT}
-    result |= {f"chance_mAP@{k}": _mean(expected_average_precision(chance, k)) for k in PRECISION_AT}
-    return result
+    return result | {f"chance_{name}": _mean(values) for name, values in of_each_query(chance).items()}
+
+
+def of_each_query(ranking: Ranking) -> dict[str, Floats]:
+    """The expected value of every measure for each query, ``[queries]``; `MEASURED` names them."""
+    found = {f"R@{k}": expected_recall(ranking, k) for k in RECALL_AT}
+    return found | {f"mAP@{k}": expected_average_precision(ranking, k) for k in PRECISION_AT}
 
 
 def expected_recall(ranking: Ranking, k: int) -> Floats:
@@ -160,6 +121,27 @@ def expected_average_precision(ranking: Ranking, k: int) -> Floats:
     counts = (position <= size) & (above + position <= k)
     gain = np.where(counts, relevant / size * hits / (above + position), 0.0).sum(axis=1)
     return np.bincount(ranking.query, weights=gain, minlength=ranking.queries) / ranking.relevant_of_query
+
+
+def expected_ndcg(ranking: Ranking, gain: Floats, ideal: Sequence[Floats], k: int) -> Floats:
+    """Expected nDCG@k of each query ``[queries]`` over all orders of tied items (Järvelin and Kekäläinen 2002).
+
+    The item at position i adds its gain / log2(i + 1); the sum is divided by that of the best order.
+
+    Args:
+        ranking: where the items with a gain are.
+        gain: ``[t]`` the sum of the gains of each set of tied items; the items without any have none.
+        ideal: the gains of each query's items, falling.
+        k: the last position that counts.
+    """
+    discounts = 1 / np.log2(np.arange(1, k + 1) + 1)
+    upto = np.concatenate(([0.0], np.cumsum(discounts)))
+    begin, end = np.minimum(ranking.above, k), np.minimum(ranking.above + ranking.size, k)
+    found = np.bincount(
+        ranking.query, weights=gain / ranking.size * (upto[end] - upto[begin]), minlength=ranking.queries
+    )
+    best = np.array([(gains[:k] * discounts[: len(gains[:k])]).sum() for gains in ideal])
+    return found / best
 
 
 def _one_tie(relevant: Ints, items: int) -> Ranking:

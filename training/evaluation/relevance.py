@@ -5,64 +5,100 @@ from __future__ import annotations
 import ast
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
-
-import numpy as np
-import numpy.typing as npt
+from pathlib import Path
+from typing import Any
 
 from sharding.common.errors import InputError
+from training.evaluation.counting import Relevant
 
 
-def read_relevance(text: str, file: object = None) -> dict[str, list[str]]:
-    """Parse the table of relevant clips of DCASE 2025 task 6: each query and the file names of its relevant clips.
+def open_relevance(file: Path) -> dict[str, dict[str, float]]:
+    """The table of a file; see `read_relevance`."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InputError(f"cannot be read: {reason}", file=file) from error
+    return read_relevance(text, file)
+
+
+def read_relevance(text: str, file: object = None) -> dict[str, dict[str, float]]:
+    """Parse a table of relevant clips, such as that of DCASE 2025 task 6.
 
     Args:
-        text: CSV with the columns ``query`` and ``audio_filenames``; the latter is written as a Python list.
+        text: CSV with the columns ``query`` and ``audio_filenames``, a Python list of file names, and perhaps
+            ``relevances``, a list of as many numbers above 0: how relevant each clip is.  Without it, each is 1.
         file: named in errors.
+
+    Returns:
+        Each query, with the file names of its relevant clips and their relevance.
     """
     rows = csv.DictReader(io.StringIO(text))
     if rows.fieldnames is None or not {"query", "audio_filenames"} <= set(rows.fieldnames):
         raise InputError(
             "a relevance table has the columns query and audio_filenames", file=file, value=rows.fieldnames
         )
-    table: dict[str, list[str]] = {}
+    table: dict[str, dict[str, float]] = {}
     for number, row in enumerate(rows, 2):
-        try:
-            names = ast.literal_eval(row["audio_filenames"])
-        except (ValueError, SyntaxError) as error:
+        names = _list(row, "audio_filenames", str, file, number)
+        grades = [1.0] * len(names)
+        if row.get("relevances"):
+            grades = [float(grade) for grade in _list(row, "relevances", (int, float), file, number)]
+        if len(grades) != len(names) or not all(0 < grade < math.inf for grade in grades):
             raise InputError(
-                "audio_filenames is not a list", file=file, row=number, value=row["audio_filenames"]
-            ) from error
-        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-            raise InputError("audio_filenames must be a list of names", file=file, row=number, value=names)
-        known = table.setdefault(row["query"], [])
-        known.extend(name for name in names if name not in known)
+                "relevances must be as many numbers above 0 as there are file names",
+                file=file,
+                row=number,
+                value=row["relevances"],
+            )
+        known = table.setdefault(row["query"], {})
+        for name, grade in zip(names, grades, strict=True):
+            known[name] = max(grade, known.get(name, 0.0))
     if not table:
         raise InputError("the relevance table has no query", file=file)
     return table
 
 
-def relevance_matrix(
-    queries: Sequence[str], table: Mapping[str, Sequence[str]], columns: Mapping[str, int], file: object = None
-) -> npt.NDArray[np.bool_]:
-    """``[queries, clips]``, True where ``table`` names the clip for the query.
+def _list(row: Mapping[str, str], column: str, kind: Any, file: object, number: int) -> list[Any]:
+    """The list that is written in a cell, of values of one kind."""
+    try:
+        values = ast.literal_eval(row[column])
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise InputError(f"{column} is not a list", file=file, row=number, value=row[column]) from error
+    if not isinstance(values, list) or not values or not all(isinstance(value, kind) for value in values):
+        what = "names" if kind is str else "numbers"
+        raise InputError(f"{column} must be a list of {what}", file=file, row=number, value=values)
+    return values
+
+
+def relevant_clips(
+    queries: Sequence[str],
+    table: Mapping[str, Mapping[str, float]],
+    columns: Mapping[str, int],
+    file: object = None,
+) -> Relevant:
+    """Which clips ``table`` names for the queries, and how relevant they are.
 
     Args:
-        queries: the rows.
+        queries: keys of the table; they are numbered from 0.
         table: from `read_relevance`; a name may have an extension, such as ``rain.wav``, or none.
-        columns: the column of each clip, by the clip's name without an extension.
+        columns: the number of each clip, by the clip's name without an extension.
         file: named in errors.
 
     Raises:
         InputError: the table names clips that ``columns`` lacks.
     """
-    matrix = np.zeros((len(queries), len(columns)), dtype=bool)
+    query, item, gain = [], [], []
     unknown: list[str] = []
-    for row, query in enumerate(queries):
-        for name in table[query]:
+    for row, text in enumerate(queries):
+        for name, relevance in table[text].items():
             clip = name if name in columns else name.rpartition(".")[0]
             if clip in columns:
-                matrix[row, columns[clip]] = True
+                query.append(row)
+                item.append(columns[clip])
+                gain.append(relevance)
             elif name not in unknown:
                 unknown.append(name)
     if unknown:
@@ -73,4 +109,4 @@ def relevance_matrix(
             value=", ".join(unknown[:3]),
             remedy=f"evaluate the split that the table is about; this one has clips such as {clips}",
         )
-    return matrix
+    return Relevant.of(query, item, gain)

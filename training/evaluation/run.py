@@ -6,25 +6,25 @@ which they were scored.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from training.data.captions import normalise
 from training.data.order import SequentialOrder
 from training.engine.distributed import Group
+from training.evaluation.counting import Block, comparable
 from training.evaluation.encoding import SideEncoder, encode_clips, encode_texts
-from training.evaluation.metrics import Ranking, metrics, rank_relevant
-from training.evaluation.relevance import relevance_matrix
-from training.evaluation.split import Split, read_split
+from training.evaluation.scores import Questions, figures, multiple_of, rank_all
+from training.evaluation.split import read_split
 from training.models.heads.base import Head, Side
 from training.search.two_stage import two_stage_scores
 
 QUERIES_AT_ONCE = 256
+IN_MEMORY = 2**30  # bytes of scores that a rank keeps in memory; more are kept in a file without a name
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,14 @@ class EvaluationSettings:
         split: dataset/split.
         batch_size: clips, or captions, that a rank encodes at once.
         candidates: of each query, found by vectors, that a head with attention scores exactly; 0: all.
-        relevance: each query and the file names of its relevant clips, for ``text_to_audio_multiple``; None: none.
+        relevance: each query, the file names of its relevant clips and their relevance, for
+            ``text_to_audio_multiple``; None: none.
     """
 
     split: str
     batch_size: int = 32
     candidates: int = 0
-    relevance: dict[str, list[str]] | None = None
+    relevance: Mapping[str, Mapping[str, float]] | None = None
 
 
 def evaluate(
@@ -61,76 +62,76 @@ def evaluate(
         progress: called with the number of batches of clips that are encoded, and of all of them.
 
     Returns:
-        ``{"split", "clips", "captions", "text_to_audio": metrics, "audio_to_text": metrics}``, and with a relevance
-        table ``"text_to_audio_multiple": metrics`` and ``"queries"``.
+        as `training.evaluation.scores.figures`.
     """
     order = SequentialOrder(manifest.table, settings.split, encoder.settings, settings.batch_size)
     split = read_split(manifest.table, settings.split, order, encoder.settings)
-    multiple = None if settings.relevance is None else _multiple(settings.relevance, split)
-    sounds = encode_clips(encoder, manifest, order, group, progress)
-    texts = encode_texts(encoder, split.captions, group, settings.batch_size)
-    own = split.clip_of[:, None] == np.arange(len(split.clips))[None, :]
-    ranking = _SharedRanking(encoder.head, group, settings.candidates)
-    result: dict[str, Any] = {"split": split.name, "clips": len(split.clips), "captions": len(split.captions)}
-    result["text_to_audio"] = metrics(ranking.of_clips(texts, sounds, own))
-    result["audio_to_text"] = metrics(ranking.of_captions(texts, sounds, own.T))
-    if multiple is not None:
-        queries, relevant = multiple
-        spelled = [normalise(query, encoder.settings) for query in queries]
-        texts = encode_texts(encoder, spelled, group, settings.batch_size)
-        result["text_to_audio_multiple"] = metrics(ranking.of_clips(texts, sounds, relevant))
-        result["queries"] = len(queries)
-    return result
+    questions = Questions.of(split, settings.relevance, encoder.settings)
+    multiple = None if settings.relevance is None else multiple_of(questions, settings.relevance)
+    sounds = scored_side(encoder.head, encode_clips(encoder, manifest, order, group, progress))
+    texts = scored_side(encoder.head, encode_texts(encoder, questions.read, group, settings.batch_size))
+    rows = _Share(len(questions.read), group, lambda some: _scores(encoder.head, texts, sounds, some, settings))
+    by_clip = None
+    if settings.candidates:
+        captions = tuple(tensor[: questions.captions] for tensor in texts)
+        columns = _Share(
+            len(questions.clips), group, lambda some: _scores(encoder.head, captions, sounds, some, settings, False)
+        )
+        by_clip = columns.blocks
+    found = rank_all(rows.blocks, questions, multiple, group, by_clip)
+    return figures(found, questions, multiple)
 
 
-def _multiple(table: dict[str, list[str]], split: Split) -> tuple[list[str], npt.NDArray[np.bool_]]:
-    """The queries of a relevance table, and which clips of the split are relevant, ``[queries, clips]``."""
-    queries = sorted(table)
-    columns = {clip.removeprefix(split.name + "/"): number for number, clip in enumerate(split.clips)}
-    return queries, relevance_matrix(queries, table, columns)
+def _scores(
+    head: Head, texts: Side, sounds: Side, some: slice, settings: EvaluationSettings, by_text: bool = True
+) -> torch.Tensor:
+    """Scores ``[queries, items]`` of some queries, which are texts or sounds."""
+    queries = tuple(tensor[some] for tensor in (texts if by_text else sounds))
+    if by_text:
+        return two_stage_scores(head, queries, sounds, settings.candidates)
+    return two_stage_scores(head, texts, queries, settings.candidates, by_text=False).t()
 
 
-@dataclass(frozen=True)
-class _SharedRanking:
-    """Finds the relevant items of queries; each rank of the group scores its share of the queries."""
+class _Share:
+    """The rows of a score matrix that a rank computes, once; later passes read them again.
 
-    head: Head
-    group: Group
-    candidates: int
+    Args:
+        count: of all rows.
+        group: the ranks, which take contiguous shares.
+        scores: of some rows.
+    """
 
-    def of_clips(self, texts: Side, sounds: Side, relevant: npt.NDArray[np.bool_]) -> Ranking:
-        """Where the relevant clips of each text are; ``relevant [texts, clips]``."""
-        texts, sounds = _comparable(self.head, texts), _comparable(self.head, sounds)
+    def __init__(self, count: int, group: Group, scores: Callable[[slice], torch.Tensor]) -> None:
+        self.begin, self.end = count * group.rank // group.size, count * (group.rank + 1) // group.size
+        self._scores = scores
+        self._kept: Block | None = None
 
-        def scores(some: slice) -> torch.Tensor:
-            queries = tuple(tensor[some] for tensor in texts)
-            return two_stage_scores(self.head, queries, sounds, self.candidates)
-
-        return self._share(scores, relevant)
-
-    def of_captions(self, texts: Side, sounds: Side, relevant: npt.NDArray[np.bool_]) -> Ranking:
-        """Where the relevant captions of each clip are; ``relevant [clips, captions]``."""
-        texts, sounds = _comparable(self.head, texts), _comparable(self.head, sounds)
-
-        def scores(some: slice) -> torch.Tensor:
-            queries = tuple(tensor[some] for tensor in sounds)
-            return two_stage_scores(self.head, texts, queries, self.candidates, by_text=False).t()
-
-        return self._share(scores, relevant)
-
-    def _share(self, scores: Callable[[slice], torch.Tensor], relevant: npt.NDArray[np.bool_]) -> Ranking:
-        """The ranking of all queries, from scores ``[queries, items]`` of those in a slice."""
-        count, group = len(relevant), self.group
-        begin, end = count * group.rank // group.size, count * (group.rank + 1) // group.size
-        parts = []
-        for start in range(begin, end, QUERIES_AT_ONCE):
-            some = slice(start, min(start + QUERIES_AT_ONCE, end))
-            parts.append(rank_relevant(scores(some).float().numpy(), relevant[some]))
-        shares = group.gather_objects(parts, "ranking of relevant items")
-        return Ranking.concatenate([part for share in shares for part in share])
+    def blocks(self) -> Iterator[tuple[int, Block]]:
+        """The first row of each block, and its scores."""
+        known, kept = self._kept is not None, self._kept
+        for start in range(self.begin, self.end, QUERIES_AT_ONCE):
+            stop = min(start + QUERIES_AT_ONCE, self.end)
+            if known:
+                assert kept is not None
+                block = kept[start - self.begin : stop - self.begin]
+            else:
+                block = comparable(self._scores(slice(start, stop)).float().numpy())
+                if kept is None:
+                    kept = _room(self.end - self.begin, block.shape[1])
+                kept[start - self.begin : stop - self.begin] = block
+            yield start, block
+        self._kept = kept
 
 
-def _comparable(head: Head, side: Side) -> Side:
+def _room(rows: int, columns: int) -> Block:
+    """An array for scores, in memory or in a file that is gone when this process ends."""
+    if rows * columns * 4 <= IN_MEMORY:
+        return np.empty((rows, columns), np.float32)
+    with tempfile.TemporaryFile(prefix="earshot-scores-") as file:
+        return np.memmap(file, np.float32, "w+", shape=(rows, columns))
+
+
+def scored_side(head: Head, side: Side) -> Side:
     """A side on the device and in the precision of its scoring: float64 on the CPU unless the head has weights."""
     shared = head.shared()
     dtype, device = (shared[0].dtype, shared[0].device) if shared else (torch.float64, torch.device("cpu"))

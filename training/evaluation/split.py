@@ -23,12 +23,14 @@ class Split:
         name: dataset/split.
         clips: clip_ids.
         captions: the captions of the first clip, then those of the second, and so on.
+        texts: the captions as they were published.
         clip_of: ``[captions]`` the index in ``clips`` of each caption's clip.
     """
 
     name: str
     clips: list[str]
     captions: list[str]
+    texts: list[str]
     clip_of: npt.NDArray[np.int64]
 
 
@@ -48,14 +50,16 @@ def read_split(table: pa.Table, name: str, order: SequentialOrder, settings: Dat
     """
     clips = [clip for step in range(order.steps_per_epoch) for clip in order.batch(0, step).clip_ids]
     wanted = set(clips)
-    captions: dict[str, list[str]] = {}
+    captions: dict[str, list[tuple[str, str]]] = {}
     rows = table.select(["clip_id", "captions"]).filter(pa.array(select_rows(table, name)))
     for clip, written in zip(rows["clip_id"].to_pylist(), rows["captions"].to_pylist(), strict=True):
         if clip in wanted and clip not in captions:
-            own = [normalise(caption["text"], settings) for caption in written if caption["source"] is None]
-            captions[clip] = [text for text in own if text]
+            own = [each["text"] for each in written if each["source"] is None and each["text"]]
+            captions[clip] = [(text, read) for text in own if (read := normalise(text, settings))]
     without = next((clip for clip in clips if not captions[clip]), None)
     if without is not None:
         raise InputError(f"a clip of {name} has no caption to be found by", value=without)
     clip_of = [number for number, clip in enumerate(clips) for _ in captions[clip]]
-    return Split(name, clips, [text for clip in clips for text in captions[clip]], np.array(clip_of, np.int64))
+    pairs = [pair for clip in clips for pair in captions[clip]]
+    spelled, published = [read for _, read in pairs], [text for text, _ in pairs]
+    return Split(name, clips, spelled, published, np.array(clip_of, np.int64))

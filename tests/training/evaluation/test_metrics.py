@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from training.evaluation.metrics import MEASURED, Ranking, metrics, rank_relevant
+from training.evaluation.counting import Relevant, comparable, rank_relevant, rank_rows
+from training.evaluation.metrics import MEASURED, expected_ndcg, metrics
 
 Problem = tuple[np.ndarray, np.ndarray]
 
@@ -84,8 +85,10 @@ def test_metrics_do_not_depend_on_the_order_of_items_or_on_blocks_of_queries(pro
     random.shuffle(order)
     assert metrics(rank_relevant(scores[:, order], relevant[:, order])) == whole
     cut = random.randint(0, len(scores))
-    parts = [rank_relevant(scores[s], relevant[s]) for s in (slice(0, cut), slice(cut, None))]
-    assert metrics(Ranking.concatenate(parts)) == pytest.approx(whole)
+    blocks = [(start, comparable(scores[start:stop])) for start, stop in ((0, cut), (cut, len(scores)))]
+    random.shuffle(blocks)
+    ties = rank_rows(blocks, Relevant.of(*np.nonzero(relevant)))
+    assert metrics(ties.ranking(scores.shape[1])) == whole
 
 
 @settings(max_examples=60, deadline=None)
@@ -131,3 +134,25 @@ def test_nan_is_the_lowest_score() -> None:
 def test_a_query_without_a_relevant_item_is_refused(scores: Any, relevant: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rank_relevant(scores, relevant)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(), st.integers(1, 12), st.randoms(use_true_random=False))
+def test_ndcg_is_that_of_scikit_learn(problem: Problem, k: int, random: Any) -> None:
+    ndcg_score = pytest.importorskip("sklearn.metrics").ndcg_score
+    scores, relevant = problem
+    gains = relevant * np.array([[random.choice([0.5, 1.0, 3.0]) for _ in row] for row in relevant])
+    pairs = Relevant.of(*np.nonzero(relevant), gains[np.nonzero(relevant)])
+    ties = rank_rows([(0, comparable(scores))], pairs)
+    ideal = [np.sort(row[row > 0])[::-1] for row in gains]
+    found = expected_ndcg(ties.ranking(scores.shape[1]), ties.gain, ideal, k)
+    if scores.shape[1] > 1:
+        assert found.mean() == pytest.approx(ndcg_score(gains, scores, k=k), abs=1e-9)
+
+
+def test_ndcg_by_hand() -> None:
+    # Gains 3 and 1 stand at positions 2 and 3: (3 / log2 3 + 1 / 2) / (3 + 1 / log2 3).
+    pairs = Relevant.of([0, 0], [1, 2], [3.0, 1.0])
+    ties = rank_rows([(0, comparable([[0.9, 0.5, 0.4]]))], pairs)
+    found = expected_ndcg(ties.ranking(3), ties.gain, [np.array([3.0, 1.0])], 10)
+    assert found[0] == pytest.approx((3 / np.log2(3) + 0.5) / (3 + 1 / np.log2(3)))

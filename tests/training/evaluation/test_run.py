@@ -20,7 +20,10 @@ from training.evaluation.run import EvaluationSettings, evaluate
 from training.tasks.retrieval import assemble
 
 SPLIT = "clotho/evaluation"
-RELEVANCE = {"A whistle is heard.": ["clip 1001.x.wav", "clip 1007.x"], "A hiss is heard.": ["clip 1002.x"]}
+RELEVANCE = {
+    "A whistle is heard.": {"clip 1001.x.wav": 1.0, "clip 1007.x": 1.0},
+    "A hiss is heard.": {"clip 1002.x": 1.0},
+}
 ATTENTION = ["head={name: token-attention, dim: 16, heads: 2}"]
 
 
@@ -71,7 +74,7 @@ def test_a_table_of_another_split_is_refused_before_anything_is_encoded(build: P
 
     encoder = untrained()
     idle = SideEncoder(encoder.model, encoder.settings, refuse, refuse)
-    settings = EvaluationSettings(SPLIT, relevance={"rain": ["clip 1.x.wav"]})
+    settings = EvaluationSettings(SPLIT, relevance={"rain": {"clip 1.x.wav": 1.0}})
     with pytest.raises(InputError, match="not in the split"):
         evaluate(idle, Manifest.open(build), settings, LocalGroup())
 

@@ -123,7 +123,7 @@ def test_evaluation_repeats_the_validation_in_training(learned: Path, build: Pat
         side_encoder(retriever.model, retriever.recipe.data, torch.device("cpu")),
         Manifest.open(build),
         EvaluationSettings(
-            "clotho/evaluation", relevance={"A whistle is heard.": ["clip 1001.x.wav", "clip 1007.x.wav"]}
+            "clotho/evaluation", relevance={"A whistle is heard.": {"clip 1001.x.wav": 1.0, "clip 1007.x.wav": 1.0}}
         ),
         group,
     )

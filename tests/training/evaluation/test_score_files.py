@@ -1,0 +1,129 @@
+"""Scores on disk: written in parts, continued where they were killed, and refused where they are not what they say."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sharding.common.errors import InputError
+from sharding.common.storage import Storage
+from sharding.shards.manifest import Manifest
+from tests.training.evaluation.test_run import ATTENTION, RELEVANCE, SPLIT
+from tests.training.small_runs import small_recipe, write_sounds
+from training import cli
+from training.engine.distributed import LocalGroup
+from training.evaluation import score_files, scoring
+from training.evaluation.encoding import side_encoder
+from training.evaluation.run import EvaluationSettings, evaluate
+from training.evaluation.score_files import ScoreFile
+from training.evaluation.scoring import ScoringSettings, write_scores
+from training.models.retriever import Retriever
+from training.tasks.retrieval import assemble
+
+
+def retriever(*overrides: str) -> Retriever:
+    recipe = small_recipe(overrides)
+    model, loss = assemble(recipe, ["a low hum", "a whistle", "some hiss"])
+    return Retriever(model.eval(), loss.eval(), recipe)
+
+
+def write(build: Path, out: Path, *overrides: str, **settings: Any) -> dict[str, Any]:
+    return write_scores(
+        retriever(*overrides), Manifest.open(build), ScoringSettings("m", SPLIT, 4, **settings), str(out)
+    )
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score_files, "PART_BYTES", 9 * 4 * 5)  # five rows of nine clips, of which four are a batch
+    monkeypatch.setattr(scoring, "BLOCK", 2)
+
+
+@pytest.mark.parametrize("head", [[], ATTENTION], ids=["dual", "attention"])
+def test_figures_of_scores_are_those_of_the_model(
+    build: Path, tmp_path: Path, head: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert write(build, tmp_path / "s", *head, relevance=RELEVANCE)["parts"] == 5
+    file = tmp_path / "relevance.csv"
+    rows = [f'{query},"{list(clips)}"\n' for query, clips in RELEVANCE.items()]
+    file.write_text("query,audio_filenames\n" + "".join(rows))
+    model = retriever(*head)
+    encoder = side_encoder(model.model, model.recipe.data, model.device)
+    live = evaluate(encoder, Manifest.open(build), EvaluationSettings(SPLIT, 4, relevance=RELEVANCE), LocalGroup())
+    arguments = ["evaluate", str(tmp_path / "s"), "--relevance", str(file)]
+    assert cli.main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == live
+    assert cli.main(arguments) == 0
+    assert "the most that is possible" in capsys.readouterr().out  # several clips have the caption of their kind
+
+
+def test_a_killed_run_continues_and_ends_with_the_same_bytes(
+    build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(build, tmp_path / "whole")
+    real = score_files.ScoreWriter.write
+    for dies_at in (0, 2):
+
+        def die(self: Any, part: int, scores: Any, dies_at: int = dies_at) -> None:
+            if part == dies_at:
+                raise KeyboardInterrupt
+            real(self, part, scores)
+
+        monkeypatch.setattr(score_files.ScoreWriter, "write", die)
+        with pytest.raises(KeyboardInterrupt):
+            write(build, tmp_path / "killed")
+        with pytest.raises(InputError, match="not finished"):
+            ScoreFile.open(tmp_path / "killed")
+    monkeypatch.setattr(score_files.ScoreWriter, "write", real)
+    monkeypatch.setattr(scoring, "encode_clips", None)  # they were encoded before it was killed
+    assert write(build, tmp_path / "killed")["written"] == 3
+    one, other = ({p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in ("whole", "killed"))
+    assert one == other
+    assert write(build, tmp_path / "killed")["written"] == 0
+
+
+def test_other_scores_in_the_same_folder_are_refused(build: Path, tmp_path: Path) -> None:
+    write(build, tmp_path / "s")
+    with pytest.raises(InputError, match="fingerprint differ"):
+        write(build, tmp_path / "s", "seed=1")
+    write_sounds(tmp_path / "other", clips=2, held_out=4)
+    with pytest.raises(InputError, match="other scores"):
+        write(tmp_path / "other", tmp_path / "s")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/file").touch()
+    with pytest.raises(InputError, match="something else"):
+        write(build, tmp_path / "mine")
+
+
+def test_damage_is_found(build: Path, tmp_path: Path) -> None:
+    write(build, tmp_path / "s")
+    part = "part-000001.safetensors"
+    whole = (tmp_path / "s" / part).read_bytes()
+    for number in (3, len(whole) // 3, len(whole) - 2):
+        copy = Path(shutil.copytree(tmp_path / "s", tmp_path / f"copy{number}"))
+        changed = bytearray(whole)
+        changed[number] ^= 0x40
+        (copy / part).write_bytes(bytes(changed))
+        with pytest.raises(InputError, match="part-000001"):
+            list(ScoreFile.open(copy).blocks())
+    (tmp_path / "s" / part).unlink()
+    with pytest.raises(InputError, match="part-000001"):
+        list(ScoreFile.open(tmp_path / "s").blocks())
+    with pytest.raises(InputError, match="no scores are here"):
+        ScoreFile.open(tmp_path)
+
+
+def test_a_row_is_found_by_its_number(build: Path, tmp_path: Path) -> None:
+    write(build, tmp_path / "s")
+    scores = ScoreFile.open(tmp_path / "s")
+    whole = np.concatenate([block for _, block in scores.blocks()])
+    for row in (0, 3, 4, 17):
+        assert np.array_equal(scores.row(row), whole[row])
+    assert whole.shape == (18, 9)
+    assert json.loads((tmp_path / "s/scores.json").read_text())["model"] == "m"
+    assert Storage(tmp_path / "s").list("clips") == []
