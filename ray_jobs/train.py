@@ -35,14 +35,14 @@ class TrainJob:
 
     Attributes:
         recipe: as resolved; its file need not lie on every node.
-        shards: the build's address.
+        shards: the build's address; None: the task reads no shards.
         run: the run's folder, or its address.
         refusal: a file there in which a rank leaves an ``InputError`` for the driver.  Its name is this driver's own,
             because a second job in the same folder is refused as well.
     """
 
     recipe: dict[str, Any]
-    shards: str
+    shards: str | None
     run: str
     refusal: str
 
@@ -77,7 +77,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise InputError("a rank needs CPUs", value=args.cpus, remedy="--cpus above 0")
     refuse_relative("--run", args.run)
     recipe = to_tree(load_recipe(args.recipe, args.set))  # a wrong recipe fails here, before any rank starts
-    job = TrainJob(recipe, absolute(args.shards), absolute(args.run), f".refused-{uuid.uuid4().hex}.json")
+    job = TrainJob(
+        recipe, args.shards and absolute(args.shards), absolute(args.run), f".refused-{uuid.uuid4().hex}.json"
+    )
     _train(job, args, fewest)
     return dict(job.folder.read_json(RESULT))
 
@@ -135,10 +137,10 @@ def train_rank(config: dict[str, TrainJob]) -> None:
     """Train as one of Ray Train's workers; Ray Train has made the process group."""
     import ray.train
 
-    from sharding.shards.manifest import Manifest
     from training.config.loading import parse_recipe
     from training.engine.launch import ranks
     from training.run.loop import fit
+    from training.tasks import task_module
 
     logging.getLogger().setLevel(logging.WARNING)  # Ray Train lets every library's messages through
     job = config["job"]
@@ -152,7 +154,9 @@ def train_rank(config: dict[str, TrainJob]) -> None:
 
     with ranks() as group:
         try:
-            result = fit(parse_recipe(job.recipe), Manifest.open(job.shards), job.run, group, report)
+            recipe = parse_recipe(job.recipe)
+            source = task_module(recipe).open_source(recipe, job.shards)
+            result = fit(recipe, source, job.run, group, report)
         except InputError as error:
             details = {"what": error.what, "row": error.row, "remedy": error.remedy}
             texts = {"file": error.file, "value": error.value}

@@ -21,12 +21,14 @@ from sharding.settings import BuildSettings
 from sharding.shards.manifest import Manifest
 from training.config.loading import load_recipe
 from training.config.resolved import dump
+from training.data.sources import training_captions
 from training.engine import checkpoint
 from training.engine.distributed import LocalGroup
 from training.evaluation.encoding import side_encoder
 from training.evaluation.run import EvaluationSettings, evaluate
 from training.models import hub
-from training.tasks.retrieval import TOKENIZER, assemble, training_captions
+from training.models.build import TOKENIZER
+from training.tasks.retrieval import assemble
 
 SMALL = ("data.train=[{split: mine/train}]", "validation.split=null", "audio.depth=1", "text.depth=1")
 

@@ -21,7 +21,6 @@ from sharding.common.processes import leave
 from sharding.common.storage import Storage
 from sharding.layout import manifest_name
 from sharding.schema import FORMAT_VERSION
-from sharding.shards.manifest import Manifest
 from tests.training.data.shards import RATE, _add, flac, row, table_of
 from tests.training.ranks import on_ranks
 from training.config.loading import parse_recipe
@@ -90,8 +89,11 @@ def sound(kind: int, seconds: float, draw: np.random.Generator) -> np.ndarray:
     return draw.uniform(0.1, 0.5) * wave / np.abs(wave).max() + 0.001 * draw.standard_normal(len(t))
 
 
-def write_sounds(root: Path, clips: int = 24, held_out: int = 9, seed: int = 0) -> None:
-    """A build of ``SOUNDS`` in turn, in clotho/development and clotho/evaluation, 1 to 3 s each."""
+def write_sounds(root: Path, clips: int = 24, held_out: int = 9, seed: int = 0, labels: bool = False) -> None:
+    """A build of ``SOUNDS`` in turn, in clotho/development and clotho/evaluation, 1 to 3 s each.
+
+    With ``labels``, each clip has the name of its sound as a label too.
+    """
     draw = np.random.default_rng(seed)
     (root / "shards").mkdir(parents=True)
     done = []
@@ -104,6 +106,8 @@ def write_sounds(root: Path, clips: int = 24, held_out: int = 9, seed: int = 0) 
                     {"text": text, "kind": "human", "onset": None, "offset": None, "source": None}
                     for text in (f"A {SOUNDS[kind]} is heard.", f"There is a {SOUNDS[kind]}, take {number}.")
                 ]
+                if labels:
+                    captions.append(captions[0] | {"text": SOUNDS[kind], "kind": "label"})
                 seconds = round(float(draw.uniform(1.0, 3.0)), 2)
                 one = row(first + number, split=split, shard=name, captions=captions, duration_s=seconds)
                 done.append(one | _add(tar, one["audio"], flac(sound(kind, seconds, draw)), "audio"))
@@ -159,6 +163,7 @@ def _fit_rank(
 
     from training.engine.launch import ranks
     from training.run.loop import fit
+    from training.tasks import task_module
 
     def die(state: dict[str, Any]) -> None:
         if die_after and state["step"] >= die_after:
@@ -170,7 +175,9 @@ def _fit_rank(
         dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world, timeout=patience)
     with ranks() as group:
         for name, overrides in cases.items():
-            fit(small_recipe(overrides), Manifest.open(build), Path(out) / name, group, die)
+            recipe = small_recipe(overrides)
+            source = task_module(recipe).open_source(recipe, None if recipe.data.texts else build)
+            fit(recipe, source, Path(out) / name, group, die)
     if world > 1:
         dist.destroy_process_group()
     leave(0)

@@ -37,9 +37,10 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_shards(parser: argparse.ArgumentParser) -> None:
-    """A build of shards."""
-    parser.add_argument("--shards", required=True, metavar="OUT", help="the build: a folder or a URL")
+def add_shards(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """A build of shards; where it is not required, some tasks read none."""
+    note = "" if required else "; a recipe that trains on text alone reads none"
+    parser.add_argument("--shards", required=required, metavar="OUT", help="the build: a folder or a URL" + note)
 
 
 def add_split(parser: argparse.ArgumentParser, use: str) -> None:

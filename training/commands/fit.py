@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "deepspeed launcher, or ray_jobs/train.py."
     )
     add_recipe(parser)
-    add_shards(parser)
+    add_shards(parser, required=False)
     parser.add_argument(
         "--run",
         required=True,
@@ -40,13 +40,13 @@ def run_folder(text: str) -> str:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from sharding.shards.manifest import Manifest
     from training.config.loading import load_recipe
     from training.engine.launch import ranks
     from training.run.loop import fit
+    from training.tasks import task_module
 
     recipe = load_recipe(args.recipe, args.set)
-    manifest = Manifest.open(args.shards)
+    manifest = task_module(recipe).open_source(recipe, args.shards)
     with ranks() as group:
         result = fit(recipe, manifest, args.run, group)
     return only_first_rank(result, group)

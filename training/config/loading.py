@@ -13,6 +13,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+from sharding.common.errors import InputError
 from training.config.checks import nearest
 from training.config.extending import find_recipe, read_recipe
 from training.config.origin import KeyPath, Location, Origin
@@ -24,14 +25,17 @@ from training.models.encoders import AUDIO_ENCODERS, TEXT_ENCODERS, encoder_modu
 from training.models.encoders.outside import is_outside, located
 from training.models.heads import HEADS
 from training.objectives.pairs import LOSSES
+from training.tasks import TASKS
 
 # The sections that choose a component: the registry in which its name is looked up.
 REGISTRIES: Mapping[str, Mapping[str, str]] = {
+    "task": TASKS,
     "audio": AUDIO_ENCODERS,
     "text": TEXT_ENCODERS,
     "head": HEADS,
     "loss": LOSSES,
 }
+RETRIEVAL = {"name": "retrieval"}  # the task of recipes that name none
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -59,20 +63,32 @@ def parse_recipe(tree: Any, file: object = None, origins: Mapping[KeyPath, Origi
     mapping = recipe_location.mapping(tree)
     recipe_location.check_keys(mapping, [section.name for section in fields(Recipe)])
     types = typing.get_type_hints(Recipe)
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"task": _component("task", mapping.get("task", RETRIEVAL), recipe_location.at("task"))}
+    needed = pkgutil.resolve_name(TASKS[values["task"].name]).SECTIONS
     for section in fields(Recipe):
         location = recipe_location.at(section.name)
-        if section.name not in mapping:
-            if section.default is MISSING and section.default_factory is MISSING:
-                what = f"the section {section.name!r} is missing"
-                raise recipe_location.error(what, remedy="add it to the recipe")
-        elif section.name in REGISTRIES:
-            values[section.name] = _component(section.name, mapping[section.name], location)
-        else:
+        if section.name == "task":
+            continue
+        if section.name in REGISTRIES:
+            if mapping.get(section.name) is None:
+                if section.name in needed:
+                    raise _missing(section.name, recipe_location)
+            elif section.name not in needed:
+                what = f"the task {values['task'].name} has no {section.name}"
+                raise location.error(what, remedy=f"remove the section, or set {section.name}: null")
+            else:
+                values[section.name] = _component(section.name, mapping[section.name], location)
+        elif section.name in mapping:
             values[section.name] = from_tree(types[section.name], mapping[section.name], location)
+        elif section.default is MISSING and section.default_factory is MISSING:
+            raise _missing(section.name, recipe_location)
     recipe = Recipe(**values)
     refuse_dangerous(recipe, recipe_location)
     return recipe
+
+
+def _missing(section: str, location: Location) -> InputError:
+    return location.error(f"the section {section!r} is missing", remedy="add it to the recipe")
 
 
 def _component(section: str, tree: Any, location: Location) -> Any:

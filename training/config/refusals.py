@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from training.config.checks import nearest
 from training.config.origin import Location
-from training.config.sections import Recipe
-from training.evaluation.metrics import DIRECTIONS, MEASURED
+from training.config.sections import Recipe, ValidationSettings
+from training.tasks import task_module
 
 # Keys of other trainers, or of former versions, and why Earshot does not have them.
 REFUSED_KEYS = {
@@ -25,7 +25,7 @@ REFUSED_KEYS |= dict.fromkeys(
 
 def refuse_dangerous(recipe: Recipe, location: Location) -> None:
     """Raise ``InputError`` for settings that would train, but not what the recipe seems to say."""
-    metrics = [f"{direction}/{name}" for direction in DIRECTIONS for name in MEASURED]
+    metrics = task_module(recipe).METRICS
     checks: list[tuple[bool, str, str, str]] = [  # whether it is wrong, key, reason, remedy
         (
             recipe.optimizer.name == "adam" and recipe.optimizer.weight_decay > 0,
@@ -40,13 +40,13 @@ def refuse_dangerous(recipe: Recipe, location: Location) -> None:
             "set warmup_epochs below epochs",
         ),
         (
-            recipe.validation.metric not in metrics,
+            recipe.validation.metric not in metrics and recipe.validation != ValidationSettings(),
             "validation.metric",
             f"{recipe.validation.metric!r} is not measured, so no checkpoint would be the best",
             nearest(recipe.validation.metric, metrics) + "valid: " + ", ".join(metrics),
         ),
         (
-            recipe.data.batch_size < 2,
+            recipe.loss is not None and recipe.data.batch_size < 2,
             "data.batch_size",
             "a batch of one clip has no negatives, and its loss is constant",
             "set data.batch_size to 2 or more; engine.chunk bounds the memory of large batches",

@@ -169,19 +169,22 @@ class AlignmentSettings:
         require(self.weight >= 0, "alignment.weight must not be negative", self.weight)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A training run.
 
     Attributes:
-        audio, text, head, loss: the ``Settings`` of the component that the section chooses.
+        task: the ``Settings`` of the task, which says what is trained; without this section it is retrieval.
+        audio, text, head, loss: the ``Settings`` of the component that the section chooses; None where the task has
+            no such component.
         seed: the seed of everything that is drawn at random.
     """
 
-    audio: Any
-    text: Any
-    head: Any
-    loss: Any
+    task: Any
+    audio: Any = None
+    text: Any = None
+    head: Any = None
+    loss: Any = None
     data: DataSettings
     optimizer: OptimizerSettings
     engine: EngineSettings = field(default_factory=EngineSettings)
@@ -196,4 +199,4 @@ class Recipe:
 
 
 # The sections that choose a component, and the key that names it.
-COMPONENT_KEYS = {"audio": "encoder", "text": "encoder", "head": "name", "loss": "name"}
+COMPONENT_KEYS = {"task": "name", "audio": "encoder", "text": "encoder", "head": "name", "loss": "name"}

@@ -74,7 +74,7 @@ class BatchBuilder(Dataset[Any]):
         reader: reads the sound of samples.
         features: computes features of sound.
         settings: the recipe's data section.
-        tokenizer: a transformers tokenizer.
+        tokenizer: a transformers tokenizer; None: the batches have no tokens.
         tags: which tags of clips are one.
         buffers: memory that is shared with the training process; None where there is none.
     """
@@ -185,6 +185,6 @@ class BatchBuilder(Dataset[Any]):
             self.features(segments, sound, seeds[:count], out=features[:count])
 
     def _tokens(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        if not texts:
-            return torch.zeros(0, 1, dtype=torch.int64), torch.zeros(0, 1, dtype=torch.bool)
+        if not texts or self.tokenizer is None:
+            return torch.zeros(len(texts), 1, dtype=torch.int64), torch.zeros(len(texts), 1, dtype=torch.bool)
         return tokenise(self.tokenizer, texts, self.settings)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
-from training.data.batch import Batch
+from training.data.batch import Batch, Columns
 from training.data.buffers import BufferPool, keep_freed_memory
 from training.data.builder import BatchBuilder, BatchRequest, PackedBatch
 from training.data.features import AudioInput, FeatureExtractor, segment_seeds
@@ -41,19 +41,29 @@ class BatchOrder(Protocol):
         ...
 
 
-class Loader:
-    """A rank's batches of any epoch, from any step.
+class Builder(Protocol):
+    """Builds the batch of a request in a worker process; it knows neither the order nor other batches."""
+
+    def __getitem__(self, request: BatchRequest) -> Columns | PackedBatch | InputError:
+        """The batch, packed where it goes through shared buffers, or what is wrong with a sample."""
+        ...
+
+    def floats_per_clip(self) -> int:
+        """Numbers in the features of the longest sample; 0: batches go through no shared buffers."""
+        ...
+
+
+class BatchLoader:
+    """A rank's batches of any epoch, from any step, whatever they are made of.
 
     Args:
-        manifest: ``sharding.shards.manifest.Manifest``; its ``storage`` holds the shards.
         order: ``Order`` for training, ``SequentialOrder`` for evaluation.
+        builder: makes a batch of drawn samples.
         settings: the recipe's data section.
-        audio: the input that the audio encoder takes: ``AudioInput.of(encoder)``.
-        tokenizer: a transformers tokenizer.
         rank, world: this rank and the number of ranks; each rank gets a contiguous part of the global batch.
         workers: worker processes; None: as the settings say; 0: this process does the work.
-        train: whether to draw filter edges, masks and augmentation.
-        device: the device of the batches; ``spectrogram: device`` computes spectrograms there.
+        mixup: whether each sample gets a partner from the next batch.
+        device: the device of the batches.
 
     Attributes:
         failures: the damaged samples so far by key, each with a description; ``max_failures`` is their limit.
@@ -61,33 +71,25 @@ class Loader:
 
     def __init__(
         self,
-        manifest: Any,
         order: BatchOrder,
+        builder: Any,
         settings: DataSettings,
-        audio: AudioInput,
-        tokenizer: Any,
         rank: int = 0,
         world: int = 1,
         workers: int | None = None,
-        train: bool = True,
+        mixup: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.order, self.settings, self.audio = order, settings, audio
+        self.order, self.settings = order, settings
         self.device = torch.device(device)
         self.failures: dict[str, str] = {}
-        self._features = FeatureExtractor(audio, settings.masking, train)
-        storage = manifest.storage
-        if isinstance(storage, Storage):  # a new one: connections that this process has open do not survive a fork
-            storage = Storage(storage.url)
-        reader = SampleReader(storage, audio.rate, audio.max_s)
-        tags = read_vocabulary(manifest.table, settings) if train else TagVocabulary()
-        self._builder = BatchBuilder(reader, self._features, settings, tokenizer, tags)
+        self._builder = builder
         self._workers = settings.workers if workers is None else workers
-        self._requests = BatchRequests(order, rank, world, mixup=train and settings.augment.mixup > 0)
+        self._requests = BatchRequests(order, rank, world, mixup)
         self._processes: DataLoader[Any] | None = None
         self._iterators = 0  # how many iterators were handed out
 
-    def epoch(self, epoch: int, step: int = 0, stop: int | None = None) -> Iterator[Batch]:
+    def epoch(self, epoch: int, step: int = 0, stop: int | None = None) -> Iterator[Any]:
         """The rank's batches from ``step`` to ``stop`` or the epoch's end; every rank gets equally many.
 
         A loader is in one epoch at a time: the next call ends the iterator that the last call returned.
@@ -100,7 +102,7 @@ class Loader:
         self._iterators += 1
         return self._batches(self._iterators, epoch, range(step, last if stop is None else min(stop, last)))
 
-    def _batches(self, iterator: int, epoch: int, steps: range) -> Iterator[Batch]:
+    def _batches(self, iterator: int, epoch: int, steps: range) -> Iterator[Any]:
         self._check_current(iterator)
         self._requests.epoch, self._requests.steps = epoch, steps
         for built in self._built():
@@ -121,7 +123,7 @@ class Loader:
             )
 
     def _built(self) -> Iterator[Any]:
-        """What the workers return for each request: a ``PackedBatch``, a pinned ``Batch`` or an ``InputError``."""
+        """What the workers return for each request: a batch, a ``PackedBatch`` or an ``InputError``."""
         if self._workers == 0:
             yield from (self._builder[request] for request in self._requests)
             return
@@ -141,14 +143,14 @@ class Loader:
 
     def _start_workers(self) -> DataLoader[Any]:
         """The workers; they are forked when the first epoch begins."""
-        buffers = None
-        if torch.multiprocessing.get_start_method() == "fork":
+        builder, floats = self._builder, self._builder.floats_per_clip()
+        if floats and torch.multiprocessing.get_start_method() == "fork":
             # One buffer for each batch that is built ahead, one in use, and one that was just in use.
             count = self._workers * self.settings.readahead + 2
-            buffers = BufferPool(count, self._requests.largest_batch() * self._builder.floats_per_clip())
-        self._requests.buffers = buffers
+            self._requests.buffers = BufferPool(count, self._requests.largest_batch() * floats)
+            builder = replace(builder, buffers=self._requests.buffers)
         return DataLoader(
-            replace(self._builder, buffers=buffers),
+            builder,
             batch_size=None,
             sampler=self._requests,
             num_workers=self._workers,
@@ -158,7 +160,7 @@ class Loader:
             worker_init_fn=keep_freed_memory,
         )
 
-    def _count_failures(self, batch: Batch) -> None:
+    def _count_failures(self, batch: Columns) -> None:
         damaged = (key for key, valid in zip(batch.keys, batch.valid.tolist(), strict=True) if not valid)
         self.failures |= zip(damaged, batch.failures, strict=True)
         if len(self.failures) > self.settings.max_failures:
@@ -168,10 +170,53 @@ class Loader:
                 value=self.settings.max_failures,
             )
 
+    def _on_device(self, batch: Any) -> Any:
+        """The batch on the loader's device."""
+        return batch if self.device.type == "cpu" else batch.to(self.device)
+
+
+class Loader(BatchLoader):
+    """A rank's batches of clips.
+
+    Args:
+        manifest: ``sharding.shards.manifest.Manifest``; its ``storage`` holds the shards.
+        order: ``Order`` for training, ``SequentialOrder`` for evaluation.
+        settings: the recipe's data section.
+        audio: the input that the audio encoder takes: ``AudioInput.of(encoder)``.
+        tokenizer: a transformers tokenizer; None: the batches have no tokens.
+        rank, world, workers: as of `BatchLoader`.
+        train: whether to draw filter edges, masks and augmentation.
+        device: the device of the batches; ``spectrogram: device`` computes spectrograms there.
+    """
+
+    def __init__(
+        self,
+        manifest: Any,
+        order: BatchOrder,
+        settings: DataSettings,
+        audio: AudioInput,
+        tokenizer: Any,
+        rank: int = 0,
+        world: int = 1,
+        workers: int | None = None,
+        train: bool = True,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.audio = audio
+        self._features = FeatureExtractor(audio, settings.masking, train)
+        storage = manifest.storage
+        if isinstance(storage, Storage):  # a new one: connections that this process has open do not survive a fork
+            storage = Storage(storage.url)
+        reader = SampleReader(storage, audio.rate, audio.max_s)
+        tags = read_vocabulary(manifest.table, settings) if train else TagVocabulary()
+        builder = BatchBuilder(reader, self._features, settings, tokenizer, tags)
+        super().__init__(order, builder, settings, rank, world, workers, train and settings.augment.mixup > 0, device)
+
     def _on_device(self, batch: Batch) -> Batch:
         """The batch on the loader's device, with features computed there if the settings say so."""
         if self.settings.spectrogram == "worker":
-            return batch if self.device.type == "cpu" else batch.to(self.device)
+            moved: Batch = super()._on_device(batch)
+            return moved
         batch = batch.to(self.device)
         lengths = batch.frames.flatten()
         has_sound = lengths > 0

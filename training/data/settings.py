@@ -113,6 +113,8 @@ class DataSettings:
     """Which samples a run uses, and how they are read."""
 
     train: tuple[MixtureItem, ...]
+    # tables of sentence pairs by the name under which `train` and `validation` list them (`training/data/pairs.py`)
+    texts: dict[str, str] = field(default_factory=dict)
     batch_size: int = 64  # clips of a global batch, over all ranks together
     temperature: float | None = None  # the share of an item is proportional to draws^(1/temperature)
     shuffle: ShuffleSettings = field(default_factory=ShuffleSettings)

@@ -132,13 +132,42 @@ def encode_clips(
     report(0, order.steps_per_epoch)
     sides = []
     for step, batch in enumerate(loader.epoch(0)):
-        if batch.failures:
-            raise InputError(
-                f"a clip cannot be read: {batch.failures[0]}", remedy="rebuild the shard that `verify` names"
-            )
+        _refuse_damaged(batch)
         sides.append(_on_cpu(encoder.audio(batch)))
         report(min((step + 1) * group.size, order.steps_per_epoch), order.steps_per_epoch)
     return _gather(sides, order.draws_per_epoch, order.batch_size, group, "audio sides")
+
+
+def infer_clips(
+    engine: Any,
+    call: Callable[[Any, Batch], Sequence[Any]],
+    manifest: Any,
+    order: SequentialOrder,
+    audio: AudioInput,
+    tokenizer: Any,
+    group: Group,
+) -> list[Any]:
+    """What a function of task and batch gives for each clip of an order, in its order on every rank.
+
+    Args:
+        engine: `training.engine.step.Engine`.
+        call: gives one value for each clip of a batch.
+        manifest: of the build.
+        order: the clips.
+        audio, tokenizer: how clips and captions are read.
+        group: the ranks; each takes whole batches in turn.
+    """
+    mine = RoundRobinOrder(order, group.rank, group.size)
+    loader = Loader(manifest, mine, order.settings, audio, tokenizer, train=False)
+    found: list[tuple[int, Any]] = []
+    for step, batch in enumerate(loader.epoch(0)):
+        _refuse_damaged(batch)
+        full = (batch if len(batch) else batch.placeholder()).to(engine.device)
+        values = engine.infer(lambda task, full=full: call(task, full))
+        first = (step * group.size + group.rank) * order.batch_size
+        found += [(first + number, value) for number, value in enumerate(values[: len(batch)])]
+    shares = group.gather_objects(found, "results of clips")
+    return [value for _, value in sorted((pair for share in shares for pair in share), key=lambda pair: pair[0])]
 
 
 def encode_texts(encoder: SideEncoder, texts: Sequence[str], group: Group, batch_size: int) -> Side:
@@ -152,6 +181,11 @@ def encode_texts(encoder: SideEncoder, texts: Sequence[str], group: Group, batch
         side = encoder.text(*tokenise(encoder.tokenizer, batch or ["nothing"], encoder.settings))
         sides.append(_on_cpu(tuple(tensor[: len(batch)] for tensor in side)))
     return _gather(sides, len(texts), batch_size, group, "text sides")
+
+
+def _refuse_damaged(batch: Batch) -> None:
+    if batch.failures:
+        raise InputError(f"a clip cannot be read: {batch.failures[0]}", remedy="rebuild the shard that `verify` names")
 
 
 def join(sides: Sequence[Side]) -> Side:

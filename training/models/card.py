@@ -7,13 +7,46 @@ from typing import Any
 from training.models.retriever import Retriever
 
 
-def model_card(retriever: Retriever, config: dict[str, Any]) -> str:
+def model_card(usable: Any, config: dict[str, Any]) -> str:
     """The README of an export, in Markdown: what the model is, how it is used, and what it was trained on.
 
     Args:
-        retriever: the model.
+        usable: the model, as `training.models.hub.load_any` gives it.
         config: step, plan and validation figures of its checkpoint.
     """
+    recipe = usable.recipe
+    data = "\n".join(f"- {item.split}, captions: {', '.join(item.captions)}" for item in recipe.data.train)
+    if isinstance(usable, Retriever):
+        return _retrieval_card(usable, config, data)
+    figures = "\n".join(f"- {name}: {value:.4f}" for name, value in config["validation"].items())
+    return f"""# {recipe.task.name.replace("_", " ").capitalize()} model
+
+Trained with Earshot for {config["step"]} steps of {recipe.data.batch_size} samples.
+
+```python
+from training.models.hub import load_any
+
+model = load_any("export")  # this folder
+{usable.usage()}
+```
+
+Trained on
+
+{data}
+
+of the data `{config["plan"]}`.
+{
+        f'''
+Validation on {recipe.validation.split}
+
+{figures}
+'''
+        if figures
+        else ""
+    }"""
+
+
+def _retrieval_card(retriever: Retriever, config: dict[str, Any], data: str) -> str:
     recipe, audio = retriever.recipe, retriever.audio_input
     count = sum(parameter.numel() for parameter in retriever.model.parameters())
     averaged = ", before they were averaged" if recipe.engine.ema else ""
@@ -23,7 +56,6 @@ def model_card(retriever: Retriever, config: dict[str, Any]) -> str:
     table = f"{title}\n\n| metric | value |\n|---|---|\n{figures}\n"
     spelling = "in lower case, " if recipe.data.lower else ""
     spelling += "without punctuation, " if recipe.data.strip_punctuation else ""
-    data = "\n".join(f"- {item.split}, captions: {', '.join(item.captions)}" for item in recipe.data.train)
     return f"""# Audio-text retrieval model
 
 Trained with Earshot: encoders {recipe.audio.encoder} and {recipe.text.encoder}, head {recipe.head.name},

@@ -103,7 +103,7 @@ class LockedTextModel(RetrievalModel):
         """
         heard = super().encode_audio(features, frames, seeds)
         assert heard.tokens is not None and heard.token_mask is not None
-        with self._dropout(seeds):
+        with self.dropout(seeds):
             written = self.interaction(heard.tokens, heard.token_mask, seeds)
         return WrittenClips(written, self.space.read(written))
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sharding.common.errors import InputError
 from training.config.sections import Recipe
 from training.data.captions import normalise, tokenise
-from training.data.features import AudioInput, FeatureExtractor, segment_seeds
+from training.data.features import AudioInput
 from training.models.retrieval import RetrievalModel
+from training.models.waves import prepare
 from training.objectives.pairs.base import PairLoss
 from training.objectives.pairs.tiled import score_all
 
@@ -66,44 +66,13 @@ class Retriever:
         return self.model.audio_side(*(tensor.to(self.device) for tensor in (features, frames, seeds)))
 
     def prepare_waves(self, waves: Sequence[Tensor | np.ndarray]) -> tuple[Tensor, Tensor]:
-        """What the audio encoder reads of recordings, on the CPU.
-
-        Args:
-            waves: b recordings, each as `encode_wave` takes it.
-
-        Returns:
-            features ``[b, S, F, T]`` of the S segments of the longest recording, and frames ``[b, S]`` int64, how many
-            of the T hold sound; 0 where a shorter recording has no such segment.
-
-        Raises:
-            InputError: a wave is not one row of finite floating-point samples.
-        """
-        audio = self.audio_input
-        extractor = FeatureExtractor(audio, self.recipe.data.masking, train=False)
-        samples = [_samples(wave)[: round(audio.max_s * audio.rate)] for wave in waves]
-        longest = max(len(audio.segment_lengths(len(each))) for each in samples)
-        features = torch.zeros(len(samples), longest, *extractor.shape)
-        frames = torch.zeros(len(samples), longest, dtype=torch.int64)
-        for row, each in enumerate(samples):
-            segments = torch.from_numpy(audio.cut(each.numpy()))
-            lengths = torch.from_numpy(audio.segment_lengths(len(each)))
-            count = len(lengths)
-            extractor(segments, lengths, torch.from_numpy(segment_seeds(0, count)), out=features[row, :count])
-            frames[row, :count] = extractor.frames(lengths)
-        return features, frames
+        """What the audio encoder reads of recordings; see `training.models.waves.prepare`."""
+        return prepare(waves, self.audio_input)
 
     def score(self, text: tuple[Tensor, ...], audio: tuple[Tensor, ...]) -> Tensor:
         """Similarity of every text to every recording, ``[texts, recordings]``."""
         return score_all(self.model.head, text, audio)
 
-
-def _samples(wave: Tensor | np.ndarray) -> Tensor:
-    """One row of float32 samples on the CPU; ``InputError`` for anything else than a mono recording."""
-    samples = torch.as_tensor(wave)
-    if samples.ndim != 1 or not samples.is_floating_point() or not samples.isfinite().all():
-        raise InputError(
-            "a recording is one row of finite floating-point samples",
-            value=f"{samples.dtype} {tuple(samples.shape)}",
-            remedy="mix the channels to one, and divide integers by full scale",
-        )
-    return samples.float().cpu()
+    def try_out(self) -> None:
+        """Encode a text; a tokenizer that does not fit the model fails here."""
+        self.encode_texts(["a sound"])

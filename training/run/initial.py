@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sharding.common.errors import InputError
 from training.config.sections import InitSettings
-from training.models.hub import open_model
+from training.models.hub import open_any
 from training.tasks.base import Task
 
 LISTED = 5  # names that a line lists
@@ -64,7 +64,7 @@ def _own(task: Task, settings: InitSettings) -> dict[str, Tensor]:
 
 def _values(path: str) -> dict[str, Tensor]:
     """The tensors of an export, a checkpoint or a run by name."""
-    opened = open_model(path)
+    opened = open_any(path)
     return dict(opened.model.state_dict()) | {f"loss.{name}": value for name, value in opened.loss.state_dict().items()}
 
 

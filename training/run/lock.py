@@ -27,9 +27,9 @@ from training.config.sections import Recipe
 from training.engine import checkpoint
 from training.engine.distributed import Group
 from training.engine.remote import EXPORT, RemoteRun, failures_explained
+from training.models.build import TOKENIZER
 from training.models.encoders.outside import carried, contents, is_outside
 from training.run.progress import StatusLine
-from training.tasks.retrieval import TOKENIZER
 
 LOCK = ".lock"
 PATIENCE_S = 30.0  # Ray Train can start a new rank this long before the old one has ended
@@ -183,7 +183,8 @@ def _write_recipe(recipe: Recipe, folder: Path) -> None:
         changed = resolved.differences(_former_recipe(path, recipe), recipe)
         if changed:
             raise _another_recipe(path, changed)
-    files = {part: carried(getattr(recipe, part), part, folder) for part in ("audio", "text")}
+    present = [part for part in ("audio", "text") if getattr(recipe, part) is not None]
+    files = {part: carried(getattr(recipe, part), part, folder) for part in present}
     Storage(folder).write(path.name, resolved.dump(replace(recipe, **files)).encode())
 
 

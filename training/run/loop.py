@@ -21,15 +21,13 @@ from training.data.batch import Batch
 from training.data.order import batch_name
 from training.engine.distributed import Group
 from training.engine.step import StepResult
-from training.evaluation.encoding import engine_side_encoder
-from training.evaluation.metrics import DIRECTIONS
-from training.evaluation.run import EvaluationSettings, evaluate
 from training.run.checks import check_recipe
 from training.run.lock import hold_run_folder
-from training.run.log import NOT_FINITE, MetricsLog, flatten
+from training.run.log import NOT_FINITE, MetricsLog
 from training.run.progress import StatusLine
 from training.run.saving import LOGS_S, export_run, publish_logs, save_checkpoint
 from training.run.training_run import TrainingRun, start_run
+from training.tasks import task_module
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -39,7 +37,7 @@ def fit(recipe: Recipe, manifest: Any, place: str | Path, group: Group, report: 
 
     Args:
         recipe: what to train.
-        manifest: `sharding.shards.manifest.Manifest` of the build.
+        manifest: the source of the data, from `open_source` of the recipe's task.
         place: the folder of the run, which every rank sees, or an address such as ``s3://bucket/run``; the run resumes
             from a checkpoint in it.
         group: the ranks, from `training.engine.launch.ranks`.
@@ -50,6 +48,7 @@ def fit(recipe: Recipe, manifest: Any, place: str | Path, group: Group, report: 
         taken, or the loss was not finite), the folder of the export and its validation figures.
     """
     check_recipe(recipe, manifest)
+    recipe = task_module(recipe).complete(recipe, manifest)
     with hold_run_folder(recipe, place, group) as held:
         run = start_run(recipe, manifest, held, group)
         try:
@@ -205,10 +204,7 @@ def _validate(run: TrainingRun, progress: StatusLine) -> dict[str, float] | None
     settings = run.recipe.validation
     if settings.split is None:
         return None
-    evaluation = EvaluationSettings(settings.split, settings.batch, settings.first)
-    encoder = engine_side_encoder(run.engine, run.task.model, run.recipe.data)
-    result = evaluate(encoder, run.manifest, evaluation, run.group)
-    figures = flatten({name: result[name] for name in DIRECTIONS})
+    figures = run.task.figures(run.engine, run.manifest, run.recipe, run.group)
     progress.say(f"step {run.engine.steps_taken}: {settings.split} {settings.metric} {figures[settings.metric]:.4f}")
     return figures
 

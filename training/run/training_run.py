@@ -10,17 +10,18 @@ from typing import Any
 
 from sharding.common.errors import InputError
 from training.config.sections import Recipe
-from training.data.features import AudioInput
-from training.data.loader import Loader
+from training.data.loader import BatchLoader
 from training.data.order import Order, batch_name
 from training.engine import checkpoint
 from training.engine.distributed import Group
 from training.engine.schedule import make_schedule
 from training.engine.step import Engine
+from training.models.build import TOKENIZER, with_tokenizer
 from training.run.initial import initialise
 from training.run.lock import RunPlace
 from training.run.progress import StatusLine
-from training.tasks.retrieval import TOKENIZER, RetrievalTask, make_task, training_captions, with_tokenizer
+from training.tasks import task_module
+from training.tasks.base import RunTask
 
 
 @dataclass
@@ -30,7 +31,7 @@ class TrainingRun:
     Attributes:
         recipe: what is trained.
         place: the folder of the run.
-        manifest: `sharding.shards.manifest.Manifest` of the build.
+        manifest: the source of the data, such as `sharding.shards.manifest.Manifest` of a build.
         group: the ranks.
         order: the order of the training samples.
         loader: this rank's training batches.
@@ -46,9 +47,9 @@ class TrainingRun:
     manifest: Any
     group: Group
     order: Order
-    loader: Loader
+    loader: BatchLoader
     engine: Engine
-    task: RetrievalTask
+    task: RunTask
     steps: int
     frozen: dict[str, Any] | None = None
     logs_published: float = 0.0
@@ -78,11 +79,10 @@ def start_run(recipe: Recipe, manifest: Any, place: RunPlace, group: Group) -> T
     folder = place.folder
     found = newest_checkpoint(folder, group)
     recipe = with_tokenizer(recipe, folder)
-    task = make_task(recipe, training_captions(manifest.table, recipe.data))
-    model = task.model
+    task: RunTask = task_module(recipe).make_task(recipe, manifest)
     group.barrier("model")  # all ranks have looked for a saved tokenizer before the first one saves it
-    if group.rank == 0 and not (folder / TOKENIZER).is_dir():
-        _save_tokenizer(model.text.tokenizer, folder)
+    if group.rank == 0 and task.tokenizer is not None and not (folder / TOKENIZER).is_dir():
+        _save_tokenizer(task.tokenizer, folder)
     order = Order(manifest.table, recipe.data, recipe.seed)
     schedule = make_schedule(recipe.optimizer, order.steps_per_epoch)
     state = {} if found is None else found.state
@@ -101,8 +101,7 @@ def start_run(recipe: Recipe, manifest: Any, place: RunPlace, group: Group) -> T
         step=state.get("step", 0),
         updates=state.get("updates", 0),
     )
-    audio, tokenizer = AudioInput.of(model.audio), model.text.tokenizer
-    loader = Loader(manifest, order, recipe.data, audio, tokenizer, group.rank, group.size, device=engine.device)
+    loader = task.loader(manifest, order, recipe.data, group, engine.device)
     frozen = _frozen(engine, folder, found)
     run = TrainingRun(recipe, place, manifest, group, order, loader, engine, task, schedule.steps, frozen)
     _publish_setup(run)

@@ -14,8 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from training.config.sections import Recipe
+from training.data.loader import BatchLoader
+from training.data.settings import DataSettings
+from training.engine.distributed import Group
 from training.models.heads.base import Scorer
 from training.objectives.pairs.base import PairLoss
 from training.objectives.pairs.tiled import Items
@@ -111,7 +116,7 @@ class Task(nn.Module, ABC):
         """Encoders by the name under which recipes freeze them by depth and slow their lower blocks."""
         return {}
 
-    def health(self, sides: Mapping[str, Items], group: Any) -> dict[str, float]:
+    def health(self, sides: Mapping[str, Items], group: Group) -> dict[str, float]:
         """Numbers for the log that tell how the model is doing; a collective call."""
         return {}
 
@@ -129,6 +134,32 @@ class Task(nn.Module, ABC):
         parameters = {_short(name) for name, _ in self.named_parameters(remove_duplicate=False)}
         state = {_short(name): value for name, value in self.state_dict().items()}
         return {name: value for name, value in state.items() if name not in parameters}
+
+
+class RunTask(Task):
+    """A task that `training.run.loop.fit` can run: it also knows how its data are read and how it is validated."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer that a run keeps; None: the task reads no text."""
+        return None
+
+    @abstractmethod
+    def loader(
+        self, source: Any, order: Any, settings: DataSettings, group: Group, device: torch.device
+    ) -> BatchLoader:
+        """The training batches of this rank, of an order over a source (see ``open_source`` in `training.tasks`)."""
+
+    @abstractmethod
+    def figures(self, engine: Any, source: Any, recipe: Recipe, group: Group) -> dict[str, float]:
+        """The figures of ``validation.split`` by name, the same on every rank; a collective call.
+
+        Args:
+            engine: `training.engine.step.Engine`, which trains this task.
+            source: the data that hold the split.
+            recipe: says which split, and how it is read.
+            group: the ranks.
+        """
 
 
 def _short(name: str) -> str:

@@ -6,27 +6,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
-from sharding.common.errors import InputError
 from training.config.sections import DistillationSettings, Recipe
 from training.data.batch import Batch
-from training.data.captions import normalise
-from training.data.features import AudioInput, find_front_end
-from training.data.masking import Masking
-from training.data.mixture import select_rows
+from training.data.features import AudioInput
+from training.data.loader import Loader
 from training.data.settings import DataSettings
+from training.data.sources import open_clips, training_captions
 from training.engine.distributed import Group
-from training.models.encoders import AUDIO_ENCODERS, TEXT_ENCODERS, encoder_module
-from training.models.encoders.lora import adapt
+from training.evaluation.encoding import engine_side_encoder
+from training.evaluation.metrics import DIRECTIONS, MEASURED
+from training.evaluation.run import EvaluationSettings, evaluate
+from training.models.build import build_towers
 from training.models.heads import build_head
 from training.models.retrieval import RetrievalModel
+from training.models.retriever import Retriever
 from training.objectives.local.token_alignment import TokenAlignment
 from training.objectives.pairs import build_loss
 from training.objectives.pairs.base import PairLoss
@@ -34,15 +32,24 @@ from training.objectives.pairs.distillation import Distillation
 from training.objectives.pairs.distillation import Settings as DistillationTemperatures
 from training.objectives.pairs.relations import batch_ids
 from training.objectives.pairs.tiled import Items
-from training.tasks.base import LocalSum, Outputs, PairTerm, Task, TeacherSides
+from training.tasks.base import LocalSum, Outputs, PairTerm, RunTask, TeacherSides
 from training.tasks.health import alignment_and_uniformity
 from training.tasks.teachers import RetrievalTeacher, open_teacher
 
+SECTIONS = ("audio", "text", "head", "loss")
+METRICS = tuple(f"{direction}/{name}" for direction in DIRECTIONS for name in MEASURED)
 TEXT, AUDIO = "text", "audio"  # names of the sides
-TOKENIZER = "tokenizer"  # folder of a run or an export
+open_source = open_clips
 
 
-class RetrievalTask(Task):
+@dataclass(frozen=True)
+class Settings:
+    """Retrieval has no settings of its own: its sections say everything."""
+
+    name: Literal["retrieval"]
+
+
+class RetrievalTask(RunTask):
     """A retrieval model and its loss over all pairs of the global batch.
 
     Args:
@@ -115,32 +122,29 @@ class RetrievalTask(Task):
     def towers(self) -> dict[str, Any]:
         return {"audio": self.model.audio, "text": self.model.text}
 
+    @property
+    def tokenizer(self) -> Any:
+        return self.model.text.tokenizer
+
+    def loader(self, source: Any, order: Any, settings: DataSettings, group: Group, device: torch.device) -> Loader:
+        audio = AudioInput.of(self.model.audio)
+        return Loader(source, order, settings, audio, self.tokenizer, group.rank, group.size, device=device)
+
+    def figures(self, engine: Any, source: Any, recipe: Recipe, group: Group) -> dict[str, float]:
+        asked = recipe.validation
+        assert asked.split is not None
+        encoder = engine_side_encoder(engine, self.model, recipe.data)
+        result = evaluate(encoder, source, EvaluationSettings(asked.split, asked.batch, asked.first), group)
+        return {f"{direction}/{name}": value for direction in DIRECTIONS for name, value in result[direction].items()}
+
 
 def _teacher_side(number: int, name: str) -> str:
     return f"teacher {number} {name}"
 
 
-def training_captions(table: pa.Table, settings: DataSettings) -> list[str]:
-    """The different captions that training reads, as the model reads them, sorted."""
-    texts: set[str] = set()
-    for item in settings.train:
-        rows = pa.array(select_rows(table, item.split))
-        captions = pc.list_flatten(table["captions"].filter(rows)).combine_chunks()
-        kept = captions.filter(pc.is_in(captions.field("kind"), pa.array(list(item.captions), pa.string())))
-        texts.update(kept.field("text").to_pylist())
-    return sorted({normalise(text, settings) for text in texts if text} - {""})
-
-
-def with_tokenizer(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with the tokenizer that an earlier start trained, where there is one in ``folder``."""
-    tokenizer = folder / TOKENIZER
-    if _trains_tokenizer(recipe.text) and tokenizer.is_dir():
-        return replace(recipe, text=replace(recipe.text, tokenizer=str(tokenizer)))
+def complete(recipe: Recipe, source: Any) -> Recipe:
+    """The recipe; the data decide nothing of it."""
     return recipe
-
-
-def _trains_tokenizer(settings: Any) -> bool:
-    return getattr(settings, "source", "random") == "random" and getattr(settings, "tokenizer", "none") is None
 
 
 def assemble(recipe: Recipe, captions: Iterable[str]) -> tuple[RetrievalModel, PairLoss]:
@@ -151,35 +155,27 @@ def assemble(recipe: Recipe, captions: Iterable[str]) -> tuple[RetrievalModel, P
         captions: a tokenizer is trained on them where the recipe names none.
     """
     torch.manual_seed(recipe.seed)
-    audio = encoder_module(AUDIO_ENCODERS, recipe.audio.encoder).build(recipe.audio)
-    text = encoder_module(TEXT_ENCODERS, recipe.text.encoder).build(recipe.text, captions)
-    if not 0 < audio.hop_s <= audio.segment_s:
-        remedy = (
-            f"a hop above 0, and at most the encoder's {audio.segment_s:g} s, or sound between segments is never heard"
-        )
-        raise InputError("audio.hop_s cannot be", value=audio.hop_s, remedy=remedy)
-    masking = Masking(recipe.data.masking)
-    if masking.active and not find_front_end(audio.front_end).maskable:
-        raise InputError(
-            "data.masking masks spectrograms, and the audio encoder reads the wave itself",
-            value=recipe.audio.encoder,
-            remedy="set data.masking.time_masks and data.masking.freq_masks to 0",
-        )
-    if text.max_tokens is not None and recipe.data.max_tokens > text.max_tokens:
-        remedy = f"the text encoder reads at most {text.max_tokens}"
-        raise InputError("data.max_tokens is too long", value=recipe.data.max_tokens, remedy=remedy)
-    audio.connect(text)
-    adapt(audio, recipe.lora.audio)
-    adapt(text, recipe.lora.text)
+    audio, text = build_towers(recipe, captions)
     head = build_head(recipe.head, audio.dim, text.dim)
     model = RetrievalModel(audio, text, head, sample_dropout=recipe.engine.dropout == "sample")
     return model, build_loss(recipe.loss)
 
 
-def make_task(recipe: Recipe, captions: Iterable[str]) -> RetrievalTask:
-    """The task that a recipe describes, with its teachers; arguments as of `assemble`."""
-    model, loss = assemble(recipe, captions)
+def make_task(recipe: Recipe, source: Any) -> RetrievalTask:
+    """The task that a recipe describes, with its teachers.
+
+    Args:
+        recipe: what to build.
+        source: of the training data, on whose captions a tokenizer is trained where the recipe names none.
+    """
+    model, loss = assemble(recipe, training_captions(source.table, recipe.data))
     student, teachers = AudioInput.of(model.audio), []
     if recipe.distillation is not None:
         teachers = [open_teacher(name, student, recipe.data) for name in recipe.distillation.teachers]
     return RetrievalTask(model, loss, recipe.loss.name, recipe.distillation, teachers, recipe.alignment.weight)
+
+
+def blank(recipe: Recipe, texts: Iterable[str]) -> Retriever:
+    """A retriever with random weights; arguments as of `assemble`."""
+    model, loss = assemble(recipe, texts)
+    return Retriever(model, loss, recipe)

@@ -29,8 +29,8 @@ SMALL_AUDIO = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_recipe_says_how_it_is_started(name: str) -> None:
     text = (RECIPES / f"{name}.yaml").read_text()
-    assert f" fit {name} --shards OUT --run RUN" in text
     loaded = load_recipe(name)
+    assert f" fit {name} {'--run RUN' if loaded.data.texts else '--shards OUT --run RUN'}" in text
     assert parse_recipe(resolved.to_tree(loaded)) == loaded
 
 
@@ -85,7 +85,7 @@ def test_attention_pooling_is_trained_with_the_head() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if load_recipe(name).task.name == "retrieval"])
 def test_a_recipe_trains_evaluates_and_searches(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """On small random encoders, all else as the recipe says."""
     write_sounds(tmp_path / "build")

@@ -22,8 +22,9 @@ from training.config import resolved
 from training.engine import checkpoint
 from training.engine.sealed import sealed, unsealed
 from training.models import hub
+from training.models.build import TOKENIZER
 from training.models.untrusted import describe_files
-from training.tasks.retrieval import TOKENIZER, RetrievalTask, assemble
+from training.tasks.retrieval import RetrievalTask, assemble
 
 CAPTIONS = ["a low hum", "a whistle", "some hiss"]
 ENCODER = """

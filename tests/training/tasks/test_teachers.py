@@ -44,7 +44,7 @@ def taught(build: Path, group: Group, tmp_path_factory: pytest.TempPathFactory) 
 def first_batch(build: Path, *overrides: str) -> tuple[RetrievalTask, Batch]:
     recipe = small_recipe([*STEPS, "data.crop=start", *overrides])
     manifest = Manifest.open(build)
-    task = make_task(recipe, ["a low hum"])
+    task = make_task(recipe, manifest)
     order = Order(manifest.table, recipe.data, 0)
     audio = AudioInput.of(task.model.audio)
     loader = Loader(manifest, order, recipe.data, audio, task.model.text.tokenizer, train=False)
@@ -132,7 +132,8 @@ def test_a_clip_without_a_vector_is_named(build: Path, taught: tuple[Path, Path]
 
 def test_a_teacher_that_hears_otherwise_must_be_stored(build: Path, taught: tuple[Path, Path]) -> None:
     with pytest.raises(InputError, match="a teacher hears"):
-        make_task(small_recipe([f"distillation.teachers=[{taught[0]}]", "audio.segment_s=0.5"]), ["a hum"])
+        recipe = small_recipe([f"distillation.teachers=[{taught[0]}]", "audio.segment_s=0.5"])
+        make_task(recipe, Manifest.open(build))
 
 
 def test_the_command_writes_a_teacher(build: Path, taught: tuple[Path, Path], tmp_path: Path) -> None:

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from sharding.common.errors import InputError
 from training.data.captions import tokenise
 from training.data.features import find_front_end
+from training.models.build import TOKENIZER
 from training.models.encoders import EncodedAudio
 from training.models.encoders.published import load_tokenizer
 from training.models.formats.proof import CheckClips, Proof
 from training.models.formats.spelling import spelling_tokenizer
 from training.models.retriever import Retriever
-from training.tasks.retrieval import TOKENIZER
 
 LIBRARIES = ("onnx", "onnxruntime", "onnxscript")
 TEXT, AUDIO = "text.onnx", "audio.onnx"

@@ -23,6 +23,7 @@ from training.models.retrieval import RetrievalModel
 from training.models.retriever import Retriever
 from training.objectives.pairs import build_loss
 from training.objectives.pairs.ntxent import Settings as LossSettings
+from training.tasks.retrieval import Settings as Retrieval
 
 ARCHITECTURE = Architecture("ClapModel", "ClapConfig")
 LONGEST = 512  # tokens of a caption, where the model itself has no limit
@@ -50,6 +51,7 @@ def open_clap(folder: Path, name: str) -> Retriever:
         getattr(head, side).load_state_dict(getattr(net, side).state_dict())
     loss_settings = LossSettings(tau=math.exp(-float(net.logit_scale_a.detach())))
     recipe = Recipe(
+        task=Retrieval("retrieval"),
         audio=settings,
         text=text_settings,
         head=head_settings,

@@ -30,6 +30,7 @@ from training.models.retrieval import RetrievalModel
 from training.models.retriever import Retriever
 from training.objectives.pairs import build_loss
 from training.objectives.pairs.ntxent import Settings as LossSettings
+from training.tasks.retrieval import Settings as Retrieval
 
 NAME = "sentence-transformers"
 LONGEST_S = 30.0
@@ -73,6 +74,7 @@ def open_sentences(folder: Path) -> Retriever:
     model = RetrievalModel(SentenceAudio(net, _rate(net, folder)), SentenceText(net), SentenceHead(head_settings))
     loss_settings = LossSettings()
     recipe = Recipe(
+        task=Retrieval("retrieval"),
         audio=settings,
         text=settings,
         head=head_settings,

@@ -89,14 +89,14 @@ def test_a_published_model_is_evaluated_searched_and_taught_like_a_trained_one(
     assert write_teacher(retriever, manifest, [split], tmp_path / "vectors")["width"] == 24
 
 
-def test_a_run_starts_from_a_published_model(published: Path) -> None:
+def test_a_run_starts_from_a_published_model(published: Path, build: Path) -> None:
     sections = [
         f"audio={{encoder: clap, source: {published}}}",
         f"text={{encoder: clap-text, source: {published}}}",
         "head={name: clap, dim: 24}",
         "data.crop_s=10",
     ]
-    task = make_task(small_recipe(sections), [])
+    task = make_task(small_recipe(sections), Manifest.open(build))
     lines = initialise(task, InitSettings(str(published)))
     assert len(lines) == 1, lines  # every tensor was found, and every one was used
     model = transformers.ClapModel.from_pretrained(published)

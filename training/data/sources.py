@@ -1,0 +1,74 @@
+"""Where training data come from: builds of shards with clips, or tables of sentence pairs.
+
+A source has ``table``, rows of MANIFEST that an order draws from, and ``dataset``, whose ``plan`` names the data.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sharding.common.errors import InputError
+from sharding.shards.manifest import Manifest
+from training.config.sections import Recipe
+from training.data.captions import normalise
+from training.data.mixture import select_rows
+from training.data.pairs import SentencePairs
+from training.data.settings import DataSettings
+
+
+def open_clips(recipe: Recipe, shards: str | None) -> Manifest:
+    """The build of shards that a task on clips reads.
+
+    Raises:
+        InputError: none is named, the recipe names tables of text, or the build cannot be opened.
+    """
+    if recipe.data.texts:
+        remedy = "remove data.texts, or choose a task on text such as text_pairs"
+        raise InputError(f"the task {recipe.task.name} reads clips, and data.texts names tables of text", remedy=remedy)
+    if shards is None:
+        raise InputError(f"the task {recipe.task.name} reads clips", remedy="name a build: --shards OUT")
+    return Manifest.open(shards)
+
+
+def open_pairs(recipe: Recipe, shards: str | None) -> SentencePairs:
+    """The tables of sentence pairs of a task on text.
+
+    Raises:
+        InputError: the recipe names none, shards are named, or a table cannot be read.
+    """
+    if shards is not None:
+        raise InputError(
+            f"the task {recipe.task.name} reads tables of text, and no shards", remedy="leave out --shards"
+        )
+    if not recipe.data.texts:
+        remedy = "write data: {texts: {NAME: FILE.csv}, train: [{split: NAME}]}"
+        raise InputError(f"the task {recipe.task.name} needs tables of sentence pairs", remedy=remedy)
+    return SentencePairs.open(recipe.data.texts)
+
+
+def training_captions(table: pa.Table, settings: DataSettings) -> list[str]:
+    """The different captions that training reads, as the model reads them, sorted."""
+    captions = _captions(table, settings)
+    return sorted({normalise(text, settings) for text in captions if text} - {""})
+
+
+def training_labels(table: pa.Table, settings: DataSettings) -> list[str]:
+    """The different labels of the clips that training reads, sorted."""
+    return sorted({label for label in _captions(table, settings, "label") if label})
+
+
+def labels_of(table: pa.Table, split: str) -> list[list[str]]:
+    """The labels of each row of a split."""
+    rows = table["captions"].filter(pa.array(select_rows(table, split))).to_pylist()
+    return [[caption["text"] for caption in row if caption["kind"] == "label"] for row in rows]
+
+
+def _captions(table: pa.Table, settings: DataSettings, kind: str | None = None) -> set[str]:
+    texts: set[str] = set()
+    for item in settings.train:
+        rows = pa.array(select_rows(table, item.split))
+        captions = pc.list_flatten(table["captions"].filter(rows)).combine_chunks()
+        kinds = pa.array(list(item.captions) if kind is None else [kind], pa.string())
+        texts.update(captions.filter(pc.is_in(captions.field("kind"), kinds)).field("text").to_pylist())
+    return texts
