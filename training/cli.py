@@ -19,6 +19,7 @@ COMMANDS = {
     "index": Command(_USE, "training.commands.index", "make the sounds of a build searchable"),
     "search": Command(_USE, "training.commands.search", "find sounds by describing them"),
     "embed": Command(_USE, "training.commands.embed", "write the vectors of clips"),
+    "push": Command(_USE, "training.commands.push", "publish a model on the Hugging Face hub, with its card"),
     "convert": Command(_USE, "training.commands.convert", "write a model in the format of another library"),
 }
 

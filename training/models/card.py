@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sharding.common.terminal import printable
 from training.models.retriever import Retriever
+from training.models.sources import Source, as_annotation
 
 
 def model_card(usable: Any, config: dict[str, Any]) -> str:
@@ -81,3 +84,78 @@ of the build `{config["plan"]}`. Captions are read {spelling}up to {recipe.data.
 
 def _is_bound(name: str) -> bool:
     return name.partition("/")[2].startswith(("pessimistic_", "optimistic_"))
+
+
+def published_card(
+    retriever: Retriever, origin: Mapping[str, Any], sources: Sequence[Source], licence: str | None
+) -> str:
+    """The card of a model that is given away: that of an export, with metadata that the Hugging Face hub reads.
+
+    Args:
+        retriever: the model.
+        origin: step, plan and validation figures of its checkpoint.
+        sources: what it was trained on; none: the card names only splits.
+        licence: of the weights; None: the card says nothing of it.
+    """
+    from huggingface_hub import ModelCardData
+
+    data = ModelCardData(
+        model_name="Earshot",
+        library_name="earshot",
+        license=licence,
+        tags=["audio-text-retrieval", "text-to-audio-retrieval", "earshot"],
+        eval_results=_results(retriever, origin) or None,
+        training_datasets=as_annotation(sources) if sources else [item.split for item in retriever.recipe.data.train],
+    )
+    body = model_card(retriever, dict(origin)).replace(
+        'from training.models.hub import load\n\nretriever = load("export")  # this folder',
+        'from training import Earshot\n\nretriever = Earshot.from_pretrained("OWNER/NAME")  # or this folder',
+    )
+    return f"---\n{data}\n---\n\n{body.rstrip()}\n{_sources_table(sources)}"
+
+
+def _results(retriever: Retriever, origin: Mapping[str, Any]) -> list[Any]:
+    """Validation figures as the hub lists them, each with its protocol."""
+    from huggingface_hub import EvalResult
+
+    settings = retriever.recipe.validation
+    first = settings.first if retriever.model.head.embedding(retriever.encode_texts(["a sound"])) is None else 0
+    protocol = {
+        "candidates": f"every clip of {settings.split}",
+        "relevant": "the clip that a caption was written for, and the captions that were written for a clip",
+        "ties": "expected value over random orders of equal scores",
+        "scored exactly": f"the first {first} candidates by vectors" if first else "every candidate",
+    }
+    return [
+        EvalResult(
+            task_type="audio-text-retrieval",
+            dataset_type=str(settings.split),
+            dataset_name=str(settings.split),
+            metric_type=name,
+            metric_value=round(value, 6),
+            metric_args=protocol,
+        )
+        for name, value in (origin.get("validation") or {}).items()
+        if not _is_bound(name)
+    ]
+
+
+def _sources_table(sources: Sequence[Source]) -> str:
+    """The clips, hours and licences of what the model was trained on, in Markdown."""
+    if not sources:
+        return ""
+    rows = [
+        f"| {source.name} | {source.clips} | {source.hours:.2f} | {', '.join(source.captions)} | {_licences(source)} |"
+        for source in sources
+    ]
+    head = "| split | clips | hours | captions | licences of the clips |\n|---|---|---|---|---|"
+    return "\n## Training data\n\n" + "\n".join([head, *rows]) + "\n"
+
+
+def _licences(source: Source) -> str:
+    """Licences with their number of clips; they come from published tables, so that nothing in them is Markdown."""
+    shown = []
+    for licence, clips in source.licences.items():
+        text = printable(licence).replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+        shown.append(f"{text} ({clips})")
+    return ", ".join(shown)
