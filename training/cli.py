@@ -18,6 +18,7 @@ COMMANDS = {
     "teach": Command(_TRAIN, "training.commands.teach", "write the vectors with which a model teaches another one"),
     "index": Command(_USE, "training.commands.index", "make the sounds of a build searchable"),
     "search": Command(_USE, "training.commands.search", "find sounds by describing them"),
+    "serve": Command(_USE, "training.commands.serve", "a page on which an index is searched"),
     "embed": Command(_USE, "training.commands.embed", "write the vectors of clips"),
     "push": Command(_USE, "training.commands.push", "publish a model on the Hugging Face hub, with its card"),
     "convert": Command(_USE, "training.commands.convert", "write a model in the format of another library"),

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from sharding.common.errors import InputError
 from training.data.sampling import DrawnSamples
 
-PART = 1024  # entries that are encoded and stored together: what a killed build of an index loses
+PART = 256  # entries that are encoded and stored together: what a killed build of an index loses
 REST = 0.1  # of a window: a shorter rest of a sample gets no window of its own
 
 ENTRIES = pa.schema(
@@ -31,6 +31,7 @@ ENTRIES = pa.schema(
         ("end_s", pa.float64()),
         ("recording_s", pa.float64()),  # how much of the recording the shards hold
         ("sample_start_s", pa.float64()),  # where the sample begins in the recording
+        ("sample_s", pa.float64()),  # how long the sample is
         ("shard", pa.string()),
         ("audio", pa.string()),  # name of the sound in the shard
         ("audio_offset", pa.int64()),
@@ -91,6 +92,7 @@ def entries_of(samples: pa.Table, paths: Mapping[str, str], windows: Windows) ->
         "end_s": begins[row] + inside + length,
         "recording_s": _recording_s(samples, durations)[row],
         "sample_start_s": begins[row],
+        "sample_s": durations[row],
     }
     return pa.table({name: columns[name] for name in ENTRIES.names}, schema=ENTRIES).combine_chunks()
 

@@ -1,0 +1,60 @@
+"""``serve``: a page on which an index is searched."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import socket
+import sys
+from typing import Any
+
+from sharding.common.errors import InputError
+from training.commands.search import add_index, open_finder
+
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Show a page on which the sounds of an index are found by describing them, or by dropping a sound, and are "
+        "played where they answer. Only this machine can see it, unless --host names another address."
+    )
+    add_index(parser)
+    parser.add_argument(
+        "--shards", metavar="OUT", help="the build that holds the sound, if it is not where the index was made"
+    )
+    parser.add_argument("--port", type=int, default=8765, metavar="N", help="the port (8765); 0: any that is free")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="the address to listen on (127.0.0.1); anyone who reaches another one can search and listen: there is no "
+        "password",
+    )
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    try:
+        import uvicorn
+    except ImportError as error:
+        raise InputError("the page needs uvicorn", remedy="pip install earshot[search]") from error
+
+    from training.search.serving import Service, application, listen
+
+    listening = listen(args.host, args.port)
+    finder = open_finder(args)
+
+    from sharding.common.storage import Storage
+
+    service = Service(finder, Storage(args.shards or finder.index.about["shards"]))
+    names = dict.fromkeys([*LOOPBACK, args.host, socket.gethostname(), socket.getfqdn()])
+    config = uvicorn.Config(application(service, names), log_level="warning", access_log=False, server_header=False)
+    address = f"http://{args.host}:{listening.getsockname()[1]}/"
+    print(f"{len(finder.index.entries):,} windows to search: {address}  (Ctrl-C ends)", file=sys.stderr, flush=True)
+    with contextlib.suppress(KeyboardInterrupt):  # how people end it
+        uvicorn.Server(config).run(sockets=[listening])
+    return {"address": address}
+
+
+def show(result: dict[str, Any]) -> str:
+    return "the page has ended"
