@@ -22,6 +22,16 @@ def normalise(text: str, settings: DataSettings) -> str:
     return " ".join(text.split())
 
 
+def label_prompt(template: str, labels: Sequence[str]) -> str:
+    """A text of labels: ``This is a sound of {}`` and A, B, C give ``This is a sound of A, B, and C``.
+
+    CoLLAT, section 4.1.
+    """
+    if len(labels) < 3:
+        return template.replace("{}", " and ".join(labels))
+    return template.replace("{}", ", ".join(labels[:-1]) + f", and {labels[-1]}")
+
+
 def tokenise(tokenizer: Any, texts: list[str], settings: DataSettings) -> tuple[Tensor, Tensor]:
     """Captions ``[b]`` as tokens ``[b, N]`` int64, cut at ``max_tokens`` and padded, and their mask ``[b, N]``."""
     out = tokenizer(texts, padding=True, truncation=True, max_length=settings.max_tokens, return_tensors="pt")

@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sharding.schema import stable_id
-from training.data.captions import choose_caption, normalise
+from training.data.captions import choose_caption, label_prompt, normalise
 from training.data.hashing import hash64, signed, uniform
 from training.data.settings import DataSettings, MixtureItem
 
@@ -200,7 +200,11 @@ def _draw(
     rule = "first" if fixed else settings.caption_choice
     kinds = [each for each in windows[0]["captions"] if each["kind"] in choice.item.captions]
     with_words = [each for each in kinds if normalise(each["text"], settings)] or kinds
-    if choice.caption >= 0:
+    caption: Mapping[str, Any]
+    if choice.item.prompt is not None:
+        text = label_prompt(choice.item.prompt, [each["text"] for each in with_words])
+        caption = {"text": text, "onset": None, "offset": None}
+    elif choice.caption >= 0:
         caption = with_words[choice.caption % len(with_words)]
     else:
         caption = choose_caption(with_words, rule, random.caption, random.rotation, choice.pass_number)

@@ -28,6 +28,7 @@ class MixtureItem:
     repeat: float = 1.0  # passes over the clips in an epoch
     cap: int | None = None  # largest number of draws in an epoch
     choose: int | None = None  # exact number of draws in an epoch
+    prompt: str | None = None  # "This is a sound of {}": one text of all labels of a clip; needs captions: [label]
 
     def __post_init__(self) -> None:
         require(bool(self.split), "an item of the mixture needs a split, such as clotho/development", None)
@@ -36,6 +37,10 @@ class MixtureItem:
         require(self.repeat > 0, "repeat must be positive", self.repeat)
         require(self.cap is None or self.cap > 0, "cap must be positive", self.cap)
         require(self.choose is None or self.choose > 0, "choose must be positive", self.choose)
+        if self.prompt is not None:
+            require(self.prompt.count("{}") == 1, "prompt must have {} once, where the labels stand", self.prompt)
+            alone = self.captions == ("label",) and self.pairs == "clips"
+            require(alone, "prompt needs captions: [label] and pairs: clips", (self.captions, self.pairs))
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,18 @@ A source has ``table``, rows of MANIFEST that an order draws from, and ``dataset
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sharding.common.errors import InputError
 from sharding.shards.manifest import Manifest
 from training.config.sections import Recipe
-from training.data.captions import normalise
+from training.data.captions import label_prompt, normalise
 from training.data.mixture import select_rows
 from training.data.pairs import SentencePairs
-from training.data.settings import DataSettings
+from training.data.settings import DataSettings, MixtureItem
 
 
 def open_clips(recipe: Recipe, shards: str | None) -> Manifest:
@@ -49,13 +51,19 @@ def open_pairs(recipe: Recipe, shards: str | None) -> SentencePairs:
 
 def training_captions(table: pa.Table, settings: DataSettings) -> list[str]:
     """The different captions that training reads, as the model reads them, sorted."""
-    captions = _captions(table, settings)
+    captions = _captions(table, [item for item in settings.train if item.prompt is None])
+    for item in settings.train:
+        if item.prompt is not None:
+            labels = (
+                [label for label in found if normalise(label, settings)] for found in labels_of(table, item.split)
+            )
+            captions |= {label_prompt(item.prompt, found) for found in labels if found}
     return sorted({normalise(text, settings) for text in captions if text} - {""})
 
 
 def training_labels(table: pa.Table, settings: DataSettings) -> list[str]:
     """The different labels of the clips that training reads, sorted."""
-    return sorted({label for label in _captions(table, settings, "label") if label})
+    return sorted({label for label in _captions(table, settings.train, "label") if label})
 
 
 def labels_of(table: pa.Table, split: str) -> list[list[str]]:
@@ -64,9 +72,9 @@ def labels_of(table: pa.Table, split: str) -> list[list[str]]:
     return [[caption["text"] for caption in row if caption["kind"] == "label"] for row in rows]
 
 
-def _captions(table: pa.Table, settings: DataSettings, kind: str | None = None) -> set[str]:
+def _captions(table: pa.Table, items: Iterable[MixtureItem], kind: str | None = None) -> set[str]:
     texts: set[str] = set()
-    for item in settings.train:
+    for item in items:
         rows = pa.array(select_rows(table, item.split))
         captions = pc.list_flatten(table["captions"].filter(rows)).combine_chunks()
         kinds = pa.array(list(item.captions) if kind is None else [kind], pa.string())

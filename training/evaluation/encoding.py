@@ -24,6 +24,7 @@ from training.data.order import SequentialOrder
 from training.data.sampling import DrawnSamples
 from training.data.settings import DataSettings
 from training.engine.distributed import Group
+from training.evaluation.hearing import Hearing
 from training.models.heads.base import Head, Side
 from training.models.retrieval import RetrievalModel
 
@@ -111,7 +112,7 @@ class RoundRobinOrder:
 
 
 def encode_clips(
-    encoder: SideEncoder,
+    encoder: SideEncoder | Hearing,
     manifest: Any,
     order: SequentialOrder,
     group: Group,

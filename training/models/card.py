@@ -59,9 +59,10 @@ def _retrieval_card(retriever: Retriever, config: dict[str, Any], data: str) -> 
     table = f"{title}\n\n| metric | value |\n|---|---|\n{figures}\n"
     spelling = "in lower case, " if recipe.data.lower else ""
     spelling += "without punctuation, " if recipe.data.strip_punctuation else ""
+    scored = f"task {recipe.task.name}" if recipe.head is None else f"head {recipe.head.name}"
     return f"""# Audio-text retrieval model
 
-Trained with Earshot: encoders {recipe.audio.encoder} and {recipe.text.encoder}, head {recipe.head.name},
+Trained with Earshot: encoders {recipe.audio.encoder} and {recipe.text.encoder}, {scored},
 loss {recipe.loss.name}, {count / 1e6:.1f} M parameters, {config["step"]} steps of {recipe.data.batch_size} clips.
 
 ```python

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from training.config.checks import check_dropout, check_multiple, check_positive
+from training.models.attention import Attention
 from training.models.encoders.randomness import normal
 
 
@@ -48,45 +49,32 @@ class InteractionSettings:
         check_dropout(self, "dropout")
 
 
-class Attention(nn.Module):
-    """``X + MHA(LN(X), Y, Y)``; without Y the vectors attend to each other."""
-
-    def __init__(self, settings: InteractionSettings) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(settings.width)
-        self.attention = nn.MultiheadAttention(
-            settings.width, settings.heads, dropout=settings.dropout, batch_first=True
-        )
-
-    def forward(self, vectors: Tensor, sounds: Tensor | None = None, ignored: Tensor | None = None) -> Tensor:
-        normed = self.norm(vectors)
-        source = normed if sounds is None else sounds
-        added, _ = self.attention(normed, source, source, key_padding_mask=ignored, need_weights=False)
-        return vectors + added
-
-
 class Block(nn.Module):
     """One step from random vectors towards token embeddings."""
 
     def __init__(self, settings: InteractionSettings) -> None:
         super().__init__()
-        width = settings.width
-        self.own = Attention(settings) if settings.self_attention else None
-        self.cross = Attention(settings)
-        self.forward_layers = nn.Sequential(
+        width, heads, rate = settings.width, settings.heads, settings.dropout
+        self.own = Attention(width, heads, rate) if settings.self_attention else None
+        self.own_norm = nn.LayerNorm(width) if settings.self_attention else None
+        self.cross, self.cross_norm = Attention(width, heads, rate), nn.LayerNorm(width)
+        self.layers = nn.Sequential(
             nn.LayerNorm(width),
             nn.Linear(width, 4 * width),
             nn.GELU(),
-            nn.Dropout(settings.dropout),
+            nn.Dropout(rate),
             nn.Linear(4 * width, width),
-            nn.Dropout(settings.dropout),
+            nn.Dropout(rate),
         )
 
-    def forward(self, vectors: Tensor, sounds: Tensor, ignored: Tensor) -> Tensor:
-        if self.own is not None:
-            vectors = self.own(vectors)
-        vectors = self.cross(vectors, sounds, ignored)
-        return vectors + self.forward_layers(vectors)
+    def forward(self, vectors: Tensor, sounds: Tensor, mask: Tensor) -> Tensor:
+        """``vectors [b, M, width]`` after they attended to ``sounds [b, P, width]`` with ``mask [b, P]``."""
+        if self.own is not None and self.own_norm is not None:
+            normed = self.own_norm(vectors)
+            vectors = vectors + self.own(normed, normed)
+        vectors = vectors + self.cross(self.cross_norm(vectors), sounds, mask)
+        found: Tensor = vectors + self.layers(vectors)
+        return found
 
 
 class TokenInteraction(nn.Module):
@@ -133,6 +121,6 @@ class TokenInteraction(nn.Module):
             vectors = normal(seeds, tuple(self.start.shape)).to(vectors)
         sounds = self.sounds(tokens.masked_fill(~mask[..., None], 0))
         for block in self.blocks:
-            vectors = block(vectors, sounds, ~mask)
+            vectors = block(vectors, sounds, mask)
         predicted: Tensor = self.output(self.norm(vectors))
         return predicted

@@ -93,8 +93,8 @@ class LockedTextModel(RetrievalModel):
         self.text.eval()
         return self
 
-    def write(self, features: Tensor, frames: Tensor, seeds: Tensor) -> WrittenClips:
-        """Clips as token embeddings, and what the text encoder makes of these.
+    def predict(self, features: Tensor, frames: Tensor, seeds: Tensor) -> Tensor:
+        """The predicted token embeddings ``[b, M, d]`` of clips.
 
         Args:
             features: ``[b, S, F, T]``.
@@ -104,7 +104,12 @@ class LockedTextModel(RetrievalModel):
         heard = super().encode_audio(features, frames, seeds)
         assert heard.tokens is not None and heard.token_mask is not None
         with self.dropout(seeds):
-            written = self.interaction(heard.tokens, heard.token_mask, seeds)
+            predicted: Tensor = self.interaction(heard.tokens, heard.token_mask, seeds)
+        return predicted
+
+    def write(self, features: Tensor, frames: Tensor, seeds: Tensor) -> WrittenClips:
+        """Clips as token embeddings, and what the text encoder makes of these; arguments as of `predict`."""
+        written = self.predict(features, frames, seeds)
         return WrittenClips(written, self.space.read(written))
 
     def encode_audio(self, features: Tensor, frames: Tensor, seeds: Tensor) -> EncodedAudio:

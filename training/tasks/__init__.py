@@ -20,6 +20,7 @@ from typing import Any
 TASKS: dict[str, str] = {
     "captioning": "training.tasks.captioning",
     "classification": "training.tasks.classification",
+    "collat": "training.tasks.collat",
     "retrieval": "training.tasks.retrieval",
     "text_pairs": "training.tasks.text_pairs",
 }

@@ -5,10 +5,13 @@ from __future__ import annotations
 import pickle
 
 import pyarrow as pa
+import pytest
 
+from sharding.common.errors import InputError
 from tests.training.data.shards import row, table_of
 from tests.training.data.tables import MIXED, TABLE
 from training.data import DataSettings, DrawnSamples, MixtureItem, Order
+from training.data.sources import training_captions
 
 
 def same(a: DrawnSamples, b: DrawnSamples) -> bool:
@@ -42,6 +45,30 @@ def test_captions_without_words_are_skipped_and_are_not_equal_captions() -> None
     batch = Order(table_of(rows), DataSettings(train=(MixtureItem("clotho"),), batch_size=20), 0).batch(0, 0)
     assert len(set(batch.caption.tolist())) == 20
     assert sum(text == "" for text in batch.texts) == 10
+
+
+def test_a_prompt_makes_one_text_of_all_labels() -> None:
+    rows = [row(number) for number in range(3)]
+    for count, one in enumerate(rows, 1):
+        labels = [one["captions"][0] | {"text": text, "kind": "label"} for text in ["Rain", "Dog", "Bell"][:count]]
+        one["captions"] = [*one["captions"], *labels]
+    item = MixtureItem("clotho", captions=("label",), prompt="This is a sound of {}")
+    settings = DataSettings(train=(item,), batch_size=3, lower=False, strip_punctuation=False)
+    batch = Order(table_of(rows), settings, 0).batch(0, 0)
+    assert sorted(batch.texts) == [
+        "This is a sound of Rain",
+        "This is a sound of Rain and Dog",
+        "This is a sound of Rain, Dog, and Bell",
+    ]
+    assert sorted(batch.texts) == training_captions(table_of(rows), settings)
+    assert len(set(batch.caption.tolist())) == 3
+
+
+def test_a_prompt_that_could_not_be_filled_is_refused() -> None:
+    with pytest.raises(InputError, match="where the labels stand"):
+        MixtureItem("clotho", captions=("label",), prompt="a sound")
+    with pytest.raises(InputError, match="needs captions"):
+        MixtureItem("clotho", prompt="a sound of {}")
 
 
 def test_windows_and_crops_change_with_the_epoch() -> None:

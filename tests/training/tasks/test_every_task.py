@@ -26,6 +26,15 @@ VALIDATED = "validation.split=clotho/evaluation"
 CASES: dict[str, list[str]] = {
     "retrieval": [VALIDATED],
     "retrieval with tokens aligned": ["alignment.weight=0.3", VALIDATED],
+    "collat": [
+        *("task={name: collat, interaction: {blocks: 2, width: 16, heads: 2, dropout: 0.1}}", "head=null"),
+        *(VALIDATED, "data.max_tokens=24"),
+    ],
+    "collat at a layer with everything predicted": [
+        "task={name: collat, interaction: {blocks: 1, width: 16, heads: 2, start: redrawn, self_attention: true},"
+        " ends: predicted, place: after, layer: 1, matching: optimal, padding: true, unit: mean, noise_weight: 1.0}",
+        *("head=null", VALIDATED, "data.max_tokens=24"),
+    ],
     "text_pairs": [
         *("task={name: text_pairs}", "audio=null", "head=null", "text.dropout=0.1"),
         *("data={texts: {sounds: PAIRS}, train: [{split: sounds}], batch_size: 6, workers: 0}",),
@@ -86,11 +95,13 @@ def test_a_task_learns_validates_and_exports(case: str, labelled: Path, group: G
     assert sum(losses[-4:]) < sum(losses[:4])
     assert result["validation"]
     exported, trained = load_any(tmp_path / "export"), open_any(checkpoint.find(tmp_path))
-    for (name, value), other in zip(exported.model.state_dict().items(), trained.model.parameters(), strict=False):
+    for (name, value), other in zip(
+        exported.model.state_dict().items(), trained.model.state_dict().values(), strict=True
+    ):
         assert value.shape == other.shape, name
 
 
-@pytest.mark.parametrize("case", ["text_pairs", "classification", "captioning"])
+@pytest.mark.parametrize("case", ["collat", "text_pairs", "classification", "captioning"])
 def test_a_killed_run_of_a_task_resumes_bit_for_bit(case: str, labelled: Path, group: Group, tmp_path: Path) -> None:
     more = ("checkpoint.every=2", "optimizer.steps=5", "optimizer.warmup_epochs=0")
     train(case, labelled, tmp_path / "whole", group, *more)
@@ -123,7 +134,7 @@ def test_ranks_stages_and_chunks_change_no_loss(case: str, labelled: Path, tmp_p
             assert losses == pytest.approx(expected, rel=2e-5), (world, name)
 
 
-@pytest.mark.parametrize("case", ["text_pairs", "classification by a decoder", "captioning"])
+@pytest.mark.parametrize("case", ["collat", "text_pairs", "classification by a decoder", "captioning"])
 def test_two_ranks_give_the_losses_of_one(case: str, labelled: Path, tmp_path: Path) -> None:
     expected = courses(case, labelled, 1, [(0, 0)], tmp_path)["0-0"]
     for losses in courses(case, labelled, 2, [(1, 2), (3, 0)], tmp_path).values():

@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+NOISE_SEED = 0x4E4F4953  # purpose of a hash: noise on features
+
 
 def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
@@ -48,6 +50,20 @@ def normal(seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
     first, second = (_shift_right(bits, 32) + 1).double() / 2**32, (bits & 0xFFFFFFFF).double() / 2**32
     numbers = torch.sqrt(-2 * torch.log(first)) * torch.cos(2 * math.pi * second)
     return numbers.float().unflatten(1, shape)
+
+
+def noisy(features: Tensor, frames: Tensor, seeds: Tensor, sigma: float) -> Tensor:
+    """Add noise to clips, independent of batch and device up to rounding.
+
+    ``features [b, S, F, T]`` with Gaussian noise where ``frames [b, S]`` hold sound, drawn from ``seeds [b]``.
+    """
+    numbers = torch.arange(features.shape[1], device=seeds.device)
+    of_segments = splitmix64(seeds[:, None] ^ NOISE_SEED, numbers[None])
+    heard = torch.arange(features.shape[-1], device=frames.device) < frames[..., None]
+    found = features.clone()
+    for clip, own in enumerate(of_segments):  # one after the other: 64 bits a number would be much for a whole batch
+        found[clip] += sigma * normal(own, tuple(features.shape[2:])).to(features) * heard[clip, :, None]
+    return found
 
 
 def subset(seeds: Tensor, size: int, keep: int) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.models.encoders.randomness import normal, splitmix64, subset
+from training.models.encoders.randomness import noisy, normal, splitmix64, subset
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
@@ -46,3 +46,13 @@ def test_normal_numbers_follow_from_the_seed_and_are_normal() -> None:
     assert abs(float((found.abs() > 1.96).double().mean()) - 0.05) < 0.005
     assert abs(float(torch.corrcoef(found.flatten(1)[:2])[0, 1])) < 0.15
     assert bool(found.isfinite().all())
+
+
+def test_noise_belongs_to_the_sample_and_lies_on_sound_alone() -> None:
+    features, frames = torch.zeros(3, 2, 4, 50), torch.tensor([[50, 50], [50, 20], [30, 0]])
+    seeds = torch.tensor([1, 2, 3])
+    found = noisy(features, frames, seeds, 0.5)
+    assert noisy(features[1:2], frames[1:2], seeds[1:2], 0.5).equal(found[1:2])
+    assert 0.4 < float(found[0].std()) < 0.6
+    assert bool((found[1, 1, :, 20:] == 0).all()) and bool((found[2, 1] == 0).all())
+    assert not found[0, 0].equal(found[0, 1]) and not found[0, 0].equal(found[1, 0])
