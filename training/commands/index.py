@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.models.hub import open_model
     from training.search.building import make_index, usual_windows
     from training.search.entries import Windows
+    from training.search.text_tower import add_text_tower
 
     manifest = Manifest.open(args.shards)
     retriever = open_model(args.checkpoint, args.trust_code)
@@ -54,7 +55,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     model = str(local.resolve()) if local.exists() else str(args.checkpoint)
     if args.out.resolve() == local.resolve():
         raise InputError("--out is the folder of the model", file=args.out, remedy="name another folder")
-    return make_index(retriever, model, manifest, args.out, args.split, windows)
+    result = make_index(retriever, model, manifest, args.out, args.split, windows)
+    return result | {"no_text_tower": add_text_tower(retriever, args.out)}
 
 
 def show(result: dict[str, Any]) -> str:
@@ -63,7 +65,8 @@ def show(result: dict[str, Any]) -> str:
     if search["kind"] == "lists":
         found = f"{100 * search['recall']:.1f} % of the ten best of {search['queries']} captions"
         how = f"visits {search['probes']} of {search['lists']} lists, which finds {found}"
+    loads = f"\na query loads the whole model: {result['no_text_tower']}" if result["no_text_tower"] else ""
     return (
         f"{result['entries']:,} windows of {result['recordings']:,} recordings ({result['seconds'] / 3600:.1f} hours), "
-        f"{result['encoded']:,} of them encoded now: {result['out']}\na query {how}"
+        f"{result['encoded']:,} of them encoded now: {result['out']}\na query {how}{loads}"
     )

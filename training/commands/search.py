@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sharding.common.commandline import text
+from sharding.common.errors import InputError
 from sharding.common.progress import clock
 from sharding.common.terminal import page
 from training.search import CANDIDATES
@@ -84,29 +85,31 @@ def add_index(parser: argparse.ArgumentParser) -> None:
 
 
 def open_finder(args: argparse.Namespace) -> Any:
-    """The `Finder` of an index that `add_index` names."""
-    from training.search.store import SoundIndex
-
-    index = SoundIndex.open(args.index)  # before the model, which takes seconds
-
-    from training.models.hub import open_model
+    """The `Finder` of an index that `add_index` names; the whole model is loaded only where it is needed."""
     from training.search.finding import Finder
+    from training.search.store import SoundIndex
+    from training.search.text_tower import IndexModel
 
-    return Finder(index, open_model(args.model or Path(index.about["model_path"]), args.trust_code))
+    index = SoundIndex.open(args.index)
+
+    def open_whole() -> Any:
+        from training.search.models import open_whole_model
+
+        return open_whole_model(index, args.model, args.trust_code)
+
+    return Finder(index, IndexModel(index, open_whole, tower=args.model is None))
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    finder = open_finder(args)
-
     from training.search.entries import Filter
-    from training.search.finding import Query, read_sound_file
+    from training.search.finding import Query
 
-    began = time.perf_counter()
-    longest = finder.retriever.audio_input.max_s
-    sounds = tuple(finder.sound_vector(*read_sound_file(path, longest)) for path in args.sound)
+    finder = open_finder(args)
+    sounds = tuple(finder.sound_vector(_read(path), path) for path in args.sound)
     texts = (*([args.query] if args.query is not None else []), *args.text)
     query = Query(texts, sounds, tuple(args.without))
     among = Filter(tuple(args.dataset), tuple(args.licence), args.min_s, args.max_s)
+    began = time.perf_counter()
     hits = finder.find(query, args.top, among, args.first)
     return {
         "texts": list(texts),
@@ -116,6 +119,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "entries": len(finder.index.entries),
         "seconds": time.perf_counter() - began,
     }
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", file=path) from error
 
 
 def show(result: dict[str, Any]) -> str:

@@ -29,8 +29,9 @@ from training.evaluation.encoding import SideEncoder, join, side_encoder
 from training.models.heads.base import Side
 from training.models.retriever import Retriever
 from training.run.progress import StatusLine
-from training.search.entries import EntryOrder, Part, Windows, entries_of, parts_of
+from training.search.entries import Part, Windows, entries_of, parts_of
 from training.search.nearest import EXACT_UP_TO, make_lists
+from training.search.reading import EntryOrder
 from training.search.store import PARTS, SoundIndex, commit, hold, read_about, write_file
 
 BATCH = 32  # windows that are encoded at once
@@ -287,6 +288,9 @@ def _assemble(
             folder / names[-1],
             lambda path: about["search"].update({"kind": "lists", **make_lists(vectors, queries, path)}),
         )
+    if former is not None and "tower" in former.about:
+        about["tower"] = former.about["tower"]
+        names += former.about["tower"]["files"]
     commit(folder, about, names)
     return about
 

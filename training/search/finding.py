@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import soxr
-import torch
+import pyarrow as pa
 
-from sharding.audio import AudioError, decode_segment
 from sharding.common.errors import InputError
-from training.models.heads.base import Side
-from training.models.retriever import Retriever
-from training.objectives.pairs.tiled import score_all
 from training.search import CANDIDATES
-from training.search.building import fingerprint, first_stage, is_exact
 from training.search.entries import Filter
 from training.search.nearest import nearest
 from training.search.spans import Span, spans_of
@@ -74,44 +67,47 @@ class Hit:
         return {"score": round(self.score, 6), **place, **self.facts, "entry": self.row}
 
 
+class Model(Protocol):
+    """What a search needs of a model: `training.search.models.WholeModel` and `text_tower.IndexModel` have it."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether dot products of vectors are the scores."""
+
+    @property
+    def longest_s(self) -> float:
+        """The most seconds of a sound that are heard."""
+
+    def texts(self, texts: Sequence[str], /) -> np.ndarray:
+        """Vectors of descriptions, ``[texts, d]``."""
+
+    def sound(self, wave: np.ndarray, rate: int, /) -> np.ndarray:
+        """The vector ``[d]`` of a sound: mono float ``[n]`` at ``rate`` Hz."""
+
+    def scores(self, texts: Sequence[str], rows: np.ndarray, /) -> np.ndarray:
+        """Exact scores of some entries, ``[texts, rows]``."""
+
+
 class Finder:
-    """Searches an index with the model that it was made with.
+    """Searches an index.
 
     Args:
         index: the index.
-        retriever: the model.
-
-    Raises:
-        InputError: the index was made with another model.
+        model: the model that it was made with.
     """
 
-    def __init__(self, index: SoundIndex, retriever: Retriever) -> None:
-        if fingerprint(retriever) != index.about["model"]:
-            raise InputError(
-                "the index was made with another model",
-                file=index.folder,
-                value=index.about["model_path"],
-                remedy="name that model with --model, or make an index with this one",
-            )
-        self.index, self.retriever = index, retriever
-        self._head = retriever.model.head
-        silence = np.zeros(retriever.audio_input.segment, np.float32)
-        # A first stage looks at texts alone and at sounds alone; these stand for the other one.
-        self._any_sound, self._any_text = retriever.encode_wave(silence), retriever.encode_texts(["a sound"])
+    def __init__(self, index: SoundIndex, model: Model) -> None:
+        self.index, self.model = index, model
 
-    def sound_vector(self, wave: np.ndarray, rate: int) -> np.ndarray:
-        """The vector ``[d]``, of length 1, of a sound: mono float ``[n]`` at ``rate`` Hz.
+    def sound_vector(self, data: bytes, name: object) -> np.ndarray:
+        """The vector ``[d]``, of length 1, of a sound file; ``name`` stands for it in errors.
 
         What is beyond the model's longest input is not heard.
         """
-        audio = self.retriever.audio_input
-        wave = np.asarray(wave, np.float32)[: int(audio.max_s * rate) + 1]
+        wave, rate = read_sound(data, name, self.model.longest_s)
         if not len(wave):
-            raise InputError("the sound is empty")
-        if rate != audio.rate:
-            wave = soxr.resample(wave, rate, audio.rate, quality="HQ")
-        side = self.retriever.encode_wave(wave if len(wave) else np.zeros(1, np.float32))
-        return unit(first_stage(self._head, self._any_text, side)[1][0].cpu().numpy())
+            raise InputError("the sound is empty", file=name)
+        return unit(self.model.sound(wave, rate))
 
     def entry_vector(self, row: int) -> np.ndarray:
         """The vector ``[d]``, of length 1, of an entry of the index."""
@@ -131,47 +127,42 @@ class Finder:
         if top < 1 or candidates < 1:
             raise InputError("--top and --first count from 1", value=(top, candidates))
         entries, count = self.index.entries, max(LEAST_WINDOWS, WINDOWS_A_HIT * top)
-        sides = [self.retriever.encode_texts(list(texts)) if texts else None for texts in (query.texts, query.without)]
         mask = None if among is None else among.mask(entries)
-        vector = self._vector(query, sides)
-        exact = is_exact(self._head, self._any_text)
-        wanted = count if exact else max(count, candidates)
-        rows, scores = nearest(self.index.vectors, vector, wanted, self.index.lists, mask)
+        wanted = count if self.model.exact else max(count, candidates)
+        rows, scores = nearest(self.index.vectors, self._vector(query), wanted, self.index.lists, mask)
         if not len(rows):
             return []
-        if not exact:
-            scores = self._exact(rows, query, sides)
+        if not self.model.exact:
+            scores = self._exact(rows, query)
             order = np.lexsort((rows, -scores))[:count]
             rows, scores = rows[order], scores[order]
         return self._hits(rows, scores, top, len(entries) if mask is None else int(mask.sum()))
 
-    def _vector(self, query: Query, sides: Sequence[Side | None]) -> np.ndarray:
+    def _vector(self, query: Query) -> np.ndarray:
         """The vector ``[d]`` whose dot products with the entries rank them."""
         pulls = list(query.sounds)
-        if sides[0] is not None:
-            pulls += list(first_stage(self._head, sides[0], self._any_sound)[0].cpu().numpy())
+        if query.texts:
+            pulls += list(self.model.texts(query.texts))
         vector = np.mean(pulls, axis=0)
-        if sides[1] is not None:
-            away = first_stage(self._head, sides[1], self._any_sound)[0].cpu().numpy()
-            vector = vector - AWAY * away.mean(axis=0)
+        if query.without:
+            vector = vector - AWAY * self.model.texts(query.without).mean(axis=0)
         return np.ascontiguousarray(vector, np.float32)
 
-    def _exact(self, rows: np.ndarray, query: Query, sides: Sequence[Side | None]) -> np.ndarray:
+    def _exact(self, rows: np.ndarray, query: Query) -> np.ndarray:
         """The scores of some entries: of texts as the head computes them, of sounds the cosine of the vectors."""
-        device = self.retriever.device
-        audio = tuple(torch.from_numpy(np.array(side[rows])).to(device) for side in self.index.sides)
-        found = [None if side is None else score_all(self._head, side, audio).float().cpu().numpy() for side in sides]
-        pulls = [] if found[0] is None else list(found[0])
+        pulls = list(self.model.scores(query.texts, rows)) if query.texts else []
         if query.sounds:
             vectors = np.array(self.index.vectors[rows])
             lengths = np.maximum(np.linalg.norm(vectors, axis=1), SHORTEST)
             pulls += [vectors @ sound / lengths for sound in query.sounds]
         scores = np.mean(pulls, axis=0)
-        return np.asarray(scores if found[1] is None else scores - AWAY * found[1].mean(axis=0))
+        if query.without:
+            scores = scores - AWAY * self.model.scores(query.without, rows).mean(axis=0)
+        return np.asarray(scores)
 
     def _hits(self, rows: np.ndarray, scores: np.ndarray, top: int, allowed: int) -> list[Hit]:
         """The spans of found windows, with their facts."""
-        found = self.index.entries.select(["clip_id", "start_s", "end_s"]).take(rows)
+        found = self.index.entries.select(["clip_id", "start_s", "end_s"]).take(pa.array(rows.tolist(), pa.int64()))
         background = float(scores[min(len(scores), -(-allowed // 2)) - 1])
         spans = spans_of(
             rows,
@@ -195,19 +186,13 @@ def read_sound(data: bytes, name: object, seconds: float) -> tuple[np.ndarray, i
     Raises:
         InputError: it is no sound file that decodes.
     """
+    from sharding.audio import AudioError, decode_segment  # decoders take long to import, and descriptions need none
+
     try:
         wave, rate = decode_segment(data, 0.0, seconds)
     except AudioError as error:
         raise InputError(f"not a sound that can be read: {error}", file=name) from error
     return wave, rate
-
-
-def read_sound_file(path: Path, seconds: float) -> tuple[np.ndarray, int]:
-    """As `read_sound`, from a file."""
-    try:
-        return read_sound(path.read_bytes(), path, seconds)
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", file=path) from error
 
 
 def unit(vector: np.ndarray) -> np.ndarray:

@@ -25,12 +25,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sharding.audio import AudioError, decode_segment
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.layout import shard_name
 from training.search.entries import Filter
-from training.search.finding import Finder, Hit, Query, read_sound
+from training.search.finding import Finder, Hit, Query
 from training.search.spectrum import BANDS, spectrum
 from training.search.words import parse_words
 
@@ -118,9 +117,8 @@ class Service:
         """The name of a sound that someone brings; the same bytes have the same name."""
         name = hashlib.sha256(data).hexdigest()[:20]
         if name not in self._sounds:
-            wave, rate = read_sound(data, "the sound", self._finder.retriever.audio_input.max_s)
             with self._one:
-                self._sounds[name] = self._finder.sound_vector(wave, rate)
+                self._sounds[name] = self._finder.sound_vector(data, "the sound")
         self._sounds.move_to_end(name)
         while len(self._sounds) > REMEMBERED:
             self._sounds.popitem(last=False)
@@ -141,6 +139,8 @@ class Service:
         return self._shards.read(shard_name(shard), offset, size)
 
     def _spectrum(self, row: int) -> bytes:
+        from sharding.audio import AudioError, decode_segment  # decoders take long to import
+
         shard, offset, size, _ = self.stored(row)
         try:
             wave, rate = decode_segment(self.read(shard, offset, size))

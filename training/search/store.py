@@ -5,6 +5,8 @@ entries-H.arrow     ENTRIES, one row a window; mapped into memory
 vectors-H.npy       float32 [entries, d], one vector a window; mapped into memory
 side-N-H.npy        what a head with attention keeps of each window, to score it exactly; mapped into memory
 lists-H.faiss       inverted lists of a large index
+text-H.onnx, tokenizer-H.json
+                    the text tower of a dual encoder (see `text_tower`)
 parts/              what a build of the index has encoded so far; removed when it is finished
 
 H is a hash of what the files are made of, so that an index that is updated stays whole until index.json names the new

@@ -21,7 +21,8 @@ from tests.training.small_runs import commit, write_sounds
 from training.models.retriever import Retriever
 from training.search import entries as entries_module
 from training.search.building import fingerprint, make_index
-from training.search.entries import Windows, drawn
+from training.search.entries import Windows
+from training.search.reading import drawn
 from training.search.store import ABOUT, PARTS, SoundIndex
 
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from sharding.common.errors import InputError
 from tests.training.data.shards import row, table_of
-from training.search.entries import PART, REST, EntryOrder, Filter, Windows, drawn, entries_of, parts_of
+from training.search.entries import PART, REST, Filter, Windows, entries_of, parts_of
+from training.search.reading import EntryOrder, drawn
 
 
 def caption(text: str, onset: float | None = None, offset: float | None = None) -> dict[str, object]:

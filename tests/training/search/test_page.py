@@ -15,6 +15,7 @@ from tests.training.search.browser import CHROMIUM, Browser, browser
 from tests.training.search.indexes import SHORT, untrained
 from training.search.building import make_index
 from training.search.finding import Finder
+from training.search.models import WholeModel
 from training.search.serving import Service, application, listen
 from training.search.store import SoundIndex
 
@@ -43,7 +44,8 @@ def address(build: Path, asked: list[tuple[str, str]], tmp_path_factory: pytest.
     uvicorn = pytest.importorskip("uvicorn")
     manifest, retriever, folder = Manifest.open(build), untrained([]), tmp_path_factory.mktemp("page") / "index"
     make_index(retriever, "model", manifest, folder, windows=SHORT)
-    app = application(Service(Finder(SoundIndex.open(folder), retriever), manifest.storage), ["127.0.0.1"])
+    index = SoundIndex.open(folder)
+    app = application(Service(Finder(index, WholeModel(index, retriever)), manifest.storage), ["127.0.0.1"])
 
     async def noting(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":

@@ -19,6 +19,7 @@ from sharding.shards.manifest import Manifest
 from tests.training.search.indexes import SHORT, untrained
 from training.search.building import make_index
 from training.search.finding import Finder
+from training.search.models import WholeModel
 from training.search.serving import LARGEST_UPLOAD, Service, application, byte_range, listen
 from training.search.store import SoundIndex
 
@@ -36,7 +37,8 @@ def client(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
     retriever, folder = untrained([]), tmp_path_factory.mktemp("index")
     make_index(retriever, "model", manifest, folder, windows=SHORT)
-    service = Service(Finder(SoundIndex.open(folder), retriever), manifest.storage)
+    index = SoundIndex.open(folder)
+    service = Service(Finder(index, WholeModel(index, retriever)), manifest.storage)
     with TestClient(application(service, ["127.0.0.1", "[::1]"]), base_url="http://127.0.0.1:8765") as found:
         yield found
 

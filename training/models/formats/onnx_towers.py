@@ -72,16 +72,25 @@ def write(retriever: Retriever, origin: dict[str, Any], folder: Path) -> None:
             value=retriever.recipe.head.name,
             remedy="convert a model whose scores are products of two vectors",
         )
-    tokens, mask = tokenise(retriever.tokenizer, ["a dog barks", "rain"], retriever.recipe.data)
+    export_text(retriever, folder / TEXT)
     audio = retriever.audio_input
     long = np.zeros(min(round(audio.max_s * audio.rate), 2 * audio.segment), np.float32)
     features, frames = retriever.prepare_waves([long, long[: audio.segment]])
-    texts = {"input_ids": {0: "batch", 1: "words"}, "attention_mask": {0: "batch", 1: "words"}}
-    _export(TextTower(model), (tokens, mask.long()), texts, folder / TEXT)
     sounds = {"features": {0: "batch", 1: "segments"}, "frames": {0: "batch", 1: "segments"}}
     _export(AudioTower(model), (features, frames), sounds, folder / AUDIO)
     spelling_tokenizer(retriever.tokenizer, retriever.recipe.data).save_pretrained(folder / TOKENIZER)
     (folder / INPUT).write_text(json.dumps(asdict(audio), indent=2), encoding="utf-8")
+
+
+def export_text(retriever: Retriever, file: Path) -> None:
+    """Write the text tower of a dual encoder.
+
+    Raises:
+        InputError: torch cannot export it.
+    """
+    tokens, mask = tokenise(retriever.tokenizer, ["a dog barks", "rain"], retriever.recipe.data)
+    texts = {"input_ids": {0: "batch", 1: "words"}, "attention_mask": {0: "batch", 1: "words"}}
+    _export(TextTower(retriever.model), (tokens, mask.long()), texts, file)
 
 
 def prove(retriever: Retriever, folder: Path, clips: CheckClips) -> Proof:
