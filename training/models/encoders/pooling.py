@@ -16,6 +16,13 @@ def masked_mean(vectors: Tensor, mask: Tensor) -> Tensor:
     return torch.einsum("bn,bnd->bd", weights, vectors.masked_fill(~mask[..., None], 0))
 
 
+def masked_statistics(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation, each ``[b, d]``, of the rows of ``[b, n, d]`` that the mask ``[b, n]`` marks."""
+    mean = masked_mean(vectors, mask)
+    variance = masked_mean((vectors - mean[:, None]).square(), mask)
+    return mean, (variance + 1e-6).sqrt()  # the gradient of the root of 0 is infinite
+
+
 def pool(name: Pooling, vectors: Tensor, mask: Tensor) -> Tensor:
     """The first, the last or the mean ``[b, d]`` of the vectors of ``[b, n, d]`` that the mask ``[b, n]`` marks."""
     if name == "mean":

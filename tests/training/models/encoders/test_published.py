@@ -201,6 +201,22 @@ def test_a_shorter_segment_takes_the_first_positions_of_whisper(tmp_path: Path) 
         loaded("whisper", tmp_path, segment_s=1.5)
 
 
+def test_whisper_can_pool_all_layers_over_time(tmp_path: Path) -> None:
+    saved("whisper", "WhisperModel", tmp_path)
+    last, layers = loaded("whisper", tmp_path).eval(), loaded("whisper", tmp_path, pooled="layers").eval()
+    features, frames = torch.randn(2, 80, 100), torch.tensor([100, 41])
+    mean, tokens, mask = last(features, frames, torch.arange(2))
+    pooled, same_tokens, same_mask = layers(features, frames, torch.arange(2))
+    torch.testing.assert_close(same_tokens, tokens)
+    assert torch.equal(same_mask, mask)
+    width = last.dim
+    assert layers.dim == pooled.shape[1] == 2 * (2 + 2) * width  # two blocks, their input, and the norm above them
+    torch.testing.assert_close(pooled[:, -2 * width : -width], torch.nn.functional.layer_norm(mean, (width,)))
+    deviation = torch.stack([row[real].std(0, unbiased=False) for row, real in zip(tokens, mask, strict=True)])
+    expected = torch.nn.functional.layer_norm(deviation, (width,))
+    torch.testing.assert_close(pooled[:, -width:], expected, atol=1e-4, rtol=1e-3)
+
+
 @pytest.mark.parametrize("name", ["whisper", "roberta", "clap"])
 def test_weights_in_half_precision_are_trained_in_float32(name: str, tmp_path: Path) -> None:
     kind = ALL[name][1][0]
