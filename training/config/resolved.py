@@ -18,7 +18,7 @@ _ENCODERS = ("audio.encoder", "text.encoder")
 # Keys that may change when a run is resumed: they decide how a step is computed, and not what is computed.
 _FREE_ON_RESUME = (
     *("engine", "checkpoint", "validation", "log"),
-    *("data.workers", "data.readahead", "data.max_failures"),
+    *("data.workers", "data.readahead", "data.max_failures", "data.stored", "data.stored_folder"),
 )
 # Keys of those sections that may not change: they decide what is exported, or which figures are compared.
 _FIXED_ON_RESUME = ("engine.ema", "validation.split", "validation.first")

@@ -105,3 +105,33 @@ class Batch(Columns):
         empty.frames[:, 0] = 1
         empty.token_mask[:, 0] = True
         return empty
+
+
+@dataclass(frozen=True)
+class EncodedBatch(Batch):
+    """Clips with a caption each, of which one or both were encoded before, because their encoder is frozen.
+
+    What is None here, the model encodes: from `features` or from `tokens`.
+
+    Attributes:
+        segments: ``[b, S, d]``, one vector for each segment; segment_mask: ``[b, S]`` bool.
+        patches: ``[b, P, d]``, one vector for each patch, where the head uses them; patch_mask: ``[b, P]`` bool.
+        sentence: ``[b, d]``, one vector for each caption.
+        words: ``[b, N, d]``, one vector for each token, where the head uses them; word_mask: ``[b, N]`` bool.
+    """
+
+    segments: Tensor | None = None
+    segment_mask: Tensor | None = None
+    patches: Tensor | None = None
+    patch_mask: Tensor | None = None
+    sentence: Tensor | None = None
+    words: Tensor | None = None
+    word_mask: Tensor | None = None
+
+    def placeholder(self) -> Self:
+        """One segment of nothing with one token."""
+        empty = super().placeholder()
+        for mask in (empty.segment_mask, empty.patch_mask, empty.word_mask):
+            if mask is not None:
+                mask[:, 0] = True
+        return empty

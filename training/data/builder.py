@@ -188,3 +188,21 @@ class BatchBuilder(Dataset[Any]):
         if not texts or self.tokenizer is None:
             return torch.zeros(len(texts), 1, dtype=torch.int64), torch.zeros(len(texts), 1, dtype=torch.bool)
         return tokenise(self.tokenizer, texts, self.settings)
+
+
+@dataclass(frozen=True)
+class SilentBuilder(BatchBuilder):
+    """Builds batches without sound, whose vectors are stored."""
+
+    def floats_per_clip(self) -> int:
+        return 0
+
+    @property
+    def _segment_shape(self) -> tuple[int, ...]:
+        return (0,)
+
+    def _segments(self, draws: DrawnSamples, row: int) -> int:
+        return 1
+
+    def _fill(self, request: BatchRequest, features: Tensor, lengths: Tensor) -> tuple[NDArray[np.bool_], list[str]]:
+        return np.ones(len(request.draws), dtype=bool), []

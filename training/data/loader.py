@@ -19,12 +19,13 @@ from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from training.data.batch import Batch, Columns
 from training.data.buffers import BufferPool, keep_freed_memory
-from training.data.builder import BatchBuilder, BatchRequest, PackedBatch
+from training.data.builder import BatchBuilder, BatchRequest, PackedBatch, SilentBuilder
 from training.data.features import AudioInput, FeatureExtractor, segment_seeds
 from training.data.hashing import hash64, integers_below
 from training.data.samples import SampleReader
 from training.data.sampling import DrawnSamples
 from training.data.settings import DataSettings
+from training.data.stored import NOTHING, Stored
 from training.data.tags import TagVocabulary, read_vocabulary
 
 _WORKER_DIED = re.compile(r"DataLoader worker \(pid.*(exited unexpectedly|killed by signal)")
@@ -186,6 +187,7 @@ class Loader(BatchLoader):
         tokenizer: a transformers tokenizer; None: the batches have no tokens.
         rank, world, workers: as of `BatchLoader`.
         train: whether to draw filter edges, masks and augmentation.
+        stored: vectors of samples and captions that were computed before.  Then no sound is read.
         device: the device of the batches; ``spectrogram: device`` computes spectrograms there.
     """
 
@@ -201,20 +203,25 @@ class Loader(BatchLoader):
         workers: int | None = None,
         train: bool = True,
         device: torch.device | str = "cpu",
+        stored: Stored = NOTHING,
     ) -> None:
-        self.audio = audio
+        self.audio, self._stored = audio, stored
         self._features = FeatureExtractor(audio, settings.masking, train)
         storage = manifest.storage
         if isinstance(storage, Storage):  # a new one: connections that this process has open do not survive a fork
             storage = Storage(storage.url)
         reader = SampleReader(storage, audio.rate, audio.max_s)
         tags = read_vocabulary(manifest.table, settings) if train else TagVocabulary()
-        builder = BatchBuilder(reader, self._features, settings, tokenizer, tags)
+        if stored.audio is not None:
+            workers = 0  # to look vectors up takes less time than to send them from another process
+        make = BatchBuilder if stored.audio is None else SilentBuilder
+        builder = make(reader, self._features, settings, tokenizer, tags)
         super().__init__(order, builder, settings, rank, world, workers, train and settings.augment.mixup > 0, device)
 
     def _on_device(self, batch: Batch) -> Batch:
         """The batch on the loader's device, with features computed there if the settings say so."""
-        if self.settings.spectrogram == "worker":
+        batch = self._stored.attach(batch)
+        if self.settings.spectrogram == "worker" or self._stored.audio is not None:
             moved: Batch = super()._on_device(batch)
             return moved
         batch = batch.to(self.device)

@@ -135,6 +135,9 @@ class DataSettings:
     masking: MaskingSettings = field(default_factory=MaskingSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     spectrogram: Literal["worker", "device"] = "worker"  # where spectrograms are computed
+    # frozen encoders whose vectors are computed once, and where they are kept: null: in the run's folder
+    stored: tuple[Literal["audio", "text"], ...] = ()
+    stored_folder: str | None = None
     workers: int = 2  # loader processes a rank; 0: in the training process
     readahead: int = 4  # batches that each worker builds ahead
     max_failures: int = 0  # damaged samples that a rank leaves out of the loss before it stops; a new start counts anew
@@ -146,6 +149,11 @@ class DataSettings:
         require(self.max_tokens >= 2, "max_tokens must be at least 2", self.max_tokens)
         require(self.workers >= 0, "workers must not be negative", self.workers)
         require(self.readahead >= 1, "readahead must be positive", self.readahead)
+        require(
+            self.stored_folder is None or (bool(self.stored) and "://" not in self.stored_folder),
+            "stored_folder is a folder of a file system for what stored lists",
+            self.stored_folder,
+        )
         require(self.max_failures >= 0, "max_failures must not be negative", self.max_failures)
         require(self.temperature is None or self.temperature > 0, "temperature must be positive", self.temperature)
         weights = [item.weight is not None for item in self.train]

@@ -35,6 +35,7 @@ class FrontEnd(ABC):
         published_fill: the value that the published training code gives to masked cells.
         repeats: whether short sound is repeated up to the end of its segment, where masks may then lie as well.
         maskable: whether the features are a spectrogram, in which time and frequency can be masked.
+        draws: whether training draws something here, so that a sound has other features each time.
     """
 
     rate: int
@@ -44,6 +45,7 @@ class FrontEnd(ABC):
     published_fill: float
     repeats: bool = False
     maskable: bool = True
+    draws: bool = False
 
     def silence(self, features: Tensor) -> float | Tensor:
         """The value that silence has in ``features [n, F, T]``: a number, or one for each ``[n, 1, 1]``."""
@@ -92,6 +94,7 @@ class Passt(FrontEnd):
     rate, bins, hop = 32000, 128, 320
     floor = (math.log(1e-5) + 4.5) / 5
     published_fill = 4.5 / 5
+    draws = True  # the edges of the filters
 
     def frames(self, samples: int | Int64) -> int | Int64:
         return 1 + (samples - 1) // self.hop  # pre-emphasis shortens the wave by one sample

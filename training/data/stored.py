@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -19,9 +21,13 @@ from torch import Tensor
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
+from sharding.schema import stable_id
 from sharding.shards.checksum import fast_checksum
+from training.data.batch import Batch, EncodedBatch
 
 PART = 256  # items
+SEGMENTS, PATCHES = "segments", "patches"  # columns of a sample
+SENTENCE, WORDS = "sentence", "words"  # columns of a caption
 _NAME = re.compile(r"(\d{6})-([0-9a-f]{16})\.safetensors")
 LENGTHS = "lengths of "  # before the name of a column: how many rows each item has
 
@@ -79,7 +85,8 @@ class StoredVectors:
         Raises ``InputError`` if an item is not stored.
         """
         items = [self._item(int(number)) for number in ids]
-        return {name: _padded([item[name] for item in items]) for name in (items[0] if items else self._parts[0].names)}
+        like = items[0] if items else self._parts[0].item(0)
+        return {name: _padded([item[name] for item in items], tensor) for name, tensor in like.items()}
 
     def _item(self, wanted: int) -> dict[str, Tensor]:
         place = int(np.searchsorted(self._ids, wanted))
@@ -93,7 +100,7 @@ class _Part:
     """One file; its tensors are read row by row from mapped memory."""
 
     def __init__(self, path: Path) -> None:
-        self._file = safe_open(path, "pt")
+        self._file: Any = safe_open(path, "pt")
         stored = self._file.keys()
         self.names = sorted(name for name in stored if not name.startswith(LENGTHS))
         lengths = {name: self._file.get_tensor(LENGTHS + name).tolist() for name in self.names}
@@ -105,9 +112,48 @@ class _Part:
         return {name: self._slices[name][int(ends[row]) : int(ends[row + 1])] for name, ends in self._ends.items()}
 
 
-def _padded(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class Stored:
+    """What is stored for a run: vectors of samples by `sample_id`, and of captions by `caption_id`; None: nothing."""
+
+    audio: StoredVectors | None = None
+    text: StoredVectors | None = None
+
+    def attach(self, batch: Batch) -> Batch:
+        """The batch with the stored vectors of its samples; the batch itself where nothing is stored."""
+        found: dict[str, Tensor] = {}
+        if self.audio is not None:
+            columns = self.audio.batch(np.array([sample_id(key) for key in batch.keys], np.int64))
+            found["segments"], found["segment_mask"] = columns[SEGMENTS]
+            if PATCHES in columns:
+                found["patches"], found["patch_mask"] = columns[PATCHES]
+        if self.text is not None:
+            columns = self.text.batch(np.array([caption_id(text) for text in batch.texts], np.int64))
+            found["sentence"] = columns[SENTENCE][0][:, 0]
+            if WORDS in columns:
+                found["words"], found["word_mask"] = columns[WORDS]
+        if not found:
+            return batch
+        columns_of_batch = {each.name: getattr(batch, each.name) for each in fields(batch)}
+        return EncodedBatch(**columns_of_batch | found)
+
+
+NOTHING = Stored()
+
+
+def sample_id(key: str) -> int:
+    """The number of a sample's vectors."""
+    return stable_id(key)
+
+
+def caption_id(text: str) -> int:
+    """The number of the vectors of a caption, as the model reads it."""
+    return stable_id(text)
+
+
+def _padded(tensors: Sequence[Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
     longest = max((len(tensor) for tensor in tensors), default=1)
-    joined = torch.zeros(len(tensors), longest, *(tensors[0].shape[1:] if tensors else ()))
+    joined = like.new_zeros(len(tensors), longest, *like.shape[1:])
     mask = torch.zeros(len(tensors), longest, dtype=torch.bool)
     for row, tensor in enumerate(tensors):
         joined[row, : len(tensor)] = tensor

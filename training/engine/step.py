@@ -267,9 +267,12 @@ class Engine:
         """The parameters that move."""
         return [parameter for parameter in self.task.parameters() if parameter.requires_grad]
 
-    def infer(self, call: Callable[[Task], Result]) -> Result:
-        """A function of the task in evaluation mode and without gradient; every rank must call it equally often."""
-        self.deepspeed.eval()
+    def infer(self, call: Callable[[Task], Result], training: bool = False) -> Result:
+        """A function of the task without gradient, in evaluation mode unless ``training``.
+
+        Every rank must call it equally often.
+        """
+        self.deepspeed.train(training)
         with torch.no_grad(), self.precision():
             return self._call(call)
 

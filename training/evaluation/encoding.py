@@ -23,6 +23,7 @@ from training.data.loader import Loader
 from training.data.order import SequentialOrder
 from training.data.sampling import DrawnSamples
 from training.data.settings import DataSettings
+from training.data.stored import NOTHING, Stored
 from training.engine.distributed import Group
 from training.evaluation.hearing import Hearing
 from training.models.heads.base import Head, Side
@@ -38,12 +39,14 @@ class SideEncoder:
         settings: the data section of the model's recipe: how captions are spelled, crops, loader workers.
         audio: the side of a batch's clips.
         text: the side of captions, from tokens ``[b, N]`` and their mask ``[b, N]``.
+        stored: vectors of the clips that were computed before.
     """
 
     model: RetrievalModel
     settings: DataSettings
     audio: Callable[[Batch], Side]
     text: Callable[[Tensor, Tensor], Side]
+    stored: Stored = NOTHING
 
     @property
     def head(self) -> Head:
@@ -77,18 +80,21 @@ def side_encoder(model: RetrievalModel, settings: DataSettings, device: torch.de
     return SideEncoder(model, settings, audio, text)
 
 
-def engine_side_encoder(engine: Any, model: RetrievalModel, settings: DataSettings) -> SideEncoder:
+def engine_side_encoder(
+    engine: Any, model: RetrievalModel, settings: DataSettings, stored: Stored = NOTHING
+) -> SideEncoder:
     """A side encoder over the engine that trains the model; every rank must call it equally often.
 
     Args:
         engine: `training.engine.step.Engine`; it gathers weights that are sharded over ranks.
         model: the model of the engine's task.
         settings: the data section of the recipe.
+        stored: vectors of the clips that were computed before.
     """
 
     def audio(batch: Batch) -> Side:
         full = (batch if len(batch) else batch.placeholder()).to(engine.device)
-        side = engine.infer(lambda task: task.model.audio_side(full.features, full.frames, full.seeds))
+        side = engine.infer(lambda task: task.model.clip_side(full))
         return tuple(tensor[: len(batch)] for tensor in side)
 
     def text(tokens: Tensor, mask: Tensor) -> Side:
@@ -96,7 +102,7 @@ def engine_side_encoder(engine: Any, model: RetrievalModel, settings: DataSettin
         side: Side = engine.infer(lambda task: task.model.text_side(tokens, mask))
         return side
 
-    return SideEncoder(model, settings, audio, text)
+    return SideEncoder(model, settings, audio, text, stored)
 
 
 class RoundRobinOrder:
@@ -128,7 +134,9 @@ def encode_clips(
         progress: called with the number of batches that are done, and of all batches.
     """
     mine = RoundRobinOrder(order, group.rank, group.size)
-    loader = Loader(manifest, mine, encoder.settings, encoder.audio_input, encoder.tokenizer, train=False)
+    loader = Loader(
+        manifest, mine, encoder.settings, encoder.audio_input, encoder.tokenizer, train=False, stored=encoder.stored
+    )
     report = progress or (lambda done, total: None)
     report(0, order.steps_per_epoch)
     sides = []

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from training.data.batch import Batch, EncodedBatch
 from training.engine.dropout import SampleDropout
 from training.models.encoders import AudioEncoder, EncodedAudio
 from training.models.encoders.randomness import splitmix64
@@ -29,6 +30,12 @@ class ClipModel(nn.Module):
         super().__init__()
         self.sample_dropout, self.keeps_patches = sample_dropout, keeps_patches
         self.audio = audio
+
+    def clips(self, batch: Batch) -> EncodedAudio:
+        """The clips of a batch, encoded here, or before where the batch brings their vectors."""
+        if isinstance(batch, EncodedBatch) and batch.segments is not None and batch.segment_mask is not None:
+            return EncodedAudio(batch.segments, batch.segment_mask, batch.patches, batch.patch_mask)
+        return self.encode_audio(batch.features, batch.frames, batch.seeds)
 
     def encode_audio(self, features: Tensor, frames: Tensor, seeds: Tensor) -> EncodedAudio:
         """``features [b, S, F, T]``, ``frames [b, S]``, ``seeds [b]`` to vectors of segments."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from training.data.batch import Batch
+from training.data.batch import Batch, EncodedBatch
 from training.models.clips import ClipModel
 from training.models.encoders import AudioEncoder, EncodedAudio, EncodedText, TextEncoder
 from training.models.encoders.randomness import splitmix64
@@ -36,6 +36,21 @@ class RetrievalModel(ClipModel):
         """``tokens [b, N]`` and ``token_mask [b, N]`` to one vector a token and one a caption."""
         return self.text.encode(tokens, token_mask)
 
+    def captions(self, batch: Batch) -> EncodedText:
+        """The captions of a batch, encoded here, or before where the batch brings their vectors."""
+        if not isinstance(batch, EncodedBatch) or batch.sentence is None:
+            return self.encode_text(batch.tokens, batch.token_mask)
+        if batch.words is not None and batch.word_mask is not None:
+            return EncodedText(batch.words, batch.word_mask, batch.sentence)
+        one = torch.ones_like(batch.sentence[:, :1], dtype=torch.bool)
+        return EncodedText(batch.sentence[:, None], one, batch.sentence)
+
+    def clip_side(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What the head keeps of a batch's clips, ready to be scored."""
+        encoded = self.clips(batch)
+        with self.dropout(batch.seeds):
+            return self.head.audio_side(encoded)
+
     def audio_side(self, features: Tensor, frames: Tensor, seeds: Tensor) -> tuple[Tensor, ...]:
         """What the head keeps of clips, ready to be scored."""
         encoded = self.encode_audio(features, frames, seeds)
@@ -50,9 +65,9 @@ class RetrievalModel(ClipModel):
     def forward(self, batch: Batch) -> EncodedPair:
         """Clips and captions of a batch, encoded, and their sides."""
         seeds = batch.seeds
-        audio = self.encode_audio(batch.features, batch.frames, seeds)
+        audio = self.clips(batch)
         with self.dropout(seeds):
             audio_side = self.head.audio_side(audio)
         with self.dropout(splitmix64(seeds, torch.full_like(seeds, TEXT))):
-            text = self.encode_text(batch.tokens, batch.token_mask)
+            text = self.captions(batch)
             return EncodedPair(audio, text, audio_side, self.head.text_side(text))

@@ -17,6 +17,7 @@ from training.engine.distributed import Group
 from training.engine.schedule import make_schedule
 from training.engine.step import Engine
 from training.models.build import TOKENIZER, with_tokenizer
+from training.run.frozen import store_frozen, weights_digest
 from training.run.initial import initialise
 from training.run.lock import RunPlace
 from training.run.progress import StatusLine
@@ -92,6 +93,7 @@ def start_run(recipe: Recipe, manifest: Any, place: RunPlace, group: Group) -> T
     elif recipe.init_from is not None:
         for line in initialise(task, recipe.init_from):
             StatusLine("", 0, quiet=group.rank > 0).say(line)
+    weights: dict[str, str] = {part: weights_digest(task, part) for part in recipe.data.stored}
     engine = Engine(
         task,
         recipe,
@@ -101,6 +103,7 @@ def start_run(recipe: Recipe, manifest: Any, place: RunPlace, group: Group) -> T
         step=state.get("step", 0),
         updates=state.get("updates", 0),
     )
+    task.stored = store_frozen(task, engine, recipe, manifest, folder, group, weights)
     loader = task.loader(manifest, order, recipe.data, group, engine.device)
     frozen = _frozen(engine, folder, found)
     run = TrainingRun(recipe, place, manifest, group, order, loader, engine, task, schedule.steps, frozen)

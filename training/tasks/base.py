@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from training.config.sections import Recipe
 from training.data.loader import BatchLoader
 from training.data.settings import DataSettings
+from training.data.stored import NOTHING, Stored
 from training.engine.distributed import Group
 from training.models.heads.base import Scorer
 from training.objectives.pairs.base import PairLoss
@@ -137,12 +138,25 @@ class Task(nn.Module, ABC):
 
 
 class RunTask(Task):
-    """A task that `training.run.loop.fit` can run: it also knows how its data are read and how it is validated."""
+    """A task that `training.run.loop.fit` can run: it also knows how its data are read and how it is validated.
+
+    Attributes:
+        stored: vectors of frozen encoders that were computed before; `loader` and `figures` use them.
+    """
+
+    stored: Stored = NOTHING
 
     @property
     def tokenizer(self) -> Any:
         """The tokenizer that a run keeps; None: the task reads no text."""
         return None
+
+    def why_not_stored(self, part: str) -> str | None:
+        """Why the vectors of a frozen encoder, ``audio`` or ``text``, cannot be stored; None: they can.
+
+        A task that says None has a `training.models.clips.ClipModel` as its model.
+        """
+        return "the task reads no stored vectors"
 
     @abstractmethod
     def loader(

@@ -17,6 +17,7 @@ from training.data.features import AudioInput
 from training.data.loader import Loader
 from training.data.settings import DataSettings
 from training.data.sources import open_clips, training_captions
+from training.data.stored import Stored
 from training.engine.distributed import Group
 from training.evaluation.encoding import engine_side_encoder
 from training.evaluation.metrics import DIRECTIONS, MEASURED
@@ -34,7 +35,7 @@ from training.objectives.pairs.relations import batch_ids
 from training.objectives.pairs.tiled import Items
 from training.tasks.base import LocalSum, Outputs, PairTerm, RunTask, TeacherSides
 from training.tasks.health import alignment_and_uniformity
-from training.tasks.teachers import RetrievalTeacher, open_teacher
+from training.tasks.teachers import ModelTeacher, RetrievalTeacher, open_teacher
 
 SECTIONS = ("audio", "text", "head", "loss")
 METRICS = tuple(f"{direction}/{name}" for direction in DIRECTIONS for name in MEASURED)
@@ -126,14 +127,20 @@ class RetrievalTask(RunTask):
     def tokenizer(self) -> Any:
         return self.model.text.tokenizer
 
+    def why_not_stored(self, part: str) -> str | None:
+        if part == "audio" and any(isinstance(teacher, ModelTeacher) for teacher in self._teachers):
+            return "a teacher hears every batch (name a folder that `earshot teach` wrote instead)"
+        return None
+
     def loader(self, source: Any, order: Any, settings: DataSettings, group: Group, device: torch.device) -> Loader:
         audio = AudioInput.of(self.model.audio)
-        return Loader(source, order, settings, audio, self.tokenizer, group.rank, group.size, device=device)
+        rank, world = group.rank, group.size
+        return Loader(source, order, settings, audio, self.tokenizer, rank, world, device=device, stored=self.stored)
 
     def figures(self, engine: Any, source: Any, recipe: Recipe, group: Group) -> dict[str, float]:
         asked = recipe.validation
         assert asked.split is not None
-        encoder = engine_side_encoder(engine, self.model, recipe.data)
+        encoder = engine_side_encoder(engine, self.model, recipe.data, Stored(audio=self.stored.audio))
         result = evaluate(encoder, source, EvaluationSettings(asked.split, asked.batch, asked.first), group)
         return {f"{direction}/{name}": value for direction in DIRECTIONS for name, value in result[direction].items()}
 

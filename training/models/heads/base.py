@@ -111,9 +111,11 @@ class Head(nn.Module, ABC):
 
     Attributes:
         uses_patches: whether `audio_side` needs `EncodedAudio.tokens`.
+        uses_words: whether `text_side` needs `EncodedText.tokens`, or `EncodedText.pooled` is enough.
     """
 
     uses_patches: bool = False
+    uses_words: bool = True
 
     @abstractmethod
     def audio_side(self, audio: EncodedAudio) -> Side:

@@ -45,6 +45,7 @@ class DualEncoder(Head):
     def __init__(self, settings: Settings, audio_dim: int, text_dim: int) -> None:
         super().__init__()
         self.text_pooling = settings.text_pooling
+        self.uses_words = settings.text_pooling != "encoder"
         self.audio_pool = audio_pool(settings.audio_pooling, audio_dim)
         if settings.dim is None and audio_dim != text_dim:
             remedy = "set head.dim to the width of a shared space"
