@@ -42,13 +42,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from sharding.shards.manifest import Manifest
     from training.config.loading import load_recipe
     from training.data import Order
-    from training.run.checks import check_splits
+    from training.run.checks import check_splits, with_found_splits
 
     if args.world < 1 or min(args.epoch, args.workers or 0) < 0:
         wrong = (args.world, args.epoch, args.workers)
         raise InputError("--world counts from 1, --epoch and --workers from 0", value=wrong)
-    recipe = load_recipe(args.recipe, args.set)
     manifest = Manifest.open(args.shards)
+    recipe, _ = with_found_splits(load_recipe(args.recipe, args.set), manifest.table)
     check_splits(recipe, manifest.table)
     order = Order(manifest.table, recipe.data, recipe.seed)
     audio = declared_input(recipe)

@@ -21,7 +21,7 @@ class MixtureItem:
     epochs.  To give kinds of captions different weights, list the split once for each kind.
     """
 
-    split: str  # dataset/split, or a dataset, which stands for all of its splits
+    split: str  # dataset/split, or a dataset, which stands for all of its splits; "*": every split not held out
     captions: tuple[Kind, ...] = KINDS
     pairs: Literal["clips", "captions"] = "clips"  # what a draw is: a clip, or a caption with its clip
     weight: float | None = None  # this item's share of an epoch's draws, relative to the weights of the others

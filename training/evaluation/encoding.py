@@ -134,9 +134,9 @@ def encode_clips(
         progress: called with the number of batches that are done, and of all batches.
     """
     mine = RoundRobinOrder(order, group.rank, group.size)
-    loader = Loader(
-        manifest, mine, encoder.settings, encoder.audio_input, encoder.tokenizer, train=False, stored=encoder.stored
-    )
+    stored = encoder.stored if isinstance(encoder, SideEncoder) else NOTHING
+    audio, tokenizer = encoder.audio_input, encoder.tokenizer
+    loader = Loader(manifest, mine, encoder.settings, audio, tokenizer, train=False, stored=stored)
     report = progress or (lambda done, total: None)
     report(0, order.steps_per_epoch)
     sides = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +15,9 @@ from training.data.mixture import select_rows, splits_of
 from training.data.order import SequentialOrder
 from training.evaluation.split import read_split
 from training.run.log import check_log_settings
+
+EVERY = "*"  # in place of a split: what the build has
+VALIDATION = {"val", "valid", "validation", "dev"}  # words in the names of splits for validation, not for tests
 
 
 def check_recipe(recipe: Recipe, manifest: Any) -> None:
@@ -34,6 +39,52 @@ def check_recipe(recipe: Recipe, manifest: Any) -> None:
             )
 
 
+def with_found_splits(recipe: Recipe, table: pa.Table) -> tuple[Recipe, list[str]]:
+    """The recipe with the build's splits in place of ``*``, and lines that say which they are.
+
+    ``data.train: [{split: "*"}]`` stands for every split that is not held out, and ``validation.split: "*"`` for the
+    largest one that is held out for validation.  A split for tests is never used.
+    """
+    known, lines = splits_of(table), []
+    held_out = _held_out(known)
+    if any(item.split == EVERY for item in recipe.data.train):
+        trained = [name for name in known if name not in held_out]
+        if not trained:
+            raise InputError(
+                "every split of the shards is held out for validation or tests, so none can be trained on",
+                value=", ".join(known),
+                remedy="build with --protect that names the splits to hold out, or name a split in data.train",
+            )
+        train = [
+            replace(item, split=name)
+            for item in recipe.data.train
+            for name in (trained if item.split == EVERY else [item.split])
+        ]
+        recipe = replace(recipe, data=replace(recipe.data, train=tuple(train)))
+        lines.append(f"training on {', '.join(trained)}")
+    if recipe.validation.split == EVERY:
+        sizes = {name: int(select_rows(table, name).sum()) for name in held_out if VALIDATION & _words(name)}
+        chosen = max(sorted(sizes), key=sizes.__getitem__, default=None)
+        recipe = replace(recipe, validation=replace(recipe.validation, split=chosen))
+        lines.append(
+            "there is no split for validation, so the last weights are exported; "
+            "`earshot build --split-by group` draws one"
+            if chosen is None
+            else f"validating on {chosen}"
+        )
+    return recipe, lines
+
+
+def _held_out(known: list[str]) -> list[str]:
+    """The splits that are protected from leaks."""
+    protect = parse_protect()
+    return [name for name in known if is_protected(name.partition("/")[0], name.partition("/")[2], protect)]
+
+
+def _words(split: str) -> set[str]:
+    return set(re.findall("[a-z]+", split.partition("/")[2].lower()))
+
+
 def check_splits(recipe: Recipe, table: pa.Table) -> None:
     """``InputError`` if the recipe names splits that the build lacks; it shows which options use the build's splits."""
     known = splits_of(table)
@@ -50,12 +101,7 @@ def check_splits(recipe: Recipe, table: pa.Table) -> None:
 
 def _options(known: list[str]) -> str:
     """Options that make a recipe train and validate on these splits."""
-    protect = parse_protect()
-    held_out = []
-    for name in known:
-        dataset, _, split = name.partition("/")
-        if is_protected(dataset, split, protect):
-            held_out.append(name)
+    held_out = _held_out(known)
     trained = [name for name in known if name not in held_out]
     if not trained:
         return ""

@@ -258,7 +258,11 @@ def _refuse_changing(task: RunTask, engine: Any, recipe: Recipe, source: Any, pa
     if not why:
         trained = [key for key, value in task.names().items() if key.startswith(f"{part}.") and value.requires_grad]
         reasons += [
-            (trained, f"the {part} encoder is trained, such as {', '.join(trained[:1])}", f"set optimizer.freeze: [{part}.*]"),
+            (
+                trained,
+                f"the {part} encoder is trained, such as {', '.join(trained[:1])}",
+                f"set optimizer.freeze: [{part}.*]",
+            ),
             (recipe.data.max_failures, "damaged samples have none", "set data.max_failures: 0"),
             *(_changes_of_sound(task, recipe, source) if part == "audio" else ()),
         ]

@@ -21,7 +21,7 @@ from training.data.batch import Batch
 from training.data.order import batch_name
 from training.engine.distributed import Group
 from training.engine.step import StepResult
-from training.run.checks import check_recipe
+from training.run.checks import check_recipe, with_found_splits
 from training.run.lock import hold_run_folder
 from training.run.log import NOT_FINITE, MetricsLog
 from training.run.progress import StatusLine
@@ -47,6 +47,9 @@ def fit(recipe: Recipe, manifest: Any, place: str | Path, group: Group, report: 
         the steps, how many of them were skipped because they were not finite, the last loss (None: no step was
         taken, or the loss was not finite), the folder of the export and its validation figures.
     """
+    recipe, found = with_found_splits(recipe, manifest.table)
+    for line in found:
+        StatusLine("", 0, quiet=group.rank > 0).say(line)
     check_recipe(recipe, manifest)
     recipe = task_module(recipe).complete(recipe, manifest)
     with hold_run_folder(recipe, place, group) as held:

@@ -103,6 +103,9 @@ def start_run(recipe: Recipe, manifest: Any, place: RunPlace, group: Group) -> T
         step=state.get("step", 0),
         updates=state.get("updates", 0),
     )
+    if weights and place.remote is not None and group.size > 1 and recipe.data.stored_folder is None:
+        remedy = "name one in data.stored_folder"
+        raise InputError("data.stored needs a folder that every rank sees", value=place.name(), remedy=remedy)
     task.stored = store_frozen(task, engine, recipe, manifest, folder, group, weights)
     loader = task.loader(manifest, order, recipe.data, group, engine.device)
     frozen = _frozen(engine, folder, found)

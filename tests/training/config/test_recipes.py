@@ -22,6 +22,7 @@ SMALL_TEXT = ["source=random", "width=16", "depth=1", "heads=2", "vocabulary=300
 SMALL_AUDIO = {
     "passt": ["variant=custom", "source=random", "width=16", "depth=10", "heads=2", "segment_s=1.0", "max_s=3.0"],
     "clap": ["source=random", "width=64", "depth=1", "heads=2", "max_s=3.0"],
+    "whisper": ["source=random", "width=16", "depth=1", "heads=2", "segment_s=1.0", "max_s=3.0"],
     "multimodal": ["source=random", "width=16", "depth=1", "heads=2", "segment_s=1.0", "max_s=3.0"],
 }
 

@@ -11,7 +11,7 @@ from sharding.common.errors import InputError
 from tests.training.data.shards import row, table_of
 from tests.training.small_runs import small_recipe
 from training.config.loading import load_recipe
-from training.run.checks import check_recipe, check_splits
+from training.run.checks import check_recipe, check_splits, with_found_splits
 
 MINE = table_of([row(0, "mine", "train"), row(1, "mine", "other"), row(2, "mine", "test-clean"), row(3, "yours", "x")])
 
@@ -46,3 +46,24 @@ def test_a_validation_split_that_is_trained_on_is_refused() -> None:
         with pytest.raises(InputError, match="is trained on"):
             check_recipe(small_recipe([f"data.train=[{{split: {trained}}}]", "validation.split=mine/train"]), manifest)
     check_recipe(small_recipe(["data.train=[{split: mine/train}]", "validation.split=mine/other"]), manifest)
+
+
+def test_a_star_stands_for_what_the_build_has() -> None:
+    splits = ["train", "more", "test", "validation", "dev"]
+    table = table_of([row(number, "mine", split) for number, split in enumerate(["dev", *splits])])
+    star = small_recipe(["data.train=[{split: '*', captions: [human]}]", "validation.split='*'"])
+    recipe, lines = with_found_splits(star, table)
+    assert [item.split for item in recipe.data.train] == ["mine/more", "mine/train"]
+    assert all(item.captions == ("human",) for item in recipe.data.train)
+    assert recipe.validation.split == "mine/dev"  # it has two clips, validation one; a test split is never used
+    assert lines == ["training on mine/more, mine/train", "validating on mine/dev"]
+    assert with_found_splits(recipe, table) == (recipe, [])
+
+
+def test_a_star_without_a_split_to_stand_for() -> None:
+    star = small_recipe(["data.train=[{split: '*'}]", "validation.split='*'"])
+    recipe, lines = with_found_splits(star, table_of([row(0, "mine", "all"), row(1, "mine", "test")]))
+    assert recipe.validation.split is None
+    assert "--split-by group" in lines[1]
+    with pytest.raises(InputError, match="none can be trained on"):
+        with_found_splits(star, table_of([row(0, "mine", "test")]))

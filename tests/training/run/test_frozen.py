@@ -82,6 +82,7 @@ def test_stored_vectors_are_computed_once_and_again_where_they_are_damaged(
     assert losses(tmp_path / "third") == losses(tmp_path / "first")
 
 
+@pytest.mark.slow
 def test_two_ranks_share_the_work(build: Path, plain: Path, tmp_path: Path) -> None:
     run_ranks(2, build, {"three": [*STORED, "engine.zero=3"], "one": STORED}, tmp_path)
     for run in ("three", "one"):
@@ -98,7 +99,10 @@ def test_two_ranks_share_the_work(build: Path, plain: Path, tmp_path: Path) -> N
         (["data.max_failures=2"], "damaged samples have none"),
         (["text.dropout=0.1"], "the text encoder drops parts at random"),
         (["audio.dropout=0.1"], "the audio encoder drops parts at random"),
-        (["audio={encoder: passt, variant: custom, source: random, width: 16, depth: 1, heads: 2}"], "draws its filters"),
+        (
+            ["audio={encoder: passt, variant: custom, source: random, width: 16, depth: 1, heads: 2}"],
+            "draws its filters",
+        ),
     ],
 )
 def test_what_changes_from_epoch_to_epoch_is_refused(
