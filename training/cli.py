@@ -15,6 +15,7 @@ COMMANDS = {
     "order": Command(_TRAIN, "training.commands.order", "show any global batch of a recipe, without training"),
     "evaluate": Command(_USE, "training.commands.evaluate", "measure retrieval on a split"),
     "scores": Command(_USE, "training.commands.scores", "write every query's score for every clip of a split"),
+    "caption": Command(_USE, "training.commands.caption", "write captions and compare them with those of people"),
     "classify": Command(_USE, "training.commands.classify", "measure how well labels of sounds are told apart"),
     "teach": Command(_TRAIN, "training.commands.teach", "write the vectors with which a model teaches another one"),
     "index": Command(_USE, "training.commands.index", "make the sounds of a build searchable"),
