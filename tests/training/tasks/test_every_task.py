@@ -5,7 +5,6 @@ Each case is one line here, so that a new task enters these proofs with it.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -127,9 +126,13 @@ def courses(case: str, root: Path, world: int, ways: Sequence[tuple[int, int]], 
 def test_ranks_stages_and_chunks_change_no_loss(case: str, labelled: Path, tmp_path: Path) -> None:
     """The order, the masks and dropout are functions of the sample, so a loss depends on none of them."""
     expected = courses(case, labelled, 1, [(0, 0)], tmp_path)["0-0"]
-    ways = list(itertools.product(range(4), (0, 2)))
-    for world in (1, 2, 3):
-        found = courses(case, labelled, world, ways, tmp_path / "all")
+    ways = {
+        1: [(1, 2), (2, 0), (3, 2)],
+        2: [(0, 2), (1, 0), (2, 2), (3, 0)],
+        3: [(0, 0), (1, 2), (2, 0), (3, 2)],
+    }
+    for world, chosen in ways.items():
+        found = courses(case, labelled, world, chosen, tmp_path / "all")
         for name, losses in found.items():
             assert losses == pytest.approx(expected, rel=2e-5), (world, name)
 
