@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "a digest of its masks. The batch is the same for any number of ranks and workers."
     )
     add_recipe(parser)
-    add_shards(parser)
+    add_shards(parser, required=False)
     parser.add_argument("--epoch", type=int, default=0, metavar="N", help="the epoch, from 0")
     parser.add_argument("--step", type=int, default=0, metavar="N", help="the step in the epoch, from 0")
     parser.add_argument(
@@ -39,21 +39,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from sharding.shards.manifest import Manifest
     from training.config.loading import load_recipe
     from training.data import Order
     from training.run.checks import check_splits, with_found_splits
+    from training.tasks import task_module
 
     if args.world < 1 or min(args.epoch, args.workers or 0) < 0:
         wrong = (args.world, args.epoch, args.workers)
         raise InputError("--world counts from 1, --epoch and --workers from 0", value=wrong)
-    manifest = Manifest.open(args.shards)
-    recipe, _ = with_found_splits(load_recipe(args.recipe, args.set), manifest.table)
+    recipe = load_recipe(args.recipe, args.set)
+    manifest = task_module(recipe).open_source(recipe, args.shards)
+    recipe, _ = with_found_splits(recipe, manifest.table)
     check_splits(recipe, manifest.table)
     order = Order(manifest.table, recipe.data, recipe.seed)
-    audio = declared_input(recipe)
+    audio = None if recipe.audio is None else declared_input(recipe)
     shown = describe(order, recipe.data, audio, args.epoch, args.step, args.world)
     if args.workers is not None:
+        if audio is None:
+            raise InputError("a task on text has no features to show", remedy="leave out --workers")
         digests = feature_digests(manifest, order, recipe.data, audio, args)
         for sample, digest in zip(shown["samples"], digests, strict=True):
             sample["features"] = digest
@@ -66,18 +69,20 @@ def show(result: dict[str, Any]) -> str:
         f"{len(result['samples'])} samples, hash {result['hash']}, "
         f"{result['kin_met']} of them with kin earlier in the batch"
     ]
-    lines += [
-        f"  {sample['key']}  {sample['start_s']:.2f} s + {sample['duration_s']:.2f} s  "
-        f"masks {sample['masks']}  {sample['caption']}"
-        for sample in result["samples"]
-    ]
+    lines += [f"  {sample['key']}  {_cut(sample)}{sample['caption']}" for sample in result["samples"]]
     return page(lines)
 
 
+def _cut(sample: dict[str, Any]) -> str:
+    if "start_s" not in sample:
+        return ""
+    return f"{sample['start_s']:.2f} s + {sample['duration_s']:.2f} s  masks {sample['masks']}  "
+
+
 def describe(
-    order: Order, settings: DataSettings, audio: AudioInput, epoch: int, step: int, world: int = 1
+    order: Order, settings: DataSettings, audio: AudioInput | None, epoch: int, step: int, world: int = 1
 ) -> dict[str, Any]:
-    """A global batch as plain JSON: the parts of its ranks, joined in rank order."""
+    """A global batch as plain JSON: the parts of its ranks, joined in rank order; without ``audio`` it is of texts."""
     from training.data.order import batch_name, name_part
 
     samples = [
@@ -93,7 +98,18 @@ def describe(
     }
 
 
-def _samples(draws: DrawnSamples, settings: DataSettings, audio: AudioInput) -> list[dict[str, Any]]:
+def _samples(draws: DrawnSamples, settings: DataSettings, audio: AudioInput | None) -> list[dict[str, Any]]:
+    names = [
+        {"key": key, "clip_id": draws.clip_ids[row], "caption": draws.texts[row], "seed": int(draws.seeds[row])}
+        for row, key in enumerate(draws.keys)
+    ]
+    if audio is None:
+        return names
+    return [name | cut for name, cut in zip(names, _cuts(draws, settings, audio), strict=True)]
+
+
+def _cuts(draws: DrawnSamples, settings: DataSettings, audio: AudioInput) -> list[dict[str, Any]]:
+    """The crop of each sample, and a digest of its masks."""
     import torch
 
     from training.data.features import FeatureExtractor, segment_seeds
@@ -102,22 +118,12 @@ def _samples(draws: DrawnSamples, settings: DataSettings, audio: AudioInput) -> 
     features, masking = FeatureExtractor(audio, settings.masking, train=True), Masking(settings.masking)
     bins, _ = features.shape
     out = []
-    for row, key in enumerate(draws.keys):
+    for row in range(len(draws)):
         duration_s = min(float(draws.duration_s[row]), audio.max_s)
         lengths = audio.segment_lengths(max(1, round(duration_s * audio.rate)))
         frames = features.maskable(torch.from_numpy(lengths)).numpy()
         masks = masking.draw(segment_seeds(draws.seeds[row], len(lengths)), frames, bins)
-        out.append(
-            {
-                "key": key,
-                "clip_id": draws.clip_ids[row],
-                "caption": draws.texts[row],
-                "start_s": float(draws.start_s[row]),
-                "duration_s": duration_s,
-                "masks": mask_digest(*masks),
-                "seed": int(draws.seeds[row]),
-            }
-        )
+        out.append({"start_s": float(draws.start_s[row]), "duration_s": duration_s, "masks": mask_digest(*masks)})
     return out
 
 

@@ -49,3 +49,24 @@ def test_what_cannot_be_shown_is_refused(
 ) -> None:
     assert cli.main(["order", str(recipe), "--shards", str(build), *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_batch_of_sentence_pairs_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "pairs.csv").write_text("sent0,sent1\n" + "".join(f"a dog {n},hound {n}\n" for n in range(6)))
+    data = {"texts": {"dogs": str(tmp_path / "pairs.csv")}, "train": [{"split": "dogs"}], "batch_size": 4}
+    tree = {"task": {"name": "text_pairs", "hard_negatives": False}, "data": data}
+    tree |= {name: TREE[name] for name in ("text", "loss", "optimizer", "log")}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(tree))
+    assert cli.main(["order", str(tmp_path / "recipe.yaml")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5 and all("a dog" in line for line in lines[1:])
+
+
+def test_an_empty_sentence_is_named_with_its_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "pairs.csv").write_text("sent0,sent1\na dog,hound\na cat,\n")
+    words = ["--set", f"data.texts.nli={tmp_path / 'pairs.csv'}"]
+    assert cli.main(["order", "text_pairs", *words]) == 2
+    error = capsys.readouterr().err
+    assert "sent1 is empty" in error and "pairs.csv" in error and "3" in error
+    assert cli.main(["order", "text_pairs", "--shards", str(tmp_path), *words]) == 2
+    assert "no shards" in capsys.readouterr().err
