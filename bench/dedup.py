@@ -21,6 +21,7 @@ import pyarrow as pa
 import soundfile
 import soxr
 
+import bench.explained
 from sharding.dedup.fingerprint import RATE, fingerprint
 from sharding.dedup.grouping import relations
 from sharding.dedup.matching import compare_waves, find_matches
@@ -178,9 +179,10 @@ def matched(clips: dict[str, np.ndarray]) -> pa.Table:
     )
     facts = pa.Table.from_pylist([{"clip_id": c, "duration_s": len(w) / RATE} for c, w in clips.items()], FACTS)
 
-    def wave(clip_id: str, start_s: float, duration_s: float) -> np.ndarray:
+    def wave(clip_id: str, start_s: float, duration_s: float, rate: int = RATE) -> np.ndarray:
         start = round(start_s * RATE)
-        return clips[clip_id][start : start + round(duration_s * RATE)]
+        part = clips[clip_id][start : start + round(duration_s * RATE)]
+        return part if rate == RATE else soxr.resample(part, RATE, rate)
 
     catalogue = pa.Table.from_pylist([{"clip_id": c} for c in ids], CATALOGUE)
     return find_matches(catalogue, facts, table, wave, MATCHES.empty_table())
@@ -239,6 +241,26 @@ def strangers(pairs: int) -> dict[str, int]:
     return result
 
 
+def explained(data: Path | None, quick: bool) -> dict[str, float]:
+    """Copies and mixes of recordings that no threshold was chosen on (the half of the sources that is held out)."""
+    waves = bench.explained.originals(data, half=1, count=4 if quick else 24)
+    changes: dict[str, Change] = {f"gain {decibel:+d} dB": gained(decibel) for decibel in (-20, -6, 3, 6, 12)}
+    changes |= {f"{rate} Hz": through(rate) for rate in (8000, 11025, 16000, 22050, 44100, 48000)}
+    changes |= {
+        "noise at 30 dB": noisy(30),
+        "noise at 40 dB": noisy(40),
+        "1 s fades": faded,
+        "left channel": one_channel,
+    }
+    changes |= {"inverted, +0.1": lambda wave, _: 0.1 - 0.8 * wave, "cut later": bench.explained.begun_later}
+    middle = coded("MP3", "MPEG_LAYER_III", 0.5)
+    changes |= {"MP3 of 8 kHz": lambda wave, rng: middle(through(8000)(wave, rng), rng)}
+    changes |= {"Vorbis of MP3": lambda wave, rng: coded("OGG", "VORBIS", 0.5, 44100)(middle(wave, rng), rng)}
+    after: dict[str, Change] = {"nothing": lambda wave, _: wave, "MP3, middle": middle}
+    after |= {"Vorbis, middle": coded("OGG", "VORBIS", 0.5, 44100)}
+    return bench.explained.table(waves, bench.explained.copies(coded, changes), after, 1)
+
+
 def speed() -> float:
     wave = hard_cases.scene(np.random.default_rng(0), 10)
     best = 0.0
@@ -254,12 +276,12 @@ def speed() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="under a minute, few sounds")
-    parser.add_argument("--only", choices=("matrix", "pairs", "strangers", "speed"), help="one part")
+    parser.add_argument("--only", choices=("matrix", "pairs", "strangers", "speed", "explained"), help="one part")
     args = parser.parse_args()
     folder = Path(os.environ.get("EARSHOT_DATA", Path(__file__).parent / "../../shared/data")).resolve()
     data = folder if (folder / "audio/clips.csv").exists() and not args.quick else None
     result: dict[str, float] = {}
-    wanted = (args.only,) if args.only else ("speed", "strangers", "pairs", "matrix")
+    wanted = (args.only,) if args.only else ("speed", "strangers", "pairs", "explained", "matrix")
     if "speed" in wanted:
         result["times real time"] = round(speed())
     if "strangers" in wanted:
@@ -268,6 +290,9 @@ def main() -> None:
     if "pairs" in wanted and data:
         print("\nknown pairs")
         result |= known_pairs(data)
+    if "explained" in wanted:
+        print("\ncopies and mixes: may one of the two be removed?")
+        result |= explained(data, args.quick)
     if "matrix" in wanted:
         waves = originals(data, 6 if args.quick else 40, 15 if args.quick else 40, np.random.default_rng(0))
         print(f"\n{len(waves)} {'real' if data else 'synthetic'} originals and a changed excerpt of each")

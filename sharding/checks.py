@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from sharding.common.errors import MEND, InputError
 from sharding.common.storage import Storage
-from sharding.schema import CATALOGUE, DIFFERENCES, FACTS, FATES, MANIFEST, MATCHES, TASK, WINDOW
+from sharding.schema import CATALOGUE, DIFFERENCE, DIFFERENCES, FACTS, FATES, MANIFEST, MATCHES, TASK, WINDOW
 
 Shape = TypeVar("Shape")
 
@@ -34,13 +34,13 @@ _OPTIONAL: Mapping[tuple[str, ...], Sequence[str]] = {
     tuple(CATALOGUE.names): ("path", "problem", "captions", "identity", "interval", "licence", "uploader", "title",
                              "keywords", "published_duration_s", "notes"),
     tuple(FACTS.names): [name for name in FACTS.names if name not in ("clip_id", "windows")],
-    tuple(MATCHES.names): ("offset_s", "overlap_s", "score"),
+    tuple(MATCHES.names): ("offset_s", "overlap_s", "score", "difference"),
     tuple(FATES.names): ("other",),
     tuple(DIFFERENCES.names): ("other", "anew_other"),
     tuple(MANIFEST.names): ("audio_xxh3", "identity", "licence"),
     tuple(TASK.names): ("audio_xxh3", "identity", "licence", "json", "pack_json_offset"),
 }  # fmt: skip
-_LATER = ("audio_xxh3",)  # columns that tables of former formats lack; they are read as empty
+_LATER = ("audio_xxh3", "difference")  # columns that tables of former formats lack; they are read as empty
 _OPTIONAL_IN_CAPTIONS = ("onset", "offset", "source")
 
 
@@ -93,6 +93,8 @@ _RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("audio_offset", "audio_bytes", "json_offset", "json_bytes", "pack_offset"), _SIZE),
     **dict.fromkeys(("start_s", "duration_s"), _SECONDS),
     **dict.fromkeys(("onset", "offset", "offset_s", "overlap_s"), _SIGNED_SECONDS),
+    **dict.fromkeys(("low_hz", "high_hz"), between(0, 1e6)),
+    "above_db": between(-1e3, 1e3),
 }
 
 
@@ -155,6 +157,9 @@ def _check_column(values: pa.ChunkedArray, field: pa.Field, needed: bool, file: 
     rule = _RULES.get(field.name)
     if pa.types.is_list(field.type) and pa.types.is_struct(field.type.value_type):
         _check_structs(values, field, file)
+    elif field.type == DIFFERENCE:
+        for member in DIFFERENCE:
+            _check_column(pc.struct_field(values.drop_null(), member.name), member, True, file)
     elif rule is not None and not pa.types.is_list(field.type):
         _refuse(pc.fill_null(rule.holds(values), True), values, f"{field.name} is not {rule.expected}", file)
 

@@ -40,6 +40,17 @@ class Interval(TypedDict):
     end: float | None
 
 
+class Difference(TypedDict):
+    """A value of DIFFERENCE."""
+
+    clip_id: str
+    start_s: float
+    duration_s: float
+    low_hz: float
+    high_hz: float
+    above_db: float
+
+
 class Window(TypedDict):
     """A value of WINDOW."""
 
@@ -103,6 +114,7 @@ class MatchRow(NamedTuple):
     overlap_s: float | None
     score: float | None
     outcome: str
+    difference: Difference | None
 
 
 class FateRow(NamedTuple):

@@ -13,7 +13,7 @@ import pyarrow as pa
 from sharding.common.errors import InputError
 
 FORMAT_VERSION = 2  # what builds are written in
-READABLE_FORMATS = (1, 2)  # format 1 lacks the column audio_xxh3 of MANIFEST
+READABLE_FORMATS = (1, 2)  # format 1 lacks the columns audio_xxh3 of MANIFEST and difference of MATCHES
 
 CAPTION = pa.struct(
     [
@@ -25,6 +25,16 @@ CAPTION = pa.struct(
     ]
 )
 INTERVAL = pa.struct([("start", pa.float64()), ("end", pa.float64())])  # seconds in the original; end null: its end
+DIFFERENCE = pa.struct(
+    [
+        ("clip_id", pa.string()),  # the clip that holds sound which the other one does not explain
+        ("start_s", pa.float64()),  # in that clip
+        ("duration_s", pa.float64()),
+        ("low_hz", pa.float64()),
+        ("high_hz", pa.float64()),
+        ("above_db", pa.float64()),  # power of that sound, relative to what the other clip explains there
+    ]
+)
 
 CATALOGUE = pa.schema(
     [
@@ -94,11 +104,12 @@ MATCHES = pa.schema(
     [
         ("a", pa.string()),  # clip_id; a < b
         ("b", pa.string()),
-        ("method", pa.string()),  # identity | source_bytes | pcm | fingerprint | waveform | caption
+        ("method", pa.string()),  # identity | source_bytes | pcm | fingerprint | waveform | residual | caption
         ("offset_s", pa.float64()),  # b starts at this time of a; null: not known
         ("overlap_s", pa.float64()),
         ("score", pa.float64()),
         ("outcome", pa.string()),  # same | different | undecided
+        ("difference", DIFFERENCE),  # the strongest one, in a residual row that found any; else null
     ]
 )
 FATES = pa.schema(

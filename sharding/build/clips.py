@@ -18,6 +18,7 @@ from sharding.build.state import Marker
 from sharding.checks import read_checked
 from sharding.common.errors import MEND, InputError
 from sharding.common.storage import Storage
+from sharding.dedup.fingerprint import RATE
 from sharding.dedup.matching import Wave
 from sharding.layout import Work, catalogue_name, finished_pack_name, work_of
 from sharding.probe.packs import PackReader
@@ -157,12 +158,14 @@ def _old_reader(old: Storage, run: str) -> tuple[frozenset[str], PackReader]:
     return frozenset(column(facts, "clip_id", str)), PackReader(old, facts, finished_pack_name)
 
 
-def _wave(clip_id: str, start_s: float, duration_s: float, work: Storage, run: str) -> np.ndarray:
-    return _reader(work, run).wave(clip_id, start_s, duration_s)
+def _wave(clip_id: str, start_s: float, duration_s: float, rate: int = RATE, *, work: Storage, run: str) -> np.ndarray:
+    return _reader(work, run).wave(clip_id, start_s, duration_s, rate)
 
 
-def _wave_of_both(clip_id: str, start_s: float, duration_s: float, old: Storage, work: Storage, run: str) -> np.ndarray:
+def _wave_of_both(
+    clip_id: str, start_s: float, duration_s: float, rate: int = RATE, *, old: Storage, work: Storage, run: str
+) -> np.ndarray:
     ids, reader = _old_reader(old, run)
     if clip_id in ids:
-        return reader.wave(clip_id, start_s, duration_s)
-    return _wave(clip_id, start_s, duration_s, work, run)
+        return reader.wave(clip_id, start_s, duration_s, rate)
+    return _wave(clip_id, start_s, duration_s, rate, work=work, run=run)

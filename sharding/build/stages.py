@@ -166,6 +166,7 @@ class Stages:
                 protect=fates.protect,
                 every_place=fates.leaks == "trim",  # what is cut out must be known in full
                 join=JoinSettings(scratch=self.work.url),  # workers on other nodes see this folder too
+                removal_share=fates.same_interval,
             )
             found = find_matches(
                 all_clips,

@@ -16,6 +16,7 @@ from sharding.common.commandline import text
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.common.terminal import page
+from sharding.dedup.residual import difference_in_words
 from sharding.fates.decide import REASONS
 from sharding.reports.facts import finished_facts
 from sharding.rows import CatalogueRow, FateRow, MatchRow, column, optional_column, rows
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> str:
     lines = [result["clip"], *_entry_lines(result["entry"] or {}), "", *_fate_lines(result), ""]
     lines.append(f"evidence about other clips: {len(result['matches'])} rows")
-    lines += [_match_line(match) for match in result["matches"]]
+    lines += [line for match in result["matches"] for line in _match_lines(match)]
     for name, meaning in (("group", "clips with the same sound"), ("kin", "clips that may share sound or a source")):
         clips = result[name]
         lines += ["", f"{name} ({meaning}): {len(clips)} other clips"]
@@ -108,6 +109,7 @@ def _seen_from(clip: str, match: MatchRow) -> dict[str, Any]:
         "overlap_s": match.overlap_s,
         "score": match.score,
         "outcome": match.outcome,
+        "difference": match.difference,
     }
 
 
@@ -128,8 +130,9 @@ def _fate_lines(result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _match_line(match: dict[str, Any]) -> str:
+def _match_lines(match: dict[str, Any]) -> list[str]:
     start = "at an unknown time" if match["offset_s"] is None else f"starts at {match['offset_s']:.3f} s of this clip"
     overlap = "" if match["overlap_s"] is None else f", {match['overlap_s']:.2f} s in common"
     score = "" if match["score"] is None else f", score {match['score']:.3f}"
-    return f"  {match['outcome']:9} {match['method']:12} {match['other']}: {start}{overlap}{score}"
+    lines = [f"  {match['outcome']:9} {match['method']:12} {match['other']}: {start}{overlap}{score}"]
+    return lines + ([f"    {difference_in_words(match['difference'])}"] if match["difference"] else [])

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from sharding.dedup.outcomes import OUTCOME_RANK
+from sharding.rows import Difference
 
+EQUALITY_METHODS = ("source_bytes", "pcm")  # methods that find every sample equal
 SOUND_METHODS = ("source_bytes", "pcm", "waveform")  # methods whose verdict rests on the sound itself
 
 
@@ -24,6 +26,8 @@ class Relation:
     identity_overlap_s: float = 0.0  # longest overlap of the published intervals
     offset_s: float = 0.0  # b's time 0 in a, of the longest verified overlap
     overlap_s: float = 0.0  # longest verified overlap
+    explained: bool = False  # over the whole overlap, each clip explains all that the other one holds
+    difference: Difference | None = None  # the strongest sound that only one of the two holds there
 
     def other(self, clip_id: str) -> str:
         """The clip at the other end."""
@@ -45,7 +49,11 @@ def relations(matches: pa.Table) -> list[Relation]:
             if relation.by_identity is None or OUTCOME_RANK[row["outcome"]] > OUTCOME_RANK[relation.by_identity]:
                 relation.by_identity = row["outcome"]
             relation.identity_overlap_s = max(relation.identity_overlap_s, row["overlap_s"] or 0.0)
+        elif row["method"] == "residual":
+            relation.explained |= row["outcome"] == "same"
+            relation.difference = row["difference"]
         elif row["method"] in SOUND_METHODS:
+            relation.explained |= row["method"] in EQUALITY_METHODS and row["outcome"] == "same"
             if OUTCOME_RANK[row["outcome"]] > OUTCOME_RANK[relation.by_waveform]:
                 relation.by_waveform = row["outcome"]
             if row["outcome"] == "same" and (row["overlap_s"] or 0.0) > relation.overlap_s:
@@ -56,6 +64,11 @@ def relations(matches: pa.Table) -> list[Relation]:
 def covers(relation: Relation, clip_id: str, durations: dict[str, float], share: float) -> bool:
     """Whether the verified overlap is at least ``share`` of the clip."""
     return relation.by_waveform == "same" and relation.overlap_s >= share * durations.get(clip_id, float("inf"))
+
+
+def same_within(relation: Relation, clip_id: str, durations: dict[str, float], share: float) -> bool:
+    """Whether the other clip covers this one, and neither of the two holds sound there that the other one lacks."""
+    return relation.explained and covers(relation, clip_id, durations, share)
 
 
 def common_elements(found: Iterable[Relation], durations: dict[str, float], limit: int) -> set[tuple[str, str]]:

@@ -11,6 +11,7 @@ from itertools import combinations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sharding.rows import MatchRow, to_table
 from sharding.schema import MATCHES
 from sharding.sources.identities import original_of
 
@@ -45,10 +46,7 @@ def identity_matches(catalogue: pa.Table) -> pa.Table:
         _match(*sorted(pair, key=lambda part: part.clip_id)) for parts in sources.values() for pair in _pairs(parts)
     ]
     found.sort()
-    columns = list(zip(*found, strict=True)) or [()] * len(MATCHES)
-    return pa.table(
-        [pa.array(list(column), f.type) for column, f in zip(columns, MATCHES, strict=True)], schema=MATCHES
-    )
+    return to_table(found, MATCHES)
 
 
 def _pairs(parts: list[_Part]) -> Iterator[tuple[_Part, _Part]]:
@@ -67,9 +65,9 @@ def _pairs(parts: list[_Part]) -> Iterator[tuple[_Part, _Part]]:
         begun.append((end, part))
 
 
-def _match(a: _Part, b: _Part) -> tuple[str, str, str, float | None, float | None, float | None, str]:
+def _match(a: _Part, b: _Part) -> MatchRow:
     if a.interval is None or b.interval is None:
-        return a.clip_id, b.clip_id, "identity", None, None, None, "undecided"
+        return MatchRow(a.clip_id, b.clip_id, "identity", None, None, None, "undecided", None)
     overlap = max(0.0, min(a.interval[1], b.interval[1]) - max(a.interval[0], b.interval[0]))
     shorter = min(a.interval[1] - a.interval[0], b.interval[1] - b.interval[0])
     if overlap <= 0:
@@ -78,9 +76,9 @@ def _match(a: _Part, b: _Part) -> tuple[str, str, str, float | None, float | Non
         outcome = "same" if overlap >= min(MINIMUM_OVERLAP_S, shorter / 2) else "undecided"
     offset = b.interval[0] - a.interval[0]
     if math.isinf(overlap):  # both reach to the end of the source
-        return a.clip_id, b.clip_id, "identity", offset, None, None, outcome
+        return MatchRow(a.clip_id, b.clip_id, "identity", offset, None, None, outcome, None)
     score = overlap / shorter if 0 < shorter < math.inf else None
-    return a.clip_id, b.clip_id, "identity", offset, overlap, score, outcome
+    return MatchRow(a.clip_id, b.clip_id, "identity", offset, overlap, score, outcome, None)
 
 
 def shared_sources(catalogue: pa.Table) -> dict[str, list[str]]:

@@ -7,6 +7,8 @@ A cascade; every step leaves rows of the MATCHES table:
 ``pcm``           the canonical samples are equal
 ``fingerprint``   codes coincide at this offset: a candidate, never more than ``undecided``
 ``waveform``      the verdict of ``sharding.dedup.waveform`` at its offset
+``residual``      whether each clip explains all that the other one holds (``sharding.dedup.residual``): ``same`` or
+                  ``different``; only of pairs of which one clip may be removed
 
 One row per (pair, method, offset); of a pair's offsets, the best, or all (``MatchSettings.every_place``).  A
 pair's outcome is that of its strongest row of ``source_bytes``, ``pcm`` or ``waveform``: ``same`` where any says
@@ -21,7 +23,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +32,8 @@ import pyarrow.compute as pc
 from sharding.common.progress import Progress
 from sharding.dedup.candidates import JoinSettings, Spread, join
 from sharding.dedup.fingerprint import HOP_S, RATE, fingerprint
-from sharding.dedup.grouping import SOUND_METHODS
+from sharding.dedup.grouping import SOUND_METHODS, Relation, covers, relations
+from sharding.dedup.residual import Overlap
 from sharding.dedup.spans import Span, outside
 from sharding.dedup.waveform import Verdict, VerificationSettings, align_and_compare, is_silent
 from sharding.schema import FINGERPRINTS, MATCHES
@@ -40,9 +43,17 @@ _CHUNK = 64  # pairs of one work item
 _MARGIN_S = 0.1  # about an offset that codes tell, to a hop or two
 _HELD = 64  # clips of which a worker keeps the sound: at most 64 MB
 _SEARCH_S, _SEARCH_OVERLAP_S = 300.0, 10.0  # of a clip that are searched at once for more places of a leak
-Wave = Callable[[str, float, float], np.ndarray]
 Begin = Callable[[str, int | None, str], Progress]  # what, total, unit
 _QUIETLY: Begin = partial(Progress, quiet=True)
+
+
+class Wave(Protocol):
+    """Reads a part of a clip as mono float32 [n], cut at the clip's ends."""
+
+    def __call__(self, clip_id: str, start_s: float, duration_s: float, rate: int = RATE, /) -> np.ndarray: ...
+
+
+LowWave = Callable[[str, float, float], np.ndarray]  # reads at 8 kHz
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,7 @@ class MatchSettings:
     stretches: int = 12  # of one overlap that are compared, evenly spread where there are more
     search_s: float = 120.0  # of each clip, where only an id says that two clips belong together
     every_place: bool = False  # of a protected clip in another one has its row, not only the best
+    removal_share: float = 0.95  # of a clip that an overlap must cover before the clip may be removed
 
 
 def find_matches(
@@ -76,7 +88,7 @@ def find_matches(
         catalogue: CATALOGUE.
         facts: FACTS of the clips that were probed.
         fingerprints: FINGERPRINTS, whole or in parts.
-        wave: ``wave(clip_id, start_s, duration_s)`` gives mono float32 [n] at 8 kHz, cut at the clip's ends.
+        wave: reads sound, at 8 kHz and at the rate of ``sharding.dedup.explanation``.
         identity: MATCHES rows from ids, passed through.
         settings: see MatchSettings.
         spread: ``spread(function, items)`` gives results in any order: ``map``, or a runner's ``map``.
@@ -113,6 +125,8 @@ def find_matches(
     if settings.every_place:
         leaks = _leaks(rows, protected, old)
         rows += watch.pairs("match (every place)", partial(_every_place, compare=compare), leaks)
+    removals = _removals(rows, durations, protected, settings.removal_share)
+    rows += watch.pairs("match (explaining)", partial(_explain_all, wave=wave, compare=compare), removals)
     return _table(rows)
 
 
@@ -209,6 +223,28 @@ def _every_place(work: list[tuple[str, str, list[float]]], compare: _Comparison)
     return len(work), rows
 
 
+def _removals(
+    rows: list[dict], durations: dict[str, float], protected: Collection[str], share: float
+) -> list[tuple[str, str, float]]:
+    """(a, b, offset) of pairs without a ``residual`` row of which one clip may be removed in favour of the other."""
+    done = {(row["a"], row["b"]) for row in rows if row["method"] == "residual"}
+
+    def open_(relation: Relation) -> bool:
+        ends = relation.a, relation.b
+        if relation.explained or ends in done or any(end in protected for end in ends):
+            return False
+        return any(covers(relation, end, durations, share) for end in ends)
+
+    return [(r.a, r.b, r.offset_s) for r in relations(_table(rows)) if open_(r)]
+
+
+def _explain_all(work: list[tuple[str, str, float]], wave: Wave, compare: _Comparison) -> tuple[int, list[dict]]:
+    """How many pairs, and their ``residual`` rows."""
+    durations, settings = compare.durations, compare.settings
+    overlaps = (Overlap(wave, durations, a, b, offset, settings.stretch_s) for a, b, offset in work)
+    return len(work), [overlap.row(settings.removal_share) for overlap in overlaps]
+
+
 def compare_waves(a: np.ndarray, b: np.ndarray, settings: MatchSettings | None = None) -> pa.Table:
     """MATCHES rows, named ``a`` and ``b``, of two recordings given as mono float [n] at 8 kHz.
 
@@ -277,7 +313,7 @@ def _row(a: str, b: str, method: str, offset: float | None, overlap: float, scor
         a, b, offset = b, a, None if offset is None else -offset
     return {
         "a": a, "b": b, "method": method, "offset_s": offset, "overlap_s": overlap,
-        "score": score, "outcome": outcome,
+        "score": score, "outcome": outcome, "difference": None,
     }  # fmt: skip
 
 
@@ -285,7 +321,7 @@ def _row(a: str, b: str, method: str, offset: float | None, overlap: float, scor
 class _Comparison:
     """Compares waveforms of two clips."""
 
-    wave: Wave
+    wave: LowWave
     durations: dict[str, float]
     settings: MatchSettings
 
@@ -374,7 +410,7 @@ class _Comparison:
         return _row(a, b, "waveform", verdict.lag_s, verdict.overlap_s, verdict.correlation, verdict.outcome)
 
 
-def _held(compare: _Comparison) -> Wave:
+def _held(compare: _Comparison) -> LowWave:
     """Reads sound for many comparisons: a clip that is short enough is decoded once, not at every offset."""
 
     @lru_cache(_HELD)

@@ -30,7 +30,7 @@ _RULES = {
     "shares_source_with_protected": "It comes from an unknown part of the recording that a protected clip comes from.",
     "no_caption": "It has no caption.",
     "same_interval": "It is the same interval of the same recording as another clip, which is written and takes over "
-    "its captions.",
+    "its captions.  Neither clip holds sound that the other one lacks.",
     "contains_captioned_excerpt": "A written clip with human captions is an excerpt of it.  No person wrote its own "
     "captions, and they describe more than that excerpt.",
     "trimmed": "It has sound in common with a protected clip; only its longest stretch without that sound is written.",

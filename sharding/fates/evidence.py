@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from sharding.dedup.grouping import Relation, covers, relations
+from sharding.dedup.grouping import Relation, relations, same_within
 from sharding.rows import Caption, Interval, rows
 from sharding.sources.protected import is_protected
 
@@ -72,20 +72,20 @@ class Evidence:
         return min((other for other in others if other in self.protected), default=None)
 
     def same_interval(self, clip_id: str, share: float) -> list[str]:
-        """Clips that overlap with this one by at least ``share`` of both."""
+        """Clips that overlap with this one by at least ``share`` of both, where each explains the other."""
         return [
             relation.other(clip_id)
             for relation in self.relations_of.get(clip_id, ())
-            if covers(relation, relation.a, self.durations, share)
-            and covers(relation, relation.b, self.durations, share)
+            if same_within(relation, relation.a, self.durations, share)
+            and same_within(relation, relation.b, self.durations, share)
         ]
 
     def excerpts(self, clip_id: str, share: float) -> list[str]:
-        """Clips of which at least ``share`` lies inside this one."""
+        """Clips of which at least ``share`` lies inside this one, where each explains the other."""
         return [
             relation.other(clip_id)
             for relation in self.relations_of.get(clip_id, ())
-            if covers(relation, relation.other(clip_id), self.durations, share)
+            if same_within(relation, relation.other(clip_id), self.durations, share)
         ]
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pyarrow.compute as pc
 
 from sharding.dedup.grouping import Relation
+from sharding.dedup.residual import difference_in_words
 from sharding.reports.contents import BuildContents, ClipView
 from sharding.reports.stats import ranked_counts
 from sharding.rows import rows
@@ -21,6 +22,7 @@ EVIDENCE = {
     "pcm": "identical samples",
     "fingerprint": "similar fingerprints",
     "waveform": "matching waveforms",
+    "residual": "nothing heard in one alone",
     "listed": "named by an exclusion list",
 }
 
@@ -52,6 +54,12 @@ def undecided_pairs(build: BuildContents) -> tuple[int, list[PairView]]:
     """How many pairs the sound leaves undecided, and some of them."""
     undecided = [one for one in build.relations.values() if one.by_waveform == "undecided"]
     return len(undecided), [_view(build, one.a, one.b, "undecided") for one in undecided[:SHOWN_PAIRS]]
+
+
+def unexplained_pairs(build: BuildContents) -> tuple[int, list[PairView]]:
+    """How many pairs were both written because one holds sound that the other lacks, and some of them."""
+    unexplained = [one for one in build.relations.values() if one.difference]
+    return len(unexplained), [_view(build, one.a, one.b, "written") for one in unexplained[:SHOWN_PAIRS]]
 
 
 def leak_evidence(build: BuildContents) -> list[tuple[str, int]]:
@@ -86,4 +94,6 @@ def _view(build: BuildContents, a: str, b: str, label: str) -> PairView:
     evidence = evidence or "connected through other clips"
     if relation.overlap_s:
         evidence += f": {relation.overlap_s:.1f} s in common, shifted by {abs(relation.offset_s):.2f} s"
+    if relation.difference:
+        evidence += f"; {difference_in_words(relation.difference)}"
     return PairView(label, evidence, build.view(a, starts[a]), build.view(b, starts[b]))

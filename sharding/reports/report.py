@@ -23,7 +23,7 @@ from sharding.reports.holdings import (
     totals,
 )
 from sharding.reports.outcomes import differences, drop_reasons, fate_counts, split_outcomes, trimmed_clips
-from sharding.reports.pairs import dropped_pairs, leak_evidence, undecided_pairs
+from sharding.reports.pairs import dropped_pairs, leak_evidence, undecided_pairs, unexplained_pairs
 from sharding.shards.manifest import Manifest
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -63,6 +63,7 @@ def page_values(build: BuildContents) -> dict[str, Any]:
     """Every value that the template ``report.html`` shows."""
     fates = fate_counts(build)
     undecided, some_undecided = undecided_pairs(build)
+    unexplained, some_unexplained = unexplained_pairs(build)
     return {
         "title": "Earshot build report",
         "clips": build.fates.num_rows,
@@ -79,6 +80,8 @@ def page_values(build: BuildContents) -> dict[str, Any]:
         "duplicate_pairs": dropped_pairs(build, "duplicate"),
         "undecided": undecided,
         "undecided_pairs": some_undecided,
+        "unexplained": unexplained,
+        "unexplained_pairs": some_unexplained,
         "samples": sample_views(build),
         "datasets": dataset_holdings(build),
         "parts": part_listings(build),

@@ -21,8 +21,8 @@ from sharding.rows import (
 from sharding.schema import CAPTION, CATALOGUE, FACTS, FATES, INTERVAL, MANIFEST, MATCHES, WINDOW
 
 TABLES = [(CatalogueRow, CATALOGUE), (FactsRow, FACTS), (FateRow, FATES), (ManifestRow, MANIFEST), (MatchRow, MATCHES)]
-MATCH = MatchRow("a/1", "b/2", "waveform", 0.5, 3.0, 0.9, "same")
-UNKNOWN = MatchRow("a/1", "c/3", "identity", None, None, None, "undecided")
+MATCH = MatchRow("a/1", "b/2", "waveform", 0.5, 3.0, 0.9, "same", None)
+UNKNOWN = MatchRow("a/1", "c/3", "identity", None, None, None, "undecided", None)
 
 
 @pytest.mark.parametrize(("row", "schema"), TABLES)

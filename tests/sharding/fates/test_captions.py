@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sharding.fates.tables import CLOTHO, captions_of, clip, fact, fates, match
+from tests.sharding.fates.tables import CLOTHO, captions_of, clip, explained, fact, fates, match
 
 
 @pytest.mark.parametrize(("taken", "offset"), [("tacos/train/t", 0.25), ("audiocaps/train/t", -0.25)])
@@ -13,7 +13,7 @@ def test_captions_taken_over_have_times_in_the_written_clip(taken: str, offset: 
     for caption, (start, end) in zip(clips[1]["captions"], times, strict=True):
         caption |= {"onset": start, "offset": end}
     facts = [fact(CLOTHO), fact(taken)]
-    pairs = [match(CLOTHO, taken, 9.75, offset=offset)]
+    pairs = explained(match(CLOTHO, taken, 9.75, offset=offset))
     found = fates(clips, facts, pairs)
     assert found[taken]["other"] == CLOTHO
     captions = captions_of(CLOTHO, clips, facts, found, pairs)
@@ -25,7 +25,7 @@ def test_a_caption_of_a_part_that_the_written_clip_lacks_is_left_out() -> None:
     clips, facts = [clip(CLOTHO, "human"), clip(longer, "human", 2)], [fact(CLOTHO, 10.0), fact(longer, 10.3)]
     clips[1]["captions"][0] |= {"onset": 0.0, "offset": 5.0}
     clips[1]["captions"][1] |= {"onset": 10.1, "offset": 10.3}
-    pairs = [match(CLOTHO, longer, 10.0)]
+    pairs = explained(match(CLOTHO, longer, 10.0))
     found = fates(clips, facts, pairs)
     texts = [caption["text"] for caption in captions_of(CLOTHO, clips, facts, found, pairs)]
     assert texts == [f"{CLOTHO} 0", f"{longer} 0"]

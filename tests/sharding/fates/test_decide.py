@@ -8,13 +8,24 @@ from hypothesis import strategies as st
 
 from sharding.fates.decide import REASONS, FateSettings, decide
 from sharding.schema import CATALOGUE, FACTS, FATES, MATCHES
-from tests.sharding.fates.tables import CLOTHO, EVALUATION, OTHER, WAVCAPS, captions_of, clip, fact, fates, match
+from tests.sharding.fates.tables import (
+    CLOTHO,
+    EVALUATION,
+    OTHER,
+    WAVCAPS,
+    captions_of,
+    clip,
+    explained,
+    fact,
+    fates,
+    match,
+)
 
 
 def test_a_duplicate_of_a_dropped_container_names_the_written_excerpt():
     clips = [clip(CLOTHO, "human", 5), clip(WAVCAPS), clip(OTHER)]
     facts = [fact(CLOTHO, 20), fact(WAVCAPS, 600), fact(OTHER, 600)]
-    found = fates(clips, facts, [match(CLOTHO, WAVCAPS, 20), match(WAVCAPS, OTHER, 600)])
+    found = fates(clips, facts, explained(match(CLOTHO, WAVCAPS, 20), match(WAVCAPS, OTHER, 600)))
     assert found[CLOTHO]["fate"] == "written"
     for name in (WAVCAPS, OTHER):
         assert (found[name]["reason"], found[name]["other"]) == ("contains_captioned_excerpt", CLOTHO)
@@ -22,7 +33,7 @@ def test_a_duplicate_of_a_dropped_container_names_the_written_excerpt():
 
 def test_a_clotho_clip_keeps_only_its_own_captions_and_the_recording_around_it_is_dropped():
     clips, facts = [clip(CLOTHO, "human", 5), clip(WAVCAPS)], [fact(CLOTHO, 20), fact(WAVCAPS, 600)]
-    matches = [match(CLOTHO, WAVCAPS, 20)]
+    matches = explained(match(CLOTHO, WAVCAPS, 20))
     found = fates(clips, facts, matches)
     assert found[CLOTHO]["fate"] == "written"
     assert (found[WAVCAPS]["fate"], found[WAVCAPS]["reason"]) == ("duplicate", "contains_captioned_excerpt")
@@ -35,7 +46,7 @@ def test_a_clotho_clip_keeps_only_its_own_captions_and_the_recording_around_it_i
 
 def test_clips_of_one_interval_become_one_that_has_all_captions_with_their_provenance():
     clips = [clip(CLOTHO, "human", 5), clip(WAVCAPS), clip(OTHER)]
-    pairs = [match(a, b, 9.8) for a, b in combinations((CLOTHO, WAVCAPS, OTHER), 2)]
+    pairs = explained(*(match(a, b, 9.8) for a, b in combinations((CLOTHO, WAVCAPS, OTHER), 2)))
     facts = [fact(c["clip_id"]) for c in clips]
     found = fates(clips, facts, pairs)
     assert [found[c]["fate"] for c in (CLOTHO, WAVCAPS, OTHER)] == ["written", "duplicate", "duplicate"]
@@ -45,8 +56,39 @@ def test_clips_of_one_interval_become_one_that_has_all_captions_with_their_prove
 
 def test_of_machine_captioned_copies_the_one_with_more_bandwidth_stays():
     clips = [clip(WAVCAPS), clip(OTHER)]
-    found = fates(clips, [fact(WAVCAPS, bandwidth=4000.0), fact(OTHER, bandwidth=15000.0)], [match(WAVCAPS, OTHER)])
+    facts = [fact(WAVCAPS, bandwidth=4000.0), fact(OTHER, bandwidth=15000.0)]
+    found = fates(clips, facts, explained(match(WAVCAPS, OTHER)))
     assert (found[WAVCAPS]["fate"], found[WAVCAPS]["other"]) == ("duplicate", OTHER)
+
+
+@pytest.mark.parametrize("evidence", ["nothing", "different"])
+@pytest.mark.parametrize(("kinds", "durations"), [(("machine", "machine"), (10, 10)), (("human", "machine"), (10, 60))])
+def test_a_clip_that_is_not_explained_over_the_whole_overlap_is_written(evidence, kinds, durations):
+    """Two clips of one interval, and a long clip around one with human captions: shared sound alone removes neither."""
+    names = (WAVCAPS, OTHER)
+    clips = [clip(name, kind) for name, kind in zip(names, kinds, strict=True)]
+    facts = [fact(name, duration) for name, duration in zip(names, durations, strict=True)]
+    pairs = [match(*names)]
+    if evidence == "different":
+        more = {"clip_id": OTHER, "start_s": 2.0, "duration_s": 1.0, "low_hz": 4400.0, "high_hz": 7700.0}
+        more["above_db"] = 9.0
+        pairs.append(match(*names, outcome="different", method="residual") | {"difference": more})
+    found = fates(clips, facts, pairs)
+    assert {f["fate"] for f in found.values()} == {"written"}
+    assert found[WAVCAPS]["kin"] == found[OTHER]["kin"]
+    assert any(f["fate"] == "duplicate" for f in fates(clips, facts, explained(match(*names))).values())
+
+
+@pytest.mark.parametrize("method", ["source_bytes", "pcm"])
+def test_equal_samples_need_no_further_evidence(method):
+    found = fates([clip(WAVCAPS), clip(OTHER)], [fact(WAVCAPS), fact(OTHER)], [match(WAVCAPS, OTHER, method=method)])
+    assert (found[OTHER]["fate"], found[OTHER]["other"]) == ("duplicate", WAVCAPS)
+
+
+def test_a_mix_that_holds_protected_sound_is_withheld_although_it_holds_more():
+    rows = [match(EVALUATION, OTHER), match(EVALUATION, OTHER, outcome="different", method="residual")]
+    found = fates([clip(EVALUATION, "human"), clip(OTHER)], [fact(EVALUATION), fact(OTHER)], rows)
+    assert (found[OTHER]["fate"], found[OTHER]["other"]) == ("withheld", EVALUATION)
 
 
 def test_a_partial_overlap_deletes_nothing():
@@ -138,7 +180,7 @@ worlds = st.fixed_dictionaries(
             st.tuples(
                 st.sampled_from(NAMES),
                 st.sampled_from(NAMES),
-                st.sampled_from(["waveform", "pcm", "identity", "fingerprint", "caption"]),
+                st.sampled_from(["waveform", "residual", "pcm", "identity", "fingerprint", "caption"]),
                 st.sampled_from(["same", "different", "undecided"]),
                 st.sampled_from([0.0, 2.0, 5.0, 9.9, 10.0]),
             ),
@@ -168,7 +210,9 @@ def test_fates_add_up_leak_nothing_and_do_not_depend_on_the_order_of_rows(world,
     for row in found.values():
         if row["fate"] == "duplicate":
             assert found[row["other"]]["fate"] == "written"
-            assert any({p["a"], p["b"]} == {row["clip_id"], row["other"]} and p["outcome"] == "same" for p in pairs)
+            told = [p for p in pairs if {p["a"], p["b"]} == {row["clip_id"], row["other"]} and p["outcome"] == "same"]
+            assert {p["method"] for p in told} & {"waveform", "pcm"}
+            assert {p["method"] for p in told} & {"residual", "pcm"}
     for rows in (clips, facts, pairs):
         random.shuffle(rows)
     assert fates(clips, facts, pairs, world["listed"], keep_containers=world["keep_containers"]) == found
@@ -193,7 +237,7 @@ def test_which_of_two_clips_of_one_interval_is_written(
     both = winner, loser
     clips = [clip(name, kind) for name, kind, _, _ in both]
     facts = [fact(name, seconds, bandwidth=bandwidth) for name, _, seconds, bandwidth in both]
-    found = fates(clips, facts, [match(winner[0], loser[0], 10.0)])
+    found = fates(clips, facts, explained(match(winner[0], loser[0], 10.0)))
     assert (found[winner[0]]["fate"], found[winner[0]]["other"]) == ("written", None)
     assert (found[loser[0]]["fate"], found[loser[0]]["other"]) == ("duplicate", winner[0])
 
@@ -209,7 +253,7 @@ def test_fates_that_were_fixed_before_do_not_change_and_new_clips_become_duplica
     facts = [fact(WAVCAPS), fact(CLOTHO)]
     tables = [
         pa.Table.from_pylist(rows, schema)
-        for rows, schema in ((clips, CATALOGUE), (facts, FACTS), ([match(WAVCAPS, CLOTHO)], MATCHES))
+        for rows, schema in ((clips, CATALOGUE), (facts, FACTS), (explained(match(WAVCAPS, CLOTHO)), MATCHES))
     ]
     row = {"clip_id": WAVCAPS, "fate": "written", "reason": "kept", "group": WAVCAPS, "kin": WAVCAPS, "keys": []}
     fixed = pa.Table.from_pylist([row], FATES)

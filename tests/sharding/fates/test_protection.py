@@ -11,7 +11,7 @@ from sharding.common.errors import InputError
 from sharding.fates.protection import check_protection, is_unprotected, protection, protection_line
 from sharding.schema import CATALOGUE, FACTS
 from sharding.sources.protected import parse_protect
-from tests.sharding.fates.tables import clip, fact, fates, match
+from tests.sharding.fates.tables import clip, explained, fact, fates, match
 
 
 def tables(split: str, readable: int, missing: int, damaged: int = 0) -> tuple[pa.Table, pa.Table]:
@@ -102,7 +102,9 @@ def test_without_some_protected_audio_more_clips_are_never_written_in_silence(
 ) -> None:
     """Removing protected audio can let leaks through, and then the clips that were not compared are counted."""
     clips = [clip(name, "human") for name in PROTECTED + TRAINING]
-    pairs = [match(a, b, 5.0) for a, b in sorted(leaks)] + [match(a, b) for a, b in sorted(copies) if a != b]
+    pairs = [match(a, b, 5.0) for a, b in sorted(leaks)] + explained(
+        *(match(a, b) for a, b in sorted(copies) if a != b)
+    )
     whole = fates(clips, [fact(one["clip_id"]) for one in clips], pairs)
     facts = [fact(one["clip_id"], error="missing" if one["clip_id"] in removed else None) for one in clips]
     left = fates(clips, facts, [pair for pair in pairs if not removed & {pair["a"], pair["b"]}])
