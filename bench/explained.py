@@ -19,7 +19,7 @@ import soxr
 
 from sharding.dedup.explanation import RATE, excesses
 from sharding.dedup.fingerprint import RATE as LOW_RATE
-from sharding.dedup.waveform import verify
+from sharding.dedup.waveform import align_and_compare
 from tests.sharding.dedup import hard_cases
 
 SECONDS = 5.0
@@ -202,7 +202,7 @@ def mixes(waves: list[Sound], rng: np.random.Generator, level_db: float) -> Iter
 def judged(a: Sound, b: Sound) -> tuple[bool, bool]:
     """Whether today's waveform comparison finds one interval in both, and whether each explains the other as well."""
     low_a, low_b = (soxr.resample(sound, RATE, LOW_RATE) for sound in (a, b))
-    verdict = verify(low_a, low_b, -0.15, 0.15)
+    verdict = align_and_compare(low_a, low_b, -0.15, 0.15)
     if verdict.outcome != "same" or verdict.overlap_s < 0.95 * max(len(a), len(b)) / RATE:
         return False, False
     begin = round(verdict.lag_s * RATE)

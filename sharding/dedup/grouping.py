@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -61,12 +61,12 @@ def relations(matches: pa.Table) -> list[Relation]:
     return list(found.values())
 
 
-def covers(relation: Relation, clip_id: str, durations: dict[str, float], share: float) -> bool:
+def covers(relation: Relation, clip_id: str, durations: Mapping[str, float], share: float) -> bool:
     """Whether the verified overlap is at least ``share`` of the clip."""
     return relation.by_waveform == "same" and relation.overlap_s >= share * durations.get(clip_id, float("inf"))
 
 
-def same_within(relation: Relation, clip_id: str, durations: dict[str, float], share: float) -> bool:
+def same_within(relation: Relation, clip_id: str, durations: Mapping[str, float], share: float) -> bool:
     """Whether the other clip covers this one, and neither of the two holds sound there that the other one lacks."""
     return relation.explained and covers(relation, clip_id, durations, share)
 

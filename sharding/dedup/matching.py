@@ -32,8 +32,8 @@ import pyarrow.compute as pc
 from sharding.common.progress import Progress
 from sharding.dedup.candidates import JoinSettings, Spread, join
 from sharding.dedup.fingerprint import HOP_S, RATE, fingerprint
-from sharding.dedup.grouping import SOUND_METHODS, Relation, covers, relations
-from sharding.dedup.residual import Overlap
+from sharding.dedup.grouping import SOUND_METHODS, relations
+from sharding.dedup.residual import explain_pairs, removable_pairs
 from sharding.dedup.spans import Span, outside
 from sharding.dedup.waveform import Verdict, VerificationSettings, align_and_compare, is_silent
 from sharding.schema import FINGERPRINTS, MATCHES
@@ -125,8 +125,10 @@ def find_matches(
     if settings.every_place:
         leaks = _leaks(rows, protected, old)
         rows += watch.pairs("match (every place)", partial(_every_place, compare=compare), leaks)
-    removals = _removals(rows, durations, protected, settings.removal_share)
-    rows += watch.pairs("match (explaining)", partial(_explain_all, wave=wave, compare=compare), removals)
+    share, stretch_s = settings.removal_share, settings.stretch_s
+    explain = partial(explain_pairs, wave=wave, durations=durations, share=share, stretch_s=stretch_s)
+    removable = removable_pairs(relations(_table(rows)), durations, protected, share)
+    rows += watch.pairs("match (explaining)", explain, removable)
     return _table(rows)
 
 
@@ -221,28 +223,6 @@ def _every_place(work: list[tuple[str, str, list[float]]], compare: _Comparison)
                 _row(clip, other, "waveform", row["offset_s"], row["overlap_s"], row["score"], "same") for row in fresh
             ]
     return len(work), rows
-
-
-def _removals(
-    rows: list[dict], durations: dict[str, float], protected: Collection[str], share: float
-) -> list[tuple[str, str, float]]:
-    """(a, b, offset) of pairs without a ``residual`` row of which one clip may be removed in favour of the other."""
-    done = {(row["a"], row["b"]) for row in rows if row["method"] == "residual"}
-
-    def open_(relation: Relation) -> bool:
-        ends = relation.a, relation.b
-        if relation.explained or ends in done or any(end in protected for end in ends):
-            return False
-        return any(covers(relation, end, durations, share) for end in ends)
-
-    return [(r.a, r.b, r.offset_s) for r in relations(_table(rows)) if open_(r)]
-
-
-def _explain_all(work: list[tuple[str, str, float]], wave: Wave, compare: _Comparison) -> tuple[int, list[dict]]:
-    """How many pairs, and their ``residual`` rows."""
-    durations, settings = compare.durations, compare.settings
-    overlaps = (Overlap(wave, durations, a, b, offset, settings.stretch_s) for a, b, offset in work)
-    return len(work), [overlap.row(settings.removal_share) for overlap in overlaps]
 
 
 def compare_waves(a: np.ndarray, b: np.ndarray, settings: MatchSettings | None = None) -> pa.Table:

@@ -7,17 +7,50 @@ difference becomes evidence.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from sharding.dedup.explanation import RATE, Excess, ceiling, excesses, new_sound
+from sharding.dedup.grouping import Relation, covers
 from sharding.rows import Difference
 
 _SLACK_S = 0.1  # of a clip's end that the other one does not reach: what codecs and cutters add or take
 _INTO_S = 0.1  # of the overlap that is read with such an end, so that it has no edge of its own
+
+
+Wave = Callable[[str, float, float, int], np.ndarray]  # clip_id, start_s, duration_s, rate
+
+
+def removable_pairs(
+    found: Iterable[Relation], durations: Mapping[str, float], protected: Collection[str], share: float
+) -> list[tuple[str, str, float]]:
+    """(a, b, offset) of pairs of which one clip may be removed, without a residual row and without equal samples.
+
+    Args:
+        found: what the matches say of each pair.
+        durations: of the clips, in seconds.
+        protected: clips that are never removed, and whose leaks need no more than shared sound.
+        share: of a clip that an overlap must cover before the clip may be removed.
+    """
+
+    def is_removable(relation: Relation) -> bool:
+        ends = relation.a, relation.b
+        known = relation.explained or relation.difference is not None
+        return not (known or any(end in protected for end in ends)) and any(
+            covers(relation, end, durations, share) for end in ends
+        )
+
+    return [(relation.a, relation.b, relation.offset_s) for relation in found if is_removable(relation)]
+
+
+def explain_pairs(
+    pairs: Sequence[tuple[str, str, float]], wave: Wave, durations: Mapping[str, float], share: float, stretch_s: float
+) -> tuple[int, list[dict[str, Any]]]:
+    """How many pairs (a, b, offset), and their ``residual`` rows; see ``Overlap``."""
+    return len(pairs), [Overlap(wave, durations, *pair, stretch_s).row(share) for pair in pairs]
 
 
 @dataclass(frozen=True)
@@ -32,7 +65,7 @@ class Overlap:
         stretch_s: the longest stretch that is judged at once.
     """
 
-    wave: Callable[[str, float, float, int], np.ndarray]
+    wave: Wave
     durations: Mapping[str, float]
     a: str
     b: str
