@@ -258,7 +258,7 @@ def explained(data: Path | None, quick: bool) -> dict[str, float]:
     changes |= {"Vorbis of MP3": lambda wave, rng: coded("OGG", "VORBIS", 0.5, 44100)(middle(wave, rng), rng)}
     after: dict[str, Change] = {"nothing": lambda wave, _: wave, "MP3, middle": middle}
     after |= {"Vorbis, middle": coded("OGG", "VORBIS", 0.5, 44100)}
-    return bench.explained.table(waves, bench.explained.copies(coded, changes), after, 1)
+    return bench.explained.table(waves, bench.explained.copies(coded, changes), after, 1 if quick else 2)
 
 
 def speed() -> float:

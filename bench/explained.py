@@ -226,7 +226,7 @@ def table(
         for level_db in LEVELS if name == "nothing" else CODED_LEVELS:
             found, missed = [], []
             for draw in range(draws):
-                rng = np.random.default_rng([draw + 1, level_db + 100])
+                rng = np.random.default_rng([draw + 2, level_db + 100])
                 for kind, wave, mix in mixes(waves, rng, level_db):
                     found.append(judged(wave, stored(change(mix, rng))))
                     missed += [kind] * found[-1][1]

@@ -47,15 +47,16 @@ _RUN = 3  # cells over which a decision is evened: 0.1 s
 _LONGEST_FADE_S = 3.0
 _FADED = 0.12  # gain below which a faded end is not compared
 _STEADY = 10 ** (-27 / 10)  # of the sound: the strongest steady noise that counts as noise
-_AUDIBLE = 10 ** (-26 / 10)  # of the mean power: a fainter moment is judged as if it were so loud
+_AUDIBLE = 10 ** (-30 / 10)  # of the mean power: a fainter moment is judged as if it were so loud
 _AUDIBLE_CELL = 10 ** (-42 / 10)  # the same for one band
-# A codec's noise follows the sound of its band.  It counts as such up to 12 dB above what the pair has in most moments,
-# and up to what codecs of low quality leave (measured on MP3 at 40 kbit/s and its like), which grows with frequency.
-_ABOVE_USUAL = 10 ** (12 / 10)
+# A codec's noise follows the sound of its band.  A pair that has hardly any in most moments went through no codec.  In
+# other pairs it counts as such up to what codecs of low quality leave (MP3 at 40 kbit/s), which grows with frequency.
+_ABOVE_USUAL, _ABOVE_THEN = 10 ** (25 / 10), 10 ** (12 / 10)
 _CLEAN = 10 ** (-30 / 10)
 _CODED = 10 ** (np.interp(np.log2(_EDGES_HZ[:-1]), np.log2([500, 1000, 2000, 4000]), [-11, -9, -6, -2]) / 10)
-_MOMENT = 10 ** (-18 / 10)  # of the sound of a moment: what remains after that is another sound
-_MOST, _MOST_THEN = 10 ** (-4 / 10), 10 ** (-10.3 / 10)  # of a codec's noise in a moment: see _limit
+_MOMENT = 10 ** (-18 / 10)  # of the sound of a moment: any more is another sound, unless a codec leaves it
+_MOST, _MOST_THEN = 10 ** (-4 / 10), 10 ** (-8 / 10)  # of a codec's noise in a moment: see _limit
+_MOST_BEYOND = 10 ** (-14 / 10)  # of a moment that goes beyond what a codec leaves in its bands
 _TOTAL = 10 ** (-10.7 / 10)  # of all sound: no codec leaves so much
 _BAND = 10 ** (4 / 10)  # of what explains a cell: a residual that stands out of its band
 _BAND_CELLS = 10
@@ -288,7 +289,8 @@ def _excess(residual: np.ndarray, explained: np.ndarray, whole: np.ndarray, fade
     beyond = np.maximum(left - near * np.clip(usual * _ABOVE_USUAL, _CLEAN, _CODED), 0)
     sound = np.maximum(_evened(masking.sum(axis=1), _RUN), mean * _AUDIBLE)
     moment = left.sum(axis=1) / sound
-    over = (beyond.sum(axis=1) > _MOMENT * sound) & (moment > _limit(moment, explained.sum(axis=1) > 0.01 * mean))
+    limit = _limit(moment, explained.sum(axis=1) > 0.01 * mean)
+    over = (beyond.sum(axis=1) > min(limit, _MOST_BEYOND) * sound) & (moment > limit)
     hot = share > _BAND
     if hot.sum() < _BAND_CELLS:
         hot[:] = False
@@ -304,7 +306,7 @@ def _limit(moment: np.ndarray, sounding: np.ndarray) -> float:
     That is there in most moments, or in most of those in which a recording sounds that is silent for the rest.
     """
     always = float(np.quantile(moment, 0.5)) * _ABOVE_USUAL
-    then = float(np.quantile(moment[sounding], 0.3)) * _ABOVE_USUAL / 2 if sounding.any() else 0.0
+    then = float(np.quantile(moment[sounding], 0.3)) * _ABOVE_THEN if sounding.any() else 0.0
     return max(_MOMENT, min(always, _MOST), min(then, _MOST_THEN))
 
 
