@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import scipy.signal
 import soundfile
@@ -23,6 +25,7 @@ from sharding.dedup.waveform import align_and_compare
 from tests.sharding.dedup import hard_cases
 
 SECONDS = 5.0
+_AAC_FRAME = 1024
 LEVELS = (-20, -15, -10, -5, 0, 6, 20)
 CODED_LEVELS = (-10, -5, 0)  # of mixes that went through a codec
 QUIETEST = 10 ** (-30 / 20)  # of a recording's RMS: the level of a place that is quieter is taken to be this
@@ -68,7 +71,31 @@ def copies(coded: Callable[..., Change], others: dict[str, Change]) -> Iterator[
         yield "Vorbis", f"level {level}", coded("OGG", "VORBIS", level, 44100)
     for level in (0.0, 0.5):
         yield "Opus", f"level {level}", coded("OGG", "OPUS", level, 48000)
+    for kilobits in (96, 64):
+        yield "AAC", f"{kilobits} kbit/s", through_aac(kilobits)
     yield from (("other", name, change) for name, change in others.items())
+
+
+def through_aac(kilobits: int) -> Change:
+    """FFmpeg's AAC; no threshold was chosen by it."""
+
+    def change(wave: Sound, _: np.random.Generator) -> Sound:
+        file = io.BytesIO()
+        with av.open(file, "w", format="adts") as written:
+            stream = written.add_stream("aac", rate=RATE, layout="mono")
+            stream.bit_rate = 1000 * kilobits
+            padded = np.pad(wave, (0, 3 * _AAC_FRAME)).astype(np.float32)
+            for start in range(0, len(padded), _AAC_FRAME):
+                frame = av.AudioFrame.from_ndarray(padded[None, start : start + _AAC_FRAME], "fltp", "mono")
+                frame.sample_rate = RATE
+                written.mux(stream.encode(frame))
+            written.mux(stream.encode(None))
+        file.seek(0)
+        with av.open(file) as opened:
+            decoded = np.concatenate([frame.to_ndarray()[0] for frame in opened.decode(audio=0)])
+        return decoded[_AAC_FRAME : _AAC_FRAME + len(wave)]  # without the encoder's delay
+
+    return change
 
 
 def begun_later(wave: Sound, rng: np.random.Generator) -> Sound:

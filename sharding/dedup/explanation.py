@@ -12,7 +12,7 @@ Explained, and therefore no difference, is what happens to a copy:
 * clipping at a level that is searched for;
 * a missing upper band, where the narrower spectrum ends in a cliff and the wider one does not;
 * steady noise at least 27 dB below the sound;
-* the noise of a codec, which follows the sound: as much residual as the pair has in most of its moments, within limits.
+* the noise of a codec, which follows the sound: a little more than the pair has in most of its moments, within limits.
 
 The spectra have bands of about one critical band (Zwicker, 1961), because a residual is heard or masked by
 the sound in its own band.  All decisions are made from powers of cells of one band and 32 ms.
@@ -48,18 +48,19 @@ _LONGEST_FADE_S = 3.0
 _FADED = 0.12  # gain below which a faded end is not compared
 _STEADY = 10 ** (-27 / 10)  # of the sound: the strongest steady noise that counts as noise
 _AUDIBLE = 10 ** (-30 / 10)  # of the mean power: a fainter moment is judged as if it were so loud
-_AUDIBLE_CELL = 10 ** (-42 / 10)  # the same for one band
+_AUDIBLE_CELL = 10 ** (-33 / 10)  # the same for one band
 # A codec's noise follows the sound of its band.  A pair that has hardly any in most moments went through no codec.  In
-# other pairs it counts as such up to what codecs of low quality leave (MP3 at 40 kbit/s), which grows with frequency.
-_ABOVE_USUAL, _ABOVE_THEN = 10 ** (25 / 10), 10 ** (12 / 10)
+# other pairs it varies by some decibels, up to what codecs of low quality leave (MP3 at 40 kbit/s), which grows with
+# frequency.
+_ABOVE_USUAL = 10 ** (6 / 10)
 _CLEAN = 10 ** (-30 / 10)
 _CODED = 10 ** (np.interp(np.log2(_EDGES_HZ[:-1]), np.log2([500, 1000, 2000, 4000]), [-11, -9, -6, -2]) / 10)
-_MOMENT = 10 ** (-18 / 10)  # of the sound of a moment: any more is another sound, unless a codec leaves it
-_MOST, _MOST_THEN = 10 ** (-4 / 10), 10 ** (-8 / 10)  # of a codec's noise in a moment: see _limit
-_MOST_BEYOND = 10 ** (-14 / 10)  # of a moment that goes beyond what a codec leaves in its bands
-_TOTAL = 10 ** (-10.7 / 10)  # of all sound: no codec leaves so much
+_MOMENT, _MOMENT_CODED = 10 ** (-18 / 10), 10 ** (-14 / 10)  # of the sound of a moment, beyond the codec's noise
+_END, _MOMENT_END = 4, 10 ** (-5 / 10)  # cells at either end, where codecs leave more
+_UNCODED = 10 ** (-50 / 10)  # of the sound: a pair that usually has less residual went through no codec
 _BAND = 10 ** (4 / 10)  # of what explains a cell: a residual that stands out of its band
 _BAND_CELLS = 10
+_TOTAL = 10 ** (-8.5 / 10)  # of all sound: no codec leaves so much
 
 
 class Excess(NamedTuple):
@@ -191,12 +192,12 @@ def _residual(
 
 
 def _gain(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """The gain [frames] from a to b beside a steady filter: 1 but where one of them is faded in or out.
+    """The gain [frames] that makes the loudness of ``a`` that of ``b``: ones, unless one of both is faded in or out.
 
     Whatever only one of the two holds makes the gain that least squares find too small in one direction; so the one
     of both directions counts that is nearer to 1, and only what has the shape of a fade is taken for one.
     """
-    tracks = []
+    tracks, sounding = [], np.ones(len(a))
     for source, target in ((a, b), (b, a)):
         shaped = source * _filter(source, target, weight)
         product = _evened((weight * _bands((target * shaped.conj()).real)).sum(axis=1), 5)
@@ -204,30 +205,40 @@ def _gain(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndarray:
         floor = 1e-4 * float(np.max(power, initial=0.0)) + 1e-12
         track = np.clip((product + floor) / (power + floor), 0.01, 100)
         tracks.append(track / np.exp(np.median(np.log(track))))
+        sounding = sounding * power / (power + 100 * floor)
     there, back = tracks[0], 1 / tracks[1]
     track = np.where(np.abs(np.log(there)) <= np.abs(np.log(back)), there, back)
     gain = np.ones(len(track), np.float32)
     for end in (slice(None), slice(None, None, -1)):
-        gain[end] *= _fade(track[end])
+        gain[end] *= _fade(track[end], sounding[end])
     return gain
 
 
-def _fade(track: np.ndarray) -> np.ndarray:
-    """The gain [frames] of a fade at the beginning of a track of gains; ones where it has none."""
+def _fade(track: np.ndarray, sounding: np.ndarray) -> np.ndarray:
+    """The gain [frames] of a fade at the beginning of a track of gains; ones where it has none.
+
+    ``sounding`` [frames], 0 to 1, says how much there is to tell a gain from.
+    """
     n = min(len(track) // 2, int(_LONGEST_FADE_S * RATE / _HOP))
-    if n < 4:
+    if n < 4 or sounding[:n].sum() < 4:
         return np.ones(len(track))
-    rises = track[:n].mean() > 1
-    wanted = 1 / track[:n] if rises else track[:n]
-    at = np.arange(len(track)) * _HOP / RATE
-    best, error = np.ones(len(track)), 0.3 * float(((wanted - 1) ** 2).sum())
-    for seconds in np.geomspace(0.05, _LONGEST_FADE_S, 48):
-        ramp = np.clip(at / seconds, 0, 1)
-        for shape in (ramp, np.sin(ramp * np.pi / 2), ramp**2, np.sin(ramp * np.pi / 2) ** 2):
-            own = float(((wanted - shape[:n]) ** 2).sum())
-            if own < error:
-                best, error = np.maximum(shape, _FADED / 4), own
-    return 1 / best if rises else best
+    at, say = np.arange(len(track)) * _HOP / RATE, sounding[:n] / sounding[:n].sum()
+    best, least = np.ones(len(track)), 0.3
+    for wanted, power in ((track[:n], 1), (1 / track[:n], -1)):  # b is faded, or a is
+        flat = _misfit(wanted, np.ones(n), say)
+        for seconds in np.geomspace(0.05, _LONGEST_FADE_S, 48):
+            ramp = np.clip(at / seconds, 0, 1)
+            for shape in (ramp, np.sin(ramp * np.pi / 2), ramp**2, np.sin(ramp * np.pi / 2) ** 2):
+                error = _misfit(wanted, shape[:n], say) / max(flat, 1e-4)
+                if error < least:
+                    best, least = np.maximum(shape, _FADED / 4) ** power, error
+    return best
+
+
+def _misfit(track: np.ndarray, shape: np.ndarray, say: np.ndarray) -> float:
+    """The weighted mean square, relative to the track's, of what a shape at its best level leaves of a track."""
+    whole = float((say * track**2).sum())
+    return 1 - float((say * track * shape).sum()) ** 2 / max(whole * float((say * shape**2).sum()), 1e-20)
 
 
 def _faded(gain: np.ndarray) -> np.ndarray:
@@ -274,46 +285,45 @@ def _excess(residual: np.ndarray, explained: np.ndarray, whole: np.ndarray, fade
     mean = float(whole.sum(axis=1).mean())
     if mean <= 0:
         return None
-    noise = np.quantile(residual, 0.3, axis=0)
-    noise *= min(1.0, _STEADY * mean / max(float(noise.sum()), 1e-20))
-    left = np.maximum(residual - 4 * noise, 0)
-    left[faded] = left[:1] = left[-1:] = 0  # cutters and resamplers ring at the ends
+    steady = np.quantile(residual, 0.3, axis=0)
+    steady *= min(1.0, _STEADY * mean / max(float(steady.sum()), 1e-20))
+    left = np.maximum(residual - 4 * steady, 0)
+    left[faded] = left[:1] = left[-1:] = 0
     # a codec's noise spreads over its frame, before an attack and after it
     masking = np.maximum(explained, 10**-1.5 * maximum_filter1d(explained, 5, axis=0))
     near = masking.copy()
     near[:, 1:] = np.maximum(near[:, 1:], 0.1 * masking[:, :-1])
     near[:, :-1] = np.maximum(near[:, :-1], 0.03 * masking[:, 1:])
-    left, near = _evened(left, _RUN), _evened(near, _RUN)
-    share = left / np.maximum(near + 4 * noise, mean * _AUDIBLE_CELL)
-    usual = np.array([_usual(*columns) for columns in zip(share.T, explained.T, strict=True)])
-    beyond = np.maximum(left - near * np.clip(usual * _ABOVE_USUAL, _CLEAN, _CODED), 0)
+    residual, left, near = _evened(residual, _RUN), _evened(left, _RUN), _evened(near, _RUN)
     sound = np.maximum(_evened(masking.sum(axis=1), _RUN), mean * _AUDIBLE)
-    moment = left.sum(axis=1) / sound
-    limit = _limit(moment, explained.sum(axis=1) > 0.01 * mean)
-    over = (beyond.sum(axis=1) > min(limit, _MOST_BEYOND) * sound) & (moment > limit)
-    hot = share > _BAND
-    if hot.sum() < _BAND_CELLS:
-        hot[:] = False
-    marked = over | hot.any(axis=1)
-    if not marked.any():
-        marked[:] = left.sum() > _TOTAL * explained.sum()
-    return _strongest(marked, left, masking) if marked.any() else None
+    audible = np.maximum(near, mean * _AUDIBLE_CELL)
+    usual = _usual(residual / audible, explained)
+    beyond = np.maximum(left - near * np.clip(usual * _ABOVE_USUAL, _CLEAN, _CODED), 0).sum(axis=1)
+    usual_of_all = float(_usual((residual.sum(axis=1) / sound)[:, None], explained.sum(axis=1)[:, None])[0])
+    over = beyond > sound * float(np.clip(usual_of_all * _ABOVE_USUAL, _MOMENT, _MOMENT_CODED))
+    stands_out = left > audible * np.maximum(usual * _ABOVE_USUAL, _BAND)
+    if usual_of_all > _UNCODED:
+        for end in (slice(None, _END), slice(-_END, None)):
+            over[end] &= beyond[end] > sound[end] * _MOMENT_END
+            stands_out[end] = False
+    if stands_out.sum() >= _BAND_CELLS:
+        over |= stands_out.any(axis=1)
+    if not over.any():
+        over[:] = left.sum() > _TOTAL * explained.sum()
+    return _strongest(over, left, masking) if over.any() else None
 
 
-def _limit(moment: np.ndarray, sounding: np.ndarray) -> float:
-    """The residual's share of the sound of a moment (both [cells]) up to which it can be a codec's noise.
+def _usual(share: np.ndarray, explained: np.ndarray) -> np.ndarray:
+    """The residual's share of the sound in half of the moments in which a band sounds: [bands].
 
-    That is there in most moments, or in most of those in which a recording sounds that is silent for the rest.
+    Args:
+        share: the residual's share of the sound [cells, bands].
+        explained: what the other side explains [cells, bands].
     """
-    always = float(np.quantile(moment, 0.5)) * _ABOVE_USUAL
-    then = float(np.quantile(moment[sounding], 0.3)) * _ABOVE_THEN if sounding.any() else 0.0
-    return max(_MOMENT, min(always, _MOST), min(then, _MOST_THEN))
-
-
-def _usual(share: np.ndarray, explained: np.ndarray) -> float:
-    """The residual's share of the sound of one band (both [cells]) in most moments in which the band sounds."""
-    sounding = explained > 0.01 * explained.mean()
-    return float(np.quantile(share[sounding], 0.5)) if sounding.any() else 0.0
+    sounding = explained > 0.01 * explained.mean(axis=0)
+    return np.array(
+        [np.median(column[there]) if there.any() else 0.0 for column, there in zip(share.T, sounding.T, strict=True)]
+    )
 
 
 def _strongest(marked: np.ndarray, left: np.ndarray, masking: np.ndarray) -> Excess:

@@ -96,6 +96,16 @@ def test_a_bed_under_all_of_a_recording_is_found(level_db):
         assert excesses(wave, mixed(wave, bed, 0, level_db))[1] is not None
 
 
+@pytest.mark.parametrize("codec", ["MP3", "Vorbis"])
+@pytest.mark.parametrize("kind", ["bird", "thump", "hiss", "scene"])
+def test_an_event_is_not_taken_for_the_noise_of_a_codec(kind, codec):
+    wave = stored(0.5 * recording(4))
+    mix = mixed(wave, event(kind, RATE // 3, np.random.default_rng(0)), 2 * RATE, 0.0)
+    through = coded(mix, "MP3", "MPEG_LAYER_III") if codec == "MP3" else coded(mix, "OGG", "VORBIS", 0.5, 44100)
+    beyond = excesses(wave, stored(through))[1]
+    assert beyond is not None and beyond.start_s == pytest.approx(2, abs=0.3)
+
+
 def test_an_event_above_the_band_of_a_narrow_recording_is_found():
     """The original was recorded at 8 kHz, and so was what is in the mix below 4 kHz."""
     wave = stored(soxr.resample(soxr.resample(recording(3), RATE, 8000), 8000, RATE)[: SECONDS * RATE])
@@ -130,6 +140,14 @@ def test_a_copy_is_explained(way):
         copy = stored(COPIES[way](wave))
         assert excesses(wave, copy) == (None, None), seed
         assert excesses(copy, wave) == (None, None), seed
+
+
+def test_a_short_sound_that_lies_inside_of_a_fade_is_explained():
+    """The rest of the clip is silent, so the fade is all that tells its gain."""
+    wave = np.zeros(SECONDS * RATE, np.float32)
+    wave[:RATE] = recording(5)[:RATE] * np.exp(-np.arange(RATE) / RATE * 5)
+    faded = stored(wave * np.minimum(1, np.arange(len(wave)) / RATE))
+    assert excesses(stored(wave), faded) == (None, None)
 
 
 def test_equal_and_silent_stretches_are_explained():
