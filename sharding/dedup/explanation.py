@@ -8,7 +8,8 @@ notice.
 Explained, and therefore no difference, is what happens to a copy:
 
 * a filter that does not change with time (equaliser, resampler, fractions of a sample of delay), which is estimated for
-  each frequency by least squares, and a gain that changes slowly (fades);
+  each frequency by least squares, a gain that changes slowly (fades), and a delay that changes by up to 2.5 samples
+  (cutters and resamplers lose a sample now and then);
 * clipping at a level that is searched for;
 * a missing upper band, where the narrower spectrum ends in a cliff and the wider one does not;
 * steady noise at least 27 dB below the sound;
@@ -39,6 +40,8 @@ _WINDOW = np.hanning(_SIZE + 1)[:-1].astype(np.float32)
 _ROUNDING = float((_WINDOW**2).sum()) / 12 / 32767**2  # power a bin of the noise of 16 bits
 _SEARCH = 32  # samples to either side in which the alignment is refined
 _FINER = 16  # steps of a sample
+_DELAYS = np.array(sorted(np.arange(-40, 41) / 16, key=abs))  # in samples, none first
+_STEP_COST = 2.0  # of a change of the delay; a frame that is wholly explained gives 12
 _CLIPPING = np.geomspace(0.1, 0.98, 24)  # levels that are tried, as shares of the peak
 _SMOOTH = np.hanning(9)[1:-1] / np.hanning(9).sum()  # bins over which a filter is evened
 _CELL = 2  # hops
@@ -83,10 +86,12 @@ def excesses(a: np.ndarray, b: np.ndarray) -> tuple[Excess | None, Excess | None
     a, b = _clipped_like(a, b), _clipped_like(b, a)
     first, second = _spectra(a), _spectra(b)
     weight = _weights(first, second)
+    turns = _turns(first, second, weight)
+    second *= turns
     gain = _gain(first, second, weight)
     in_a, in_b = _power(first), _power(second)
     lost_in_a, lost_in_b = _lost(in_b, in_a), _lost(in_a, in_b)
-    shown, undone = _spectra(a * _at_samples(gain, len(a))), _spectra(b / _at_samples(gain, len(b)))
+    shown, undone = _spectra(a * _at_samples(gain, len(a))), _spectra(b / _at_samples(gain, len(b))) * turns
     there, back = _filter(shown, second, weight), _filter(undone, first, weight)
     beyond_b = _residual(first, undone, back, there, 1 / gain) * ~lost_in_b
     beyond_a = _residual(second, shown, there, back, gain) * ~lost_in_a
@@ -167,6 +172,36 @@ def _filter(source: np.ndarray, target: np.ndarray, weight: np.ndarray) -> np.nd
     product = (wide * target * source.conj()).sum(axis=0)
     power = (wide * _power(source)).sum(axis=0)
     return np.convolve(product, _SMOOTH, "same") / np.maximum(np.convolve(power, _SMOOTH, "same"), 1e-20)
+
+
+def _turns(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Factors [frames, bins] that undo the delay of ``b`` behind ``a`` where it changes, in steps, with time.
+
+    Some resamplers work in pieces of a second, of which each begins a third of a sample late; cutters lose a sample.
+    """
+    wide = np.repeat(weight, _WIDTHS, axis=1)
+    product = wide * b * (a * _filter(a, b, weight)).conj()
+    fit = (product @ np.exp(2j * np.pi / RATE * _HERTZ[:, None] * _DELAYS).astype(np.complex64)).real
+    delay = _DELAYS[_steps(fit)]
+    turns: np.ndarray = np.exp(2j * np.pi / RATE * delay[:, None] * _HERTZ).astype(np.complex64)
+    return turns
+
+
+def _steps(fit: np.ndarray) -> np.ndarray:
+    """The columns [rows] with the greatest sum over ``fit`` [rows, columns], where each change of the column costs."""
+    came = np.empty(fit.shape, np.int64)
+    total = -_STEP_COST * (np.arange(fit.shape[1]) > 0)
+    for row, gain in enumerate(fit):
+        best = int(np.argmax(total))
+        stays = total >= total[best] - _STEP_COST
+        came[row] = np.where(stays, np.arange(len(total)), best)
+        total = np.where(stays, total, total[best] - _STEP_COST) + gain
+    path = np.empty(len(fit), np.int64)
+    at = int(np.argmax(total))
+    for row in range(len(fit) - 1, -1, -1):
+        path[row] = at
+        at = came[row, at]
+    return path
 
 
 def _at_samples(gain: np.ndarray, n: int) -> np.ndarray:
