@@ -91,7 +91,7 @@ def through_aac(kilobits: int) -> Change:
                 written.mux(stream.encode(frame))
             written.mux(stream.encode(None))
         file.seek(0)
-        with av.open(file) as opened:
+        with av.open(file, "r") as opened:
             decoded = np.concatenate([frame.to_ndarray()[0] for frame in opened.decode(audio=0)])
         return decoded[_AAC_FRAME : _AAC_FRAME + len(wave)]  # without the encoder's delay
 
