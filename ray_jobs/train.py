@@ -39,12 +39,14 @@ class TrainJob:
         run: the run's folder, or its address.
         refusal: a file there in which a rank leaves an ``InputError`` for the driver.  Its name is this driver's own,
             because a second job in the same folder is refused as well.
+        trust_code: whether to run the code that comes with teachers and with ``init_from``.
     """
 
     recipe: dict[str, Any]
     shards: str | None
     run: str
     refusal: str
+    trust_code: bool
 
     @property
     def folder(self) -> Storage:
@@ -77,8 +79,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise InputError("a rank needs CPUs", value=args.cpus, remedy="--cpus above 0")
     refuse_relative("--run", args.run)
     recipe = to_tree(load_recipe(args.recipe, args.set))  # a wrong recipe fails here, before any rank starts
+    refusal = f".refused-{uuid.uuid4().hex}.json"
     job = TrainJob(
-        recipe, args.shards and absolute(args.shards), absolute(args.run), f".refused-{uuid.uuid4().hex}.json"
+        recipe, args.shards and absolute(args.shards), absolute(args.run), refusal, trust_code=args.trust_code
     )
     _train(job, args, fewest)
     return dict(job.folder.read_json(RESULT))
@@ -156,7 +159,7 @@ def train_rank(config: dict[str, TrainJob]) -> None:
         try:
             recipe = parse_recipe(job.recipe)
             source = task_module(recipe).open_source(recipe, job.shards)
-            result = fit(recipe, source, job.run, group, report)
+            result = fit(recipe, source, job.run, group, report, job.trust_code)
         except InputError as error:
             details = {"what": error.what, "row": error.row, "remedy": error.remedy}
             texts = {"file": error.file, "value": error.value}

@@ -25,6 +25,7 @@ from sharding.common.storage import Storage
 from sharding.layout import Work, in_work, pack_name, plan_name, work_of
 from sharding.reports.facts import finished_facts
 from sharding.schema import MANIFEST, sample_key
+from sharding.shards.agreement import require_agreement
 from sharding.shards.contents import file_entry, require_whole, store_contents
 from sharding.shards.manifest import Dataset, Manifest, SettingsRecord
 from sharding.shards.plan import PlanSettings, lay_out
@@ -41,12 +42,13 @@ def reshard(source_url: str, out_url: str, shard_bytes: int, runner: Runner) -> 
         ``out, plan, shards, samples, bytes``, and ``from`` (the shards that there were).
 
     Raises:
-        InputError: no finished build, or one that is damaged; OUT holds something else.
+        InputError: no finished build, or one that is damaged or whose tables disagree; OUT holds something else.
     """
     PlanSettings(shard_bytes)
     source, out = Manifest.open(source_url), Storage(out_url)
     if out.url == source.storage.url:
         raise InputError("shards cannot be written over those that are read", file=out.url, remedy="another --out")
+    require_agreement(source)
     with claim(out) as held:
         _begin_or_resume(out, {"plan": source.dataset["plan"], "shard_bytes": shard_bytes})
         if not out.exists(layout.DATASET):

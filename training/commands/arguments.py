@@ -30,10 +30,15 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "s3://BUCKET/MODEL), or the folder or Hugging Face name of a published ClapModel or sentence-transformers "
         "model with audio",
     )
+    add_trust_code(parser, "the model")
+
+
+def add_trust_code(parser: argparse.ArgumentParser, whose: str) -> None:
+    """Whether code that comes with a model may run."""
     parser.add_argument(
         "--trust-code",
         action="store_true",
-        help="run the Python files of encoders that come with the model; read them first, they have all your rights",
+        help=f"run the Python files of encoders that come with {whose}; read them first, they have all your rights",
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sharding.common.addresses import is_address
 from sharding.common.processes import leave
-from training.commands.arguments import add_recipe, add_shards
+from training.commands.arguments import add_recipe, add_shards, add_trust_code
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help does without it
     from training.engine.distributed import Group
@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the folder of the run, which every rank must see, or s3://BUCKET/RUN; it receives the log, the "
         "checkpoints and the export",
     )
+    add_trust_code(parser, "the recipe's teachers and its init_from")
 
 
 def run_folder(text: str) -> str:
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     recipe = load_recipe(args.recipe, args.set)
     manifest = task_module(recipe).open_source(recipe, args.shards)
     with ranks() as group:
-        result = fit(recipe, manifest, args.run, group)
+        result = fit(recipe, manifest, args.run, group, trust_code=args.trust_code)
     return only_first_rank(result, group)
 
 

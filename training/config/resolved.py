@@ -38,26 +38,33 @@ def dump(recipe: Recipe) -> str:
 
 
 def digest(recipe: Recipe) -> str:
-    """A short name of the resolved recipe: equal for equal settings, however the file is laid out."""
-    canonical = json.dumps(to_tree(recipe), sort_keys=True, ensure_ascii=False)
+    """A short name of a run's recipe: equal for two recipes that `differences` finds equal.
+
+    Raises ``InputError`` if the file of a user's own encoder cannot be read.
+    """
+    canonical = json.dumps(_fixed(recipe), sort_keys=True, ensure_ascii=False)
     return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
     """The keys whose change would make a resumed run another run, as ``key: old -> new``."""
-    before, after = _compared(old), _compared(new)
+    before, after = _fixed(old), _fixed(new)
     changed = [key for key in before | after if before.get(key, MISSING) != after.get(key, MISSING)]
-    return [
-        f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
-        for key in changed
-        if key in _FIXED_ON_RESUME or not any(key == free or key.startswith(free + ".") for free in _FREE_ON_RESUME)
-    ]
+    return [f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in changed]
 
 
-def _compared(recipe: Recipe) -> dict[str, Any]:
-    """Every key's value.  A user's own encoder counts by the contents of its file, which may have moved."""
+def _fixed(recipe: Recipe) -> dict[str, Any]:
+    """The value of every key that a resumed run may not change.
+
+    A user's own encoder counts by the contents of its file, which may have moved.
+    """
     values = leaves(to_tree(recipe))
-    return values | {key: contents(name) for key, name in values.items() if key in _ENCODERS and is_outside(name)}
+    values |= {key: contents(name) for key, name in values.items() if key in _ENCODERS and is_outside(name)}
+    return {
+        key: value
+        for key, value in values.items()
+        if key in _FIXED_ON_RESUME or not any(key == free or key.startswith(free + ".") for free in _FREE_ON_RESUME)
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -4,8 +4,8 @@ A checkpoint is the folder ``step-000000123`` with
 
 - ``model.safetensors``: every trained parameter (float32) and every buffer by its name in the model,
 - ``optimizer.safetensors``: ``<moment>/<parameter name>``, e.g. ``exp_avg/head.audio.weight``,
-- ``state.json``: step, epoch, the name of the next batch, figures, the size and SHA-256 of the other two, and its own;
-  written last.
+- ``state.json``: step, epoch, the name of the next batch, a digest of the run's recipe, figures, the size and SHA-256
+  of the other two, and its own; written last.
 
 Parameters that are not trained are the same in every checkpoint of a run.  They are saved once, as
 ``frozen.safetensors`` in the run's folder, and every ``state.json`` has the size and SHA-256 of that file.
@@ -130,6 +130,20 @@ def load(folder: Path) -> Checkpoint:
             remedy="keep checkpoints inside their run, or put the file back",
         )
     return Checkpoint(folder, state)
+
+
+def check_recipe_digest(checkpoint: Checkpoint, digest: str, file: Path) -> None:
+    """``InputError`` that names ``file`` if a checkpoint was written under another recipe than that of ``digest``.
+
+    Checkpoints of former versions have no digest, and pass.
+    """
+    if checkpoint.state.get("recipe_digest") not in (None, digest):
+        raise InputError(
+            "the recipe was changed after this checkpoint was written",
+            file=file,
+            value=checkpoint.folder.name,
+            remedy="put the file back as the run wrote it; to train with another recipe, name another --run",
+        )
 
 
 def save_frozen(run: Path, values: Mapping[str, Tensor]) -> dict[str, Any] | None:

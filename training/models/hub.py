@@ -24,7 +24,7 @@ from training.config import resolved
 from training.config.extending import read_recipe
 from training.config.loading import parse_recipe
 from training.config.sections import Recipe
-from training.engine.checkpoint import MODEL, Checkpoint, find, read_tensors, restore, writing
+from training.engine.checkpoint import MODEL, Checkpoint, check_recipe_digest, find, read_tensors, restore, writing
 from training.engine.checkpoint import load as open_verified
 from training.engine.optimizers import AVERAGE
 from training.engine.remote import CONFIG, EXPORT, model_folder
@@ -156,6 +156,7 @@ def open_checkpoint(checkpoint: Checkpoint, trust_code: bool = False) -> Any:
         )
     tree, origins = read_recipe(file)
     recipe = parse_recipe(permit_code(tree, run, trust_code), file, origins)
+    check_recipe_digest(checkpoint, resolved.digest(recipe), file)
     usable = task_module(recipe).blank(with_tokenizer(recipe, run), ())
     restore(usable.model.eval(), usable.loss.eval(), checkpoint.model() | checkpoint.moments().get(AVERAGE, {}))
     return replace(usable, recipe=recipe)

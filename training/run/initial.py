@@ -13,18 +13,19 @@ from training.tasks.base import Task
 LISTED = 5  # names that a line lists
 
 
-def initialise(task: Task, settings: InitSettings) -> list[str]:
+def initialise(task: Task, settings: InitSettings, trust_code: bool = False) -> list[str]:
     """Copy the weights that have the same names and shapes in another model.
 
     Adapters of the new run are left as they are; the layers that they adapt get the other model's weights.
+    ``trust_code`` says whether to run the Python files of encoders that come with the other model.
 
     Returns:
         lines that say what was copied, what was not found, and what was not used.
 
     Raises:
-        InputError: there is no such model, no such part, or nothing fits.
+        InputError: there is no such model, it has code that is not trusted, there is no such part, or nothing fits.
     """
-    source = _values(settings.model)
+    source = _values(settings.model, trust_code)
     own = _own(task, settings)
     found, missing = [], []
     with torch.no_grad():
@@ -62,9 +63,9 @@ def _own(task: Task, settings: InitSettings) -> dict[str, Tensor]:
     }
 
 
-def _values(path: str) -> dict[str, Tensor]:
+def _values(path: str, trust_code: bool) -> dict[str, Tensor]:
     """The tensors of an export, a checkpoint or a run by name."""
-    opened = open_any(path)
+    opened = open_any(path, trust_code)
     return dict(opened.model.state_dict()) | {f"loss.{name}": value for name, value in opened.loss.state_dict().items()}
 
 

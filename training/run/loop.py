@@ -32,7 +32,14 @@ from training.tasks import task_module
 Report = Callable[[dict[str, Any]], None]
 
 
-def fit(recipe: Recipe, manifest: Any, place: str | Path, group: Group, report: Report | None = None) -> dict[str, Any]:
+def fit(
+    recipe: Recipe,
+    manifest: Any,
+    place: str | Path,
+    group: Group,
+    report: Report | None = None,
+    trust_code: bool = False,
+) -> dict[str, Any]:
     """Train to the end of the recipe's schedule; every rank calls this.
 
     Args:
@@ -42,6 +49,7 @@ def fit(recipe: Recipe, manifest: Any, place: str | Path, group: Group, report: 
             from a checkpoint in it.
         group: the ranks, from `training.engine.launch.ranks`.
         report: called on every rank with the state of each checkpoint.
+        trust_code: whether to run the Python files of encoders that come with teachers and with ``init_from``.
 
     Returns:
         the steps, how many of them were skipped because they were not finite, the last loss (None: no step was
@@ -53,7 +61,7 @@ def fit(recipe: Recipe, manifest: Any, place: str | Path, group: Group, report: 
     check_recipe(recipe, manifest)
     recipe = task_module(recipe).complete(recipe, manifest)
     with hold_run_folder(recipe, place, group) as held:
-        run = start_run(recipe, manifest, held, group)
+        run = start_run(recipe, manifest, held, group, trust_code)
         try:
             return _train(run, report)
         finally:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from sharding.common.errors import InputError
-from training.config import resolved
 from training.engine import checkpoint
 from training.engine.remote import EXPORT
 from training.models import hub
@@ -27,7 +26,7 @@ def save_checkpoint(run: TrainingRun, validation: dict[str, float] | None) -> di
         "epoch": taken // run.order.steps_per_epoch,
         "next": next_batch(run.order, taken),
         "updates": run.engine.updates,
-        "recipe": resolved.digest(run.recipe),
+        "recipe_digest": run.digest,
         "plan": run.manifest.dataset.get("plan"),
         "world": run.group.size,
         "torch": torch.__version__,

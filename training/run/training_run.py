@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sharding.common.errors import InputError
+from training.config import resolved
 from training.config.sections import Recipe
 from training.data.loader import BatchLoader
 from training.data.order import Order, batch_name
@@ -38,6 +39,7 @@ class TrainingRun:
         loader: this rank's training batches.
         engine: trains the task.
         task: what is trained.
+        digest: of the recipe, as checkpoints keep it.
         steps: length of the whole run in steps.
         frozen: size and SHA-256 of the file of the parameters that are not trained; None where all are trained.
         logs_published: when the logs were last uploaded to an object store, by the monotonic clock.
@@ -51,6 +53,7 @@ class TrainingRun:
     loader: BatchLoader
     engine: Engine
     task: RunTask
+    digest: str
     steps: int
     frozen: dict[str, Any] | None = None
     logs_published: float = 0.0
@@ -75,12 +78,18 @@ class TrainingRun:
         return self.folder / "checkpoints"
 
 
-def start_run(recipe: Recipe, manifest: Any, place: RunPlace, group: Group) -> TrainingRun:
-    """Make the model, the optimizer and the loader, or restore them from the newest checkpoint."""
+def start_run(recipe: Recipe, manifest: Any, place: RunPlace, group: Group, trust_code: bool = False) -> TrainingRun:
+    """Make the model, the optimizer and the loader, or restore them from the newest checkpoint.
+
+    ``trust_code`` says whether to run the Python files of encoders that come with other models that the recipe names.
+    """
     folder = place.folder
     found = newest_checkpoint(folder, group)
+    digest = resolved.digest(recipe)  # before the tokenizer's folder stands in it, which may be moved
+    if found is not None:
+        checkpoint.check_recipe_digest(found, digest, folder / "recipe.yaml")
     recipe = with_tokenizer(recipe, folder)
-    task: RunTask = task_module(recipe).make_task(recipe, manifest)
+    task: RunTask = task_module(recipe).make_task(recipe, manifest, trust_code)
     group.barrier("model")  # all ranks have looked for a saved tokenizer before the first one saves it
     if group.rank == 0 and task.tokenizer is not None and not (folder / TOKENIZER).is_dir():
         _save_tokenizer(task.tokenizer, folder)
@@ -91,7 +100,7 @@ def start_run(recipe: Recipe, manifest: Any, place: RunPlace, group: Group) -> T
         _check_data(found, order)
         checkpoint.restore_named(task.tensors(), found.model())
     elif recipe.init_from is not None:
-        for line in initialise(task, recipe.init_from):
+        for line in initialise(task, recipe.init_from, trust_code):
             StatusLine("", 0, quiet=group.rank > 0).say(line)
     weights: dict[str, str] = {part: weights_digest(task, part) for part in recipe.data.stored}
     engine = Engine(
@@ -109,7 +118,7 @@ def start_run(recipe: Recipe, manifest: Any, place: RunPlace, group: Group) -> T
     task.stored = store_frozen(task, engine, recipe, manifest, folder, group, weights)
     loader = task.loader(manifest, order, recipe.data, group, engine.device)
     frozen = _frozen(engine, folder, found)
-    run = TrainingRun(recipe, place, manifest, group, order, loader, engine, task, schedule.steps, frozen)
+    run = TrainingRun(recipe, place, manifest, group, order, loader, engine, task, digest, schedule.steps, frozen)
     _publish_setup(run)
     return run
 

@@ -7,7 +7,8 @@ A module has
 - `METRICS`: the names of the figures by which the best checkpoint can be chosen;
 - `open_source(recipe, shards) -> Source`: the data of the recipe (`training.data.sources`);
 - `complete(recipe, source) -> Recipe`: the recipe with what the data decide, such as the labels of a classifier;
-- `make_task(recipe, source) -> RunTask`: what the engine trains;
+- `make_task(recipe, source, trust_code=False) -> RunTask`: what the engine trains; `trust_code` says whether to run the
+  Python files of encoders that come with other models, such as teachers;
 - `blank(recipe, texts) -> Usable`: what an export of the task is loaded into, with random weights; a tokenizer is
   trained on the texts where the recipe names none.
 """

@@ -103,7 +103,7 @@ def complete(recipe: Recipe, source: Any) -> Recipe:
     return recipe
 
 
-def make_task(recipe: Recipe, source: Any) -> CaptioningTask:
+def make_task(recipe: Recipe, source: Any, trust_code: bool = False) -> CaptioningTask:
     """The task that a recipe describes; a tokenizer is trained on the source's captions where the recipe names none."""
     captioner = blank(recipe, training_captions(source.table, recipe.data))
     return CaptioningTask(captioner.model, captioner.tokenizer)

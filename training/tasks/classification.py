@@ -132,7 +132,7 @@ def _one_each(table: Any, settings: DataSettings) -> bool:
     return all(len(found) == 1 for item in settings.train for found in labels_of(table, item.split))
 
 
-def make_task(recipe: Recipe, source: Any) -> ClassificationTask:
+def make_task(recipe: Recipe, source: Any, trust_code: bool = False) -> ClassificationTask:
     """The task of a complete recipe."""
     return ClassificationTask(_model(recipe), recipe.task.labels, recipe.task.kind == "single")
 

@@ -144,7 +144,7 @@ class CollatTask(RetrievalTask):
         return {TOKENS: self.settings.token_weight, NOISE: self.settings.noise_weight}
 
 
-def make_task(recipe: Recipe, source: object) -> CollatTask:
+def make_task(recipe: Recipe, source: object, trust_code: bool = False) -> CollatTask:
     """The task that a recipe describes; ``source`` has the texts on which a tokenizer may be trained.
 
     Raises:

@@ -168,17 +168,18 @@ def assemble(recipe: Recipe, captions: Iterable[str]) -> tuple[RetrievalModel, P
     return model, build_loss(recipe.loss)
 
 
-def make_task(recipe: Recipe, source: Any) -> RetrievalTask:
+def make_task(recipe: Recipe, source: Any, trust_code: bool = False) -> RetrievalTask:
     """The task that a recipe describes, with its teachers.
 
     Args:
         recipe: what to build.
         source: of the training data, on whose captions a tokenizer is trained where the recipe names none.
+        trust_code: whether to run the Python files of encoders that come with teachers.
     """
     model, loss = assemble(recipe, training_captions(source.table, recipe.data))
     student, teachers = AudioInput.of(model.audio), []
     if recipe.distillation is not None:
-        teachers = [open_teacher(name, student, recipe.data) for name in recipe.distillation.teachers]
+        teachers = [open_teacher(name, student, recipe.data, trust_code) for name in recipe.distillation.teachers]
     return RetrievalTask(model, loss, recipe.loss.name, recipe.distillation, teachers, recipe.alignment.weight)
 
 

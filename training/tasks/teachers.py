@@ -113,14 +113,14 @@ class _Vectors:
         return np.where(self._ids[rows] == ids, rows, -1)
 
 
-def open_teacher(name: str, student: AudioInput, settings: DataSettings) -> RetrievalTeacher:
-    """The teacher that a recipe names; ``InputError`` where it is none."""
+def open_teacher(name: str, student: AudioInput, settings: DataSettings, trust_code: bool) -> RetrievalTeacher:
+    """The teacher that a recipe names; ``InputError`` where it is none, or has code that is not trusted."""
     from training.models.hub import open_model  # it builds tasks itself
 
     folder = Storage(name)
     if folder.exists(CLIPS):
         return StoredTeacher(folder, settings)
-    return ModelTeacher(open_model(name), student, name)
+    return ModelTeacher(open_model(name, trust_code), student, name)
 
 
 def _read(folder: Storage, name: str) -> Any:

@@ -108,7 +108,7 @@ def complete(recipe: Recipe, source: Any) -> Recipe:
     return recipe
 
 
-def make_task(recipe: Recipe, source: SentencePairs) -> TextPairsTask:
+def make_task(recipe: Recipe, source: SentencePairs, trust_code: bool = False) -> TextPairsTask:
     """The task that a recipe describes.
 
     Raises ``InputError`` if it asks for hard negatives and no table has any.

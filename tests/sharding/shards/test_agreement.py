@@ -71,16 +71,17 @@ FORGERIES: dict[str, tuple[str, Callable[[Rows], Rows], str]] = {
 
 
 @pytest.mark.parametrize("case", FORGERIES)
-def test_report_and_export_refuse_tables_that_disagree_and_verify_names_the_table(
+def test_report_export_and_reshard_refuse_tables_that_disagree_and_verify_names_the_table(
     case: str, copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name, change, message = FORGERIES[case]
     forge(copy, name, change)
-    for command in (["report", str(copy)], ["export", str(copy), "--csv", str(tmp_path / "csv")]):
+    reshard = ["reshard", str(copy), "--out", str(tmp_path / "new"), "--shard-size", "1MB"]
+    for command in (["report", str(copy)], ["export", str(copy), "--csv", str(tmp_path / "csv")], reshard):
         assert main(command) == 2
         shown = capsys.readouterr().err
         assert message in shown and "remedy: run `earshot verify`" in shown and "\x1b" not in shown
-    assert not (tmp_path / "csv").exists() and not (copy / "report").exists()
+    assert not any(folder.exists() for folder in (tmp_path / "csv", tmp_path / "new", copy / "report"))
     (damage,) = verify(str(copy), "quick", LocalRunner(1))
     assert message in f"{damage.file}, {damage.what}"
 

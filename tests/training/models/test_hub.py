@@ -153,6 +153,20 @@ def test_an_export_of_an_earlier_version_says_how_to_get_a_new_one(export: Path)
         hub.load(export.parent)
 
 
+def test_a_checkpoint_notices_that_the_recipe_beside_it_was_changed(tmp_path: Path) -> None:
+    found = write_run(tmp_path, [])
+    state = found.state | {"recipe_digest": resolved.digest(small_recipe())}
+    hub.open_checkpoint(checkpoint.Checkpoint(found.folder, state))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(resolved.dump(small_recipe(["engine.zero=3", "log.health=7"])))  # may change in a run
+    hub.open_checkpoint(checkpoint.Checkpoint(found.folder, state))
+    recipe.write_text(resolved.dump(small_recipe(["loss.tau=0.5"])))
+    hub.open_checkpoint(found)  # of a former version, without a digest
+    with pytest.raises(InputError, match="recipe was changed after this checkpoint") as refusal:
+        hub.open_checkpoint(checkpoint.Checkpoint(found.folder, state))
+    assert refusal.value.file == recipe
+
+
 def test_code_runs_only_if_it_is_trusted_and_inside_the_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

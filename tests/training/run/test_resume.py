@@ -21,6 +21,7 @@ import yaml
 from sharding.common.errors import InputError
 from sharding.shards.manifest import Manifest
 from tests.training.small_runs import REPOSITORY, TREE, figures, lines, run_ranks, small_recipe, write_sounds
+from training.config import resolved
 from training.config.resolved import to_tree
 from training.engine import checkpoint
 from training.engine.distributed import Group
@@ -91,6 +92,16 @@ def test_a_run_is_not_resumed_with_another_recipe(build: Path, group: Group, tmp
     fit(small_recipe(["optimizer.steps=1"]), Manifest.open(build), tmp_path / "run", group)
     with pytest.raises(InputError, match=r"optimizer\.lr: 0\.001 -> 0\.01"):
         fit(small_recipe(["optimizer.steps=1", "optimizer.lr=0.01"]), Manifest.open(build), tmp_path / "run", group)
+
+
+def test_a_run_is_not_resumed_with_a_recipe_that_was_changed_on_both_sides(
+    build: Path, group: Group, tmp_path: Path
+) -> None:
+    fit(small_recipe(["optimizer.steps=1"]), Manifest.open(build), tmp_path / "run", group)
+    changed = small_recipe(["optimizer.steps=1", "optimizer.lr=0.01"])
+    (tmp_path / "run/recipe.yaml").write_text(resolved.dump(changed))
+    with pytest.raises(InputError, match="recipe was changed after this checkpoint"):
+        fit(changed, Manifest.open(build), tmp_path / "run", group)
 
 
 def test_a_run_is_not_resumed_on_another_build(build: Path, group: Group, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.shards.manifest import Manifest
+from tests.training.models.test_hub import ENCODER
 from tests.training.small_runs import figures, lines, run_ranks, small_recipe
 from training.commands import teach
 from training.data.batch import Batch
@@ -134,6 +135,20 @@ def test_a_teacher_that_hears_otherwise_must_be_stored(build: Path, taught: tupl
     with pytest.raises(InputError, match="a teacher hears"):
         recipe = small_recipe([f"distillation.teachers=[{taught[0]}]", "audio.segment_s=0.5"])
         make_task(recipe, Manifest.open(build))
+
+
+def test_a_teacher_with_code_of_its_own_runs_only_if_it_is_trusted(
+    build: Path, group: Group, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = tmp_path / "mine.py"
+    code.write_text(ENCODER)
+    own = [f"audio={{encoder: {code}:Mine}}", "optimizer.steps=1", "optimizer.warmup_epochs=0"]
+    fit(small_recipe(own), Manifest.open(build), tmp_path / "teacher", group)
+    recipe = small_recipe([*own, f"distillation.teachers=[{tmp_path / 'teacher/export'}]"])
+    with pytest.raises(InputError, match="--trust-code"):
+        make_task(recipe, Manifest.open(build))
+    make_task(recipe, Manifest.open(build), trust_code=True)
+    assert "running the code of the audio encoder" in capsys.readouterr().err
 
 
 def test_the_command_writes_a_teacher(build: Path, taught: tuple[Path, Path], tmp_path: Path) -> None:
