@@ -20,6 +20,7 @@ COMMANDS = {
     "stats": Command(_LOOK, "sharding.commands.stats", "durations, sample rates, captions and licences, with plots"),
     "explain": Command(_LOOK, "sharding.commands.explain", "say what a clip matched, and what became of it"),
     "matches": Command(_LOOK, "sharding.commands.matches", "compare two sound files"),
+    "leaks": Command(_LOOK, "sharding.commands.leaks", "say which evaluation clips the training clips hold"),
     "report": Command(_LOOK, "sharding.commands.report", "write a build's HTML report"),
     "export": Command(_LOOK, "sharding.commands.export", "write a build's tables as CSV files"),
 }

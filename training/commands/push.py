@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
 from sharding.common.errors import InputError
 from training.commands.arguments import add_model, add_shards
+
+LEAKS = "evaluation_clips_in_training"  # the only key of an annotation of leaks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="the licence of the weights, as the hub spells it, such as cc-by-4.0; by default the card names none",
     )
+    parser.add_argument(
+        "--leaks",
+        type=Path,
+        metavar="FILE",
+        help="what `earshot leaks --annotation FILE` wrote: the card then says which evaluation clips training held",
+    )
     parser.add_argument("--private", action="store_true", help="make a new repository that only its owner sees")
 
 
@@ -40,8 +49,20 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     manifest = Manifest.open(args.shards)
     model.sources = training_sources(manifest, model.retriever.recipe.data, (model.origin or {}).get("plan"))
     model.licence = args.licence
+    model.leaks = None if args.leaks is None else _annotation(args.leaks)
     where = model.publish(args.to, args.private) if args.out is None else model.save_whole(args.out)
     return {"published": where, "clips": sum(source.clips for source in model.sources)}
+
+
+def _annotation(file: Path) -> dict[str, Any]:
+    remedy = "write it with `earshot leaks OUT --against EVAL --annotation FILE`"
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError("cannot be read as the annotation of leaks", file=file, remedy=remedy) from error
+    if not isinstance(found, dict) or set(found) != {LEAKS} or not isinstance(found[LEAKS], list):
+        raise InputError("not the annotation of leaks", file=file, remedy=remedy)
+    return found
 
 
 def show(result: dict[str, Any]) -> str:

@@ -88,7 +88,11 @@ def _is_bound(name: str) -> bool:
 
 
 def published_card(
-    retriever: Retriever, origin: Mapping[str, Any], sources: Sequence[Source], licence: str | None
+    retriever: Retriever,
+    origin: Mapping[str, Any],
+    sources: Sequence[Source] = (),
+    licence: str | None = None,
+    leaks: Mapping[str, Any] | None = None,
 ) -> str:
     """The card of a model that is given away: that of an export, with metadata that the Hugging Face hub reads.
 
@@ -97,6 +101,7 @@ def published_card(
         origin: step, plan and validation figures of its checkpoint.
         sources: what it was trained on; none: the card names only splits.
         licence: of the weights; None: the card says nothing of it.
+        leaks: further metadata: which evaluation clips the training data hold, as `earshot leaks --annotation` wrote it.
     """
     from huggingface_hub import ModelCardData
 
@@ -106,6 +111,7 @@ def published_card(
         license=licence,
         tags=["audio-text-retrieval", "text-to-audio-retrieval", "earshot"],
         eval_results=_results(retriever, origin) or None,
+        **(leaks or {}),
         training_datasets=as_annotation(sources) if sources else [item.split for item in retriever.recipe.data.train],
     )
     body = model_card(retriever, dict(origin)).replace(

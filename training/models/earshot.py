@@ -40,6 +40,7 @@ class Earshot(ModelHubMixin, library_name="earshot"):
         self.origin = origin
         self.sources: list[Source] = []
         self.licence: str | None = None
+        self.leaks: dict[str, Any] | None = None
 
     @property
     def rate(self) -> int:
@@ -121,7 +122,7 @@ class Earshot(ModelHubMixin, library_name="earshot"):
         """Write an export whose card says what the model was trained on and how it was measured."""
         origin = self._require_origin()
         hub.write(self.retriever, origin, save_directory)
-        card = published_card(self.retriever, origin, self.sources, self.licence)
+        card = published_card(self.retriever, origin, self.sources, self.licence, self.leaks)
         (save_directory / hub.CARD).write_text(card, encoding="utf-8")
 
     @classmethod

@@ -59,13 +59,19 @@ def test_push_writes_clips_hours_and_licences_of_what_was_trained_on(build: Path
     trained = write_run(tmp_path / "run", [])
     export = hub.save(dataclasses.replace(trained, state=trained.state | {"plan": plan}), tmp_path / "export")
     out = tmp_path / "out"
-    assert main(["push", str(export), "--shards", str(build), "--out", str(out), "--licence", "cc-by-4.0"]) == 0
+    leaks = tmp_path / "leaks.yaml"
+    leaks.write_text('{"evaluation_clips_in_training": [{"name": "clotho/evaluation", "held_by": {"sound": 0}}]}')
+    arguments = ["push", str(export), "--shards", str(build), "--out", str(out), "--licence", "cc-by-4.0"]
+    assert main([*arguments, "--leaks", str(leaks)]) == 0
     card = ModelCard.load(out / "README.md")
     (source,) = card.data.to_dict()["training_datasets"]
     assert (source["name"], source["clips"]) == ("clotho/development", 24) and source["hours"] > 0
     assert sum(source["licences"].values()) == 24 and card.data.license == "cc-by-4.0"
     assert "| clotho/development | 24 |" in card.text
+    assert card.data.to_dict()["evaluation_clips_in_training"][0]["name"] == "clotho/evaluation"
     hub.load(out)
+    leaks.write_text("[]")
+    assert main([*arguments[:-4], "--out", str(tmp_path / "b"), "--leaks", str(leaks)]) == 2
 
 
 def test_another_build_is_refused(build: Path, export: Path) -> None:
