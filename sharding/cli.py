@@ -14,6 +14,9 @@ COMMANDS = {
     "append": Command(_BUILD, "sharding.commands.append", "add datasets to a finished build, keeping its shards"),
     "reshard": Command(_BUILD, "sharding.commands.reshard", "copy a build into shards of another size"),
     "catalogue": Command(_BUILD, "sharding.commands.catalogue", "list every clip, before any decision"),
+    "fetch-plan": Command(
+        _BUILD, "sharding.commands.fetch_plan", "say where datasets are published, and how to get them"
+    ),
     "demo-corpus": Command(_BUILD, "sharding.commands.demo_corpus", "synthesise a small corpus to try things out"),
     "verify": Command(_LOOK, "sharding.commands.verify", "find any flipped byte or cut in a build"),
     "inspect": Command(_LOOK, "sharding.commands.inspect", "show a build, or one sample of it"),

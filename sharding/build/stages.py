@@ -29,6 +29,7 @@ from sharding.build.clips import Clips, OwnClips
 from sharding.build.finish import store_final_facts
 from sharding.build.inputs import note_times
 from sharding.build.state import Marker
+from sharding.catalogue.archives import require_unpacked
 from sharding.catalogue.table import Catalogue, build_catalogue, check_protected
 from sharding.checks import conform, read_checked
 from sharding.common.progress import Progress
@@ -112,6 +113,7 @@ class Stages:
         found = build_catalogue(
             self.settings.roots, self.settings.sources, self.settings.follow_links, self.settings.split_seed
         )
+        require_unpacked(found, {**self.settings.roots, **self.settings.sources})
         check_protected(found.table, self.settings.sources, self.settings.fates.protect)
         self.protection(found.table, None)
         return found

@@ -32,6 +32,7 @@ _UNPACK = {
     ".hdf": "write its recordings out as files named <youtube_id>_<start>.*",
     ".h5": "write its recordings out as files named <youtube_id>_<start>.*",
 }
+RUN = "; run: "  # in advice, before a command
 _OF_A_BUILD = f"/{in_work(Work.SETTINGS)}"
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
@@ -64,7 +65,7 @@ class Tree:
                 self._look_into(path, names)
             for suffix, command in _UNPACK.items():
                 if path.lower().endswith(suffix):
-                    self.advice.append(f"{path} cannot be read in place; run: {command.format(name=path)}")
+                    self.advice.append(f"{path} cannot be read in place{RUN}{command.format(name=path)}")
 
         if self.outside:
             self.advice.append(
@@ -75,9 +76,7 @@ class Tree:
     def _look_into(self, path: str, names: set[str]) -> None:
         stem = path[:-4]
         if f"{stem}.z01" in names or f"{stem}.Z01" in names:
-            self.advice.append(
-                f"{path} is the last part of a split archive; run: zip -FF {path} --out {stem}_merged.zip"
-            )
+            self.advice.append(f"{path} is the last part of a split archive{RUN}zip -FF {path} --out {stem}_merged.zip")
             return
         self._check_regular(path)
         try:
