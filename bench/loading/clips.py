@@ -80,6 +80,7 @@ def manifest_row(number: int, shard: str, offset: int, size: int) -> dict[str, A
         "shard": shard,
         "audio_offset": offset,
         "audio_bytes": size,
+        "audio_sha256": "",
         "audio_xxh3": None,
         "rate": RATE,
         "duration_s": 10.0,

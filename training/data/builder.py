@@ -1,10 +1,11 @@
-"""From a request to a batch: what a loader worker does.  It keeps no state and does not know the order."""
+"""From a request to a batch: what a loader worker does.  It does not know the order."""
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sharding.common.errors import InputError
+from training.data.ahead import Ahead
 from training.data.augment import augment, mixup, mixup_share
 from training.data.batch import Batch
 from training.data.buffers import BufferPool, FilledBuffer
@@ -32,11 +34,24 @@ class BatchRequest:
         draws: its samples.
         partners: for each sample the one that mixup may mix in; None: there is no mixup.
         buffer: the buffer of the pool that receives the features; None: the worker allocates memory.
+        place: the number of the iterator of an epoch, and the step.
+        upcoming: requests that the worker will get later; from an object store it begins to read them now.
     """
 
     draws: DrawnSamples
     partners: DrawnSamples | None
     buffer: int | None = None
+    place: tuple[int, int] = (0, 0)
+    upcoming: tuple[BatchRequest, ...] = ()
+
+
+class Reads(NamedTuple):
+    """The reads of a request: of its samples, and of those that are mixed in."""
+
+    draws: ReadWave
+    partners: ReadWave | None
+    shares: list[float]
+    mixed: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -77,6 +92,7 @@ class BatchBuilder(Dataset[Any]):
         tokenizer: a transformers tokenizer; None: the batches have no tokens.
         tags: which tags of clips are one.
         buffers: memory that is shared with the training process; None where there is none.
+        ahead: the reads that have begun.
     """
 
     reader: SampleReader
@@ -85,6 +101,7 @@ class BatchBuilder(Dataset[Any]):
     tokenizer: Any
     tags: TagVocabulary = field(default_factory=TagVocabulary)
     buffers: BufferPool | None = None
+    ahead: Ahead[Reads] = field(default_factory=Ahead)
 
     def __getitem__(self, request: BatchRequest) -> PackedBatch | InputError:
         try:
@@ -151,24 +168,34 @@ class BatchBuilder(Dataset[Any]):
             self._write(wave, seeds[row], features[row], lengths[row])
         return valid, failures
 
+    def _reads(self, request: BatchRequest) -> Reads:
+        """The reads of a request; from an object store, those of later requests begin as well."""
+        if not self.reader.remote:
+            return self._begin(request)
+        for later in request.upcoming:
+            self.ahead.announce(later.place, int(later.draws.size.sum()), functools.partial(self._begin, later))
+        return self.ahead.take(request.place, functools.partial(self._begin, request))
+
+    def _begin(self, request: BatchRequest) -> Reads:
+        read, partners = self.reader.start(request.draws), request.partners
+        if partners is None or not self.features.train:
+            return Reads(read, None, [0.0] * len(request.draws), np.zeros(0, np.int64))
+        shares = [mixup_share(seed, self.settings.augment) for seed in request.draws.seeds.tolist()]
+        mixed = np.flatnonzero(shares)
+        return Reads(read, self.reader.start(partners.take(mixed)) if len(mixed) else None, shares, mixed)
+
     def _waves(self, request: BatchRequest) -> ReadWave:
         """A function from a row of the batch to its wave, after augmentation and mixup."""
-        read = self.reader.start(request.draws)
+        reads = self._reads(request)
         if not self.features.train:
-            return read
-        settings, rate = self.settings.augment, self.reader.rate
-        seeds = request.draws.seeds.tolist()
-        shares = [0.0 if request.partners is None else mixup_share(seed, settings) for seed in seeds]
-        mixed = np.flatnonzero(shares)
-        read_partner: ReadWave | None = None
-        if request.partners is not None and len(mixed):
-            read_partner = self.reader.start(request.partners.take(mixed))
+            return reads.draws
+        settings, seeds = self.settings.augment, request.draws.seeds.tolist()
 
         def wave_of(row: int) -> Wave:
-            wave = augment(read(row), rate, seeds[row], settings)
-            if read_partner is None or not shares[row]:
+            wave = augment(reads.draws(row), self.reader.rate, seeds[row], settings)
+            if reads.partners is None or not reads.shares[row]:
                 return wave
-            return mixup(wave, read_partner(int(np.searchsorted(mixed, row))), shares[row])
+            return mixup(wave, reads.partners(int(np.searchsorted(reads.mixed, row))), reads.shares[row])
 
         return wave_of
 

@@ -6,22 +6,27 @@ therefore does not grow with the dataset, and a batch does not depend on which w
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Protocol
 
+import pyarrow.compute as pc
 import torch
 import torch.multiprocessing
 from torch.utils.data import DataLoader, Sampler
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
+from training.data.ahead import BATCHES, Ahead
 from training.data.batch import Batch, Columns
 from training.data.buffers import BufferPool, keep_freed_memory
 from training.data.builder import BatchBuilder, BatchRequest, PackedBatch, SilentBuilder
 from training.data.features import AudioInput, FeatureExtractor, segment_seeds
 from training.data.hashing import hash64, integers_below
+from training.data.sample_cache import SampleCache
 from training.data.samples import SampleReader
 from training.data.sampling import DrawnSamples
 from training.data.settings import DataSettings
@@ -65,6 +70,7 @@ class BatchLoader:
         workers: worker processes; None: as the settings say; 0: this process does the work.
         mixup: whether each sample gets a partner from the next batch.
         device: the device of the batches.
+        ahead: whether workers are told which requests they will get later, so that they can begin to read.
 
     Attributes:
         failures: the damaged samples so far by key, each with a description; ``max_failures`` is their limit.
@@ -80,13 +86,16 @@ class BatchLoader:
         workers: int | None = None,
         mixup: bool = False,
         device: torch.device | str = "cpu",
+        ahead: bool = False,
     ) -> None:
         self.order, self.settings = order, settings
         self.device = torch.device(device)
         self.failures: dict[str, str] = {}
         self._builder = builder
         self._workers = settings.workers if workers is None else workers
-        self._requests = BatchRequests(order, rank, world, mixup)
+        lanes = max(1, self._workers)
+        later = range(lanes, (BATCHES + 1) * lanes, lanes) if ahead else range(0)
+        self._requests = BatchRequests(order, rank, world, mixup, later)
         self._processes: DataLoader[Any] | None = None
         self._iterators = 0  # how many iterators were handed out
 
@@ -105,7 +114,7 @@ class BatchLoader:
 
     def _batches(self, iterator: int, epoch: int, steps: range) -> Iterator[Any]:
         self._check_current(iterator)
-        self._requests.epoch, self._requests.steps = epoch, steps
+        self._requests.epoch, self._requests.steps, self._requests.iterator = epoch, steps, iterator
         for built in self._built():
             if isinstance(built, InputError):
                 raise built
@@ -210,13 +219,16 @@ class Loader(BatchLoader):
         storage = manifest.storage
         if isinstance(storage, Storage):  # a new one: connections that this process has open do not survive a fork
             storage = Storage(storage.url)
-        reader = SampleReader(storage, audio.rate, audio.max_s)
+        remote = isinstance(storage, Storage) and storage.local is None
+        cache = SampleCache.of_environment(pc.sum(manifest.table["audio_bytes"]).as_py() or 0) if remote else None
+        reader = SampleReader(storage, audio.rate, audio.max_s, cache)
         tags = read_vocabulary(manifest.table, settings) if train else TagVocabulary()
         if stored.audio is not None:
             workers = 0  # to look vectors up takes less time than to send them from another process
         make = BatchBuilder if stored.audio is None else SilentBuilder
-        builder = make(reader, self._features, settings, tokenizer, tags)
-        super().__init__(order, builder, settings, rank, world, workers, train and settings.augment.mixup > 0, device)
+        builder = make(reader, self._features, settings, tokenizer, tags, ahead=Ahead(reader.times))
+        mixup = train and settings.augment.mixup > 0
+        super().__init__(order, builder, settings, rank, world, workers, mixup, device, ahead=remote)
 
     def _on_device(self, batch: Batch) -> Batch:
         """The batch on the loader's device, with features computed there if the settings say so."""
@@ -243,33 +255,50 @@ class Loader(BatchLoader):
 class BatchRequests(Sampler[BatchRequest]):
     """The requests of one epoch from a step on, made in the training process when the workers ask for more.
 
+    torch hands requests to its workers in turn, so each worker can be told what it will get later.
+
+    Args:
+        order: the order of the samples.
+        rank, world: this rank and the number of ranks.
+        mixup: whether samples are mixed.
+        ahead: which later requests, counted from each, are of the same worker and are named to it; empty: none are.
+
     Attributes:
-        epoch, steps: what is requested next.
+        epoch, steps, iterator: what is requested next, and for which iterator of an epoch.
         buffers: the pool whose buffers are named in the requests; None where there is none.
     """
 
-    def __init__(self, order: BatchOrder, rank: int, world: int, mixup: bool) -> None:
-        self.order, self.rank, self.world, self.mixup = order, rank, world, mixup
-        self.epoch, self.steps = 0, range(0)
+    def __init__(self, order: BatchOrder, rank: int, world: int, mixup: bool, ahead: range = range(0)) -> None:
+        self.order, self.rank, self.world, self.mixup, self.ahead = order, rank, world, mixup, ahead
+        self.epoch, self.steps, self.iterator = 0, range(0), 0
         self.buffers: BufferPool | None = None
 
     def __iter__(self) -> Iterator[BatchRequest]:
         if self.buffers is not None:
             self.buffers.free_reserved()  # torch has waited for the workers to finish what the last epoch requested
-        for step in self.steps:
+        coming = (self.request(step) for step in self.steps)
+        known = deque(itertools.islice(coming, self.ahead.stop or 1))
+        count = 0
+        while known:
+            # a worker's first request names all that follow; each later one names the last of them
+            named = self.ahead if count < self.ahead.step else self.ahead[-1:]
+            upcoming = tuple(known[place] for place in named if place < len(known))
+            request = known.popleft()
+            known.extend(itertools.islice(coming, 1))
+            count += 1
             buffer = None if self.buffers is None else self.buffers.reserve()
-            yield replace(self.request(step), buffer=buffer)
+            yield replace(request, buffer=buffer, upcoming=upcoming)
 
     def request(self, step: int) -> BatchRequest:
         """The request of a step, without a buffer."""
-        draws = self.order.batch(self.epoch, step, self.rank, self.world)
+        draws, place = self.order.batch(self.epoch, step, self.rank, self.world), (self.iterator, step)
         if not self.mixup:
-            return BatchRequest(draws, None)
+            return BatchRequest(draws, None, place=place)
         # Partners come from the next batch.  In the same batch a partner's own caption would count as a negative
         # of the mixed clip, which holds the partner's sound.
         epochs_later, next_step = divmod(step + 1, self.order.steps_per_epoch)
         whole = self.order.batch(self.epoch + epochs_later, next_step)
-        return BatchRequest(draws, whole.take(integers_below(hash64(PARTNER, draws.seeds), len(whole))))
+        return BatchRequest(draws, whole.take(integers_below(hash64(PARTNER, draws.seeds), len(whole))), place=place)
 
     def largest_batch(self) -> int:
         """The number of clips in the largest batch that can be expected."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +18,8 @@ from sharding.audio import AudioError, decode_segment
 from sharding.common.errors import InputError
 from sharding.layout import shard_name
 from sharding.shards.checksum import is_changed
+from training.data.ahead import Times, request_threads
+from training.data.sample_cache import SampleCache
 from training.data.sampling import DrawnSamples
 
 Wave = NDArray[np.float32]
@@ -25,7 +27,6 @@ ReadWave = Callable[[int], Wave]  # from a row of drawn samples to its wave
 PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)  # waits between attempts at an object store
 LARGEST_GAP = 1 << 16  # bytes between two samples up to which one read fetches both; JSON and headers take 2 KiB
 LARGEST_READ = 1 << 25  # bytes that one read fetches for several samples
-REQUESTS = 16  # simultaneous requests to an object store, which takes tens of milliseconds to answer each
 
 
 class Reads(Protocol):
@@ -46,10 +47,12 @@ class ByteRange:
     rows: list[int]
 
 
-def byte_ranges(draws: DrawnSamples) -> list[ByteRange]:
-    """The reads that fetch drawn samples; samples that lie close together in a shard share a read."""
+def byte_ranges(draws: DrawnSamples, rows: Iterable[int] | None = None) -> list[ByteRange]:
+    """The reads that fetch drawn samples, all or some rows; samples that lie close together in a shard share a read."""
     found: list[ByteRange] = []
-    for row in sorted(range(len(draws)), key=lambda row: (draws.shard[row], draws.offset[row])):
+    for row in sorted(
+        range(len(draws)) if rows is None else rows, key=lambda row: (draws.shard[row], draws.offset[row])
+    ):
         shard, begin = draws.shard[row], int(draws.offset[row])
         end = begin + int(draws.size[row])
         last = found[-1] if found else None
@@ -73,11 +76,20 @@ class SampleReader:
         storage: the build's folder (``Manifest.storage``).
         rate: sample rate in Hz of the waves that it returns.
         max_s: the most seconds of a crop that are decoded.
+        cache: samples of a build in an object store that this machine keeps; None: none.
+        times: what reading from an object store takes.
     """
 
     storage: Reads
     rate: int
     max_s: float
+    cache: SampleCache | None = None
+    times: Times = field(default_factory=Times)
+
+    @property
+    def remote(self) -> bool:
+        """Whether the samples lie in an object store."""
+        return getattr(self.storage, "local", Path()) is None
 
     def length(self, draws: DrawnSamples, row: int) -> int:
         """The number of audio samples in a row's wave, which is known without reading it."""
@@ -92,13 +104,16 @@ class SampleReader:
             a function from a row to its crop, mono float32 ``[length]`` in [-1, 1].  It raises InputError, with
             the shard and the key, if the shard is cut, the bytes differ, or they do not decode.
         """
-        ranges = byte_ranges(draws)
+        held = self._held(draws)
+        ranges = byte_ranges(draws, [row for row in range(len(draws)) if row not in held])
         data_of: dict[int, Callable[[], bytes]] = {}
-        for byte_range, fetch in zip(ranges, self._fetches(ranges), strict=True):
-            data_of |= dict.fromkeys(byte_range.rows, fetch)
+        for byte_range in ranges:
+            data_of |= dict.fromkeys(byte_range.rows, self._fetch_of(draws, byte_range))
         begin_of = {row: byte_range.begin for byte_range in ranges for row in byte_range.rows}
 
         def read(row: int) -> Wave:
+            if row in held:
+                return self._decode(draws, row, held.pop(row))
             try:
                 data = data_of.pop(row)()
             except FileNotFoundError as error:
@@ -110,15 +125,38 @@ class SampleReader:
 
         return read
 
-    def _fetches(self, ranges: list[ByteRange]) -> list[Callable[[], bytes]]:
-        """A function for each range that returns its bytes; it reads a range only once."""
-        if getattr(self.storage, "local", Path()) is not None:
-            return [functools.cache(functools.partial(self._fetch, each)) for each in ranges]
-        threads = ThreadPoolExecutor(REQUESTS, "requests")
-        try:
-            return [threads.submit(self._fetch, each).result for each in ranges]
-        finally:
-            threads.shutdown(wait=False)  # the threads end by themselves after the last request
+    def _held(self, draws: DrawnSamples) -> dict[int, bytes]:
+        """The bytes of the rows that this machine keeps."""
+        if self.cache is None:
+            return {}
+        found = ((row, self.cache.get(draws.sha256[row], draws.xxh3[row])) for row in range(len(draws)))
+        return {row: data for row, data in found if data is not None}
+
+    def _fetch_of(self, draws: DrawnSamples, byte_range: ByteRange) -> Callable[[], bytes]:
+        """A function that returns the bytes of a range, which is read once; an object store is asked for it now."""
+        if not self.remote:
+            return functools.cache(functools.partial(self._fetch, byte_range))
+        future: Future[bytes] = request_threads().submit(self._fetch_and_keep, draws, byte_range)
+
+        def wait() -> bytes:
+            began = time.monotonic()
+            try:
+                return future.result()
+            finally:
+                self.times.waited += time.monotonic() - began
+
+        return wait
+
+    def _fetch_and_keep(self, draws: DrawnSamples, byte_range: ByteRange) -> bytes:
+        """The bytes of a range; the machine keeps those of its samples that it is to keep."""
+        began = time.monotonic()
+        data = self._fetch(byte_range)
+        self.times.note_request(time.monotonic() - began)
+        if self.cache is not None:
+            for row in byte_range.rows:
+                begin = int(draws.offset[row]) - byte_range.begin
+                self.cache.put(draws.sha256[row], draws.xxh3[row], data[begin : begin + int(draws.size[row])])
+        return data
 
     def _fetch(self, byte_range: ByteRange) -> bytes:
         """The bytes of a range.  Reading is tried again after errors of any kind, because stores raise many kinds."""

@@ -216,8 +216,9 @@ def prune(checkpoints: Path, settings: CheckpointSettings, metric: str) -> list[
     scores = {folder.name: score for score, folder in _scored(checkpoints, metric)}
     keep = to_keep([folder.name for folder in folders], scores, settings)
     gone = [folder for folder in folders if folder.name not in keep]
-    for folder in gone:
-        _remove(folder)
+    with writing(checkpoints):
+        for folder in gone:
+            _remove(folder)
     return gone
 
 

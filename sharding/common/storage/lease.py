@@ -119,7 +119,9 @@ def _take(out: Storage, file: str, me: Owner, work: str) -> None:
             contents = out.put_if_absent(file, me.as_bytes())
         except FileNotFoundError as error:
             raise InputError(str(error), file=out.url, remedy="create it, or correct the address") from error
-        if not contents:  # its owner has just removed it
+        if not contents:  # its owner has just removed it, or the folder was copied from a disk, where the file is empty
+            if not _contents(out, file):
+                out.remove(file)
             continue
         owner = Owner.read(contents)
         if _is_mine(owner, me):
@@ -171,10 +173,15 @@ def _beat(out: Storage, file: str, me: Owner, held: Claim, ended: threading.Even
 
 
 def _owner(out: Storage, file: str) -> Owner | None:
+    return Owner.read(_contents(out, file))
+
+
+def _contents(out: Storage, file: str) -> bytes:
+    """What the lock file holds; nothing where there is none."""
     try:
-        return Owner.read(out.read(file))
+        return out.read(file)
     except FileNotFoundError:
-        return None
+        return b""
 
 
 def _start_of(pid: int) -> str | None:

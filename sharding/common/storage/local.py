@@ -92,7 +92,10 @@ class LocalFolder:
         _sync_folder(target.parent)
 
     def remove(self, name: str) -> None:
-        self._path(name).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            self._path(name).unlink()
+            # Else a power failure could bring the file back after others, on which it relies, have gone for good.
+            _sync_folder(self._path(name).parent)
 
     def remove_tree(self, folder: str) -> None:
         shutil.rmtree(self._path(folder), ignore_errors=True)

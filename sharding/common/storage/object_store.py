@@ -20,6 +20,8 @@ from sharding.common.storage.spool import Spool
 
 T = TypeVar("T")
 
+CONNECTIONS = 64  # to a server at once; botocore's own limit is 10
+
 
 class ObjectStore:
     """The backend of an address that fsspec knows, such as ``s3://bucket/folder``.
@@ -36,7 +38,8 @@ class ObjectStore:
         protocol = self.url.partition("://")[0]
         try:
             # cached listings would hide what other workers have written since
-            return fsspec.filesystem(protocol, use_listings_cache=False, skip_instance_cache=True)
+            more = {"config_kwargs": {"max_pool_connections": CONNECTIONS}} if protocol in ("s3", "s3a") else {}
+            return fsspec.filesystem(protocol, use_listings_cache=False, skip_instance_cache=True, **more)
         except (ImportError, ValueError) as error:
             raise InputError(str(error), file=self.url, remedy="give a local folder, or s3://...") from error
 

@@ -75,6 +75,14 @@ def test_a_builder_on_another_machine_is_told_from_a_dead_one_by_its_signs_of_li
     assert out.exists(LOCK)  # it is the other's
 
 
+def test_a_build_that_was_copied_from_a_disk_is_free(s3: str, tmp_path: Path) -> None:
+    """The lock file of a disk is empty, because the kernel holds the lock."""
+    out = Storage(f"{s3}/{tmp_path.name}")
+    out.write(LOCK, b"")
+    with claim(out):
+        assert out.read(LOCK)
+
+
 def test_of_many_that_claim_at_once_one_is_obeyed(s3: str, tmp_path: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
