@@ -12,6 +12,9 @@ _TRAIN, _USE = "Train a model", "Use a model"
 
 COMMANDS = {
     "fit": Command(_TRAIN, "training.commands.fit", "train the model that a recipe describes"),
+    "annotate": Command(_TRAIN, "training.commands.annotate", "write captions of several lengths and tags for clips"),
+    "clusters": Command(_TRAIN, "training.commands.clusters", "join tags that mean the same"),
+    "mine": Command(_TRAIN, "training.commands.mine", "find hard negatives of clips"),
     "order": Command(_TRAIN, "training.commands.order", "show any global batch of a recipe, without training"),
     "evaluate": Command(_USE, "training.commands.evaluate", "measure retrieval on a split"),
     "scores": Command(_USE, "training.commands.scores", "write every query's score for every clip of a split"),
@@ -23,6 +26,7 @@ COMMANDS = {
     "serve": Command(_USE, "training.commands.serve", "a page on which an index is searched"),
     "embed": Command(_USE, "training.commands.embed", "write the vectors of clips"),
     "push": Command(_USE, "training.commands.push", "publish a model on the Hugging Face hub, with its card"),
+    "rerank": Command(_USE, "training.commands.rerank", "let a language model judge the best candidates of any scores"),
     "convert": Command(_USE, "training.commands.convert", "write a model in the format of another library"),
 }
 

@@ -6,17 +6,9 @@ import argparse
 from typing import Any
 
 from sharding.build.append import append
-from sharding.commands.arguments import (
-    absolute,
-    add_allow_unprotected,
-    add_build,
-    add_datasets,
-    add_runner,
-    datasets_of,
-    describe,
-    runner_of,
-)
+from sharding.commands.arguments import absolute, add_allow_unprotected, add_build, add_datasets, datasets_of, describe
 from sharding.commands.build import reason_lines
+from sharding.common.runners import add_runner, runner_of
 from sharding.common.terminal import page
 
 _ABOUT = """Add datasets to a finished build.

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from sharding.common.errors import InputError
-from sharding.common.runners import LocalRunner, Runner
 from sharding.common.sizes import parse_size
 from sharding.common.storage import Storage
 from sharding.sources import DATASETS
@@ -157,17 +156,3 @@ def add_shard_size(parser: argparse._ActionsContainer, default: int | None = Non
         metavar="SIZE",
         help="no shard becomes larger than this; write 1e9, 500MB or 2GiB" + (" (default: 1GB)" if default else ""),
     )
-
-
-def add_runner(parser: argparse.ArgumentParser) -> None:
-    """``--workers``.  A program that has other runners as well replaces the default of ``make_runner``."""
-    parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="number of processes on this machine (default: 1)"
-    )
-    parser.set_defaults(make_runner=lambda args: LocalRunner(args.workers))
-
-
-def runner_of(args: argparse.Namespace) -> Runner:
-    """The runner that the arguments ask for."""
-    runner: Runner = args.make_runner(args)
-    return runner

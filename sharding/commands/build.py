@@ -18,15 +18,14 @@ from sharding.commands.arguments import (
     add_exclusion_lists,
     add_follow_links,
     add_protect,
-    add_runner,
     add_shard_size,
     add_split_by,
     datasets_of,
     describe,
-    runner_of,
     split_seed_of,
 )
 from sharding.commands.catalogue import list_line
+from sharding.common.runners import add_runner, runner_of
 from sharding.common.terminal import page
 from sharding.dedup.spans import LEAST_S, MARGIN_S
 from sharding.fates.decide import LEAKS, FateSettings

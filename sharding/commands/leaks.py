@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from sharding.build.passport import leaks
-from sharding.commands.arguments import absolute, add_build, add_runner, describe, on_this_machine, runner_of
+from sharding.commands.arguments import absolute, add_build, describe, on_this_machine
 from sharding.common.errors import InputError
+from sharding.common.runners import add_runner, runner_of
 from sharding.common.terminal import page
 from sharding.fates.passport import EVIDENCE, Benchmark, Held
 

@@ -6,7 +6,8 @@ import argparse
 from typing import Any
 
 from sharding.build.reshard import reshard
-from sharding.commands.arguments import absolute, add_build, add_runner, add_shard_size, describe, runner_of
+from sharding.commands.arguments import absolute, add_build, add_shard_size, describe
+from sharding.common.runners import add_runner, runner_of
 
 _ABOUT = """Copy a finished build into shards of a different size.
 

@@ -6,7 +6,8 @@ import argparse
 import dataclasses
 from typing import Any
 
-from sharding.commands.arguments import absolute, add_build, add_runner, describe, runner_of
+from sharding.commands.arguments import absolute, add_build, describe
+from sharding.common.runners import add_runner, runner_of
 from sharding.common.terminal import page
 from sharding.shards.integrity import verify
 

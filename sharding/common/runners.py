@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import multiprocessing
 import multiprocessing.connection
@@ -187,3 +188,17 @@ def _begin_worker(pipe: Connection) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def add_runner(parser: argparse.ArgumentParser) -> None:
+    """``--workers``.  A program that has other runners as well replaces the default of ``make_runner``."""
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="number of processes on this machine (default: 1)"
+    )
+    parser.set_defaults(make_runner=lambda args: LocalRunner(args.workers))
+
+
+def runner_of(args: argparse.Namespace) -> Runner:
+    """The runner that the arguments ask for."""
+    runner: Runner = args.make_runner(args)
+    return runner

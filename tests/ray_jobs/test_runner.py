@@ -16,10 +16,9 @@ from typing import Any
 import pytest
 
 from ray_jobs.runner import RayRunner, add_ray
-from sharding.commands.arguments import add_runner, runner_of
 from sharding.common.errors import InputError
 from sharding.common.progress import Progress
-from sharding.common.runners import LocalRunner
+from sharding.common.runners import LocalRunner, add_runner, runner_of
 from tests.conftest import REPOSITORY
 from tests.ray_jobs.conftest import STORE, head
 

@@ -130,6 +130,7 @@ class DataSettings:
     lower: bool = True  # captions are turned to lower case
     strip_punctuation: bool = True
     max_tokens: int = 32  # longer captions are cut
+    annotations: str | None = None  # a Parquet file from `annotate`, local or s3://: more captions and tags for clips
     tags: str | None = None  # which tags of clips are one: "labels" (each is its own), or a JSON file; see data/tags.py
     tagged: Literal["clips", "label captions"] = "clips"  # what has tags: every sample, or one drawn with a label
     masking: MaskingSettings = field(default_factory=MaskingSettings)

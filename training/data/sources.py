@@ -5,14 +5,17 @@ A source has ``table``, rows of MANIFEST that an order draws from, and ``dataset
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 
 from sharding.common.errors import InputError
 from sharding.shards.manifest import Manifest
 from training.config.sections import Recipe
+from training.curation.annotations import joined, read_annotations
 from training.data.captions import label_prompt, normalise
 from training.data.mixture import select_rows
 from training.data.pairs import SentencePairs
@@ -30,7 +33,17 @@ def open_clips(recipe: Recipe, shards: str | None) -> Manifest:
         raise InputError(f"the task {recipe.task.name} reads clips, and data.texts names tables of text", remedy=remedy)
     if shards is None:
         raise InputError(f"the task {recipe.task.name} reads clips", remedy="name a build: --shards OUT")
-    return Manifest.open(shards)
+    manifest = Manifest.open(shards)
+    return manifest if recipe.data.annotations is None else _annotated(manifest, recipe.data.annotations)
+
+
+def _annotated(manifest: Manifest, file: str) -> Manifest:
+    """The build with more captions for its clips; another file of annotations is another plan, as for a resumed run."""
+    annotations = read_annotations(file)
+    contents = xxhash.xxh3_64_hexdigest(repr(annotations.to_pylist()).encode("utf-8", "surrogatepass"))
+    dataset = copy.copy(manifest.dataset)
+    dataset["plan"] = f"{dataset['plan']} with annotations {contents}"
+    return Manifest(manifest.storage, dataset, joined(manifest.table, annotations))
 
 
 def open_pairs(recipe: Recipe, shards: str | None) -> SentencePairs:

@@ -47,6 +47,13 @@ CASES: dict[str, list[str]] = {
         *("task={name: classification, probe: decoder, kind: multiple, heads: 2, dropout: 0.1}", *AUDIO_ONLY),
         *(VALIDATED, "validation.metric=mAP"),
     ],
+    "reranking": [
+        "task={name: reranking}",
+        "audio={encoder: multimodal, source: random, segment_s: 1, max_s: 3, width: 8, depth: 1, heads: 2}",
+        "text={encoder: multimodal, source: random, width: 16, depth: 1, heads: 2, vocabulary: 280}",
+        *("head.dim=null", "optimizer.freeze=['audio.net.*']"),
+        *(VALIDATED, "validation.metric=accuracy"),
+    ],
     "captioning": [
         *("task={name: captioning, width: 16, heads: 2, vocabulary: 280}", *AUDIO_ONLY),
         *(VALIDATED, "validation.metric=log_likelihood", "optimizer.freeze=['audio.*']"),
@@ -100,7 +107,7 @@ def test_a_task_learns_validates_and_exports(case: str, labelled: Path, group: G
         assert value.shape == other.shape, name
 
 
-@pytest.mark.parametrize("case", ["collat", "text_pairs", "classification", "captioning"])
+@pytest.mark.parametrize("case", ["collat", "text_pairs", "classification", "captioning", "reranking"])
 def test_a_killed_run_of_a_task_resumes_bit_for_bit(case: str, labelled: Path, group: Group, tmp_path: Path) -> None:
     more = ("checkpoint.every=2", "optimizer.steps=5", "optimizer.warmup_epochs=0")
     train(case, labelled, tmp_path / "whole", group, *more)
@@ -137,7 +144,7 @@ def test_ranks_stages_and_chunks_change_no_loss(case: str, labelled: Path, tmp_p
             assert losses == pytest.approx(expected, rel=2e-5), (world, name)
 
 
-@pytest.mark.parametrize("case", ["collat", "text_pairs", "classification by a decoder", "captioning"])
+@pytest.mark.parametrize("case", ["collat", "text_pairs", "classification by a decoder", "captioning", "reranking"])
 def test_two_ranks_give_the_losses_of_one(case: str, labelled: Path, tmp_path: Path) -> None:
     expected = courses(case, labelled, 1, [(0, 0)], tmp_path)["0-0"]
     for losses in courses(case, labelled, 2, [(1, 2), (3, 0)], tmp_path).values():

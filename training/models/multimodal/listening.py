@@ -126,29 +126,31 @@ class Listener(AudioEncoder):
 
     def forward(self, features: Tensor, frames: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         sound, heard = self.listen(features, frames)
-        embedded, mask = self.prompted(sound, heard, self.before, self.after)
+        ends = self.language.embed(torch.tensor([self.before + self.after], device=sound.device))
+        start, end = ends.expand(len(sound), -1, -1).split((len(self.before), len(self.after)), 1)
+        every = heard.new_ones(len(sound), ends.shape[1])
+        embedded, mask = packed(
+            (start, every[:, : start.shape[1]]), (sound.to(ends.dtype), heard), (end, every[:, : end.shape[1]])
+        )
         states = self.language.hidden(embedded, mask)
-        first = len(self.before)
-        return last_of(states, mask), states[:, first : first + sound.shape[1]], heard
+        tokens = states[:, len(self.before) :][:, : sound.shape[1]]
+        tokens = nn.functional.pad(tokens, (0, 0, 0, sound.shape[1] - tokens.shape[1]))
+        own = torch.arange(sound.shape[1], device=heard.device) < heard.sum(1, keepdim=True)
+        return last_of(states, mask), tokens, own
 
-    def prompted(
-        self, sound: Tensor, heard: Tensor, before: tuple[int, ...], after: tuple[int, ...]
-    ) -> tuple[Tensor, Tensor]:
-        """The tokens of sounds between the tokens of a prompt: what the language model reads ``[n, L, dim]``, its mask.
 
-        ``sound [n, A, dim]`` is padded on the right as ``heard [n, A]`` says; the result is padded on the right too.
-        """
-        count, longest, dim = sound.shape
-        ends, own = self.language.embed(torch.tensor([before + after], device=sound.device))[0], heard.sum(1)
-        start, end = ends.split((len(before), len(after)))
-        total = len(before) + longest + len(after)
-        out = ends.new_zeros(count, total, dim)
-        out[:, : len(before)] = start
-        out[:, len(before) : len(before) + longest] = (sound * heard[..., None]).to(out.dtype)
-        places = len(before) + own[:, None] + torch.arange(len(after), device=sound.device)
-        out[torch.arange(count, device=sound.device)[:, None], places] = end.expand(count, -1, -1)
-        lengths = len(before) + own + len(after)
-        return out, torch.arange(total, device=sound.device) < lengths[:, None]
+def packed(*pieces: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Pieces of sequences one after the other, without the padding inside.
+
+    Args:
+        pieces: each ``[n, L_i, d]`` with its mask ``[n, L_i]``.
+
+    Returns:
+        ``[n, L, d]``, padded on the right, and the mask ``[n, L]``.
+    """
+    vectors, mask = torch.cat([piece for piece, _ in pieces], 1), torch.cat([own for _, own in pieces], 1)
+    order = (~mask).byte().argsort(dim=1, stable=True)[:, : int(mask.sum(1).max())]
+    return vectors.gather(1, order[..., None].expand(-1, -1, vectors.shape[-1])), mask.gather(1, order)
 
 
 def build(settings: Settings) -> Listener:

@@ -61,13 +61,15 @@ class PromptedTokenizer:
 
     def __call__(self, texts: Sequence[str], *, max_length: int, **_: Any) -> Any:
         """Tokens and mask of prompted texts, padded on the right; a text has at most ``max_length`` tokens."""
+        return self.tokens([self.before + text + self.after for text in self.cut(texts, max_length)])
+
+    def cut(self, texts: Sequence[str], longest: int) -> list[str]:
+        """Texts without what follows their first ``longest`` tokens."""
         found = self.plain(list(texts), add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-        cut = [
-            text if len(offsets) <= max_length else text[: offsets[max_length - 1][1]]
+        return [
+            text if len(offsets) <= longest else text[: offsets[longest - 1][1]]
             for text, offsets in zip(texts, found, strict=True)
         ]
-        prompted = [self.before + text + self.after for text in cut]
-        return self.tokens(prompted)
 
     def tokens(self, prompts: Sequence[str]) -> Any:
         """Tokens and mask of whole prompts, padded on the right."""

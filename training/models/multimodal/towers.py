@@ -77,12 +77,9 @@ class OmniTower(Tower):
         sound = torch.arange(features.shape[-1], device=frames.device) < frames[:, None]
         packed = features.transpose(1, 2)[sound].t()
         after_convolutions, counts = self.net._get_feat_extract_output_lengths(frames)
-        return _padded(self._run(packed, frames, after_convolutions), counts)
-
-    def _run(self, packed: Tensor, frames: Tensor, after_convolutions: Tensor) -> Tensor:
-        """Tokens ``[sum of counts, d]`` of frames ``[F, sum of frames]``."""
-        tokens: Tensor = self.net(packed, feature_lens=frames, aftercnn_lens=after_convolutions).last_hidden_state
-        return tokens
+        tokens = self.net(packed, feature_lens=frames, aftercnn_lens=after_convolutions).last_hidden_state
+        _, longest = self.net._get_feat_extract_output_lengths(torch.tensor(features.shape[-1]))
+        return _padded(tokens, counts, int(longest))
 
     def top(self) -> list[nn.Module]:
         return [self.net.ln_post, self.net.proj]
@@ -98,7 +95,8 @@ class Omni3Tower(OmniTower):
         sound = torch.arange(features.shape[-1], device=frames.device) < frames[:, None]
         packed = features.transpose(1, 2)[sound].t()
         tokens = self.net(packed, feature_lens=frames).last_hidden_state
-        return _padded(tokens, _get_feat_extract_output_lengths(frames))
+        longest = _get_feat_extract_output_lengths(torch.tensor([features.shape[-1]]))
+        return _padded(tokens, _get_feat_extract_output_lengths(frames), int(longest))
 
     def top(self) -> list[nn.Module]:
         return [self.net.ln_post, self.net.proj1, self.net.proj2]
@@ -129,9 +127,9 @@ class Qwen2AudioTower(Tower):
         return [self.tower.layer_norm, self.net.multi_modal_projector]
 
 
-def _padded(packed: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens ``[n, A, d]`` and their mask from ``packed [sum of counts, d]``."""
-    mask = torch.arange(int(counts.max()), device=packed.device) < counts[:, None]
+def _padded(packed: Tensor, counts: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+    """Tokens ``[n, A, d]`` and their mask from ``packed [sum of counts, d]``; A is ``longest``, whatever the batch."""
+    mask = torch.arange(max(longest, 1), device=packed.device) < counts[:, None]
     tokens = packed.new_zeros(*mask.shape, packed.shape[-1])
     tokens[mask] = packed
     return tokens, mask

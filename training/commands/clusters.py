@@ -1,0 +1,46 @@
+"""``clusters``: tags that mean the same as one cluster, for Hybrid-NCE."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from training.commands.arguments import add_model
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Join the tags of annotations by k-means over their vectors, and write which cluster each tag belongs to. A "
+        "recipe reads the file with data.tags."
+    )
+    add_model(parser)
+    parser.add_argument(
+        "--annotations", required=True, metavar="FILE", help="annotations.parquet, as `annotate` wrote it"
+    )
+    parser.add_argument("--count", type=int, default=500, metavar="N", help="clusters (500), at most one for each tag")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the first centres (0)")
+    parser.add_argument("--out", required=True, metavar="FILE", help="the JSON file")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    import json
+
+    from sharding.common.errors import InputError
+    from sharding.common.storage import located
+    from training.curation.annotations import read_annotations
+    from training.curation.clusters import cluster_tags
+    from training.curation.mining import caption_vectors
+    from training.models.hub import open_model
+
+    tags = sorted({tag for row in read_annotations(args.annotations)["tags"].to_pylist() for tag in row})
+    if not tags:
+        raise InputError("no clip has a tag", file=args.annotations)
+    retriever = open_model(args.checkpoint, args.trust_code)
+    found = cluster_tags(tags, caption_vectors(retriever, tags).numpy(), args.count, args.seed)
+    storage, name = located(args.out)
+    storage.write(name, json.dumps(found, indent=1, ensure_ascii=False).encode())
+    return {"tags": len(tags), "clusters": len({each["cluster_index"] for each in found.values()}), "out": args.out}
+
+
+def show(result: dict[str, Any]) -> str:
+    return f"{result['tags']} tags in {result['clusters']} clusters: {result['out']}"

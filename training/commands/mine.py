@@ -1,0 +1,47 @@
+"""``mine``: hard negatives of clips, for a re-ranker."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from sharding.common.errors import InputError
+from sharding.common.runners import add_runner, runner_of
+from training.commands.arguments import add_model, add_shards
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Find for each clip of a split the captions of other clips that look nearest, and write them for "
+        "task.negatives of a re-ranker. Captions of a clip's group and kin are left out, and those that resemble one "
+        "of its own captions, since they may be true as well."
+    )
+    add_model(parser)
+    add_shards(parser)
+    parser.add_argument("--split", required=True, metavar="SPLIT", help="for example clotho/development")
+    parser.add_argument("--top", type=int, default=20, metavar="N", help="captions of each clip (20)")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=0.9,
+        metavar="X",
+        help="captions whose cosine to one of the clip's own is at least X are taken for true (0.9)",
+    )
+    parser.add_argument("--out", required=True, metavar="FILE", help="the Parquet file, local or s3://")
+    add_runner(parser)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    from sharding.shards.manifest import Manifest
+    from training.curation.mining import mine
+    from training.models.hub import open_model
+
+    if args.top < 1 or not -1 <= args.threshold <= 2:
+        raise InputError("--top counts from 1, and --threshold is a cosine", value=(args.top, args.threshold))
+    retriever = open_model(args.checkpoint, args.trust_code)
+    manifest = Manifest.open(args.shards)
+    return mine(retriever, manifest, args.split, args.top, args.threshold, args.out, runner_of(args))
+
+
+def show(result: dict[str, Any]) -> str:
+    return f"{result['negatives']} hard negatives of {result['clips']} clips: {result['out']}"

@@ -1,0 +1,93 @@
+"""``rerank``: let a multimodal language model judge the best candidates of any scores."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from sharding.common.errors import InputError
+from training.commands.arguments import add_model, add_shards
+from training.commands.fit import only_first_rank
+
+ROWS = {"first": "first stage", "reranked": "re-ranked", "oracle": "always right"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Ask a multimodal language model of each query's best candidates whether they match, in both directions, and "
+        "add the probability of yes to the scores of all of them. The weight of this probability is chosen on a "
+        "validation split. If it is killed, the same command continues."
+    )
+    add_model(parser)
+    add_shards(parser)
+    parser.add_argument(
+        "--scores", required=True, metavar="FOLDER", help="what `scores` wrote for the split to measure"
+    )
+    parser.add_argument(
+        "--tune", required=True, metavar="FOLDER", help="what `scores` wrote for a validation split, of the same model"
+    )
+    parser.add_argument("--top", type=int, default=50, metavar="K", help="candidates of each query (50)")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="a new folder, local or s3://")
+    parser.add_argument("--batch", type=int, default=32, metavar="N", help="candidates that are read at once (32)")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
+    from sharding.common.storage import Storage
+    from sharding.shards.manifest import Manifest
+    from training.engine.launch import ranks
+    from training.evaluation.score_files import ScoreFile
+    from training.models.hub import open_model
+    from training.reranking.run import begin, compare, judge, open_reranker
+    from training.run.progress import StatusLine
+
+    if args.top < 1 or args.batch < 1:
+        raise InputError("--top and --batch count from 1", value=(args.top, args.batch))
+    files = {"measured": ScoreFile.open(args.scores), "tuned": ScoreFile.open(args.tune)}
+    if files["measured"].questions.split == files["tuned"].questions.split:
+        raise InputError("--tune is the split that is measured", value=args.tune, remedy="name a validation split")
+    manifest = Manifest.open(args.shards)
+    retriever = open_model(args.checkpoint, args.trust_code)
+    identity = {"model": str(args.checkpoint), "top": args.top}
+    identity |= {name: {key: file.head.get(key) for key in ("model", "contents")} for name, file in files.items()}
+    with ranks() as group:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        reranker = open_reranker(retriever, device, args.batch)
+        if group.rank == 0:
+            begin(Storage(args.out), identity)
+        group.barrier("folder of judgements")
+        judged = {}
+        for name, file in files.items():
+            lines: dict[str, StatusLine] = {}
+
+            def report(
+                direction: str, done: int, total: int, lines: Any = lines, split: str = file.questions.split
+            ) -> None:
+                what = f"{QUERIES_OF} {split}, {direction.replace('_', ' ')}"
+                line = lines.setdefault(direction, StatusLine(what, total, quiet=group.rank > 0))
+                line.update(done)
+
+            folder = Storage(f"{args.out.rstrip('/')}/{name}")
+            judged[name] = judge(retriever, reranker, manifest, file, args.top, folder, group, report)
+        result = {"split": files["measured"].questions.split} | compare(judged["measured"], judged["tuned"])
+    return only_first_rank(result, group)
+
+
+QUERIES_OF = "parts of the queries of"
+
+
+def show(result: dict[str, Any]) -> str:
+    from training.evaluation.metrics import MEASURED
+
+    lines = [f"{result['split']}:", f"{'':32}" + "".join(f"{name:>9}" for name in MEASURED)]
+    for direction in ("text_to_audio", "audio_to_text"):
+        found = result[direction]
+        for row, label in ROWS.items():
+            values = "".join(f"{100 * found[row][name]:9.2f}" for name in MEASURED)
+            lines.append(f"{direction.replace('_', ' ') + ', ' + label:32}{values}")
+        cost = (
+            f"{found['candidates']} candidates, {found['seconds_per_query']:.3f} s a query, weight {found['weight']:g}"
+        )
+        lines.append(f"{'':4}{cost}")
+    return "\n".join(lines)

@@ -1,0 +1,151 @@
+"""Annotates the clips of a split, batch by batch, anywhere a runner works; what a killed run has written is kept."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from sharding.common.errors import InputError
+from sharding.common.progress import Progress
+from sharding.common.runners import Runner
+from sharding.common.storage import Storage
+from sharding.shards.manifest import Manifest
+from training.curation.annotations import ANNOTATIONS, filtered, to_table
+from training.curation.annotators import Annotator, KnownClip, Model, Rules
+from training.curation.audioverse import read_audioverse
+from training.data.builder import BatchBuilder, BatchRequest
+from training.data.features import AudioInput, FeatureExtractor
+from training.data.order import SequentialOrder
+from training.data.samples import SampleReader
+from training.data.settings import DataSettings, MaskingSettings, MixtureItem
+
+STARTED, TABLE, COUNTS = "started.json", "annotations.parquet", "counts.json"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is annotated, and by whom; a worker needs nothing else.
+
+    Attributes:
+        shards: the build.
+        split: dataset/split, or a dataset.
+        annotator: a model's source, or "rules".
+        out: the folder of the annotations.
+        batch: clips that are annotated at once.
+    """
+
+    shards: str
+    split: str
+    annotator: str
+    out: str
+    batch: int
+
+    def make_annotator(self) -> Annotator:
+        """The annotator, loaded when it is first used."""
+        return Rules() if self.annotator == "rules" else Model(self.annotator)
+
+
+def annotate(work: Work, runner: Runner) -> dict[str, Any]:
+    """Annotate every clip of the split, and write ANNOTATIONS with counts of what the filters took out.
+
+    Raises:
+        InputError: the folder holds annotations of other clips or by another annotator.
+    """
+    storage, steps = Storage(work.out), _order(work).steps_per_epoch
+    identity = asdict(work) | {"plan": Manifest.open(work.shards).dataset["plan"]}
+    identity = {key: value for key, value in identity.items() if key not in ("shards", "out")}
+    if storage.exists(STARTED) and storage.read_json(STARTED) != identity:
+        raise InputError("the folder holds other annotations", file=work.out, remedy="name another folder for --out")
+    storage.write(STARTED, json.dumps(identity).encode())
+    there = set(storage.list())
+    missing = [step for step in range(steps) if _part(step) not in there]
+    progress = Progress("annotate", steps, "batches", runner.watch, done=steps - len(missing))
+    for _ in runner.map(_Annotate(work), missing):
+        progress.add(1)
+    progress.finish()
+    parts = [storage.read_table(_part(step)) for step in range(steps)]
+    counts: Counter[str] = Counter()
+    for step in range(steps):
+        counts.update(storage.read_json(_part_counts(step)))
+    table = pa.concat_tables(parts) if parts else ANNOTATIONS.empty_table()
+    storage.write(COUNTS, json.dumps(counts).encode())
+    storage.write_table(TABLE, table)
+    return {"clips": len(table), "removed": dict(counts), "out": storage.name(TABLE)}
+
+
+def convert(work: Work, file: Path) -> dict[str, Any]:
+    """Write the annotations of a published file as ANNOTATIONS, filtered as those of an annotator are."""
+    order = _order(work)
+    clips = [clip for step in range(order.steps_per_epoch) for clip in order.batch(0, step).clip_ids]
+    found, unknown = read_audioverse(file, clips)
+    kept, counts = [], Counter[str]()
+    for annotation in found:
+        one, reasons = filtered(annotation)
+        kept.append(one)
+        counts.update(reasons)
+    storage = Storage(work.out)
+    storage.write(COUNTS, json.dumps(counts).encode())
+    storage.write_table(TABLE, to_table(kept))
+    return {"clips": len(kept), "removed": dict(counts), "unknown": unknown, "out": storage.name(TABLE)}
+
+
+@dataclass(frozen=True)
+class _Annotate:
+    work: Work
+
+    def __call__(self, step: int) -> int:
+        """Annotate one batch and write its part; returns its number."""
+        work, storage = self.work, Storage(self.work.out)
+        annotator = work.make_annotator()
+        draws = _order(work).batch(0, step)
+        known = _known(work)
+        clips = [KnownClip(clip, *known[clip]) for clip in draws.clip_ids]
+        features = frames = None
+        if annotator.hears is not None:
+            audio = AudioInput.of(annotator.hears)
+            reader = SampleReader(Storage(work.shards), audio.rate, audio.max_s)
+            extractor = FeatureExtractor(audio, MaskingSettings(), train=False)
+            batch = BatchBuilder(reader, extractor, _settings(work), None).build(BatchRequest(draws, None)).unpack()
+            features, frames = batch.features, batch.frames
+        kept, counts = [], Counter[str]()
+        for annotation in annotator.annotate(clips, features, frames):
+            one, reasons = filtered(annotation)
+            kept.append(one)
+            counts.update(reasons)
+        storage.write(_part_counts(step), json.dumps(counts).encode())
+        storage.write_table(_part(step), to_table(kept))  # last: it says that the part is finished
+        return step
+
+
+def _part(step: int) -> str:
+    return f"part-{step:06d}.parquet"
+
+
+def _part_counts(step: int) -> str:
+    return f"part-{step:06d}.json"
+
+
+def _settings(work: Work) -> DataSettings:
+    return DataSettings(train=(MixtureItem(work.split),), lower=False, strip_punctuation=False)
+
+
+@functools.lru_cache(maxsize=1)
+def _order(work: Work) -> SequentialOrder:
+    return SequentialOrder(Manifest.open(work.shards).table, work.split, _settings(work), work.batch)
+
+
+@functools.lru_cache(maxsize=1)
+def _known(work: Work) -> dict[str, tuple[list[str], list[str]]]:
+    """The captions and labels of every clip."""
+    table = Manifest.open(work.shards).table.select(["clip_id", "captions"])
+    found: dict[str, tuple[list[str], list[str]]] = {}
+    for clip, captions in zip(table["clip_id"].to_pylist(), table["captions"].to_pylist(), strict=True):
+        texts = [each["text"] for each in captions if each["kind"] != "label"]
+        found[clip] = (texts, [each["text"] for each in captions if each["kind"] == "label"])
+    return found
