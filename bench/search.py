@@ -1,0 +1,205 @@
+"""Measures a search in an index: how fast it answers after its start and from a cold one, its recall, and its memory.
+
+Vectors are synthetic: 2,000 clusters of sounds, and descriptions that lie beside them, as the two modalities of a
+trained model do.  All else is real: the files of an index, its inverted lists, and the text tower of a dual encoder
+with MiniLM (or, where EARSHOT_MODELS does not name it, a random encoder).  Queries run on one core.  Times are CPU time
+of the process, so that other work of the machine does not count; memory includes the mapped files that were read.
+
+    python -m bench.search [--quick] [--sizes N ...] [--width D] [--out FOLDER]
+
+``cold`` is ``earshot search INDEX TEXT`` as a command, from its start to its end; ``median`` and ``95 %`` are
+`Finder.find` in a running process, with the vector of the text; ``recall`` is the share of the ten best entries, found
+by comparing every vector, that a search finds, on descriptions that no list was tuned on.  With ``--out`` the indexes
+stay there and are used again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from training.search.entries import ENTRIES
+from training.search.nearest import EXACT_UP_TO, best_of, make_lists, recall_of
+from training.search.store import SoundIndex, commit, hold, write_file
+
+CLUSTERS = 2000
+SPREAD, GAP = 0.8, 0.6  # of the entries around their cluster; how far descriptions lie from sounds
+TUNED_WITH, TESTED_WITH, TIMED_WITH = 200, 200, 60
+BLOCK = 1 << 17
+CHILD = """
+import json, os, sys, time
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from training.search.finding import Finder, Query
+from training.search.store import SoundIndex
+from training.search.text_tower import IndexModel
+index = SoundIndex.open(sys.argv[1])
+finder = Finder(index, IndexModel(index, lambda: sys.exit("the whole model was loaded")))
+times = []
+for number in range(int(sys.argv[2])):
+    start = time.process_time()
+    finder.find(Query((f"a dog barks {number} times while it rains",)))
+    times.append(time.process_time() - start)
+times = sorted(times[1:])
+peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(json.dumps({"median_ms": 1000 * times[len(times) // 2], "most_ms": 1000 * times[int(0.95 * len(times))],
+                  "mb": peak / 1024}))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="2,000 entries: shows that it runs")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 400_000], metavar="N", help="entries")
+    parser.add_argument("--width", type=int, default=512, metavar="D", help="numbers of a vector (512)")
+    parser.add_argument("--out", type=Path, help="keep the indexes here (default: a temporary folder)")
+    args = parser.parse_args()
+    head = ("finds by", "recall", "median", "95 %", "cold", "memory", "disk")
+    print("{:>11}  {:24} {:>7} {:>8} {:>8} {:>7} {:>9} {:>9}".format("entries", *head))
+    with tempfile.TemporaryDirectory() as temporary:
+        for size in [2000] if args.quick else args.sizes:
+            row = measure(size, args.width, (args.out or Path(temporary)) / f"{size}-{args.width}")
+            print(
+                f"{size:11,}  {row['how']:24} {row['recall']:7.3f} {row['median_ms']:5.0f} ms {row['most_ms']:5.0f} ms "
+                f"{row['cold_s']:5.2f} s {row['mb']:6.0f} MB {row['disk_mb']:6.0f} MB",
+                flush=True,
+            )
+
+
+def measure(size: int, width: int, folder: Path) -> dict[str, Any]:
+    """The figures of an index of ``size`` entries."""
+    if not (folder / "index.json").is_file():
+        make(size, width, folder)
+    index = SoundIndex.open(folder)
+    queries = descriptions(TESTED_WITH, width, seed=2)
+    best = best_of(index.vectors, queries, 10)
+    figures: dict[str, Any] = {"recall": recall_of(index.vectors, queries, best, index.lists) if index.lists else 1.0}
+    search = index.about["search"]
+    figures["how"] = "every vector" if index.lists is None else f"{search['probes']} of {search['lists']} lists"
+    figures["disk_mb"] = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    child = [sys.executable, "-c", CHILD, str(folder), str(TIMED_WITH)]
+    done = subprocess.run(child, env=environment, capture_output=True, text=True, check=True)
+    figures |= json.loads(done.stdout)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "training", "search", str(folder), "a dog barks"]
+    subprocess.run(command, env=environment, capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return figures | {"cold_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
+
+
+def make(size: int, width: int, folder: Path) -> None:
+    """Write an index of synthetic vectors with a real text tower."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = np.random.default_rng(0)
+    centres = cluster_centres(width)
+    names = ["entries-bench.arrow", "vectors-bench.npy"]
+
+    def write_vectors(path: Path) -> None:
+        out = np.lib.format.open_memmap(path, "w+", np.float32, (size, width))
+        for begin in range(0, size, BLOCK):
+            count = min(BLOCK, size - begin)
+            chosen = centres[draw.integers(CLUSTERS, size=count)]
+            out[begin : begin + count] = unit(chosen + SPREAD * noise(draw, count, width))
+        out.flush()
+
+    write_file(folder / names[0], lambda path: write_entries(size, path))
+    write_file(folder / names[1], write_vectors)
+    about: dict[str, Any] = {"model": "0" * 32, "model_path": "", "entries": size, "parts": {}, "width": width}
+    about |= {"shards": "", "plan": "", "windows": {"length_s": 10.0, "hop_s": 5.0}, "search": {"kind": "exact"}}
+    if size > EXACT_UP_TO:
+        names.append("lists-bench.faiss")
+        vectors = np.load(folder / names[1], mmap_mode="r")
+        tuned = descriptions(TUNED_WITH, width, seed=1)
+
+        def write_lists(path: Path) -> None:
+            about["search"] = {"kind": "lists", **make_lists(vectors, tuned, path)}
+
+        write_file(folder / names[-1], write_lists)
+    with hold(folder):
+        commit(folder, about, names)
+    add_tower(folder, width)
+
+
+def add_tower(folder: Path, width: int) -> None:
+    """Put a real text tower into the index."""
+    from training.config.loading import parse_recipe
+    from training.search.text_tower import add_text_tower
+    from training.tasks.retrieval import blank
+
+    mini = Path(os.environ.get("EARSHOT_MODELS", "../shared/models")) / "all-MiniLM-L6-v2"
+    text: dict[str, Any] = {"encoder": "bert", "source": str(mini), "pooling": "mean"}
+    if not mini.is_dir():
+        text = {"encoder": "roberta", "source": "random", "width": 384, "depth": 6, "heads": 12, "vocabulary": 300}
+    tree = {
+        "audio": {"encoder": "passt", "variant": "custom", "source": "random", "width": 16, "depth": 1, "heads": 2},
+        "text": text,
+        "head": {"name": "dual", "dim": width},
+        "loss": {"name": "ntxent"},
+        "data": {"train": [{"split": "bench/train"}]},
+        "optimizer": {"clip": 1.0, "lr": 1e-3, "epochs": 1, "warmup_epochs": 0},
+    }
+    reason = add_text_tower(blank(parse_recipe(tree, "bench/search.py"), ["a dog barks", "rain"]), folder)
+    if reason is not None:
+        raise SystemExit(f"the index has no text tower: {reason}")
+
+
+def write_entries(size: int, path: Path) -> None:
+    """ENTRIES with facts such as a build has."""
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, ENTRIES) as writer:
+        for begin in range(0, size, BLOCK):
+            rows = range(begin, min(begin + BLOCK, size))
+            names = [f"clip {row}" for row in rows]
+            values: dict[str, Any] = {
+                "clip_id": [f"bench/train/{name}" for name in names],
+                "key": names,
+                "dataset": ["bench"] * len(rows),
+                "split": ["train"] * len(rows),
+                "path": [f"/archive/bench/audio/{name}.wav" for name in names],
+                "captions": [[f"A dog barks {row} times while rain falls on a tin roof."] for row in rows],
+                "licence": ["http://creativecommons.org/licenses/by/4.0/"] * len(rows),
+                "shard": [f"bench-train-{row // 2000:06d}.tar" for row in rows],
+                "audio": [f"{name}.flac" for name in names],
+                "audio_sha256": ["0" * 64] * len(rows),
+            }
+            numbers = {"end_s": 10.0, "recording_s": 10.0, "sample_s": 10.0, "rate": 32000, "audio_bytes": 300_000}
+            for name in ENTRIES.names:
+                if name not in values:
+                    values[name] = [numbers.get(name, 0)] * len(rows)
+            writer.write_table(pa.table({name: values[name] for name in ENTRIES.names}, schema=ENTRIES))
+
+
+def cluster_centres(width: int) -> np.ndarray:
+    """Unit vectors ``[CLUSTERS, width]``, the same in every process."""
+    return unit(np.random.default_rng(7).standard_normal((CLUSTERS, width)).astype(np.float32))
+
+
+def descriptions(count: int, width: int, seed: int) -> np.ndarray:
+    """Vectors of descriptions ``[count, width]``: around clusters, but all moved in one direction."""
+    draw = np.random.default_rng(seed)
+    centres = cluster_centres(width)[draw.integers(CLUSTERS, size=count)]
+    away = unit(np.random.default_rng(8).standard_normal((1, width)).astype(np.float32))
+    return unit(centres + SPREAD * noise(draw, count, width) + GAP * away)
+
+
+def noise(draw: np.random.Generator, count: int, width: int) -> np.ndarray:
+    """Random vectors of about length 1, ``[count, width]``."""
+    return draw.standard_normal((count, width)).astype(np.float32) / np.float32(np.sqrt(width))
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """The vectors with length 1."""
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
+
+
+if __name__ == "__main__":
+    main()
