@@ -58,7 +58,8 @@ def add_datasets(parser: argparse.ArgumentParser, title: str) -> None:
         metavar="NAME=DIR",
         help="sounds of your own under a name that you choose: a folder with a table clips.csv or clips.jsonl, "
         "whose columns path and captions are required; several captions of a clip are a JSON list, columns caption_1, "
-        "caption_2, ..., or several rows of one path; may be given several times",
+        "caption_2, ..., or several rows of one path; without a table, every sound is a clip whose caption "
+        "is the words of its path; may be given several times",
     )
 
 

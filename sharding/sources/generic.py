@@ -1,8 +1,10 @@
-"""A user's own sounds: a folder with ``clips.csv`` or ``clips.jsonl``.
+"""A user's own sounds: a folder with ``clips.csv`` or ``clips.jsonl``, or a folder of sounds without a table.
 
 Columns: ``path`` (below the folder), ``captions`` (one text, or a JSON list) or ``caption_1 ... caption_n``,
 and optionally ``identity``, ``split``, ``licence``, ``start_s``, ``end_s`` (of the original), ``kind`` (of the
 captions: human, machine or label; default human), ``title``, ``uploader``, ``keywords`` (``;``-separated).
+
+Without a table, every sound file is a clip, and the words of its path are its caption, a label.
 """
 
 from __future__ import annotations
@@ -72,6 +74,8 @@ def read(root: Storage, name: str, split_seed: int | None = None) -> DatasetTabl
     """
     tree = Tree(root)
     table_rows, remarks = _rows(tree), []
+    if not tree.file_set & {"clips.csv", "clips.jsonl"}:
+        remarks.append("it has no table: the caption of a sound is the words of its path")
     if split_seed is not None:
         table_rows, said = _split(table_rows, split_seed)
         remarks.append(said)
@@ -116,9 +120,12 @@ def _split(table_rows: list[_Row], seed: int) -> tuple[list[_Row], str]:
 
 def _rows(tree: Tree) -> list[_Row]:
     here = [name for name in ("clips.csv", "clips.jsonl") if name in tree.file_set]
+    if not here and tree.audio:
+        return [_Row(tree.name(path), 0, {"path": path, **_named_by(path)}) for path in tree.audio]
     if len(here) != 1:
+        what = "both clips.csv and clips.jsonl are in it"
         raise InputError(
-            "both clips.csv and clips.jsonl are in it" if here else "neither clips.csv nor clips.jsonl is in it",
+            what if here else "neither clips.csv nor clips.jsonl nor a sound is in it",
             file=tree.root.url,
             remedy="put one table with the columns path and captions into the folder",
         )
@@ -133,6 +140,12 @@ def _rows(tree: Tree) -> list[_Row]:
         if not any(column in ("captions", "caption") or _NUMBERED.fullmatch(column) for column in row.cells):
             raise row.error("no captions", None, "add captions, or caption_1 ... caption_n")
     return found
+
+
+def _named_by(path: str) -> dict[str, Any]:
+    """The caption of a file without one: the words of its path below the folder; its name where these are none."""
+    words = re.findall(r"[^\W\d_]{2,}", posixpath.splitext(path)[0].replace(".zip!", ""))
+    return {"captions": [" ".join(words).lower() or _name(path)], "kind": "label"}
 
 
 def _json_lines(text: str, file: str) -> list[_Row]:

@@ -126,6 +126,20 @@ def test_a_folder_without_a_table(tmp_path: Path) -> None:
         read(Storage(tmp_path), "mine")
 
 
+def test_a_folder_of_sounds_without_a_table_is_captioned_by_its_paths(tmp_path: Path) -> None:
+    for path in ("dogs/Big_bark-02.wav", "rain on tin.flac", "0001.ogg", "notes.txt"):
+        touch(tmp_path, path)
+    found = read(Storage(tmp_path), "mine")
+    captions = {row["path"]: [one["text"] for one in row["captions"]] for row in found.catalogue.to_pylist()}
+    assert captions == {
+        "dogs/Big_bark-02.wav": ["dogs big bark"],
+        "rain on tin.flac": ["rain on tin"],
+        "0001.ogg": ["0001"],
+    }
+    assert any("no table" in note for note in found.notes)
+    assert {one["kind"] for row in found.catalogue.to_pylist() for one in row["captions"]} == {"label"}
+
+
 def test_parts_of_one_file_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "a.flac")
     table(
