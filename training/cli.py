@@ -20,6 +20,7 @@ COMMANDS = {
     "scores": Command(_USE, "training.commands.scores", "write every query's score for every clip of a split"),
     "caption": Command(_USE, "training.commands.caption", "write captions and compare them with those of people"),
     "classify": Command(_USE, "training.commands.classify", "measure how well labels of sounds are told apart"),
+    "moments": Command(_USE, "training.commands.moments", "measure how well moments of recordings are found"),
     "teach": Command(_TRAIN, "training.commands.teach", "write the vectors with which a model teaches another one"),
     "index": Command(_USE, "training.commands.index", "make the sounds of a build searchable"),
     "search": Command(_USE, "training.commands.search", "find sounds by describing them"),
