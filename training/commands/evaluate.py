@@ -70,6 +70,9 @@ def _of_scores(args: argparse.Namespace, relevance: Any) -> dict[str, Any]:
     if args.split not in (None, scores.questions.split):
         raise InputError(f"these scores are of {scores.questions.split}", file=args.checkpoint, value=args.split)
     multiple = None if relevance is None else multiple_of(scores.questions, relevance, args.relevance)
+    if not scores.questions.captions and multiple is None:
+        remedy = "name the relevant clips of the queries: --relevance CSV"
+        raise InputError("these scores are of queries whose clips are not known", file=args.checkpoint, remedy=remedy)
     return figures(rank_all(scores.blocks, scores.questions, multiple), scores.questions, multiple)
 
 

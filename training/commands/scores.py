@@ -27,22 +27,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CSV",
         help="a table with the column query, such as DCASE 2025's metadata_eval.csv: its queries are scored too",
     )
+    parser.add_argument(
+        "--queries",
+        type=Path,
+        metavar="CSV",
+        help="a table with the column caption or query, such as the challenge's retrieval_captions.csv: score these "
+        "instead of the captions, which the clips then need not have",
+    )
     parser.add_argument("--batch", type=int, default=32, metavar="N", help="clips that are encoded at once (32)")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from sharding.shards.manifest import Manifest
     from training.engine.launch import ranks
-    from training.evaluation.relevance import open_relevance
+    from training.evaluation.relevance import open_queries, open_relevance
     from training.evaluation.scoring import ScoringSettings, write_scores
     from training.models.hub import open_model
 
     if args.batch < 1:
         raise InputError("--batch counts from 1", value=args.batch)
+    if args.relevance and args.queries:
+        raise InputError("--relevance adds queries to the captions, --queries replaces them", remedy="give one of them")
+    queries = None if args.queries is None else open_queries(args.queries)
     relevance = None if args.relevance is None else open_relevance(args.relevance)
     manifest = Manifest.open(args.shards)
     retriever = open_model(args.checkpoint, args.trust_code)
-    settings = ScoringSettings(str(args.checkpoint), args.split, args.batch, relevance)
+    settings = ScoringSettings(str(args.checkpoint), args.split, args.batch, relevance, queries)
     with ranks() as group:
         result = write_scores(retriever, manifest, settings, args.out, group)
     return only_first_rank(result, group)

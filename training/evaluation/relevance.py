@@ -16,12 +16,30 @@ from training.evaluation.counting import Relevant
 
 def open_relevance(file: Path) -> dict[str, dict[str, float]]:
     """The table of a file; see `read_relevance`."""
+    return read_relevance(_text_of(file), file)
+
+
+def open_queries(file: Path) -> list[str]:
+    """The queries of a CSV file with a column ``caption`` or ``query``."""
+    rows = csv.DictReader(io.StringIO(_text_of(file)))
+    column = next((name for name in ("caption", "query") if name in (rows.fieldnames or ())), None)
+    if column is None:
+        raise InputError("a table of queries has a column caption or query", file=file, value=rows.fieldnames)
+    found = [row[column] or "" for row in rows]
+    for number, text in enumerate(found, 2):
+        if not text.strip():
+            raise InputError("the query is empty", file=file, row=number)
+    if not found:
+        raise InputError("the table has no query", file=file)
+    return found
+
+
+def _text_of(file: Path) -> str:
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise InputError(f"cannot be read: {reason}", file=file) from error
-    return read_relevance(text, file)
 
 
 def read_relevance(text: str, file: object = None) -> dict[str, dict[str, float]]:

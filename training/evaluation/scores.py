@@ -5,7 +5,7 @@ The rows of the matrix are the captions of a split, and after them further queri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,13 @@ class Questions:
         more = [query for query in sorted(table or {}) if _spaced(query) not in known]
         read = [*split.captions, *(normalise(query, settings) for query in more)]
         return Questions(split.name, split.clips, [*split.texts, *more], read, split.clip_of)
+
+    @staticmethod
+    def of_queries(split: str, clips: Sequence[str], queries: Sequence[str], settings: DataSettings) -> Questions:
+        """Of queries whose clips are not known, such as those of a challenge; each different one once."""
+        texts = list(dict.fromkeys(queries))
+        read = [normalise(query, settings) for query in texts]
+        return Questions(split, list(clips), texts, read, np.zeros(0, np.int64))
 
     @property
     def captions(self) -> int:
@@ -111,6 +118,8 @@ def rank_all(
     """
     group = group or LocalGroup()
     truth, captions = questions.truth(), questions.captions
+    if not captions:
+        return {} if multiple is None else {MULTIPLE: _joined(group, rank_rows(blocks(), multiple))}
     wanted = {FORWARD: truth.own()} | ({f"{FORWARD}_equal": truth.equal()} if truth.shared else {})
     backward = {name.replace(FORWARD, BACKWARD): transposed(pairs) for name, pairs in wanted.items()}
     rows = {name: RowCounter(pairs) for name, pairs in wanted.items()}

@@ -8,7 +8,7 @@ one part of scores, and the side of its captions.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from training.evaluation.encoding import SideEncoder, encode_clips, encode_texts
 from training.evaluation.run import scored_side
 from training.evaluation.score_files import ScoreWriter
 from training.evaluation.scores import Questions
-from training.evaluation.split import read_split
+from training.evaluation.split import clips_of, read_split
 from training.models.heads.base import Side
 from training.models.retriever import Retriever
 from training.objectives.pairs.tiled import score_all
@@ -44,12 +44,14 @@ class ScoringSettings:
         split: dataset/split.
         batch_size: clips, or captions, that are encoded at once.
         relevance: a relevance table whose queries are scored too; None: none.
+        queries: what is scored instead of the captions, which clips then need not have; None: the captions.
     """
 
     model: str
     split: str
     batch_size: int = 32
     relevance: Mapping[str, Mapping[str, float]] | None = None
+    queries: Sequence[str] | None = None
 
 
 def write_scores(
@@ -71,9 +73,12 @@ def write_scores(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = side_encoder(retriever.model, retriever.recipe.data, device)
     order = SequentialOrder(manifest.table, settings.split, encoder.settings, settings.batch_size)
-    questions = Questions.of(
-        read_split(manifest.table, settings.split, order, encoder.settings), settings.relevance, encoder.settings
-    )
+    if settings.queries is None:
+        split = read_split(manifest.table, settings.split, order, encoder.settings)
+        questions = Questions.of(split, settings.relevance, encoder.settings)
+    else:
+        clips = clips_of(order)
+        questions = Questions.of_queries(settings.split, clips, settings.queries, encoder.settings)
     storage = Storage(out)
     identity = {"model": settings.model, "fingerprint": fingerprint(retriever), "build": manifest.dataset["plan"]}
     writer = ScoreWriter(storage, questions, identity, settings.batch_size)

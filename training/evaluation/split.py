@@ -48,7 +48,7 @@ def read_split(table: pa.Table, name: str, order: SequentialOrder, settings: Dat
     Raises:
         InputError: a clip has no caption, so that no query could find it.
     """
-    clips = [clip for step in range(order.steps_per_epoch) for clip in order.batch(0, step).clip_ids]
+    clips = clips_of(order)
     wanted = set(clips)
     captions: dict[str, list[tuple[str, str]]] = {}
     rows = table.select(["clip_id", "captions"]).filter(pa.array(select_rows(table, name)))
@@ -63,3 +63,8 @@ def read_split(table: pa.Table, name: str, order: SequentialOrder, settings: Dat
     pairs = [pair for clip in clips for pair in captions[clip]]
     spelled, published = [read for _, read in pairs], [text for text, _ in pairs]
     return Split(name, clips, spelled, published, np.array(clip_of, np.int64))
+
+
+def clips_of(order: SequentialOrder) -> list[str]:
+    """The clip_ids of an order, in its order."""
+    return [clip for step in range(order.steps_per_epoch) for clip in order.batch(0, step).clip_ids]

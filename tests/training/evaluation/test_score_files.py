@@ -14,11 +14,12 @@ from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.shards.manifest import Manifest
 from tests.training.evaluation.test_run import ATTENTION, RELEVANCE, SPLIT
-from tests.training.small_runs import small_recipe, write_sounds
+from tests.training.small_runs import commit, small_recipe, write_sounds
 from training import cli
 from training.engine.distributed import LocalGroup
 from training.evaluation import score_files, scoring
 from training.evaluation.encoding import side_encoder
+from training.evaluation.relevance import open_queries
 from training.evaluation.run import EvaluationSettings, evaluate
 from training.evaluation.score_files import ScoreFile
 from training.evaluation.scoring import ScoringSettings, write_scores
@@ -127,3 +128,23 @@ def test_a_row_is_found_by_its_number(build: Path, tmp_path: Path) -> None:
     assert whole.shape == (18, 9)
     assert json.loads((tmp_path / "s/scores.json").read_text())["model"] == "m"
     assert Storage(tmp_path / "s").list("clips") == []
+
+
+def test_queries_are_scored_against_clips_without_captions(
+    build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(build, tmp_path / "blind"))
+    manifest = Manifest.open(folder)
+    rows = [row | {"captions": []} for row in manifest.table.to_pylist()]
+    commit(folder, rows)
+    (tmp_path / "queries.csv").write_text('caption\nA whistle\n"Hiss, far away"\nA whistle\n')
+    settings = ScoringSettings("m", SPLIT, 4, queries=open_queries(tmp_path / "queries.csv"))
+    write_scores(retriever(), Manifest.open(folder), settings, str(tmp_path / "s"))
+    scores = ScoreFile.open(tmp_path / "s")
+    assert scores.questions.texts == ["A whistle", "Hiss, far away"] and scores.questions.captions == 0
+    assert cli.main(["submit", str(tmp_path / "s"), "--out", str(tmp_path / "p.csv")]) == 0
+    assert cli.main(["evaluate", str(tmp_path / "s")]) == 2
+    (tmp_path / "r.csv").write_text("query,audio_filenames\nA whistle,\"['clip 1001.x.wav']\"\n")
+    capsys.readouterr()
+    assert cli.main(["evaluate", str(tmp_path / "s"), "--relevance", str(tmp_path / "r.csv")]) == 0
+    assert "text to audio multiple" in capsys.readouterr().out

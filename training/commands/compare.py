@@ -1,0 +1,80 @@
+"""``compare``: several systems on one split, with intervals and tests."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from sharding.common.errors import InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Compare systems by the folders that `scores` wrote for them. Each figure is shown with the interval in which "
+        "it lies for 95 % of such sets of queries (the captions of a clip are drawn together). Every system is tested "
+        "against the first one on the same queries; p is adjusted for the number of systems (Holm)."
+    )
+    parser.add_argument(
+        "systems",
+        nargs="+",
+        metavar="SYSTEM",
+        help="a folder of scores; or NAME=FOLDER,FOLDER,... for a system of several seeds: their mean and range",
+    )
+    parser.add_argument(
+        "--relevance", type=Path, metavar="CSV", help="every relevant clip of a query, as for `evaluate`"
+    )
+    parser.add_argument("--measure", default="mAP@10", metavar="M", help="what is tested, for example R@1 (mAP@10)")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    from training.evaluation.comparing import compare
+    from training.evaluation.metrics import MEASURED
+    from training.evaluation.relevance import open_relevance
+    from training.evaluation.score_files import ScoreFile
+
+    if args.measure not in MEASURED:
+        raise InputError("--measure is none that is measured", value=args.measure, remedy=", ".join(MEASURED))
+    systems = {name: [ScoreFile.open(folder) for folder in folders] for name, folders in named(args.systems).items()}
+    table = None if args.relevance is None else open_relevance(args.relevance)
+    return compare(systems, table) | {"measure": args.measure}
+
+
+def named(words: list[str]) -> dict[str, list[str]]:
+    """The folders of each system: ``NAME=FOLDER,FOLDER``, or a folder, whose last part is then the name."""
+    found: dict[str, list[str]] = {}
+    for word in words:
+        name, equals, folders = word.partition("=")
+        name = name if equals else Path(word).name
+        if not name or name in found:
+            raise InputError("two systems have one name", value=word, remedy="name each one: NAME=FOLDER")
+        found[name] = [folder for folder in (folders if equals else word).split(",") if folder]
+        if not found[name]:
+            raise InputError("a system has no folder", value=word)
+    return found
+
+
+def show(result: dict[str, Any]) -> str:
+    systems = result["systems"]
+    width = max(len(name) for name in systems) + 2
+    tasks = [task for task in next(iter(systems.values())) if task != "seeds"]
+    lines = [result["split"]]
+    for task in tasks:
+        measures = list(next(iter(systems.values()))[task])
+        lines += ["", task.replace("_", " "), " " * width + "".join(f"{name:>22}" for name in measures)]
+        for name, found in systems.items():
+            lines.append(f"{name:{width}}" + "".join(f"{_interval(found[task][each]):>22}" for each in measures))
+            if found["seeds"] > 1:
+                cells = [f"{100 * found[task][m]['least']:.2f}..{100 * found[task][m]['most']:.2f}" for m in measures]
+                lines.append(f"  {found['seeds']} seeds".ljust(width) + "".join(f"{cell:>22}" for cell in cells))
+        for name, difference in result["differences"].items():
+            row = difference[task][result["measure"]]
+            lines.append(
+                f"{name}: {result['measure']} {100 * row['mean']:+.2f} "
+                f"({100 * row['low']:+.2f} to {100 * row['high']:+.2f}), p = {row['adjusted']:.4f}"
+            )
+    return "\n".join(lines)
+
+
+def _interval(row: dict[str, float]) -> str:
+    return f"{100 * row['mean']:.2f} ({100 * row['low']:.2f}, {100 * row['high']:.2f})"

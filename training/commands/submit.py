@@ -1,0 +1,70 @@
+"""``submit``: the table of predictions that the DCASE challenge takes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from sharding.common.errors import InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Write the similarities of scores as the table that DCASE's task on language-based audio retrieval takes, and "
+        "check what was written: every query once, every file, finite numbers."
+    )
+    parser.add_argument("scores", metavar="SCORES", help="the folder that `scores` or `ensemble` wrote")
+    parser.add_argument(
+        "--out", required=True, metavar="CSV", help="the file to write, or with --check the one to check"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; check the file against the scores' queries"
+    )
+    parser.add_argument(
+        "--year",
+        type=int,
+        choices=(2024, 2025),
+        default=2025,
+        help="2025: the similarity to every file (default); 2024: the ten best files",
+    )
+    parser.add_argument(
+        "--extension", default=".wav", metavar="EXT", help="of the audio files in the table (.wav); '' for none"
+    )
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    from sharding.common.storage import located
+    from training.evaluation.score_files import ScoreFile
+    from training.evaluation.submission import (
+        check_predictions,
+        file_names,
+        prediction_rows,
+        ranked_rows,
+        to_csv,
+    )
+
+    scores = ScoreFile.open(args.scores)
+    questions = scores.questions
+    names = file_names(questions.clips, questions.split, args.extension)
+    if args.check and args.year != 2025:
+        raise InputError("only tables of 2025 are checked", value=args.year)
+    if not args.check:
+        if Path(args.out).is_dir():
+            raise InputError("it is a folder", file=args.out, remedy="name a file for --out")
+        rows = prediction_rows if args.year == 2025 else ranked_rows
+        storage, name = located(args.out)
+        storage.write(name, to_csv(rows(scores, names)).encode())
+    result = {"out": args.out, "files": len(names), "queries": len(set(questions.texts))}
+    if args.year == 2025:
+        storage, name = located(args.out)
+        try:
+            text = storage.read(name).decode("utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError("cannot be read as text", file=args.out) from error
+        check_predictions(text, args.out, questions.texts, names)
+    return result
+
+
+def show(result: dict[str, Any]) -> str:
+    return f"{result['queries']} queries, {result['files']} files: {result['out']}"
