@@ -149,7 +149,7 @@ class InitSettings:
 class DistillationSettings:
     """Training on the scores of teachers (Calvet and Toledano 2025, section 3.3; arXiv 2408.11641)."""
 
-    teachers: tuple[str, ...]  # exports or runs, or folders that `teach` wrote; their scores are averaged
+    teachers: tuple[str, ...]  # models, or folders that `teach` or `scores` wrote; their scores are averaged
     weight: float = 1.0  # of the distillation loss
     supervised: float = 1.0  # weight of the loss on the captions themselves; 0: distillation alone
     tau: float = 0.05  # the student's temperature

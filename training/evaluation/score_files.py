@@ -27,6 +27,7 @@ from safetensors.numpy import load, save
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from training.evaluation.counting import Block
+from training.evaluation.metrics import Ints
 from training.evaluation.scores import Questions
 
 HEAD, STARTED = "scores.json", "started.json"
@@ -85,11 +86,46 @@ class ScoreFile:
             rows = min(self.head["rows"], len(self.questions.read) - first)
             yield first, read_part(self.storage, number, (rows, len(self.questions.clips)))
 
-    def row(self, row: int) -> Block:
-        """The scores of one query, ``[clips]``."""
-        number, within = divmod(row, self.head["rows"])
-        rows = min(self.head["rows"], len(self.questions.read) - number * self.head["rows"])
-        return read_part(self.storage, number, (rows, len(self.questions.clips)))[within]
+    def mapped(self) -> MappedScores:
+        """The scores, to be read here and there; ``InputError`` where they are in an object store."""
+        if self.storage.local is None:
+            raise InputError(
+                "scores in an object store cannot be read here and there",
+                file=self.storage.name(""),
+                remedy="copy the folder to this machine",
+            )
+        return MappedScores(
+            Path(self.storage.local), self.head["rows"], (len(self.questions.read), len(self.questions.clips))
+        )
+
+
+class MappedScores:
+    """Scores on this machine, of which only what is asked for is read.
+
+    Raises:
+        InputError: a part is missing, or of another size.
+    """
+
+    def __init__(self, folder: Path, rows: int, shape: tuple[int, int]) -> None:
+        self._rows, self._columns = rows, shape[1]
+        self._parts = []
+        for number in range(parts_of(shape[0], rows)):
+            file = folder / _name(number)
+            count = min(rows, shape[0] - number * rows)
+            try:
+                offset = 8 + int.from_bytes(file.open("rb").read(8), "little")
+                if file.stat().st_size != offset + 4 * count * shape[1]:
+                    raise ValueError("its size is not what scores.json says")
+                self._parts.append(np.memmap(file, np.float32, "r", offset, (count, shape[1])))
+            except (OSError, ValueError) as error:
+                raise InputError(f"missing or damaged: {error}", file=file, remedy=REMEDY) from error
+
+    def crossings(self, rows: Ints, columns: Ints) -> Block:
+        """The scores ``[rows, columns]``."""
+        found = np.empty((len(rows), len(columns)), np.float32)
+        for place, row in enumerate(rows.tolist()):
+            found[place] = self._parts[row // self._rows][row % self._rows][columns]
+        return found
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 A teacher is a folder.  An export, a checkpoint or a run is run on every batch, on the same crops and masks as the
 student; that works for any head, and needs the student's kind of audio features.  A folder of stored vectors, which
 ``teach`` writes, holds the vectors of whole clips and of captions, so it costs nothing per step and may come from any
-encoder, but only from heads whose scores are dot products.
+encoder, but only from heads whose scores are dot products.  A folder of scores, which ``scores`` and ``ensemble``
+write, costs nothing per step either, and may come from any model; it has the scores of one split, and must be on this
+machine.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from training.data.batch import Batch
 from training.data.captions import normalise, tokenise
 from training.data.features import AudioInput
 from training.data.settings import DataSettings
+from training.evaluation.metrics import Ints
+from training.evaluation.score_files import ScoreFile, is_scores
 from training.models.heads.base import DotProduct, Scorer, Side
 
 CLIPS, CAPTIONS = "clips.parquet", "captions.parquet"  # tables of a folder of stored vectors
@@ -83,34 +87,82 @@ class StoredTeacher(RetrievalTeacher):
         self._captions = _Vectors(texts, captions)
 
     def sides(self, batch: Batch) -> tuple[Side, Side]:
-        found = []
-        for what, ids, vectors in (("caption", batch.caption, self._captions), ("clip", batch.clip, self._clips)):
-            rows = vectors.find(ids.cpu().numpy())
-            if (rows < 0).any():
-                number = int(np.flatnonzero(rows < 0)[0])
-                raise InputError(
-                    f"the teacher has no vector of a {what}",
-                    file=self.folder.url,
-                    value=batch.texts[number] if what == "caption" else batch.keys[number],
-                    remedy="write its vectors for every split of data.train: `teach MODEL --shards OUT --out FOLDER`",
-                )
-            found.append((torch.from_numpy(vectors.values[rows]).to(batch.seeds.device),))
-        return found[0], found[1]
+        remedy = "write its vectors for every split of data.train: `teach MODEL --shards OUT --out FOLDER`"
+        captions, clips = _rows_of(batch, self._captions.ids, self._clips.ids, "vector", self.folder.url, remedy)
+        device = batch.seeds.device
+        text, audio = self._captions.values[captions], self._clips.values[clips]
+        return (torch.from_numpy(text).to(device),), (torch.from_numpy(audio).to(device),)
+
+
+class ScoresTeacher(RetrievalTeacher):
+    """Scores of all captions and clips of a split that were computed once.
+
+    A side is the numbers of rows or of columns of the matrix, and the scorer reads the scores where they cross.
+
+    Args:
+        scores: what ``scores`` or ``ensemble`` wrote.
+        settings: how the student reads captions, by which they are found.
+    """
+
+    def __init__(self, scores: ScoreFile, settings: DataSettings) -> None:
+        self._where = scores.storage.url
+        self.scorer = _Crossings(scores)
+        texts = [stable_id(normalise(text, settings)) for text in scores.questions.texts]
+        self._captions = _Ids(texts)
+        self._clips = _Ids([stable_id(clip) for clip in scores.questions.clips])
+
+    def sides(self, batch: Batch) -> tuple[Side, Side]:
+        remedy = "score the split that the student is trained on, which must be one: `scores MODEL --split SPLIT`"
+        captions, clips = _rows_of(batch, self._captions, self._clips, "score", self._where, remedy)
+        device = batch.seeds.device
+        return (torch.from_numpy(captions).to(device),), (torch.from_numpy(clips).to(device),)
+
+
+class _Crossings(DotProduct):
+    """The scorer of stored scores: rows and columns are numbers of the matrix."""
+
+    def __init__(self, scores: ScoreFile) -> None:
+        self._scores = scores.mapped()
+
+    def pair_scores(self, rows: Side, columns: Side, shared: Side, /) -> torch.Tensor:
+        found = self._scores.crossings(rows[0].cpu().numpy(), columns[0].cpu().numpy())
+        return torch.from_numpy(found).to(rows[0].device)
+
+
+class _Ids:
+    """Numbers by 64-bit id; of equal ids, the first one's."""
+
+    def __init__(self, ids: list[int]) -> None:
+        array = np.array(ids, np.int64)
+        self._order = np.argsort(array, kind="stable")
+        self._ids = array[self._order]
+
+    def find(self, ids: Ints) -> Ints:
+        """The number of each id; -1 where there is none."""
+        places = np.searchsorted(self._ids, ids).clip(max=len(self._ids) - 1)
+        return np.where(self._ids[places] == ids, self._order[places], -1)
 
 
 class _Vectors:
-    """Vectors by 64-bit id."""
+    """Vectors, and their numbers by id."""
 
     def __init__(self, ids: list[int], table: Any) -> None:
-        order = np.argsort(np.array(ids, np.int64), kind="stable")
-        self._ids = np.array(ids, np.int64)[order]
+        self.ids = _Ids(ids)
         flat = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        self.values = flat.reshape(len(ids), -1)[order].astype(np.float32)
+        self.values = flat.reshape(len(ids), -1).astype(np.float32)
 
-    def find(self, ids: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """The row of each id; -1 where there is none."""
-        rows = np.searchsorted(self._ids, ids).clip(max=len(self._ids) - 1)
-        return np.where(self._ids[rows] == ids, rows, -1)
+
+def _rows_of(batch: Batch, captions: _Ids, clips: _Ids, what: str, folder: str, remedy: str) -> tuple[Ints, Ints]:
+    """Where a teacher has the captions and the clips of a batch; ``InputError`` where one is missing."""
+    found = []
+    for kind, ids, known in (("caption", batch.caption, captions), ("clip", batch.clip, clips)):
+        rows = known.find(ids.cpu().numpy())
+        if (rows < 0).any():
+            number = int(np.flatnonzero(rows < 0)[0])
+            value = batch.texts[number] if kind == "caption" else batch.keys[number]
+            raise InputError(f"the teacher has no {what} of a {kind}", file=folder, value=value, remedy=remedy)
+        found.append(rows)
+    return found[0], found[1]
 
 
 def open_teacher(name: str, student: AudioInput, settings: DataSettings, trust_code: bool) -> RetrievalTeacher:
@@ -118,6 +170,8 @@ def open_teacher(name: str, student: AudioInput, settings: DataSettings, trust_c
     from training.models.hub import open_model  # it builds tasks itself
 
     folder = Storage(name)
+    if is_scores(name):
+        return ScoresTeacher(ScoreFile.open(name), settings)
     if folder.exists(CLIPS):
         return StoredTeacher(folder, settings)
     return ModelTeacher(open_model(name, trust_code), student, name)

@@ -112,6 +112,9 @@ def test_damage_is_found(build: Path, tmp_path: Path) -> None:
         (copy / part).write_bytes(bytes(changed))
         with pytest.raises(InputError, match="part-000001"):
             list(ScoreFile.open(copy).blocks())
+    (tmp_path / "s" / part).write_bytes(whole[:-4])
+    with pytest.raises(InputError, match="part-000001"):
+        ScoreFile.open(tmp_path / "s").mapped()
     (tmp_path / "s" / part).unlink()
     with pytest.raises(InputError, match="part-000001"):
         list(ScoreFile.open(tmp_path / "s").blocks())
@@ -119,12 +122,12 @@ def test_damage_is_found(build: Path, tmp_path: Path) -> None:
         ScoreFile.open(tmp_path)
 
 
-def test_a_row_is_found_by_its_number(build: Path, tmp_path: Path) -> None:
+def test_single_scores_are_read_where_rows_and_columns_cross(build: Path, tmp_path: Path) -> None:
     write(build, tmp_path / "s")
     scores = ScoreFile.open(tmp_path / "s")
     whole = np.concatenate([block for _, block in scores.blocks()])
-    for row in (0, 3, 4, 17):
-        assert np.array_equal(scores.row(row), whole[row])
+    rows, columns = np.array([17, 0, 3, 4, 4]), np.array([8, 0, 8])
+    assert np.array_equal(scores.mapped().crossings(rows, columns), whole[np.ix_(rows, columns)])
     assert whole.shape == (18, 9)
     assert json.loads((tmp_path / "s/scores.json").read_text())["model"] == "m"
     assert Storage(tmp_path / "s").list("clips") == []

@@ -20,6 +20,7 @@ from training.data.features import AudioInput
 from training.data.loader import Loader
 from training.data.order import Order
 from training.engine.distributed import Group
+from training.evaluation.scoring import ScoringSettings, write_scores
 from training.models.hub import load
 from training.models.retrieval import RetrievalModel
 from training.objectives.pairs.tiled import score_all
@@ -61,6 +62,32 @@ def test_stored_vectors_are_those_of_the_model(build: Path, taught: tuple[Path, 
         torch.testing.assert_close(model, stored, rtol=1e-4, atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def scored(build: Path, taught: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scores of the small model on what the students are trained on."""
+    folder = tmp_path_factory.mktemp("scored") / "scores"
+    write_scores(load(taught[0]), Manifest.open(build), ScoringSettings("m", "clotho/development", 4), str(folder))
+    return folder
+
+
+def test_stored_scores_are_those_of_stored_vectors(build: Path, taught: tuple[Path, Path], scored: Path) -> None:
+    task, batch = first_batch(build, f"distillation.teachers=[{taught[1]}, {scored}]")
+    sides = task.fixed_sides(batch)
+    found = []
+    for number, teacher in enumerate(task.terms()["distillation"].teachers):
+        text, audio = (sides[f"teacher {number} {name}"].side for name in (TEXT, AUDIO))
+        found.append(teacher.scorer.pair_scores(text, audio, ()))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+def test_a_clip_without_a_score_is_named(build: Path, taught: tuple[Path, Path], tmp_path: Path) -> None:
+    settings = ScoringSettings("m", "clotho/evaluation", 4)
+    write_scores(load(taught[0]), Manifest.open(build), settings, str(tmp_path / "few"))
+    task, batch = first_batch(build, f"distillation.teachers=[{tmp_path / 'few'}]")
+    with pytest.raises(InputError, match="no score of a"):
+        task.fixed_sides(batch)
+
+
 def test_distillation_alone_brings_the_scores_of_the_student_to_those_of_the_teacher(
     build: Path, group: Group, taught: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -87,9 +114,9 @@ def pair_scores(model: RetrievalModel, batch: Batch) -> np.ndarray:
 
 
 def test_two_ranks_in_chunks_and_a_resume_distil_like_one(
-    build: Path, taught: tuple[Path, Path], tmp_path: Path
+    build: Path, taught: tuple[Path, Path], scored: Path, tmp_path: Path
 ) -> None:
-    common = [*STEPS, f"distillation.teachers=[{taught[0]}, {taught[1]}]", "distillation.weight=0.5"]
+    common = [*STEPS, f"distillation.teachers=[{taught[0]}, {taught[1]}, {scored}]", "distillation.weight=0.5"]
     runs = {"plain": common, "chunks": [*common, "engine.chunk=2", "engine.zero=2"]}
     for ranks in (1, 2):
         run_ranks(ranks, build, {f"{name} {ranks}": run for name, run in runs.items()}, tmp_path)
