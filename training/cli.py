@@ -17,6 +17,7 @@ COMMANDS = {
     "mine": Command(_TRAIN, "training.commands.mine", "find hard negatives of clips"),
     "order": Command(_TRAIN, "training.commands.order", "show any global batch of a recipe, without training"),
     "evaluate": Command(_USE, "training.commands.evaluate", "measure retrieval on a split"),
+    "reproduce": Command(_TRAIN, "training.commands.reproduce", "train and measure a table of a paper"),
     "compare": Command(_USE, "training.commands.compare", "compare systems, with intervals and tests"),
     "ensemble": Command(_USE, "training.commands.ensemble", "measure means of the scores of several systems"),
     "submit": Command(_USE, "training.commands.submit", "write the challenge's table of predictions"),

@@ -1,0 +1,112 @@
+"""``reproduce``: a table of a paper as one command."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from sharding.common.errors import InputError
+from training.commands.fit import only_first_rank
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from training.reproduce.papers import PLANS
+
+    parser.description = (
+        "Train what a table of a paper takes, measure it, and show our figures beside the published ones. What is "
+        "finished is not done again: if it is killed, the same command continues. On several GPUs, start it with "
+        "torchrun. --dry-run lists the runs, their hours, and what they need that is not here."
+    )
+    parser.add_argument("plan", choices=sorted(PLANS), metavar="PLAN", help="one of " + ", ".join(sorted(PLANS)))
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where runs and scores go")
+    parser.add_argument("--shards", metavar="OUT", help="the build; only --dry-run does without")
+    parser.add_argument(
+        "--relevance", type=Path, metavar="CSV", help="DCASE 2025's metadata_eval.csv, for the improved captions"
+    )
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds of each run (3)")
+    parser.add_argument(
+        "--scale",
+        choices=("full", "small"),
+        default="full",
+        help="small: the same plan with small random encoders and few steps, which proves that all of it works",
+    )
+    parser.add_argument("--steps", type=int, metavar="N", help="steps of a run with --scale small (60)")
+    parser.add_argument("--dry-run", action="store_true", help="run nothing; show what would be done")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of every recipe; may be repeated"
+    )
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    from sharding.shards.manifest import Manifest
+    from training.engine.launch import ranks
+    from training.evaluation.relevance import open_relevance
+    from training.reproduce.carrying_out import Work, carry_out, outline
+    from training.reproduce.papers import PLANS
+    from training.reproduce.small import STEPS
+
+    if args.seeds < 1 or (args.steps is not None and args.steps < 1):
+        raise InputError("--seeds and --steps count from 1", value=(args.seeds, args.steps))
+    if args.steps is not None and args.scale == "full":
+        raise InputError("--steps is for --scale small", remedy="change the recipes with --set optimizer.steps=N")
+    steps = (args.steps or STEPS) if args.scale == "small" else 0
+    work = Work(PLANS[args.plan](), args.out, args.shards or "", args.seeds, steps, tuple(args.set))
+    if args.dry_run:
+        manifest = Manifest.open(args.shards) if args.shards else None
+        return outline(work, None if manifest is None else manifest.table) | {"dry": True}
+    if not args.shards:
+        remedy = "give --shards OUT; `earshot demo-corpus DIR` and `earshot build` make a small one"
+        raise InputError("a plan is trained on a build", remedy=remedy)
+    table = None if args.relevance is None else open_relevance(args.relevance)
+    with ranks() as group:
+        manifest = Manifest.open(work.shards)
+        told = outline(work, manifest.table)
+        result = told | carry_out(work, manifest, group, table) | {"dry": False, "scale": args.scale}
+    return only_first_rank(result, group)
+
+
+def show(result: dict[str, Any]) -> str:
+    lines = [result["source"]]
+    if result["dry"]:
+        width = max(len(run["run"]) for run in result["runs"]) + 2
+        for run in result["runs"]:
+            least, most = run["hours"]
+            done = f"  done: {len(run['done'])} of {result['seeds']} seeds" if run["done"] else ""
+            lines.append(
+                f"  {run['run']:{width}}{run['recipe']:22}{run['pairs']:9} pairs an epoch"
+                f"{least:9.1f} to {most:.1f} GPU hours a seed{done}"
+            )
+        least, most = result["hours"]
+        lines.append(f"{result['left']} runs are left: {least:.0f} to {most:.0f} GPU hours")
+        lines.append(f"The estimate: {result['whence']}.")
+    else:
+        lines += _table(result)
+    if result["missing"]:
+        lines += ["Missing:", *(f"  - {each}" for each in result["missing"])]
+    lines += ["What differs from the paper:", *(f"  - {each}" for each in result["differences"])]
+    return "\n".join(lines)
+
+
+def _table(result: dict[str, Any]) -> list[str]:
+    rows = result["rows"]
+    width = max(len(label) for label in rows) + 2
+    columns = list(dict.fromkeys(name for row in rows.values() for name in row["published"]))
+    columns = columns or ["text_to_audio mAP@10", "text_to_audio R@1", "text_to_audio R@10"]
+    lines = [f"{result['split']}; published, then ours with its 95 % interval and the range of the seeds"]
+    for name in columns:
+        task, measure = name.split(" ")
+        if task == "text_to_audio_multiple" and not result["relevance"]:
+            continue
+        lines += ["", f"{measure}, {'improved' if task.endswith('multiple') else 'original'} captions"]
+        for label, row in rows.items():
+            ours = row["ours"][task][measure]
+            theirs = f"{row['published'][name]:8.2f}" if name in row["published"] else f"{'-':>8}"
+            low, high = 100 * ours["low"], 100 * ours["high"]
+            spread = f"  {100 * ours['least']:.2f}..{100 * ours['most']:.2f}" if row["ours"]["seeds"] > 1 else ""
+            lines.append(f"  {label:{width}}{theirs}{100 * ours['mean']:9.2f} ({low:.2f}, {high:.2f}){spread}")
+    if not result["relevance"]:
+        lines += ["", "The figures of the improved captions need --relevance metadata_eval.csv."]
+    if result["scale"] == "small":
+        lines += ["", "Small scale: small random encoders and few steps. These figures say nothing about the methods."]
+    return lines

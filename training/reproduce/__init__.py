@@ -1,0 +1,1 @@
+"""Tables of published papers as plans: which runs they take, and the published figures beside ours."""

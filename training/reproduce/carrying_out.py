@@ -1,0 +1,173 @@
+"""Carrying out a plan: every run of every seed that is not finished, its scores, and the table.
+
+A plan's folder has ``runs/<run>/seed-<seed>``, ``scores/<run>/seed-<seed>`` and, for systems of several runs,
+``scores/<system>/seed-<seed>``.  What is finished is not done again, so a plan can be killed and continued.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sharding.common.errors import InputError
+from training.config.loading import load_recipe
+from training.config.sections import DistillationSettings, InitSettings, Recipe
+from training.data.mixture import select_rows
+from training.engine.distributed import Group
+from training.evaluation.comparing import compare
+from training.evaluation.ensembles import write_blend
+from training.evaluation.score_files import ScoreFile, is_scores
+from training.evaluation.scoring import ScoringSettings, write_scores
+from training.models.hub import CONFIG, EXPORT, open_model
+from training.reproduce import needs
+from training.reproduce.plans import Plan
+from training.reproduce.small import shrink
+from training.run.loop import fit
+
+SPLIT = "clotho/evaluation"
+
+
+@dataclass(frozen=True)
+class Work:
+    """How a plan is carried out.
+
+    Attributes:
+        plan: what is reproduced.
+        folder: where everything goes.
+        shards: the build.
+        seeds: how many seeds each run has.
+        steps: of the small scale; 0: the full scale.
+        changes: of every recipe, as ``--set`` takes them.
+    """
+
+    plan: Plan
+    folder: Path
+    shards: str
+    seeds: int
+    steps: int
+    changes: tuple[str, ...] = ()
+
+    def run(self, name: str, seed: int) -> Path:
+        """The folder of a run."""
+        return self.folder / "runs" / name / f"seed-{seed}"
+
+    def scores(self, name: str, seed: int) -> Path:
+        """The folder of the scores of a run or a system."""
+        return self.folder / "scores" / name.replace("/", "-") / f"seed-{seed}"
+
+    def is_done(self, name: str, seed: int) -> bool:
+        """Whether a run is finished."""
+        return (self.run(name, seed) / EXPORT / CONFIG).is_file()
+
+    def recipe(self, name: str, seed: int, there: set[str]) -> Recipe:
+        """The recipe of a run; ``there`` are the splits of the build."""
+        planned = self.plan.runs[name]
+        recipe = replace(load_recipe(planned.recipe, [*planned.changes, *self.changes]), seed=seed)
+        if self.steps:
+            recipe = shrink(recipe, there, self.steps)
+        if planned.start:
+            recipe = replace(recipe, init_from=InitSettings(str(self.run(planned.start, seed) / EXPORT)))
+        if planned.teachers:
+            folders = tuple(str(self.run(teacher, seed) / EXPORT) for teacher in planned.teachers)
+            recipe = replace(recipe, distillation=DistillationSettings(folders))
+        return recipe
+
+
+def splits_of(table: Any) -> set[str]:
+    """The splits of a build, as dataset/split."""
+    names = table.select(["dataset", "split"]).group_by(["dataset", "split"]).aggregate([])
+    pairs = zip(names["dataset"].to_pylist(), names["split"].to_pylist(), strict=True)
+    return {f"{dataset}/{split}" for dataset, split in pairs if select_rows(table, f"{dataset}/{split}").any()}
+
+
+def outline(work: Work, table: Any | None) -> dict[str, Any]:
+    """The runs of a plan, with their hours and what they need that is not here; nothing is run.
+
+    Args:
+        work: the plan.
+        table: the manifest of the build; None: there is none yet.
+    """
+    there = set() if table is None else splits_of(table)
+    runs: list[dict[str, Any]] = []
+    missing: list[str] = []
+    for name, planned in work.plan.runs.items():
+        full = replace(work, steps=0).recipe(name, 0, there)
+        pairs = needs.pairs_of(full, table if table is not None and _has_all(full, there) else None)
+        least, most = needs.hours(pairs, full.optimizer.epochs, bool(planned.teachers))
+        done = [seed for seed in range(work.seeds) if work.is_done(name, seed)]
+        runs.append({"run": name, "recipe": planned.recipe, "pairs": pairs, "hours": [least, most], "done": done})
+        if not work.steps:
+            missing += needs.missing_weights(full) + needs.missing_data(full, there, SPLIT)
+    left = sum(work.seeds - len(run["done"]) for run in runs)
+    total = [sum(run["hours"][end] * (work.seeds - len(run["done"])) for run in runs) for end in (0, 1)]
+    return {
+        "source": work.plan.source,
+        "runs": runs,
+        "seeds": work.seeds,
+        "left": left,
+        "hours": total,
+        "whence": needs.WHENCE,
+        "missing": list(dict.fromkeys(missing)),
+        "differences": list(work.plan.differences),
+    }
+
+
+def carry_out(
+    work: Work, manifest: Any, group: Group, table: Mapping[str, Mapping[str, float]] | None
+) -> dict[str, Any]:
+    """Do what is left of a plan, and compare its systems.
+
+    Args:
+        work: the plan.
+        manifest: of the build.
+        group: the ranks, which train together.
+        table: a relevance table for the improved captions; None: there is none.
+
+    Raises:
+        InputError: the build lacks a split.
+    """
+    there = splits_of(manifest.table)
+    if SPLIT not in there:
+        raise InputError("the build has no evaluation split", file=work.shards, value=SPLIT)
+    for seed in range(work.seeds):
+        for name in work.plan.runs:
+            if not work.is_done(name, seed):
+                fit(work.recipe(name, seed, there), manifest, work.run(name, seed), group)
+            _score(work, name, seed, manifest, group, table)
+    systems: dict[str, list[ScoreFile]] = {}
+    for label, system in work.plan.systems.items():
+        systems[label] = [_of_system(work, label, system.runs, seed, group) for seed in range(work.seeds)]
+    found = compare(systems, table)
+    rows = {
+        label: {
+            "published": {f"{task} {measure}": value for (task, measure), value in system.published.items()},
+            "ours": found["systems"][label],
+        }
+        for label, system in work.plan.systems.items()
+    }
+    return {"split": SPLIT, "rows": rows, "relevance": table is not None}
+
+
+def _has_all(recipe: Recipe, there: set[str]) -> bool:
+    return all(item.split in there for item in recipe.data.train)
+
+
+def _score(work: Work, name: str, seed: int, manifest: Any, group: Group, table: Any) -> None:
+    if is_scores(work.scores(name, seed)):
+        return
+    settings = ScoringSettings(f"{name}, seed {seed}", SPLIT, relevance=table)
+    write_scores(open_model(work.run(name, seed) / EXPORT), manifest, settings, str(work.scores(name, seed)), group)
+
+
+def _of_system(work: Work, label: str, runs: tuple[str, ...], seed: int, group: Group) -> ScoreFile:
+    """The scores of one run, or of the mean of several."""
+    if len(runs) == 1:
+        return ScoreFile.open(work.scores(runs[0], seed))
+    out = work.scores(label, seed)
+    if group.rank == 0 and not is_scores(out):
+        files = {name: ScoreFile.open(work.scores(name, seed)) for name in runs}
+        write_blend(files, (1 / len(runs),) * len(runs), str(out))
+    group.barrier("scores of an ensemble")
+    return ScoreFile.open(out)

@@ -1,0 +1,83 @@
+"""What a plan needs that is not here, with where its authors publish it, and how long its runs take."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from training.config.sections import Recipe
+
+# Pairs a second in training on one NVIDIA A40: the README of the challenge's 2025 baseline (PaSST and RoBERTa-large)
+# gives 2 h 16 min for 20 epochs of Clotho's 19,195 pairs, and 34 h 44 min with AudioCaps and WavCaps.
+SLOW, FAST = 47.0, 75.0
+WHENCE = (
+    f"{SLOW:g} to {FAST:g} pairs a second on one A40, from the times in the README of the DCASE 2025 baseline; "
+    "learning from teachers is counted twice; the other encoders and co-attention were not measured"
+)
+PUBLISHED = {  # clips and captions, as the released tables count them
+    "clotho/development": (3839, 19195),
+    "audiocaps/train": (49838, 49838),
+    "wavcaps/train": (403050, 403050),
+    "tacos/development": (12358, 12358),  # its test split included
+}
+PLACES = {
+    "clotho": "Clotho v2.1: zenodo.org/records/4783391",
+    "audiocaps": "AudioCaps: captions at github.com/cdjkim/audiocaps, audio on request from its authors",
+    "wavcaps": "WavCaps: huggingface.co/datasets/cvssp/WavCaps",
+    "tacos": "TACOS: zenodo.org/records/15379789",
+}
+RELEVANCE = (
+    "metadata_eval.csv, for the improved captions: resources/ of github.com/CPJKU/dcase2025_task6_baseline; "
+    "give it as --relevance"
+)
+PASST = "PaSST's weights: releases of github.com/kkoutini/PaSST, which hear21passt downloads"
+
+
+def missing_data(recipe: Recipe, there: Collection[str], split: str) -> list[str]:
+    """The splits of a recipe that a build lacks, each with where its dataset is published."""
+    asked = dict.fromkeys([*(item.split for item in recipe.data.train), split])
+    return [
+        f"{name} is not in the build. {PLACES.get(name.split('/')[0], '')}".strip()
+        for name in asked
+        if name not in there
+    ]
+
+
+def missing_weights(recipe: Recipe) -> list[str]:
+    """The published weights that a recipe starts from and that are not on this machine yet."""
+    found = []
+    for settings in (recipe.audio, recipe.text):
+        source = getattr(settings, "source", "random")
+        if source == "random" or Path(source).exists():
+            continue
+        if source == "published":
+            found.append(PASST)
+        elif not _cached(source):
+            found.append(f"{source}: huggingface.co/{source}, which the first start downloads")
+    return found
+
+
+def pairs_of(recipe: Recipe, table: Any | None) -> int:
+    """Pairs of an epoch: those of the build's manifest, or else as the datasets were published."""
+    if table is not None:
+        from training.data.order import Order
+
+        return Order(table, recipe.data, recipe.seed).draws_per_epoch
+    total = 0
+    for item in recipe.data.train:
+        clips, captions = PUBLISHED[item.split]
+        total += captions if item.pairs == "captions" else clips
+    return total
+
+
+def hours(pairs: int, epochs: float, teachers: bool) -> tuple[float, float]:
+    """The least and the most hours of a run on one GPU."""
+    total = pairs * epochs * (2 if teachers else 1)
+    return total / FAST / 3600, total / SLOW / 3600
+
+
+def _cached(name: str) -> bool:
+    import huggingface_hub
+
+    return isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json"), str)
