@@ -10,6 +10,7 @@ these have the 5,225 captions as published, and the challenge's table of several
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -163,7 +164,7 @@ def evaluate(model: Any, tasks: Sequence[CaptionTask], rate: int) -> dict[str, d
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import MultiVectorEncoder, SentenceTransformer
 
     parser = argparse.ArgumentParser(
         description="Measure a model of sentence-transformers on Clotho and TACOS with mteb."
@@ -177,7 +178,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     args = parser.parse_args(arguments)
     tasks = [] if args.clotho is None else clotho_tasks(args.clotho, args.relevance)
     tasks += [] if args.tacos is None else [tacos_task(args.tacos)]
-    model = SentenceTransformer(args.model, trust_remote_code=args.trust_remote_code)
+    settings = Path(args.model) / "config_sentence_transformers.json"
+    several = settings.is_file() and json.loads(settings.read_text()).get("model_type") == "MultiVectorEncoder"
+    model = (MultiVectorEncoder if several else SentenceTransformer)(
+        args.model, trust_remote_code=args.trust_remote_code
+    )
     scores = evaluate(model, tasks, args.rate)
     for task in tasks:
         name, main_score = task.metadata.name, task.metadata.main_score

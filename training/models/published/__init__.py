@@ -1,4 +1,4 @@
-"""Complete audio-text models that others have published, opened as a `Retriever`.
+"""Complete audio-text models that are published, opened as a `Retriever`.
 
 ``clap``: a ``ClapModel`` of the transformers library.  ``sentences``: a sentence-transformers model that takes audio.
 Both are a local folder, or a name on the Hugging Face hub.  Only safetensors and plain text are read, and no code of
@@ -16,6 +16,7 @@ from training.models.encoders.published import unavailable
 from training.models.retriever import Retriever
 
 MODULES, CONFIG = "modules.json", "config.json"
+CONVERTED = "0_EarshotEncoder"  # the export in what `earshot convert --to sentence-transformers` wrote
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 READ = ("*.json", "*.txt", "*.model", "*.safetensors")  # all that is downloaded of a model on the hub
 
@@ -33,9 +34,13 @@ def open_published(path: Path) -> Retriever:
     Raises:
         InputError: there is no such model, it is of another kind, its files are damaged, or it would run code.
     """
+    from training.models import hub
     from training.models.published import clap, sentences
 
     folder = path if path.is_dir() else _download(path.as_posix())
+    for export in (folder, folder / CONVERTED):
+        if (export / CONFIG).is_file() and _kind(export) is None:  # published by `earshot push`, or converted
+            return hub.load(export)
     if (folder / MODULES).is_file():
         return sentences.open_sentences(folder)
     if _kind(folder) == "clap":

@@ -47,6 +47,11 @@ def test_texts_and_sounds_get_the_vectors_that_earshot_gives_them(dual: Path, ex
     np.testing.assert_allclose(model.similarity(model.encode("rain"), model.encode(wave)).abs() <= 1 + 1e-6, True)
 
 
+def test_commands_open_the_folder_again(dual: Path, export: Export) -> None:
+    texts = ["rain"]
+    assert torch.equal(hub.open_model(dual).encode_texts(texts)[0], hub.load(export()).encode_texts(texts)[0])
+
+
 def test_nothing_runs_that_the_user_did_not_allow(dual: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
