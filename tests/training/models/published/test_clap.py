@@ -14,6 +14,7 @@ import torch
 import transformers
 
 from sharding.common.errors import InputError
+from sharding.common.storage import Storage
 from sharding.shards.manifest import Manifest
 from tests.training.models.encoders.test_encoders import CAPTIONS
 from tests.training.models.encoders.test_published import BERT, HTSAT, VOCABULARY
@@ -86,7 +87,7 @@ def test_a_published_model_is_evaluated_searched_and_taught_like_a_trained_one(
     retriever, manifest = hub.open_model(published), Manifest.open(build)
     hits = search(retriever, manifest, ["a whistle"], split, top=3)["a whistle"]
     assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
-    assert write_teacher(retriever, manifest, [split], tmp_path / "vectors")["width"] == 24
+    assert write_teacher(retriever, manifest, [split], Storage(tmp_path / "vectors"))["width"] == 24
 
 
 def test_a_run_starts_from_a_published_model(published: Path, build: Path) -> None:
