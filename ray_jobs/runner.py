@@ -28,6 +28,7 @@ class RayRunner:
     """Runs work on the cluster at ``address`` (see ``ray_jobs.connection.connect``).
 
     As many tasks run as the cluster has CPUs, also when nodes come and go; ``AHEAD`` times as many are handed out.
+    A function with an attribute ``gpus`` gets so many for each task, where the cluster has any.
     The dashboard shows the same progress as the terminal, as the metrics ``earshot_done``, ``earshot_total``,
     ``earshot_failed`` and ``earshot_rate`` with the tag ``stage``.
     """
@@ -48,7 +49,8 @@ class RayRunner:
         import ray
 
         # Ray's own retries are off: it repeats tasks that were killed for memory without end
-        task = ray.remote(num_cpus=1, max_retries=0)(_apply)
+        gpus = getattr(function, "gpus", 0) if ray.cluster_resources().get("GPU", 0) else 0
+        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_apply)
         # it travels once a node and is loaded once a worker: inside a list, Ray leaves it to the task to load it
         shared, name = [ray.put(function)], uuid.uuid4().hex
         running: dict[Any, tuple[Item, int]] = {}

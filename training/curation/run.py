@@ -99,6 +99,11 @@ def convert(work: Work, file: Path) -> dict[str, Any]:
 class _Annotate:
     work: Work
 
+    @property
+    def gpus(self) -> int:
+        """GPUs that a task takes where there are any: a model runs on one."""
+        return 0 if self.work.annotator == "rules" else 1
+
     def __call__(self, step: int) -> int:
         """Annotate one batch and write its part; returns its number."""
         work, storage = self.work, Storage(self.work.out)

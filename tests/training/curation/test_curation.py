@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from sharding.common.errors import InputError
 from sharding.common.runners import LocalRunner
 from sharding.shards.manifest import Manifest
+from tests.training.models.multimodal.families import CAPTIONS, write
+from tests.training.models.multimodal.test_multimodal import TINY
 from tests.training.small_runs import small_recipe, write_sounds
 from training import cli
 from training.curation.annotations import (
@@ -26,6 +28,7 @@ from training.curation.annotations import (
     read_annotations,
     to_table,
 )
+from training.curation.annotators import KnownClip, Model
 from training.curation.audioverse import read_audioverse
 from training.curation.clusters import cluster_tags
 from training.curation.mining import Vectors, nearest_wrong
@@ -33,6 +36,7 @@ from training.curation.run import Work, annotate
 from training.data.negatives import Negatives
 from training.data.order import Order
 from training.data.sources import open_clips
+from training.tasks.retrieval import assemble
 
 
 @pytest.fixture(scope="module")
@@ -260,3 +264,25 @@ def test_annotate_cluster_mine_train_and_re_rank(
     assert again == result, "what is judged already is not judged again"
     assert cli.main(["rerank", f"{out}/third", "--shards", build, *words[:-3], "3", *words[-2:]]) != 0
     assert "other judgements" in capsys.readouterr().err
+
+
+def test_a_language_model_annotates_with_and_without_hearing(shards: Path, tmp_path: Path) -> None:
+    """Random models write nonsense, which must arrive whole, by clip, and counted where it is left out."""
+    write("qwen2.5-omni", tmp_path / "hears")
+    text = assemble(small_recipe(TINY), CAPTIONS)[0].text
+    text.net.save_pretrained(tmp_path / "reads")
+    text.tokenizer.save_pretrained(tmp_path / "reads")
+    for source, hears in (("hears", True), ("reads", False)):
+        model = Model(str(tmp_path / source), tokens=4)
+        assert (model.hears is not None) == hears
+        features, frames = (torch.randn(2, 1, 128, 400), torch.tensor([[400], [90]])) if hears else (None, None)
+        known = [KnownClip("a", ["A dog."], ["dog"]), KnownClip("b", [], [])]
+        together = model.annotate(known, features, frames)
+        alone = [
+            model.annotate([clip], *((features[n : n + 1], frames[n : n + 1]) if hears else (None, None)))[0]
+            for n, clip in enumerate(known)
+        ]
+        assert together == alone, "padding beside a longer prompt changes no answer"
+        work = Work(str(shards), "clotho/evaluation", str(tmp_path / source), str(tmp_path / f"{source}-out"), 4)
+        result = annotate(work, LocalRunner(1))
+        assert result["clips"] == 9
