@@ -3,9 +3,11 @@
 Scenes last 15 to 30 s and hold three to five recordings, one after the other or at once.  Half of the scenes with one
 event after the other are twins of another scene: they have the same kinds of event in another order.  Plain clips are
 single recordings of 5 s.  Both are processed as a user's own sounds are: two generic sources, one build, a recipe, an
-evaluation.  One model learns from both, from scratch.
+evaluation.  One model learns from both, from scratch.  With ``--pretrained`` models learn from plain clips alone, by
+the recipe own_sounds, with published encoders.
 
     python -m bench.learn_esc [--quick] [--method NAME ...] [--seeds N ...] [--steps N] [--data FOLDER] [--out FOLDER]
+        [--pretrained FOLDER]
 
 With ``--out`` an interrupted bench continues where it stopped.  It needs the recordings that EARSHOT_DATA names.
 """
@@ -19,6 +21,7 @@ import os
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,7 @@ from sharding.shards.manifest import Manifest
 from training.config.loading import load_recipe
 from training.engine.distributed import Group
 from training.evaluation.encoding import side_encoder
+from training.evaluation.metrics import MEASURED
 from training.evaluation.run import EvaluationSettings, evaluate
 from training.models.hub import load
 from training.models.retriever import Retriever
@@ -73,6 +77,30 @@ METHODS: dict[str, tuple[str, ...]] = {
     "half-hop": ("audio.hop_s=0.5",),
 }
 
+_TUNED = ("data.stored=[]", "optimizer.rates={'audio.*': 0.1, 'text.*': 0.03}", "optimizer.epochs=6")
+_SEGMENTS = ("audio.pooled=last", "audio.segment_s=1.0")  # several vectors of a clip to attend to
+_ATTENDING = ["head.dim=256", "head.heads=8", "head.audio=segments"]
+# The same for pre-trained encoders: overrides of the recipe own_sounds, in which both encoders are frozen.
+PRETRAINED: dict[str, tuple[str, ...]] = {
+    "frozen": (),
+    "published-head": ("audio.pooled=last", "head={name: dual, dim: 1024}", "loss.tau=0.05"),
+    "captions-projected": ("head.project_text=true",),
+    "last-layer": ("audio.pooled=last",),
+    "first-token": ("text.pooling=first",),
+    "published-temperature": ("loss.tau=0.05",),
+    "short-segments": ("audio.segment_s=1.0",),
+    "half-hop": ("audio.segment_s=2.0", "audio.hop_s=1.0"),
+    "attention-pooling": ("audio.segment_s=1.0", "head.audio_pooling=attention"),
+    "masking": ("data.stored=[text]", "data.masking={time_masks: 1, freq_masks: 1}", "optimizer.epochs=12"),
+    "top-block": (*_TUNED, "optimizer.freeze=[]", "optimizer.freeze_below={audio: 3, text: 5}"),
+    "top-two-blocks": (*_TUNED, "optimizer.freeze=[]", "optimizer.freeze_below={audio: 2, text: 4}"),
+    "tuned": (*_TUNED, "optimizer.freeze=[]"),
+    "sentence-attention": (*_SEGMENTS, "head={name: sentence-attention}", *_ATTENDING, "head.text_pooling=encoder"),
+    "token-attention": (*_SEGMENTS, "head={name: token-attention}", *_ATTENDING),
+    "co-attention": (*_SEGMENTS, "head={name: co-attention}", *_ATTENDING, "head.modules=1"),
+    "text-aware-pooling": (*_SEGMENTS, "head={name: text-aware-pooling, dim: 256, audio: segments}"),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Size:
@@ -92,31 +120,61 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few steps on a few sounds: shows that it runs")
     parser.add_argument(
-        "--method", nargs="+", choices=METHODS, default=["dual"], metavar="NAME", help=", ".join(METHODS)
+        "--method",
+        nargs="+",
+        metavar="NAME",
+        help=f"{', '.join(METHODS)}; with --pretrained {', '.join(PRETRAINED)} (default: the first of them)",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="of the model and the order")
     parser.add_argument("--steps", type=int, metavar="N", help=f"instead of {FULL.steps}")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("EARSHOT_DATA", "../shared/data")))
     parser.add_argument("--out", type=Path, help="keep the build and the runs here (default: a temporary folder)")
+    parser.add_argument(
+        "--pretrained", type=Path, metavar="FOLDER", help="holds whisper-tiny.en and all-MiniLM-L6-v2, as saved models"
+    )
     args = parser.parse_args()
+    setup = Setup.of(args.pretrained)
+    chosen = args.method or [next(iter(setup.methods))]
+    if unknown := set(chosen) - setup.methods.keys():
+        parser.error(f"no such method: {', '.join(sorted(unknown))}")
     if not (args.data / "audio/clips.csv").is_file():
         raise SystemExit(f"no recordings below {args.data}: EARSHOT_DATA names their folder")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         out, size = args.out or Path(temporary), QUICK if args.quick else FULL
-        size = dataclasses.replace(size, steps=args.steps or size.steps)
+        if args.steps or (args.pretrained and not args.quick):
+            size = dataclasses.replace(size, steps=args.steps or 0)
         try:
-            sounds = prepare(args.data, out, size)
+            sounds = prepare(args.data, out, size, setup)
             results = {
-                method: [learn(method, seed, sounds, out, size) for seed in args.seeds] for method in args.method
+                method: [learn(method, seed, sounds, out, size, setup) for seed in args.seeds] for method in chosen
             }
         except InputError as error:
             raise SystemExit(str(error)) from error
     show(results)
 
 
-def prepare(data: Path, out: Path, size: Size) -> dict[str, dict[str, list[Scene]]]:
-    """Draw, write and build both sources below ``out``; returns source to split to what it holds."""
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What is trained: overrides of a recipe for each method, on sources that are built into ``shards``."""
+
+    recipe: str
+    common: tuple[str, ...]
+    methods: Mapping[str, tuple[str, ...]]
+    sources: tuple[str, ...]
+    shards: str
+
+    @classmethod
+    def of(cls, pretrained: Path | None) -> Setup:
+        if pretrained is None:
+            return cls("demo", COMMON, METHODS, ("scenes", "clips"), "shards")
+        towers = (f"audio.source={pretrained / 'whisper-tiny.en'}", f"text.source={pretrained / 'all-MiniLM-L6-v2'}")
+        more = ("data.workers=0", "validation.split=null", "log.tensorboard=false")
+        return cls("own_sounds", (*towers, *more), PRETRAINED, ("clips",), "shards-clips")
+
+
+def prepare(data: Path, out: Path, size: Size, setup: Setup) -> dict[str, dict[str, list[Scene]]]:
+    """Draw, write and build the sources below ``out``; returns source to split to what it holds."""
     rng = np.random.default_rng(0)
     folds = {"train": esc50(data, (1, 2)), "test": esc50(data, (3,))}
     drawn: dict[str, dict[str, list[Scene]]] = {"scenes": {}, "clips": {}}
@@ -124,17 +182,20 @@ def prepare(data: Path, out: Path, size: Size) -> dict[str, dict[str, list[Scene
         drawn["scenes"][split] = draw_scenes(recordings, size.scenes[number], rng, split)
         chosen = sorted(rng.permutation(len(recordings))[: size.clips[number]])
         drawn["clips"][split] = [Scene(f"{split}{k:05d}", (recordings[k],), together=False) for k in chosen]
-    if not (out / "shards/dataset.json").is_file():
+    drawn = {name: drawn[name] for name in setup.sources}
+    if not (out / setup.shards / "dataset.json").is_file():
         for name, splits in drawn.items():
             write_source(out / name, splits, WORDINGS, rng)
         # WAV, because it decodes fastest: the time of the bench is for training
         sources = {name: str(out / name) for name in drawn}
         settings = BuildSettings(sources=sources, probe=ProbeSettings(form=AudioForm("wav")))
-        build(settings, str(out / "shards"), LocalRunner(2))
+        build(settings, str(out / setup.shards), LocalRunner(2))
     return drawn
 
 
-def learn(method: str, seed: int, sounds: dict[str, dict[str, list[Scene]]], out: Path, size: Size) -> dict[str, float]:
+def learn(
+    method: str, seed: int, sounds: dict[str, dict[str, list[Scene]]], out: Path, size: Size, setup: Setup
+) -> dict[str, float]:
     """Train and test one model; returns figures, also kept below ``out``."""
     from training.engine.launch import ranks  # imports DeepSpeed
     from training.run.loop import fit
@@ -142,9 +203,14 @@ def learn(method: str, seed: int, sounds: dict[str, dict[str, list[Scene]]], out
     run = out / f"{method}-{size.steps}-{seed}"
     if (run / "figures.json").is_file():
         return dict(json.loads((run / "figures.json").read_text()))
-    manifest = Manifest.open(out / "shards")
-    length = (f"data.batch_size={size.batch}", f"optimizer.steps={size.steps}", f"checkpoint.every={size.steps}")
-    recipe = load_recipe("demo", [*COMMON, *length, *METHODS[method], f"seed={seed}"])
+    manifest = Manifest.open(out / setup.shards)
+    length: tuple[str, ...] = ()
+    if size.steps:
+        length = (f"data.batch_size={size.batch}", f"optimizer.steps={size.steps}", f"checkpoint.every={size.steps}")
+    recipe = load_recipe(setup.recipe, [*setup.common, *setup.methods[method], *length, f"seed={seed}"])
+    if recipe.data.stored:  # the seeds share what frozen encoders give
+        stored = dataclasses.replace(recipe.data, stored_folder=str(out / "stored"))
+        recipe = dataclasses.replace(recipe, data=stored)
     began = time.process_time()
     with ranks() as group:
         fit(recipe, manifest, run, group)
@@ -165,7 +231,7 @@ def test(retriever: Retriever, manifest: Manifest, name: str, scenes: list[Scene
     found = evaluate(encoder, manifest, EvaluationSettings(split, relevance=relevance), group)
     metrics = found["text_to_audio_multiple" if relevance else "text_to_audio"]
     figures: dict[str, float] = {}
-    for metric in ("R@10", "mAP@10"):
+    for metric in MEASURED:
         figures |= {f"{name} {metric}": metrics[metric], f"{name} chance_{metric}": metrics[f"chance_{metric}"]}
     if name == "scenes":
         index = build_index(retriever, manifest, split)
@@ -216,11 +282,23 @@ def order_accuracy(retriever: Retriever, manifest: Manifest, split: str, scenes:
 
 def show(results: dict[str, list[dict[str, float]]]) -> None:
     """The table, mean and range over seeds, and the ratios as the last line."""
-    columns = ("scenes R@10", "scenes mAP@10", "clips mAP@10", "order", "two stages", "minutes")
+    columns: tuple[str, ...] = (
+        "scenes R@10",
+        "scenes mAP@10",
+        "clips R@1",
+        "clips mAP@10",
+        "order",
+        "two stages",
+        "minutes",
+    )
     first = next(iter(results.values()))[0]
+    columns = tuple(column for column in columns if column in first)
+    chance = {"order": 0.5, "two stages": 0.25}
+    chance |= {
+        f"{name} {key}": first[f"{name} chance_{key}"] for name, key in map(str.split, columns) if key in MEASURED
+    }
     print(f"{'':20}" + "".join(f"{column:>24}" for column in columns))
-    chance = [first[f"{name} chance_{metric}"] for name, metric in (column.split() for column in columns[:3])]
-    print(f"{'chance':20}" + "".join(f"{value:24.3f}" for value in [*chance, 0.5, 0.25]))
+    print(f"{'chance':20}" + "".join(f"{chance[column]:24.3f}" for column in columns[:-1]))
     for method, runs in results.items():
         cells = [[run[column] for run in runs] for column in columns]
         text = [f"{np.mean(cell):.3f} ({min(cell):.3f}-{max(cell):.3f})" for cell in cells]
@@ -229,6 +307,7 @@ def show(results: dict[str, list[dict[str, float]]]) -> None:
         f"{method} {name}": float(np.mean([run[f"{name} mAP@10"] / run[f"{name} chance_mAP@10"] for run in runs]))
         for method, runs in results.items()
         for name in ("scenes", "clips")
+        if f"{name} mAP@10" in runs[0]
     }
     print(json.dumps(over))
 

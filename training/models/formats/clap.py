@@ -162,6 +162,10 @@ def _copy_text(target: Any, text: Any, pooling: str) -> float:
 
 def _copy_projection(target: Any, source: Any, scale: float) -> None:
     """Fill a projection of ``ClapModel`` whose input has been multiplied with ``scale``."""
+    if isinstance(source, nn.Identity):  # captions that are not projected
+        source = nn.Linear(target.linear1.in_features, target.linear1.out_features)
+        nn.init.eye_(source.weight)
+        nn.init.zeros_(source.bias)
     single = isinstance(source, nn.Linear)
     first = source if single else source.linear1
     with torch.no_grad():

@@ -27,11 +27,15 @@ class Settings:
         audio_pooling: over segments: "mean", or "attention" as in Filomeno et al. 2025 eq. 3.
         text_pooling: the "encoder"'s own (RoBERTa: its first token), the "first" token, or the "mean" over real
             tokens as in Filomeno et al. 2025 section 4.
+        project_text: whether captions are projected too. Otherwise clips are projected into the space of the text
+            encoder, whose width ``dim`` must be; so words that training has not seen keep their place, as with a locked
+            text encoder (LiT, arXiv 2111.07991).
         dropout: on the pooled vectors, in training.
     """
 
     name: str = "dual"
     dim: int | None = 1024
+    project_text: bool = True
     audio_pooling: AudioPooling = "mean"
     text_pooling: TextPooling = "encoder"
     dropout: float = 0.0
@@ -51,7 +55,12 @@ class DualEncoder(Head):
             remedy = "set head.dim to the width of a shared space"
             raise InputError("the encoders' vectors are not equally wide", value=(audio_dim, text_dim), remedy=remedy)
         self.audio_projection = nn.Identity() if settings.dim is None else nn.Linear(audio_dim, settings.dim)
-        self.text_projection = nn.Identity() if settings.dim is None else nn.Linear(text_dim, settings.dim)
+        self.text_projection: nn.Module = nn.Identity()
+        if settings.dim is not None and settings.project_text:
+            self.text_projection = nn.Linear(text_dim, settings.dim)
+        elif settings.dim not in (None, text_dim):
+            remedy = f"set head.dim to {text_dim}, the width of the text encoder, or project_text to true"
+            raise InputError("captions that are not projected are not as wide", value=settings.dim, remedy=remedy)
         self.dropout = nn.Dropout(settings.dropout)
 
     def audio_side(self, audio: EncodedAudio) -> Side:

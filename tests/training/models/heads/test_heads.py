@@ -263,3 +263,16 @@ def test_settings_that_cannot_work_say_why() -> None:
         build_head(token_attention.Settings(dim=16, heads=2, compare="text"), AUDIO, TEXT)
     with pytest.raises(InputError, match="all compute the same"):
         build_head(coattention.Settings(dim=8, wiring="parallel", shared_weights=True), AUDIO, TEXT)
+
+
+def test_captions_that_are_not_projected_keep_the_vectors_of_their_encoder() -> None:
+    text, audio = encoded(torch.float32)
+    head = build_head(dual.Settings(dim=TEXT, project_text=False, text_pooling="mean"), AUDIO, TEXT)
+    (captions,), (clips,) = head.text_side(text), head.audio_side(audio)
+    mean = torch.stack([tokens[real].mean(0) for tokens, real in zip(text.tokens, text.token_mask, strict=True)])
+    torch.testing.assert_close(captions, F.normalize(mean, dim=-1))
+    assert clips.shape[1] == TEXT
+    assert not any(name.startswith("text_projection") for name, _ in head.named_parameters())
+    with pytest.raises(InputError, match="not as wide") as caught:
+        build_head(dual.Settings(dim=5, project_text=False), AUDIO, TEXT)
+    assert f"head.dim to {TEXT}" in str(caught.value.remedy)
