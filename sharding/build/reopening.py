@@ -28,6 +28,8 @@ from sharding.rows import column, optional_column
 from sharding.schema import CATALOGUE, FINGERPRINTS, MATCHES
 from sharding.shards.contents import require_whole
 from sharding.shards.manifest import Manifest
+from sharding.sources import DATASETS
+from sharding.sources.protected import parse_protect
 
 
 def begin_or_reopen(
@@ -57,7 +59,7 @@ def begin_or_reopen(
     if not (work.exists(Work.MARKER) or out.exists(layout.DATASET)):
         _begin_anew(out, settings)  # nothing was built, because its datasets could not be read
         return
-    changed = sorted(differences(former, settings))
+    changed = sorted(differences(_with_later_datasets(former, settings), settings))
     if changed and not new_plan:
         raise InputError(
             "there is a build with other settings here:\n    " + "\n    ".join(changed),
@@ -74,6 +76,19 @@ def begin_or_reopen(
     kept = _unchanged(facts, out, former, settings, now.table)
     if changed or out.exists(layout.DIFFERENCES) or _inputs_changed(out, facts, kept, now):
         _replan(out, former, settings, now, kept)
+
+
+def _with_later_datasets(former: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """The former settings with what is protected by default of datasets that Earshot did not know then.
+
+    A build that has none of them is the same build.  What a user names with ``--protect`` always counts.
+    """
+    protect, before = settings["fates"]["protect"], former.get("fates", {}).get("protect", [])
+    if frozenset(map(tuple, protect)) != parse_protect():
+        return former
+    known = {dataset for dataset, _ in before} | {*former["roots"], *former["sources"]}
+    later = [pair for pair in protect if pair[0] in DATASETS and pair[0] not in known]
+    return former | {"fates": former["fates"] | {"protect": sorted([*before, *later])}}
 
 
 def reopen_unchanged(out: Storage, facts: pa.Table, settings: dict[str, Any], now: Catalogue) -> None:

@@ -5,9 +5,11 @@ A new dataset is one module that defines ``DATASET``, and one entry of ``DATASET
 
 from __future__ import annotations
 
-from sharding.sources import audiocaps, clotho, tacos, wavcaps
+from sharding.sources import audiocaps, audioset, clotho, esc50, fsd50k, tacos, tut, urbansound8k, vggsound, wavcaps
 from sharding.sources.base import PublishedDataset
 
+_CAPTIONED = (clotho, audiocaps, wavcaps, tacos)
+_LABELLED = (esc50, urbansound8k, fsd50k, tut, audioset, vggsound)
 DATASETS: dict[str, PublishedDataset] = {
-    module.DATASET.name: module.DATASET for module in (clotho, audiocaps, wavcaps, tacos)
+    module.DATASET.name: module.DATASET for module in (*_CAPTIONED, *_LABELLED)
 }  # in the order of the catalogue

@@ -82,6 +82,11 @@ class PublishedCaption(NamedTuple):
         return " ".join(self.text.casefold().split()), self.onset, self.offset
 
 
+def label_caption(name: str) -> PublishedCaption:
+    """The name of a class, as a caption of kind ``label``: ``crying_baby`` becomes ``crying baby``."""
+    return PublishedCaption(" ".join(name.replace("_", " ").split()), "label")
+
+
 @dataclass(slots=True)
 class _Clip:
     """One row of CATALOGUE; the fields are its columns."""

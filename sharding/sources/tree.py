@@ -115,7 +115,7 @@ class Tree:
 
     @cached_property
     def _tables(self) -> list[str]:
-        return [path for path in self.files if path.lower().endswith((".csv", ".json", ".jsonl"))]
+        return [path for path in self.files if path.lower().endswith((".csv", ".json", ".jsonl", ".txt"))]
 
     def read(self, path: str) -> bytes:
         """The bytes of a table.

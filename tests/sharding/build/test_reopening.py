@@ -13,6 +13,7 @@ import soundfile
 
 from sharding.build.append import append
 from sharding.build.run import build
+from sharding.build.state import settings_bytes
 from sharding.common.errors import InputError
 from sharding.common.runners import LocalRunner
 from sharding.common.storage import Storage
@@ -199,3 +200,16 @@ def test_a_new_plan_that_is_refused_removes_nothing(
     with pytest.raises(InputError, match=message):
         build(other, str(out), LocalRunner(1), new_plan=True)
     assert tree(out) == before
+
+
+def test_a_build_of_a_version_that_knew_fewer_datasets_is_gone_on_with(small: Path, tmp_path: Path) -> None:
+    """What a later version protects by default of datasets that the build does not have makes it no other build."""
+    settings, out = dataclasses.replace(settings_for(small), fates=FateSettings()), Storage(tmp_path / "out")
+    build(settings, out.url, LocalRunner(1))
+    former = out.read_json(".build/settings.json")
+    former["fates"]["protect"] = [pair for pair in former["fates"]["protect"] if pair[0] not in ("esc50", "tut")]
+    out.write(".build/settings.json", settings_bytes(former))
+    build(settings, out.url, LocalRunner(1))
+    chosen = FateSettings(protect=settings.fates.protect - {("esc50", "fold1")})
+    with pytest.raises(InputError, match=r"other settings here:\s+fates\.protect"):
+        build(dataclasses.replace(settings, fates=chosen), out.url, LocalRunner(1))

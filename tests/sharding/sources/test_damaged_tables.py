@@ -14,6 +14,7 @@ from sharding.catalogue.table import build_catalogue
 from sharding.checks import check_table
 from sharding.common.errors import InputError
 from sharding.schema import CATALOGUE
+from tests.sharding.sources.test_labelled import TREES
 from tests.sharding.sources.trees import AUDIOCAPS, TACOS_METADATA, clotho_split, table, touch, wavcaps_json
 
 HOSTILE = [
@@ -53,6 +54,12 @@ TABLES = {
     "audiocaps": ["train.csv"],
     "wavcaps": ["json_files/FreeSound/fsd_final.json"],
     "tacos": ["metadata.csv", "annotations_strong.csv", "annotations_weak.csv", "test_split.csv"],
+    "esc50": ["ESC-50-master/meta/esc50.csv"],
+    "urbansound8k": ["metadata/UrbanSound8K.csv"],
+    "fsd50k": ["FSD50K.ground_truth/dev.csv", "FSD50K.metadata/dev_clips_info_FSD50K.json"],
+    "tut": [f"TUT-acoustic-scenes-2017-development/{name}.txt" for name in ("meta", "evaluation_setup/fold1_test")],
+    "audioset": ["class_labels_indices.csv", "eval_segments.csv"],
+    "vggsound": ["vggsound.csv"],
     "mine": ["clips.csv"],
     "lines": ["clips.jsonl"],
 }
@@ -77,6 +84,9 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     header = "path,captions,caption_2,identity,split,start_s,end_s,kind"
     table(root / "mine/clips.csv", header, [["a.wav", '["x"]', "z", "freesound:7", "train", "1", "2", "human"]] * 2)
     lines = [{"path": "a.wav", "captions": ["x"], "identity": "youtube:r1nicOVtvkQ@1", "start_s": 1, "keywords": ["k"]}]
+    for name, make in TREES.items():
+        (root / name).mkdir()
+        make(root / name)
     (root / "lines").mkdir()
     (root / "lines/clips.jsonl").write_text("\n".join(map(json.dumps, lines * 2)))
     touch(root, "mine/a.wav", "lines/a.wav", "clotho/development/a.wav", "audiocaps/train/aaaaaaaaaaa_30.wav")

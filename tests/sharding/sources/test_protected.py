@@ -19,5 +19,5 @@ def test_protected_splits() -> None:
 
 def test_published_evaluation_splits_are_protected_by_default() -> None:
     published = "clotho/validation,clotho/evaluation,audiocaps/val,audiocaps/test,tacos/test"
-    assert DEFAULT_PROTECT.startswith(published + ",*/")
+    assert DEFAULT_PROTECT.startswith(published + ",esc50/fold1,") and ",fsd50k/val,fsd50k/eval," in DEFAULT_PROTECT
     assert {("clotho", "development")} == DEFAULT_KEEP
