@@ -224,6 +224,16 @@ def known_pairs(data: Path) -> dict[str, float]:
     return {f"{kind}: same": counts[kind, "same"] for kind in kinds}
 
 
+def explained_encodings(data: Path) -> dict[str, float]:
+    """Of known recordings in two encodings: how many are one interval by the waveform, and how many are explained."""
+    with (data / "audio/pairs.csv").open(newline="") as file:
+        pairs = [row for row in csv.DictReader(file) if row["kind"] == "esc10_ogg44k__esc50_flac16k"]
+    waves = ([decoded(data / "audio" / row[name], bench.explained.RATE) for name in ("a", "b")] for row in pairs)
+    same, explained = (sum(each) for each in zip(*(bench.explained.judged(a, b) for a, b in waves), strict=True))
+    print(f"  {len(pairs)} recordings in two encodings: {same} are one interval, {explained} of them explained")
+    return {"encodings explained": explained, "encodings of one interval": same}
+
+
 def strangers(pairs: int) -> dict[str, int]:
     """Unrelated pairs of each hard kind at their best alignment anywhere: harsher than a build, which needs codes."""
     result = {}
@@ -293,6 +303,7 @@ def main() -> None:
     if "explained" in wanted:
         print("\ncopies and mixes: may one of the two be removed?")
         result |= explained(data, args.quick)
+        result |= explained_encodings(data) if data else {}
     if "matrix" in wanted:
         waves = originals(data, 6 if args.quick else 40, 15 if args.quick else 40, np.random.default_rng(0))
         print(f"\n{len(waves)} {'real' if data else 'synthetic'} originals and a changed excerpt of each")
