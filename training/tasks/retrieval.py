@@ -130,6 +130,8 @@ class RetrievalTask(RunTask):
     def why_not_stored(self, part: str) -> str | None:
         if part == "audio" and any(isinstance(teacher, ModelTeacher) for teacher in self._teachers):
             return "a teacher hears every batch (name a folder that `earshot teach` wrote instead)"
+        if part == "audio" and self.model.audio.reads_with_text:
+            return "the language model of the text encoder reads the sounds too"
         return None
 
     def loader(self, source: Any, order: Any, settings: DataSettings, group: Group, device: torch.device) -> Loader:

@@ -108,7 +108,10 @@ class AudioEncoder(Encoder):
         hop_s: seconds from the start of one segment to the start of the next one.
         max_s: the most seconds of a clip that are encoded.
         dim: width of the vectors.
+        reads_with_text: whether the vectors also depend on weights of the text encoder (see `connect`).
     """
+
+    reads_with_text: bool = False
 
     front_end: str
     segment_s: float

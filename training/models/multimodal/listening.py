@@ -75,6 +75,8 @@ class Listener(AudioEncoder):
     The parameters of the language model belong to the text encoder and have its names.
     """
 
+    reads_with_text = True
+
     def __init__(self, tower: Tower, settings: Settings) -> None:
         super().__init__()
         self.net, self.tower, self.join = tower.net, tower, settings.join

@@ -21,7 +21,7 @@ from tests.training.small_runs import small_recipe
 from training.models import hub
 from training.models.multimodal import language, listening
 from training.models.multimodal.prompts import OF_TEXT, PromptedTokenizer
-from training.tasks.retrieval import assemble
+from training.tasks.retrieval import RetrievalTask, assemble
 
 TINY = [
     "audio={encoder: multimodal, source: random, segment_s: 1.0, max_s: 3.0, width: 8, depth: 1, heads: 2}",
@@ -152,6 +152,13 @@ def test_only_the_text_is_cut_and_never_its_prompt(texts: list[str], longest: in
 def test_a_text_encoder_that_is_no_language_model_is_refused() -> None:
     with pytest.raises(InputError, match="needs a language model"):
         assemble(small_recipe([TINY[0], "data.masking={}"]), CAPTIONS)
+
+
+def test_vectors_that_a_trained_language_model_gives_are_not_stored() -> None:
+    """Freezing the tower alone does not fix them."""
+    model, loss = assemble(small_recipe([*TINY, "optimizer.freeze=['audio.*']"]), CAPTIONS)
+    why = RetrievalTask(model, loss).why_not_stored("audio")
+    assert why is not None and "language model" in why
 
 
 def test_other_models_are_refused_by_kind(tmp_path: Path) -> None:
