@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ ENVIRONMENT = {
 # For a cluster of this machine alone.  With Ray's clusters off, every server listens on the loopback address only;
 # the address that `ray start` is given is not enough, because it replaces 127.0.0.1 with the machine's own.
 LOCAL_ENVIRONMENT = ENVIRONMENT | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+LABEL = "earshot"  # of nodes: what they are for
 _PACKAGES = ("sharding", "training", "ray_jobs")
 _TALKATIVE = ("botocore", "aiobotocore", "boto3", "s3transfer", "urllib3", "asyncio")
 
@@ -56,6 +59,34 @@ def connect(address: str, workers: int = 1, show_workers: bool = True) -> None:
             ray.init(address=address, **options)
         except (ConnectionError, ValueError) as error:  # nobody answers, or it is no address
             raise InputError("no Ray cluster answers", value=address, remedy="`ray start --head` starts one") from error
+
+
+def resources_of(nodes: str | None) -> dict[str, float]:
+    """The resources of the cluster's nodes whose label ``earshot`` is ``nodes``; None: of all nodes."""
+    import ray
+
+    if nodes is None:
+        return dict(ray.cluster_resources())
+    found: Counter[str] = Counter()
+    for node in ray.nodes():
+        if node["Alive"] and node.get("Labels", {}).get(LABEL) == nodes:
+            found.update(node["Resources"])
+    return dict(found)
+
+
+def selector(nodes: str | None) -> dict[str, str] | None:
+    """What Ray is told about the nodes on which something may run."""
+    return None if nodes is None else {LABEL: nodes}
+
+
+def add_nodes(parser: argparse.ArgumentParser) -> None:
+    """``--nodes``."""
+    parser.add_argument(
+        "--nodes",
+        metavar="NAME",
+        help=f"run only on nodes whose label `{LABEL}` is NAME, such as those of cluster/aws.yaml (`ray start "
+        f"--labels {LABEL}=NAME` labels a node)",
+    )
 
 
 def is_job() -> bool:

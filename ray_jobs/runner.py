@@ -9,7 +9,8 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from ray_jobs.connection import connect, refuse_relative
+from ray_jobs.connection import LABEL, add_nodes, connect, refuse_relative, resources_of, selector
+from ray_jobs.metrics import BUILD, Gauges, run_label
 from sharding.common.errors import InputError
 from sharding.common.progress import Progress
 from sharding.common.runners import Runner, loaded_function
@@ -30,12 +31,17 @@ class RayRunner:
     As many tasks run as the cluster has CPUs, also when nodes come and go; ``AHEAD`` times as many are handed out.
     A function with an attribute ``gpus`` gets so many for each task, where the cluster has any.
     The dashboard shows the same progress as the terminal, as the metrics ``earshot_done``, ``earshot_total``,
-    ``earshot_failed`` and ``earshot_rate`` with the tag ``stage``.
+    ``earshot_failed`` and ``earshot_rate`` with the labels ``run`` and ``stage``.
+
+    Args:
+        address: see above.
+        nodes: the label of the nodes on which it runs; None: all.
+        run: the label of its metrics.
     """
 
-    def __init__(self, address: str = "auto") -> None:
-        self.address = address
-        self._gauges: dict[str, Any] = {}
+    def __init__(self, address: str = "auto", nodes: str | None = None, run: str = "") -> None:
+        self.address, self.nodes, self.run = address, nodes, run
+        self._gauges: Gauges | None = None
         self._limit, self._limit_known = 1, float("-inf")
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -49,15 +55,16 @@ class RayRunner:
         import ray
 
         # Ray's own retries are off: it repeats tasks that were killed for memory without end
-        gpus = getattr(function, "gpus", 0) if ray.cluster_resources().get("GPU", 0) else 0
-        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_apply)
+        gpus = getattr(function, "gpus", 0) if resources_of(self.nodes).get("GPU", 0) else 0
+        options = {"num_cpus": 1, "num_gpus": gpus, "label_selector": selector(self.nodes)}
+        task = ray.remote(max_retries=0, **options)(_apply)
         # it travels once a node and is loaded once a worker: inside a list, Ray leaves it to the task to load it
         shared, name = [ray.put(function)], uuid.uuid4().hex
         running: dict[Any, tuple[Item, int]] = {}
 
         def finish_one() -> Iterator[Result]:
             while not (done := ray.wait(list(running), num_returns=1, timeout=PATIENCE_S)[0]):
-                _report_missing_cpus()
+                _report_missing_cpus(self.nodes)
             item, tries = running.pop(done[0])
             try:
                 result = ray.get(done[0])
@@ -83,33 +90,19 @@ class RayRunner:
 
     def _window(self) -> int:
         """How many tasks are handed out at once."""
-        import ray
-
         now = time.monotonic()
         if now - self._limit_known > REFRESH_S:
             self._limit_known = now
-            self._limit = max(1, int(AHEAD * ray.cluster_resources().get("CPU", 1)))
+            self._limit = max(1, int(AHEAD * resources_of(self.nodes).get("CPU", 1)))
         return self._limit
 
     def watch(self, progress: Progress) -> None:
         """Set the cluster's metrics; Prometheus and the dashboard collect them from every node's agent."""
         connect(self.address, show_workers=False)
-        if not self._gauges:
-            from ray.util.metrics import Gauge
-
-            self._gauges = {
-                name: Gauge(f"earshot_{name}", about, ("stage",))
-                for name, about in (
-                    ("done", "Units of this stage of a shard build that are done"),
-                    ("total", "Units of this stage in all"),
-                    ("failed", "Units that failed"),
-                    ("rate", "Units a second since the stage began"),
-                )
-            }
-        for name, gauge in self._gauges.items():
-            value = getattr(progress, name)
-            if value is not None:
-                gauge.set(float(value), {"stage": progress.what})
+        if self._gauges is None:
+            self._gauges = Gauges(BUILD, self.run, ("stage",))
+        names = (name.removeprefix("earshot_") for name in BUILD)
+        self._gauges.set({f"earshot_{name}": getattr(progress, name) for name in names}, stage=progress.what)
 
 
 def add_ray(parser: argparse.ArgumentParser, default: str | None = None) -> None:
@@ -124,11 +117,13 @@ def add_ray(parser: argparse.ArgumentParser, default: str | None = None) -> None
         help="run on this Ray cluster instead, with as many workers as it has CPUs; `auto` finds one",
     )
 
+    add_nodes(parser)
+
     def make_runner(args: argparse.Namespace) -> Runner:
         if not args.ray:
             return make_local(args)
         refuse_relative("the output folder", args.out)
-        return RayRunner(args.ray)
+        return RayRunner(args.ray, args.nodes, run_label(args.out))
 
     parser.set_defaults(make_runner=make_runner)
 
@@ -139,12 +134,11 @@ def _apply(name: str, shared: list[Any], item: Any) -> Any:
     return loaded_function.get(name, lambda: ray.get(shared[0]))(item)
 
 
-def _report_missing_cpus() -> None:
+def _report_missing_cpus(nodes: str | None) -> None:
     """Say that nothing can run where no node has a CPU; nodes may still join."""
-    import ray
-
-    if not ray.cluster_resources().get("CPU"):
-        print("  waiting: no node of the cluster has a CPU (`ray status` lists them)", file=sys.stderr, flush=True)
+    if not resources_of(nodes).get("CPU"):
+        which = "of the cluster" if nodes is None else f"with the label {LABEL}={nodes}"
+        print(f"  waiting: no node {which} has a CPU (`ray status` lists them)", file=sys.stderr, flush=True)
 
 
 def _raise_permanent(error: Exception, tries: int) -> None:

@@ -18,7 +18,8 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from ray_jobs.connection import connect, refuse_relative
+from ray_jobs.connection import add_nodes, connect, refuse_relative, resources_of, selector
+from ray_jobs.metrics import TRAINING, Gauges, of_step, run_label
 from sharding.commands.arguments import absolute
 from sharding.common import commandline
 from sharding.common.commandline import Command
@@ -65,6 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-failures", type=int, default=3, help="restarts after which the run is given up")
     parser.add_argument("--cpus", type=float, default=1, help="CPUs of each rank, its loader's processes included")
+    parser.add_argument(
+        "--gpus", type=int, choices=(0, 1), help="GPUs of each rank; by default 1 if the cluster has GPUs now, else 0"
+    )
+    add_nodes(parser)
     parser.add_argument("--address", default="auto", help="the Ray cluster; `local` starts one here")
 
 
@@ -89,12 +94,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def _train(job: TrainJob, args: argparse.Namespace, fewest: int) -> None:
     connect(args.address, args.workers)
-    import ray
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    available = ray.cluster_resources()
-    gpus = available.get("GPU", 0) > 0
+    available = resources_of(args.nodes)
+    gpus = available.get("GPU", 0) > 0 if args.gpus is None else args.gpus == 1
     _report_shortage(available, fewest, args.cpus, gpus)
     trainer = TorchTrainer(
         train_rank,
@@ -104,6 +108,7 @@ def _train(job: TrainJob, args: argparse.Namespace, fewest: int) -> None:
             num_workers=args.workers if fewest == args.workers else (fewest, args.workers),
             use_gpu=gpus,
             resources_per_worker={"CPU": args.cpus} | ({"GPU": 1} if gpus else {}),
+            label_selector=selector(args.nodes),
         ),
         run_config=RunConfig(
             name=job.run.rpartition("/")[2],
@@ -155,11 +160,16 @@ def train_rank(config: dict[str, TrainJob]) -> None:
     def report(state: dict[str, Any]) -> None:
         ray.train.report({"step": state["step"]})
 
+    gauges = Gauges(TRAINING, run_label(job.run))
+
+    def watch(record: dict[str, Any]) -> None:
+        gauges.set(of_step(record))
+
     with ranks() as group:
         try:
             recipe = parse_recipe(job.recipe)
             source = task_module(recipe).open_source(recipe, job.shards)
-            result = fit(recipe, source, job.run, group, report, job.trust_code)
+            result = fit(recipe, source, job.run, group, report, job.trust_code, watch)
         except InputError as error:
             details = {"what": error.what, "row": error.row, "remedy": error.remedy}
             texts = {"file": error.file, "value": error.value}

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from sharding import layout
 from sharding.build import journal
 from sharding.build.claim import claim
+from sharding.build.failure_limit import FailureLimit, count_failed
 from sharding.build.finish import commit, tidy
 from sharding.build.reopening import begin_or_reopen, reopen_unchanged
 from sharding.build.retry import clips_that_failed, clips_without_audio, reopen_for_retry, retry_is_under_way
@@ -37,6 +38,7 @@ def build(
     new_plan: bool = False,
     retry: str | None = None,
     allow_unprotected: bool = False,
+    max_failed: FailureLimit | None = None,
 ) -> dict[str, Any]:
     """Build shards, or go on with a build that was interrupted.
 
@@ -50,6 +52,7 @@ def build(
             and only they; a build that is not finished continues.
         allow_unprotected: go on where too little audio of a protected split can be read to find the training clips
             that leak into it.
+        max_failed: how many clips may fail, files that are not there left out, before the build stops; None: all.
 
     Returns:
         see ``summary``.
@@ -63,7 +66,7 @@ def build(
     plain = settings.as_dict()
     with claim(out) as held:
         journal.finish(out)
-        stages = Stages(settings, out, runner, held, allow_unprotected=allow_unprotected)
+        stages = Stages(settings, out, runner, held, allow_unprotected=allow_unprotected, max_failed=max_failed)
         begin_or_reopen(out, plain, new_plan, stages.read_sources)
         if retry is not None and out.exists(layout.DATASET):
             _retry(stages, retry)
@@ -71,7 +74,7 @@ def build(
             Manifest.open(out.url)  # a build that was finished long ago may have lost shards since
             _remark_on_new_audio(stages)
         else:
-            _read_protected_again(stages)
+            _read_failed_again(stages)
             _make(stages)
         tidy(out)
         return summary(out)
@@ -111,14 +114,18 @@ def _remark_on_new_audio(stages: Stages) -> None:
         )
 
 
-def _read_protected_again(stages: Stages) -> None:
-    """Where a build stopped because protected audio could not be read, forget what the probe found of such clips."""
-    if stages.allow_unprotected or stages.out.exists(layout.MATCHES) or not stages.work.exists(Work.MARKER):
+def _read_failed_again(stages: Stages) -> None:
+    """Where a build stopped because too much audio could not be read, forget what the probe found of such clips."""
+    if stages.out.exists(layout.MATCHES) or not stages.work.exists(Work.MARKER):
         return
     catalogue, facts = stages.catalogue(), read_facts(stages.work)
-    if facts.num_rows < catalogue.num_rows:
+    limit, clips = stages.max_failed, catalogue.num_rows
+    failed = limit is not None and limit.is_exceeded(count_failed(facts), clips)
+    if facts.num_rows < clips and not failed:
         return  # the probe is not finished
-    if any(map(is_unprotected, protection(catalogue, facts, stages.settings.fates.protect))):
+    protect = stages.settings.fates.protect
+    unprotected = not stages.allow_unprotected and any(map(is_unprotected, protection(catalogue, facts, protect)))
+    if failed or unprotected:
         reopen_unchanged(stages.out, facts, stages.settings.as_dict(), stages.read_sources())
 
 

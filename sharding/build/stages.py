@@ -26,6 +26,7 @@ from sharding import layout
 from sharding.audio import AudioForm
 from sharding.build.claim import Claim
 from sharding.build.clips import Clips, OwnClips
+from sharding.build.failure_limit import FailureLimit, count_failed
 from sharding.build.finish import store_final_facts
 from sharding.build.inputs import note_times
 from sharding.build.state import Marker
@@ -78,6 +79,7 @@ class Stages:
         clips: all clips that are compared; None: those of this build alone.
         reopenings: of a finished build to which this one will be added.
         allow_unprotected: go on where too little audio of a protected split can be read.
+        max_failed: how many clips may fail; None: all.
     """
 
     def __init__(
@@ -89,12 +91,13 @@ class Stages:
         clips: Clips | None = None,
         reopenings: int = 0,
         allow_unprotected: bool = False,
+        max_failed: FailureLimit | None = None,
     ) -> None:
         self.settings, self.out, self.runner, self.claim = settings, out, runner, claim
         self.work = work_of(out)
         self.clips = clips or OwnClips(self.work)
         self._reopenings = reopenings
-        self.allow_unprotected = allow_unprotected
+        self.allow_unprotected, self.max_failed = allow_unprotected, max_failed
 
     @property
     def marker(self) -> Marker:
@@ -143,10 +146,19 @@ class Stages:
         prober = Prober(self.settings.dataset_folders(), self.work, self.settings.probe)
         left = sum(batch.clips.num_rows for batch in todo)
         progress = self.progress("probe", catalogue.num_rows, "clips", done=catalogue.num_rows - left)
+        failed = 0
         for probed in self.spread(prober, todo):
             progress.add(probed.clips, probed.failed)
+            failed += probed.failed - probed.missing
+            self._check_failed(failed, catalogue)
         progress.finish()
-        return read_facts(self.work)
+        facts = read_facts(self.work)
+        self._check_failed(count_failed(facts), catalogue)
+        return facts
+
+    def _check_failed(self, failed: int, catalogue: pa.Table) -> None:
+        if self.max_failed is not None:
+            self.max_failed.check(failed, catalogue.num_rows, self.out.url)
 
     def protection(self, catalogue: pa.Table, facts: pa.Table | None) -> list[SplitProtection]:
         """How far each protected split is protected (see ``sharding.fates.protection``).

@@ -9,6 +9,7 @@ from typing import Any
 
 from sharding.audio import ERROR_CLASSES
 from sharding.audio.form import CODECS, AudioForm
+from sharding.build.failure_limit import FailureLimit
 from sharding.build.run import build
 from sharding.catalogue.overview import Overview
 from sharding.commands.arguments import (
@@ -60,6 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_runner(parser)
     add_allow_unprotected(parser)
+    parser.add_argument(
+        "--max-failed",
+        type=failure_limit,
+        metavar="SHARE|COUNT",
+        help="stop where more clips than this cannot be read, as a number (100) or a share (2%%) of all clips; a file "
+        "that is not there at all does not count. By default all may fail, and each is listed with its error",
+    )
     parser.add_argument(
         "--retry",
         choices=sorted(ERROR_CLASSES),
@@ -133,6 +141,16 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def failure_limit(text: str) -> FailureLimit:
+    """The limit of ``--max-failed``."""
+    try:
+        return FailureLimit.parse(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"not a number of clips or a share of them: {text!r}; write 100 or 2%"
+        ) from None
+
+
 def settings_of(args: argparse.Namespace) -> BuildSettings:
     """The settings that the arguments ask for; relative folders start at the current folder."""
     roots, sources = datasets_of(args)
@@ -169,7 +187,7 @@ def settings_of(args: argparse.Namespace) -> BuildSettings:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     out, runner, settings = absolute(args.out), runner_of(args), settings_of(args)
-    result = build(settings, out, runner, args.new_plan, args.retry, args.allow_unprotected)
+    result = build(settings, out, runner, args.new_plan, args.retry, args.allow_unprotected, args.max_failed)
     return result | {"exit": 0 if result["samples"] else 1}
 
 

@@ -26,10 +26,18 @@ from sharding.schema import FACTS, FINGERPRINTS
 
 @dataclass(frozen=True)
 class Probed:
-    """What a batch came to: its number of clips, how many of them failed, and the seconds of sound that decoded."""
+    """What a batch came to.
+
+    Attributes:
+        clips: how many it has.
+        failed: how many of them failed.
+        missing: how many of those that failed have no file.
+        seconds: of sound that decoded.
+    """
 
     clips: int
     failed: int
+    missing: int
     seconds: float
 
 
@@ -70,7 +78,8 @@ class Prober:
         _write_fingerprints(self._build, fingerprints_name(name), probed)
         self._build.write_table(facts_name(name), to_table(facts, FACTS))
         well = [each.duration_s or 0.0 for each in facts if each.error is None]
-        return Probed(clips=len(facts), failed=len(facts) - len(well), seconds=sum(well))
+        missing = sum(each.error == "missing" for each in facts)
+        return Probed(clips=len(facts), failed=len(facts) - len(well), missing=missing, seconds=sum(well))
 
 
 class _Listed(NamedTuple):

@@ -165,7 +165,7 @@ def test_tasks_that_are_killed_for_memory_are_not_tried_for_ever() -> None:
 def test_the_metrics_of_a_build_are_there_for_the_dashboard(cluster: Any) -> None:
     import ray
 
-    runner = RayRunner(cluster.address)
+    runner = RayRunner(cluster.address, run="mine")
     progress = Progress("proof", 100, "clips", runner.watch)  # a stage that no other driver of the cluster has
     progress.add(40, failed=3)
     ports = [node["MetricsExportPort"] for node in ray.nodes() if node["Alive"]]
@@ -173,10 +173,32 @@ def test_the_metrics_of_a_build_are_there_for_the_dashboard(cluster: Any) -> Non
 
     def shown(name: str) -> list[str]:
         texts = (urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode() for port in ports)
-        lines = [line for text in texts for line in text.splitlines() if 'stage="proof"' in line]
+        every = (line for text in texts for line in text.splitlines())
+        lines = [line for line in every if 'stage="proof"' in line and 'run="mine"' in line]
         return [line for line in lines if line.startswith(f"ray_{name}{{") and line.endswith(wanted[name])]
 
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline and not all(shown(name) for name in wanted):
         time.sleep(1)
     assert all(shown(name) for name in wanted)
+
+
+@pytest.mark.slow
+def test_work_stays_on_nodes_of_its_label(cluster: Any) -> None:
+    """The node without the label gets nothing, and the window is that of the labelled one."""
+    nodes = [cluster.add_node(num_cpus=2, object_store_memory=STORE)]
+    nodes.append(cluster.add_node(num_cpus=1, object_store_memory=STORE, labels={"earshot": "shards"}))
+    try:
+        runner = RayRunner(cluster.address, "shards")
+        found = set(runner.map(node_of, range(6)))
+        assert found == {nodes[1].node_id}
+        assert runner._window() == 2
+    finally:
+        for node in nodes:
+            cluster.remove_node(node)
+
+
+def node_of(number: int) -> str:
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())

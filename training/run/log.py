@@ -7,7 +7,7 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,13 @@ class MetricsLog:
         run: the folder of the run.
         step: how many steps the run has taken.
         settings: which other logs to write.
+        watch: called with each line; None: nobody is.
     """
 
-    def __init__(self, run: Path, step: int, settings: LogSettings) -> None:
+    def __init__(
+        self, run: Path, step: int, settings: LogSettings, watch: Callable[[dict[str, Any]], None] | None = None
+    ) -> None:
+        self.watch = watch
         self.path = run / "metrics.jsonl"
         _keep_steps_below(self.path, step)
         if (run / NOT_FINITE).is_file():
@@ -55,6 +59,8 @@ class MetricsLog:
                 self.tensorboard.add_scalar(name, value, record["step"])
         if self.wandb is not None:
             self.wandb.log(numbers, step=record["step"])
+        if self.watch is not None:
+            self.watch(dict(record))
 
     def close(self) -> None:
         self.file.close()

@@ -39,6 +39,7 @@ def fit(
     group: Group,
     report: Report | None = None,
     trust_code: bool = False,
+    watch: Report | None = None,
 ) -> dict[str, Any]:
     """Train to the end of the recipe's schedule; every rank calls this.
 
@@ -50,6 +51,7 @@ def fit(
         group: the ranks, from `training.engine.launch.ranks`.
         report: called on every rank with the state of each checkpoint.
         trust_code: whether to run the Python files of encoders that come with teachers and with ``init_from``.
+        watch: called on the first rank with the record of each step.
 
     Returns:
         the steps, how many of them were skipped because they were not finite, the last loss (None: no step was
@@ -63,16 +65,16 @@ def fit(
     with hold_run_folder(recipe, place, group) as held:
         run = start_run(recipe, manifest, held, group, trust_code)
         try:
-            return _train(run, report)
+            return _train(run, report, watch)
         finally:
             run.engine.close()
 
 
-def _train(run: TrainingRun, report: Report | None) -> dict[str, Any]:
+def _train(run: TrainingRun, report: Report | None, watch: Report | None) -> dict[str, Any]:
     """Take the steps that are left, and export the model."""
     resumed_from = run.engine.steps_taken
     progress = StatusLine("steps", run.steps, resumed_from, quiet=not run.is_first_rank)
-    log = MetricsLog(run.folder, resumed_from, run.recipe.log) if run.is_first_rank else None
+    log = MetricsLog(run.folder, resumed_from, run.recipe.log, watch) if run.is_first_rank else None
     try:
         progress.say(_headline(run))
         last = _take_steps(run, report, progress, log)

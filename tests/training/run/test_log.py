@@ -51,3 +51,12 @@ def test_a_run_keeps_its_id_and_another_run_gets_its_own(tmp_path: Path, monkeyp
     MetricsLog(tmp_path / "moved", 3, settings).close()
     MetricsLog(tmp_path / "moved", 0, settings).close()
     assert seen[0] == seen[1] != seen[2]
+
+
+def test_whoever_watches_gets_every_line(tmp_path: Path) -> None:
+    seen: list[dict[str, Any]] = []
+    log = MetricsLog(tmp_path, 0, PLAIN, seen.append)
+    for step in range(3):
+        log.write({"step": step, "loss": 1.0})
+    log.close()
+    assert [record["step"] for record in seen] == [0, 1, 2]

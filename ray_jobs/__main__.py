@@ -1,0 +1,17 @@
+"""``python -m ray_jobs``: what one asks a cluster from a laptop."""
+
+from __future__ import annotations
+
+from sharding.common import commandline
+from sharding.common.commandline import Command
+from sharding.common.processes import run_program
+
+COMMANDS = {"status": Command("Commands", "ray_jobs.status", "say what became of a submitted job")}
+
+
+def main(argv: list[str] | None = None) -> int:
+    return commandline.main("python -m ray_jobs", "Ask a Ray cluster about Earshot's jobs.", COMMANDS, argv)
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,87 @@
+"""What became of a job on a cluster, from anywhere that reaches the dashboard's address.
+
+    python -m ray_jobs status [JOB] --address http://HEAD:8265
+
+Without a job it lists all of them.  With one it says its state, how long it has run, its newest lines about progress,
+and, where it failed, the line that says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sharding.common.errors import InputError
+from sharding.common.terminal import page
+
+LINES = 5  # newest lines about progress
+_PREFIX = re.compile(r"^(\x1b\[\d+m)*\(\w+ pid=[^)]*\)(\x1b\[\d+m)* ")  # Ray begins a worker's line with it
+_PROGRESS = ("  ", "steps ")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Say what became of a job that was submitted with `ray job submit`, or list all jobs."
+    parser.add_argument("job", nargs="?", metavar="JOB", help="the job's id, as `ray job submit` printed it")
+    parser.add_argument(
+        "--address", default="http://127.0.0.1:8265", help="the dashboard of the cluster (http://127.0.0.1:8265)"
+    )
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        client = JobSubmissionClient(args.address)
+        jobs = {job.submission_id: job for job in client.list_jobs() if job.submission_id}
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        remedy = "name the head's address, or forward it first: `ray dashboard cluster.yaml`"
+        raise InputError("no dashboard of a Ray cluster answers", value=args.address, remedy=remedy) from error
+    if args.job is None:
+        return {"jobs": [_about(job) for job in sorted(jobs.values(), key=lambda job: job.start_time or 0)]}
+    if args.job not in jobs:
+        raise InputError("the cluster has no such job", value=args.job, remedy=f"its jobs: {', '.join(jobs) or 'none'}")
+    return {"jobs": [_about(jobs[args.job]) | newest_lines(client.get_job_logs(args.job))]}
+
+
+def _about(job: Any) -> dict[str, Any]:
+    return {
+        "job": job.submission_id,
+        "state": str(job.status.value if hasattr(job.status, "value") else job.status),
+        "command": job.entrypoint,
+        "start_ms": job.start_time,
+        "end_ms": job.end_time,
+        "message": job.message if str(job.status).endswith("FAILED") else None,
+    }
+
+
+def newest_lines(log: str) -> dict[str, Any]:
+    """The newest lines about progress of a job's log, and the last line that names an error with its remedy."""
+    lines = [_PREFIX.sub("", line).rstrip() for line in log.splitlines()]
+    progress = [line.strip() for line in lines if line.startswith(_PROGRESS) and line.strip()]
+    wrong = [
+        f"{before}; {line.strip()}"
+        for before, line in itertools.pairwise(lines)
+        if line.startswith("  remedy:") and before
+    ]
+    shown = [line for line in progress if not line.startswith(("remedy:", "File "))]
+    return {"progress": shown[-LINES:], "error": wrong[-1] if wrong else None}
+
+
+def show(result: dict[str, Any]) -> str:
+    lines = []
+    for job in result["jobs"]:
+        lines.append(f"{job['job']}  {job['state']}{_duration(job)}  {job['command']}")
+        lines += [f"  {line}" for line in job.get("progress", [])]
+        wrong = job.get("error") if job["state"] == "FAILED" else None
+        lines += [f"  {wrong or job['message']}"] if job["state"] == "FAILED" and "progress" in job else []
+    return page(lines or ["no job was submitted yet"])
+
+
+def _duration(job: dict[str, Any]) -> str:
+    if not job["start_ms"]:
+        return ""
+    end = job["end_ms"] / 1000 if job["end_ms"] else datetime.now(UTC).timestamp()
+    return f" after {timedelta(seconds=round(end - job['start_ms'] / 1000))}"
