@@ -25,6 +25,8 @@ COMMANDS = {
     "caption": Command(_USE, "training.commands.caption", "write captions and compare them with those of people"),
     "classify": Command(_USE, "training.commands.classify", "measure how well labels of sounds are told apart"),
     "moments": Command(_USE, "training.commands.moments", "measure how well moments of recordings are found"),
+    "images": Command(_USE, "training.commands.images", "measure how well sounds find images, and images sounds"),
+    "paint": Command(_USE, "training.commands.paint", "make an image of a sound with a diffusion pipeline"),
     "teach": Command(_TRAIN, "training.commands.teach", "write the vectors with which a model teaches another one"),
     "index": Command(_USE, "training.commands.index", "make the sounds of a build searchable"),
     "search": Command(_USE, "training.commands.search", "find sounds by describing them"),

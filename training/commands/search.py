@@ -44,6 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sound", type=Path, action="append", default=[], metavar="FILE", help="find what resembles this sound"
     )
     parser.add_argument(
+        "--vector",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE.npy",
+        help="find what is near this vector, such as one that a text encoder gave elsewhere; may be repeated",
+    )
+    parser.add_argument(
         "--dataset",
         action="append",
         default=[],
@@ -107,7 +115,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     finder = open_finder(args)
     sounds = tuple(finder.sound_vector(_read(path), path) for path in args.sound)
     texts = (*([args.query] if args.query is not None else []), *args.text)
-    query = Query(texts, sounds, tuple(args.without))
+    vectors = tuple(read_vector(path, finder.index.vectors.shape[1]) for path in args.vector)
+    query = Query(texts, (*sounds, *vectors), tuple(args.without))
     among = Filter(tuple(args.dataset), tuple(args.licence), args.min_s, args.max_s)
     began = time.perf_counter()
     hits = finder.find(query, args.top, among, args.first)
@@ -115,6 +124,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "texts": list(texts),
         "without": list(args.without),
         "sounds": [str(path) for path in args.sound],
+        "vectors": [str(path) for path in args.vector],
         "results": [hit.as_dict() for hit in hits],
         "entries": len(finder.index.entries),
         "seconds": time.perf_counter() - began,
@@ -126,6 +136,28 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", file=path) from error
+
+
+def read_vector(path: Path, width: int) -> Any:
+    """The vector ``[width]``, of length 1, of a file in NumPy's format.
+
+    Raises:
+        InputError: the file holds anything else.
+    """
+    import numpy as np
+
+    from training.search.finding import unit
+
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"no vector can be read: {error}", file=path, remedy="write it with numpy.save") from error
+    if not isinstance(found, np.ndarray) or found.shape != (width,) or not np.issubdtype(found.dtype, np.floating):
+        shape = getattr(found, "shape", "an archive")
+        raise InputError("the index needs one vector of another form", file=path, value=shape, remedy=f"({width},)")
+    if not np.isfinite(found).all() or not found.any():
+        raise InputError("the vector has a number that is not finite, or is zero", file=path)
+    return unit(found.astype(np.float32))
 
 
 def show(result: dict[str, Any]) -> str:

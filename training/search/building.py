@@ -109,7 +109,8 @@ def fingerprint(retriever: Retriever) -> str:
     digest = xxhash.xxh3_128()
     data, audio = retriever.recipe.data, retriever.audio_input
     spelling = (data.lower, data.strip_punctuation, data.max_tokens)
-    digest.update(repr((asdict(audio), spelling, asdict(retriever.recipe.head))).encode())
+    scored = retriever.recipe.head or retriever.recipe.task  # a task without a head scores in its own way
+    digest.update(repr((asdict(audio), spelling, asdict(scored))).encode())
     for name, tensor in sorted(retriever.model.state_dict().items()):
         digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

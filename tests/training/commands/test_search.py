@@ -12,6 +12,7 @@ import soundfile as sf
 from tests.training.search.indexes import exported, untrained
 from training.cli import main
 from training.commands import search
+from training.models.hub import load
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,20 @@ def test_an_index_is_searched_by_text_by_sound_and_without(
     assert {hit["split"] for hit in other["results"]} == {"evaluation"}  # type: ignore[attr-defined]
     assert main(["search", str(index), "a low hum", "--top", "1"]) == 0
     assert "   1. 0." in capsys.readouterr().out
+
+
+def test_a_stored_vector_of_a_text_finds_what_the_text_finds(
+    index: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "stored.npy", 3 * load(model).encode_texts(["a low hum"])[0][0].numpy())
+    by_vector = searched([str(index), "--vector", str(tmp_path / "stored.npy")], capsys)
+    by_text = searched([str(index), "a low hum"], capsys)
+    scores = [[hit["score"] for hit in found["results"]] for found in (by_vector, by_text)]  # type: ignore[attr-defined]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+    for name, wrong in (("short", np.ones(3)), ("words", np.array("hum")), ("zero", np.zeros(16))):
+        np.save(tmp_path / f"{name}.npy", wrong)
+        assert main(["search", str(index), "--vector", str(tmp_path / f"{name}.npy")]) == 2
+        assert f"{name}.npy" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -13,6 +15,7 @@ from safetensors import safe_open
 from sharding.common.errors import InputError
 from sharding.shards.manifest import Manifest
 from tests.training.small_runs import lines, small_recipe
+from training import cli
 from training.data import Loader, Order
 from training.data.batch import Batch
 from training.data.features import AudioInput
@@ -107,6 +110,30 @@ def test_the_text_encoder_is_stored_once_and_in_no_checkpoint(run: tuple[Path, A
             assert not [name for name in found.keys() if "text." in name]  # noqa: SIM118
     with safe_open(folder / "frozen.safetensors", framework="pt") as found:
         assert set(found.keys()) == {f"text.{name}" for name, _ in fresh.model.text.named_parameters()}
+
+
+@pytest.mark.slow
+def test_sounds_are_found_by_a_vector_that_the_encoder_gave_before_training(
+    run: tuple[Path, Any, Any], build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As by vectors of texts that another system computed with the same encoder long ago, and stored."""
+    folder, fresh, _ = run
+    index = tmp_path / "index"
+    assert cli.main(["index", str(folder), "--shards", str(build), "--out", str(index), "--window", "1"]) == 0
+    words = fresh.model.text.tokenizer(["a low hum"], return_tensors="pt")
+    with torch.no_grad():
+        pooled = fresh.model.text.encode(words["input_ids"], words["attention_mask"].bool()).pooled
+    np.save(tmp_path / "old.npy", 3 * pooled[0].numpy())
+    capsys.readouterr()
+    found = []
+    for query in (["--vector", str(tmp_path / "old.npy")], ["A low hum!"]):
+        assert cli.main(["search", str(index), *query, "--top", "5", "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out.splitlines()[-1])["results"])
+    by_vector, by_text = ([hit["score"] for hit in hits] for hits in found)
+    assert len(by_vector) == 5 and by_vector == pytest.approx(by_text, abs=1e-4)  # sounds of one kind are near ties
+    np.save(tmp_path / "short.npy", np.ones(3))
+    assert cli.main(["search", str(index), "--vector", str(tmp_path / "short.npy")]) == 2
+    assert "the index needs one vector of another form" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def _obstacle(retriever: Retriever) -> tuple[str, Any] | None:
     if not isinstance(text, TransformerTextEncoder) or text.family not in (CLAP_TEXT, ROBERTA):
         return "ClapModel reads with the encoders roberta or clap-text", recipe.text.encoder
     if not isinstance(model.head, DualEncoder | ClapHead):
-        return "ClapModel has the heads dual or clap", recipe.head.name
+        return "ClapModel has the heads dual or clap", type(model.head).__name__
     if settings.text_pooling not in ("encoder", "first"):
         return "ClapModel takes a caption's first token as its vector", settings.text_pooling
     return None

@@ -58,6 +58,8 @@ class EarshotEncoder(InputModule):
 
     def get_embedding_dimension(self) -> int:
         settings: Any = self.retriever.recipe.head
+        if settings is None:  # the space is the text encoder's own
+            return int(self.retriever.encode_texts(["a sound"])[0].shape[-1])
         return int(settings.dim)
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
