@@ -51,3 +51,17 @@ def test_attention_has_no_towers(export: Export, sounds: Path, tmp_path: Path) -
         source = export("head={name: token-attention, dim: 16, heads: 2}")
         convert(source, "onnx", tmp_path / "out", proof.read_clips(str(sounds)))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_published_towers_and_their_tokenizer_do_too(
+    shared_models: Path, shared_data: Path, export: Export, tmp_path: Path
+) -> None:
+    source = export(
+        f"audio={{encoder: whisper, source: {shared_models / 'whisper-tiny.en'}, max_s: 30.0}}",
+        f"text={{encoder: bert, source: {shared_models / 'all-MiniLM-L6-v2'}}}",
+        "head.dim=128",
+        NO_MASKS,
+    )
+    found = convert(source, "onnx", tmp_path / "out", proof.read_clips(str(shared_data / "audio")))
+    assert max(found.differences.values()) < 1e-5
