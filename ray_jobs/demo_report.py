@@ -14,10 +14,11 @@ import pyarrow.compute as pc
 import soxr
 import torch
 
+from sharding.common.excerpts import picture, player
+from sharding.common.pages import environment
 from sharding.reports.contents import BuildContents, FirstSample, first_caption
-from sharding.reports.excerpts import picture, player
 from sharding.reports.outcomes import drop_reasons, fate_counts, split_outcomes
-from sharding.reports.report import environment, write_report
+from sharding.reports.report import write_report
 from sharding.rows import rows
 from sharding.shards.manifest import Manifest
 from training.data.features import find_front_end

@@ -20,9 +20,9 @@ from sharding.audio import AudioError, decode_segment
 from sharding.catalogue.overview import read_overview
 from sharding.checks import conform, read_checked
 from sharding.common.errors import InputError
+from sharding.common.excerpts import excerpt, player, spectrogram
 from sharding.common.storage import Storage
 from sharding.dedup.grouping import relations
-from sharding.reports.excerpts import excerpt, player, spectrogram
 from sharding.reports.facts import finished_facts
 from sharding.rows import Caption, MatchRow, rows
 from sharding.schema import CATALOGUE, FATES, MATCHES

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sharding.common.excerpts import player, spectrogram
 from sharding.reports.contents import BuildContents, FirstSample, first_caption
-from sharding.reports.excerpts import player, spectrogram
 from sharding.reports.stats import DatasetStats, dataset_stats, ranked_counts, row_counts, source_rates
 from sharding.rows import rows
 from sharding.shards.manifest import Dataset

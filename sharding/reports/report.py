@@ -9,10 +9,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from sharding import layout
-from sharding.common.terminal import printable
+from sharding.common.pages import environment
 from sharding.reports.contents import BuildContents
 from sharding.reports.holdings import (
     dataset_holdings,
@@ -29,21 +27,6 @@ from sharding.shards.manifest import Manifest
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def environment(*folders: Path) -> jinja2.Environment:
-    """Templates of these folders, then Earshot's own; every value that a page shows is escaped.
-
-    Characters that are not shown as themselves are escaped as in a terminal, so that also the page's source can be
-    shown in one.
-    """
-    loader = jinja2.FileSystemLoader([*folders, TEMPLATES])
-    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, finalize=_shown)
-
-
-def _shown(value: Any) -> Any:
-    """A value as a page shows it; what has ``__html__`` was written by a macro, and is part of the page already."""
-    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
-
-
 def write_report(out_url: str | PathLike[str]) -> str:
     """Write ``report/index.html`` into the finished build at ``out_url`` and return its full name.
 
@@ -54,7 +37,7 @@ def write_report(out_url: str | PathLike[str]) -> str:
         InputError: there is no finished build.
     """
     build = BuildContents(Manifest.open(out_url))
-    page = environment().get_template("report.html").render(page_values(build))
+    page = environment(TEMPLATES).get_template("report.html").render(page_values(build))
     build.storage.write(f"{layout.REPORT}/index.html", page.encode())
     return build.storage.name(f"{layout.REPORT}/index.html")
 

@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 import pytest
 
 from sharding.cli import main
+from sharding.common.pages import environment
 from sharding.fates.decide import REASONS
 from sharding.reports.contents import BuildContents
-from sharding.reports.report import environment, page_values, write_report
+from sharding.reports.report import TEMPLATES, page_values, write_report
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def test_the_command_names_the_page_and_refuses_what_is_no_build(
 
 
 def leaks_section(build: BuildContents) -> str:
-    page = environment().get_template("report.html").render(page_values(build))
+    page = environment(TEMPLATES).get_template("report.html").render(page_values(build))
     return page.split("Training clips that share sound with protected splits")[1].split("<h2>")[0]
 
 
@@ -104,7 +105,7 @@ def test_text_from_data_cannot_act_on_a_terminal_that_shows_the_page(contents: B
         table = getattr(contents, name)
         rows = [row | {"captions": [caption]} for row in table.to_pylist()]
         setattr(build, name, pa.Table.from_pylist(rows, table.schema))
-    page = environment().get_template("report.html").render(page_values(build))
+    page = environment(TEMPLATES).get_template("report.html").render(page_values(build))
     assert r"\x1b[31mred \u202e\x07 &lt;i&gt;" in page
     assert page.count("<audio") > 4 and not set(page) & set("\x1b\u202e\x07")
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from sharding.common.excerpts import excerpt, picture, player, spectrogram
 from sharding.demo.waves import RATE
-from sharding.reports.excerpts import excerpt, picture, player, spectrogram
 from tests.sharding.reports.conftest import tone
 
 
