@@ -7,8 +7,8 @@ re-ranked.  Beside them MiniLM with the same Whisper encoder, trained for as lon
     python -m bench.aurola --language FOLDER [--quick] [--blocks N] [--steps N] [--seeds N ...] [--out FOLDER]
 
 FOLDER holds SmolLM2-135M-Instruct as save_pretrained writes it; Whisper and MiniLM are found through EARSHOT_MODELS,
-the recordings through EARSHOT_DATA.  ``--blocks`` keeps only the lowest blocks of the language model, which is faster
-and knows less.  With ``--out`` an interrupted bench continues.
+the recordings through EARSHOT_DATA.  ``--blocks`` keeps only the lowest blocks of the language model: enough to see
+that every stage runs, and too little to learn (RESULTS.md).  With ``--out`` an interrupted bench continues.
 """
 
 from __future__ import annotations
