@@ -5,7 +5,7 @@ export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 export DS_ACCELERATOR ?= cpu
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo test test-slow check format bench bench-peers clean
+.PHONY: setup demo test test-slow test-drills check format bench bench-peers clean
 
 setup: .venv/.ready
 
@@ -23,6 +23,10 @@ test: setup check
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow -q --timeout 1800 -n 2 --dist worksteal
+
+# Hosts that die, as network namespaces: as root, or where namespaces are permitted.
+test-drills: setup
+	EARSHOT_DRILLS=1 $(BIN)/python -m pytest tests/drills -q --timeout 1800
 
 check: setup
 	$(BIN)/ruff check .

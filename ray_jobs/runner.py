@@ -70,6 +70,7 @@ class RayRunner:
                 result = ray.get(done[0])
             except ray.exceptions.RayError as error:
                 _raise_permanent(error, tries)
+                _report_loss(error, tries)
                 running[task.remote(name, shared, item)] = (item, tries + 1)
                 return
             yield result
@@ -139,6 +140,17 @@ def _report_missing_cpus(nodes: str | None) -> None:
     if not resources_of(nodes).get("CPU"):
         which = "of the cluster" if nodes is None else f"with the label {LABEL}={nodes}"
         print(f"  waiting: no node {which} has a CPU (`ray status` lists them)", file=sys.stderr, flush=True)
+
+
+def _report_loss(error: Exception, tries: int) -> None:
+    """Say what happened to a task that is tried again."""
+    import ray
+
+    if isinstance(error, ray.exceptions.RayTaskError):
+        what = f"storage failed on a worker ({error.cause})"
+    else:
+        what = f"a worker or its node was lost ({type(error).__name__})"
+    print(f"  {what}; its task runs again, try {tries + 1} of {TRIES}", file=sys.stderr, flush=True)
 
 
 def _raise_permanent(error: Exception, tries: int) -> None:
