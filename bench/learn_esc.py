@@ -294,9 +294,10 @@ def show(results: dict[str, list[dict[str, float]]]) -> None:
     first = next(iter(results.values()))[0]
     columns = tuple(column for column in columns if column in first)
     chance = {"order": 0.5, "two stages": 0.25}
-    chance |= {
-        f"{name} {key}": first[f"{name} chance_{key}"] for name, key in map(str.split, columns) if key in MEASURED
-    }
+    for column in columns:
+        name, _, metric = column.partition(" ")
+        if metric in MEASURED:
+            chance[column] = first[f"{name} chance_{metric}"]
     print(f"{'':20}" + "".join(f"{column:>24}" for column in columns))
     print(f"{'chance':20}" + "".join(f"{chance[column]:24.3f}" for column in columns[:-1]))
     for method, runs in results.items():
