@@ -82,9 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_index(parser: argparse.ArgumentParser) -> None:
     """An index, and the model that it was made with."""
     parser.add_argument("index", metavar="INDEX", type=Path, help="the index: a folder that `earshot index` made")
-    parser.add_argument(
-        "--model", type=Path, metavar="MODEL", help="where the model is, if it is not where the index was made"
-    )
+    parser.add_argument("--model", metavar="MODEL", help="where the model is, if it is not where the index was made")
     parser.add_argument(
         "--trust-code",
         action="store_true",

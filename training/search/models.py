@@ -63,8 +63,8 @@ class WholeModel:
         return np.asarray(score_all(self._head, self._retriever.encode_texts(list(texts)), audio).float().cpu().numpy())
 
 
-def open_whole_model(index: SoundIndex, model: Path | None, trust_code: bool) -> WholeModel:
+def open_whole_model(index: SoundIndex, model: str | Path | None, trust_code: bool) -> WholeModel:
     """The model of an index, from where the index says or from ``model``."""
     from training.models.hub import open_model
 
-    return WholeModel(index, open_model(model or Path(index.about["model_path"]), trust_code))
+    return WholeModel(index, open_model(model or index.about["model_path"], trust_code))

@@ -17,10 +17,13 @@ from sharding.common.storage import Storage, lease
 from sharding.shards.manifest import Manifest
 from tests.conftest import S3Failures
 from tests.training.small_runs import REPOSITORY, figures, small_recipe
+from training import cli
 from training.engine.distributed import Group
 from training.engine.remote import complete_steps
 from training.models.hub import open_model
 from training.run.loop import fit
+from training.search.models import open_whole_model
+from training.search.store import SoundIndex
 
 RECIPE = ["checkpoint.every=2", "optimizer.steps=6", "optimizer.warmup_epochs=0", "log.tensorboard=true"]
 
@@ -88,6 +91,8 @@ def test_a_model_in_an_object_store_is_used_like_a_local_one(
     cache = elsewhere("from the run")
     Storage(url).remove_tree("export")
     assert (open_model(url).encode_texts(words)[0] - expected).abs().max() < 1e-6
+    assert cli.main(["index", url, "--shards", str(build), "--out", str(tmp_path / "index")]) == 0
+    open_whole_model(SoundIndex.open(tmp_path / "index"), None, False)  # from where the index says that it is
     started = small_recipe([*RECIPE, f"init_from.model={url}", "optimizer.steps=1"])
     fit(started, Manifest.open(build), tmp_path / "started", group)
     assert len(list((cache / "copies").glob("*.lock"))) == 1  # the second use found the copy of the first
