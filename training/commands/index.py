@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sharding.common.errors import InputError
+from sharding.common.runners import LocalRunner
 from training.commands.arguments import add_model, add_shards
 
 
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_shards(parser)
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="INDEX", help="the folder of the index; one that is there is updated"
+        "--out", required=True, metavar="INDEX", help="the folder of the index; one that is there is updated"
     )
     parser.add_argument(
         "--split",
@@ -36,27 +37,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hop", type=float, metavar="S", help="seconds from window to window (default: half of --window)"
     )
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes that encode, each with a model of its own (1)"
+    )
+    parser.set_defaults(make_runner=lambda args: LocalRunner(args.workers))
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
+    from sharding.common.storage import Storage
     from sharding.shards.manifest import Manifest
     from training.models.hub import open_model
     from training.search.building import make_index, usual_windows
     from training.search.entries import Windows
+    from training.search.parts import Source
     from training.search.text_tower import add_text_tower
 
-    manifest = Manifest.open(args.shards)
-    retriever = open_model(args.checkpoint, args.trust_code)
+    if "://" in args.out:
+        raise InputError("an index lies in a folder, not in an object store", value=args.out, remedy="name a folder")
+    out = Path(args.out).resolve()  # workers run in other folders
+    model = str(Path(args.checkpoint).resolve()) if Path(args.checkpoint).exists() else str(args.checkpoint)
+    local = Storage(args.shards).local
+    shards = args.shards if local is None else str(local.resolve())
+    if str(out) == model:
+        raise InputError("--out is the folder of the model", file=args.out, remedy="name another folder")
+    manifest, retriever = Manifest.open(shards), open_model(model, args.trust_code)
     windows = usual_windows(retriever)
     if args.window is not None or args.hop is not None:
         length = windows.length_s if args.window is None else args.window
         windows = Windows(length, length / 2 if args.hop is None else args.hop)
-    local = Path(args.checkpoint)
-    model = str(local.resolve()) if local.exists() else str(args.checkpoint)
-    if args.out.resolve() == local.resolve():
-        raise InputError("--out is the folder of the model", file=args.out, remedy="name another folder")
-    result = make_index(retriever, model, manifest, args.out, args.split, windows)
-    return result | {"no_text_tower": add_text_tower(retriever, args.out)}
+    source = Source(model, args.trust_code, shards, tuple(args.split), windows)
+    result = make_index(retriever, manifest, source, out, args.make_runner(args))
+    return result | {"no_text_tower": add_text_tower(retriever, out)}
 
 
 def show(result: dict[str, Any]) -> str:

@@ -64,7 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="TEXT",
-        help="search only recordings whose licence has this in it (CC0, by/4.0); may be repeated",
+        help="search only recordings of this licence, as the index has it (CC0); where none has exactly this one, of "
+        "licences that have this in them (by/4.0); may be repeated",
     )
     parser.add_argument("--min-s", type=float, metavar="S", help="search only recordings of at least so many seconds")
     parser.add_argument("--max-s", type=float, metavar="S", help="search only recordings of at most so many seconds")

@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--host",
         default="127.0.0.1",
         metavar="ADDRESS",
-        help="the address to listen on (127.0.0.1); anyone who reaches another one can search and listen: there is no "
-        "password",
+        help="the address to listen on and to be asked for (127.0.0.1), such as 192.168.1.5; whoever reaches another "
+        "one than the default can search and listen: there is no password",
     )
 
 

@@ -30,7 +30,7 @@ from training.models.heads.base import Side
 from training.models.retriever import Retriever
 from training.objectives.pairs.tiled import score_all
 from training.run.progress import StatusLine
-from training.search.building import fingerprint
+from training.search.vectors import fingerprint
 
 BLOCK = 256  # batches of clips that are encoded and kept together
 KEPT = "clips"  # folder of encoded clips, gone once the scores are finished

@@ -7,55 +7,42 @@ grown keeps what it has and encodes only what is new.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
-import xxhash
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from sharding.common.errors import InputError
+from sharding.common.runners import LocalRunner, Runner
 from sharding.common.storage import Storage
 from sharding.layout import Work, work_of
 from training.data.captions import normalise
-from training.data.loader import Loader
-from training.data.mixture import select_rows
-from training.evaluation.encoding import SideEncoder, join, side_encoder
-from training.models.heads.base import Side
 from training.models.retriever import Retriever
 from training.run.progress import StatusLine
 from training.search.entries import Part, Windows, entries_of, parts_of
 from training.search.nearest import EXACT_UP_TO, make_lists
-from training.search.reading import EntryOrder
-from training.search.store import PARTS, SoundIndex, commit, hold, read_about, write_file
+from training.search.parts import PartEncoder, Source, read_part
+from training.search.store import SoundIndex, commit, hold, read_about, write_file
+from training.search.vectors import fingerprint, first_stage
 
-BATCH = 32  # windows that are encoded at once
+TOGETHER = 4  # parts that a worker takes at once
 MEASURED_WITH = 200  # captions by which the number of visited lists is chosen
-_PROBE = ["a sound"]  # a caption whose side stands for any other: a first stage looks at each side alone
 
 
 def make_index(
-    retriever: Retriever,
-    model: str,
-    manifest: Any,
-    folder: Path,
-    splits: Sequence[str] = (),
-    windows: Windows | None = None,
+    retriever: Retriever, manifest: Any, source: Source, folder: Path, runner: Runner | None = None
 ) -> dict[str, Any]:
     """Make an index of a build, or bring an index up to date with it.
 
     Args:
-        retriever: the model.
-        model: where it is, for those who search.
-        manifest: of the build.
+        retriever: the model of ``source``.
+        manifest: of the build of ``source``.
+        source: what is indexed.
         folder: receives the index.
-        splits: dataset/split or dataset each; none: the whole build.
-        windows: how recordings are cut; None: to the longest stretch that the model was trained on, with half overlap.
+        runner: encodes the parts; None: this process.
 
     Returns:
         ``entries``, ``encoded`` (how many of them now), ``recordings``, ``seconds`` of sound, and ``search``: how the
@@ -64,28 +51,28 @@ def make_index(
     Raises:
         InputError: the folder holds an index of another model or other windows, or a sample is damaged.
     """
-    windows = windows or usual_windows(retriever)
     longest = retriever.audio_input.max_s
-    if windows.length_s > longest:
-        raise InputError("the model hears less at once", value=windows.length_s, remedy=f"at most {longest:g} s")
-    source = {"model": fingerprint(retriever), "windows": asdict(windows)}
+    if source.windows.length_s > longest:
+        raise InputError("the model hears less at once", value=source.windows.length_s, remedy=f"at most {longest:g} s")
+    key = fingerprint(retriever)
+    made = {"model": key, "windows": asdict(source.windows)}
+    encoder = PartEncoder(source, folder, key, (retriever, manifest))
     with hold(folder):
-        former = _former(folder, source)
-        table = _selected(manifest.table, splits)
-        entries = entries_of(table, original_paths(manifest), windows)
+        former = _former(folder, made)
+        entries = entries_of(source.select(manifest), original_paths(manifest), source.windows)
         parts = parts_of(entries)
         if not parts:
             raise InputError("the build has no samples to search", file=manifest.storage.url)
-        encoded = _encode_missing(retriever, manifest, entries, parts, former, folder)
+        encoded = _encode_missing(encoder, parts, former, runner or LocalRunner())
         about = {
-            **source,
-            "model_path": model,
-            "shards": _absolute(manifest.storage.url),
+            **made,
+            "model_path": source.model,
+            "shards": source.shards,
             "plan": manifest.dataset["plan"],
             "entries": len(entries),
             "parts": {part.name: [part.begin, part.end] for part in parts},
         }
-        about = _assemble(retriever, entries, parts, former, folder, about)
+        about = _assemble(retriever, entries, parts, former, encoder, about)
     begins, ends = entries["start_s"].to_numpy(), entries["end_s"].to_numpy()
     return {
         "out": str(folder),
@@ -98,23 +85,27 @@ def make_index(
     }
 
 
+def _encode_missing(encoder: PartEncoder, parts: list[Part], former: SoundIndex | None, runner: Runner) -> int:
+    """Encode the parts that neither the former index nor a killed build has; returns how many entries these hold."""
+    known = set() if former is None else set(former.about["parts"])
+    missing = [part for part in parts if part.name not in known and read_part(encoder.file(part), len(part)) is None]
+    done = sum(map(len, parts)) - sum(map(len, missing))
+    if not missing:
+        return 0
+    line = StatusLine("encoding windows", sum(map(len, parts)), done)
+    line.update(done)
+    groups = [missing[first : first + TOGETHER] for first in range(0, len(missing), TOGETHER)]
+    encoder.report = lambda within: line.update(done + within)
+    for encoded in runner.map(encoder, groups):
+        done += encoded
+        line.update(done)
+    return sum(map(len, missing))
+
+
 def usual_windows(retriever: Retriever) -> Windows:
     """The longest stretch of a recording that the model was trained on, and half of it from window to window."""
     length = min(retriever.recipe.data.crop_s, retriever.audio_input.max_s)
     return Windows(length, length / 2)
-
-
-def fingerprint(retriever: Retriever) -> str:
-    """A hash of all that decides a model's vectors: weights, sizes, front end, and the spelling of captions."""
-    digest = xxhash.xxh3_128()
-    data, audio = retriever.recipe.data, retriever.audio_input
-    spelling = (data.lower, data.strip_punctuation, data.max_tokens)
-    scored = retriever.recipe.head or retriever.recipe.task  # a task without a head scores in its own way
-    digest.update(repr((asdict(audio), spelling, asdict(scored))).encode())
-    for name, tensor in sorted(retriever.model.state_dict().items()):
-        digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def original_paths(manifest: Any) -> dict[str, str]:
@@ -134,42 +125,6 @@ def original_paths(manifest: Any) -> dict[str, str]:
             if path is not None:
                 paths[clip] = f"{str(folders[dataset]).rstrip('/')}/{path}" if dataset in folders else path
     return paths
-
-
-def first_stage(head: Any, text: Side, audio: Side) -> tuple[torch.Tensor, torch.Tensor]:
-    """Vectors of texts and of sounds whose dot products find the candidates; see `Head.first_stage`.
-
-    Raises:
-        InputError: the head has none.
-    """
-    with torch.no_grad():
-        found = head.first_stage(text, audio, head.shared())
-    if found is None:
-        raise InputError(
-            "a head without vectors of clips alone cannot be searched by an index",
-            value=type(head).__name__,
-            remedy="give it a first_stage; see docs/METHODS.md",
-        )
-    return found[0].float(), found[1].float()
-
-
-def is_exact(head: Any, side: Side) -> bool:
-    """Whether the dot products of the vectors are the scores."""
-    return head.embedding(side) is not None
-
-
-def _selected(table: pa.Table, splits: Sequence[str]) -> pa.Table:
-    if not splits:
-        return table
-    chosen = np.zeros(table.num_rows, bool)
-    for name in splits:
-        chosen |= select_rows(table, name)
-    return table.filter(pa.array(chosen))
-
-
-def _absolute(url: str) -> str:
-    local = Storage(url).local
-    return url if local is None else str(local.resolve())
 
 
 def _former(folder: Path, source: Mapping[str, Any]) -> SoundIndex | None:
@@ -192,90 +147,22 @@ def _former(folder: Path, source: Mapping[str, Any]) -> SoundIndex | None:
     return SoundIndex.open(folder)
 
 
-def _encode_missing(
-    retriever: Retriever, manifest: Any, entries: pa.Table, parts: list[Part], former: SoundIndex | None, folder: Path
-) -> int:
-    """Encode the parts that neither the former index nor a killed build has; returns how many entries these hold."""
-    known = set() if former is None else set(former.about["parts"])
-    source = _source_of(retriever)
-    missing = [p for p in parts if p.name not in known and _read_part(_part_file(folder, p, source), len(p)) is None]
-    total, done = sum(map(len, parts)), sum(map(len, parts)) - sum(map(len, missing))
-    if not missing:
-        return 0
-    (folder / PARTS).mkdir(exist_ok=True)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = side_encoder(retriever.model, retriever.recipe.data, device)
-    line = StatusLine("encoding windows", total, done)
-    line.update(done)
-    for part, tensors in _encoded(encoder, retriever, manifest, entries, missing):
-        write_file(_part_file(folder, part, source), lambda path, tensors=tensors: save_file(tensors, path))  # type: ignore[misc]
-        done += len(part)
-        line.update(done)
-    return sum(map(len, missing))
-
-
-def _encoded(
-    encoder: SideEncoder, retriever: Retriever, manifest: Any, entries: pa.Table, parts: list[Part]
-) -> Iterator[tuple[Part, dict[str, np.ndarray]]]:
-    """The tensors of each part in turn; one loader reads for all of them."""
-    order = EntryOrder(entries, parts, BATCH)
-    loader = Loader(manifest, order, encoder.settings, encoder.audio_input, encoder.tokenizer, train=False)
-    text = retriever.encode_texts(_PROBE)
-    waiting, sides = iter(parts), []
-    part = next(waiting)
-    for batch in loader.epoch(0):
-        if batch.failures:
-            remedy = "rebuild the shard that `earshot verify` names"
-            raise InputError(f"a sample cannot be read: {batch.failures[0]}", remedy=remedy)
-        sides.append(tuple(tensor.detach() for tensor in encoder.audio(batch)))
-        if sum(len(side[0]) for side in sides) < len(part):
-            continue
-        yield part, _tensors(encoder.head, text, join(sides))
-        sides = []
-        part = next(waiting, part)
-
-
-def _tensors(head: Any, text: Side, side: Side) -> dict[str, np.ndarray]:
-    """What a part stores: the vectors of its entries, and their sides where the vectors are not exact."""
-    tensors = {"vectors": first_stage(head, text, side)[1]}
-    if not is_exact(head, text):
-        tensors |= {f"side-{number:02d}": tensor for number, tensor in enumerate(side)}
-    return {name: tensor.cpu().contiguous().numpy() for name, tensor in tensors.items()}
-
-
-def _source_of(retriever: Retriever) -> str:
-    return fingerprint(retriever)[:16]
-
-
-def _part_file(folder: Path, part: Part, source: str) -> Path:
-    return folder / PARTS / f"{part.name}-{source}.safetensors"
-
-
-def _read_part(path: Path, count: int) -> dict[str, np.ndarray] | None:
-    """The tensors of a part that is finished; None where it is not."""
-    try:
-        tensors = load_file(path)
-    except (FileNotFoundError, SafetensorError):
-        return None
-    return tensors if "vectors" in tensors and all(len(each) == count for each in tensors.values()) else None
-
-
 def _assemble(
     retriever: Retriever,
     entries: pa.Table,
     parts: list[Part],
     former: SoundIndex | None,
-    folder: Path,
+    encoder: PartEncoder,
     about: dict[str, Any],
 ) -> dict[str, Any]:
     """Join the parts into the files of the index and commit them; returns index.json."""
-    facts = hashlib.sha256()
+    folder, facts = encoder.folder, hashlib.sha256()
     for batch in entries.to_batches():
         facts.update(repr(batch.to_pydict()).encode())
     key = hashlib.sha256(repr((about, facts.hexdigest())).encode()).hexdigest()[:12]
     names = [f"entries-{key}.arrow"]
     write_file(folder / names[0], lambda path: _write_arrow(entries, path))
-    arrays = _Stacked(parts, former, folder, _source_of(retriever))
+    arrays = _Stacked(parts, former, encoder)
     for name, shape in arrays.shapes.items():
         names.append(f"{name}-{key}.npy")
         write_file(folder / names[-1], lambda path, name=name, shape=shape: arrays.write(name, shape, path))  # type: ignore[misc]
@@ -304,8 +191,8 @@ def _write_arrow(entries: pa.Table, path: Path) -> None:
 class _Stacked:
     """The arrays of all parts, one after the other; parts come from the former index or from their own files."""
 
-    def __init__(self, parts: list[Part], former: SoundIndex | None, folder: Path, source: str) -> None:
-        self._parts, self._former, self._folder, self._source = parts, former, folder, source
+    def __init__(self, parts: list[Part], former: SoundIndex | None, encoder: PartEncoder) -> None:
+        self._parts, self._former, self._encoder = parts, former, encoder
         total = parts[-1].end
         shapes: dict[str, tuple[int, ...]] = {}
         for part in parts:
@@ -328,12 +215,10 @@ class _Stacked:
             begin, end = self._former.about["parts"][part.name]
             sides = {f"side-{number:02d}": side for number, side in enumerate(self._former.sides)}
             return {name: array[begin:end] for name, array in ({"vectors": self._former.vectors} | sides).items()}
-        found = _read_part(_part_file(self._folder, part, self._source), len(part))
+        found = read_part(self._encoder.file(part), len(part))
         if found is None:
             remedy = "run the same command again, which encodes it again"
-            raise InputError(
-                "a part of the index is gone", file=_part_file(self._folder, part, self._source), remedy=remedy
-            )
+            raise InputError("a part of the index is gone", file=self._encoder.file(part), remedy=remedy)
         return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 from collections.abc import Mapping
@@ -158,7 +159,8 @@ class Filter:
 
     Attributes:
         datasets: datasets, or dataset/split; none: all.
-        licences: parts of licences in any case, such as ``CC0`` or ``by/4.0``; none: all, also unknown ones.
+        licences: licences in any case, such as ``CC0``; where no entry has exactly this one, parts of licences, such as
+            ``by/4.0``.  So ``CC-BY`` does not find ``CC-BY-NC`` where both occur.  None: all, also unknown ones.
         least_s, most_s: the length of the recording in seconds.
     """
 
@@ -177,23 +179,26 @@ class Filter:
             wanted = pa.array(self.datasets)
             rules.append(pc.or_(pc.is_in(names, wanted), pc.is_in(entries["dataset"], wanted)))
         if self.licences:
-            found = [pc.match_substring(entries["licence"], text, ignore_case=True) for text in self.licences]
-            rules.append(pc.fill_null(found[0], False))
-            for other in found[1:]:
-                rules[-1] = pc.or_(rules[-1], pc.fill_null(other, False))
+            found = [_has_licence(entries["licence"], text) for text in self.licences]
+            rules.append(functools.reduce(pc.or_, found))
         if self.least_s is not None:
             rules.append(pc.greater_equal(entries["recording_s"], self.least_s))
         if self.most_s is not None:
             rules.append(pc.less_equal(entries["recording_s"], self.most_s))
         if not rules:
             return None
-        chosen = rules[0]
-        for rule in rules[1:]:
-            chosen = pc.and_(chosen, rule)
-        return np.asarray(chosen.to_numpy()).astype(bool)
+        return np.asarray(functools.reduce(pc.and_, rules).to_numpy()).astype(bool)
 
     @staticmethod
     def _require(name: str, entries: pa.Table, splits: Any) -> None:
         if not pc.any(pc.or_(pc.equal(entries["dataset"], name), pc.equal(splits, name))).as_py():
             known = ", ".join(sorted(set(pc.unique(splits).to_pylist())))
             raise InputError("the index has no such dataset or split", value=name, remedy=f"it has {known}")
+
+
+def _has_licence(licences: Any, text: str) -> Any:
+    """Which entries have exactly this licence; where none has, which have a licence with this text in it."""
+    exact = pc.fill_null(pc.equal(pc.utf8_lower(licences), text.lower()), False)
+    if pc.any(exact).as_py():
+        return exact
+    return pc.fill_null(pc.match_substring(licences, text, ignore_case=True), False)

@@ -12,8 +12,8 @@ import torch
 from sharding.common.errors import InputError
 from training.models.retriever import Retriever
 from training.objectives.pairs.tiled import score_all
-from training.search.building import fingerprint, first_stage, is_exact
 from training.search.store import SoundIndex
+from training.search.vectors import fingerprint, first_stage, is_exact
 
 
 class WholeModel:

@@ -76,11 +76,11 @@ class Service:
         splits = pc.value_counts(pc.binary_join_element_wise(entries["dataset"], entries["split"], "/")).to_pylist()
         licences = pc.value_counts(pc.drop_null(entries["licence"])).to_pylist()
         common = sorted(licences, key=lambda one: (-one["counts"], one["values"]))[:SHOWN_LICENCES]
-        seconds = (entries["end_s"].to_numpy() - entries["start_s"].to_numpy()).sum()
+        recordings = entries.select(["clip_id", "recording_s"]).group_by("clip_id").aggregate([("recording_s", "max")])
         return {
             "entries": len(entries),
-            "recordings": pc.count_distinct(entries["clip_id"]).as_py(),
-            "hours": float(seconds) / 3600,
+            "recordings": len(recordings),
+            "hours": (pc.sum(recordings["recording_s_max"]).as_py() or 0.0) / 3600,
             "datasets": sorted({one["values"].partition("/")[0] for one in splits}),
             "splits": sorted(one["values"] for one in splits),
             "licences": sorted(one["values"] for one in common),

@@ -146,8 +146,6 @@ def hold(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another process writes to it.
     """
-    if "://" in str(folder):
-        raise InputError("an index lies in a local folder", value=str(folder), remedy="name one for --out")
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("w") as file:
         try:

@@ -10,6 +10,7 @@ import pytest
 import soundfile as sf
 
 from ray_jobs.earshot import main
+from sharding.common.errors import InputError
 from tests.training.models.published.test_clap import save_clap
 from tests.training.search.indexes import exported, untrained
 from training.search.store import SoundIndex
@@ -51,5 +52,7 @@ def test_what_cannot_be_indexed_is_refused_before_anything_is_encoded(
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
     assert main(["index", str(model), "--shards", str(build), "--out", str(model)]) == 2
-    with pytest.raises(Exception, match="no finished index"):
+    assert main(["index", str(model), "--shards", str(build), "--out", "s3://bucket/index"]) == 2
+    assert "not in an object store" in capsys.readouterr().err
+    with pytest.raises(InputError, match="no finished index"):
         SoundIndex.open(tmp_path / "index")

@@ -14,9 +14,8 @@ import pytest
 
 from sharding.shards.manifest import Manifest
 from tests.conftest import REPOSITORY
-from tests.training.search.indexes import SHORT, exported, untrained
+from tests.training.search.indexes import SHORT, exported, indexed, untrained
 from training.cli import main
-from training.search.building import make_index
 
 
 def test_a_folder_that_is_no_index_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,7 +29,7 @@ def test_the_page_is_there_until_it_is_interrupted(build: Path, tmp_path: Path) 
     pytest.importorskip("uvicorn")
     retriever = untrained([])
     model = exported(retriever, tmp_path / "model")
-    make_index(retriever, str(model), Manifest.open(build), tmp_path / "index", windows=SHORT)
+    indexed(retriever, Manifest.open(build), tmp_path / "index", windows=SHORT, model=str(model))
     command = [sys.executable, "-m", "training", "serve", str(tmp_path / "index"), "--port", "0"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True)

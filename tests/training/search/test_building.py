@@ -14,16 +14,17 @@ import pytest
 import torch
 
 from sharding.common.errors import InputError
+from sharding.common.runners import LocalRunner
 from sharding.shards.manifest import Manifest
 from tests.conftest import REPOSITORY
-from tests.training.search.indexes import ATTENTION, SHORT, untrained
+from tests.training.search.indexes import ATTENTION, SHORT, exported, indexed, untrained
 from tests.training.small_runs import commit, write_sounds
 from training.models.retriever import Retriever
 from training.search import entries as entries_module
-from training.search.building import fingerprint, make_index
 from training.search.entries import Windows
 from training.search.reading import drawn
 from training.search.store import ABOUT, PARTS, SoundIndex
+from training.search.vectors import fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def whole(retriever: Retriever, manifest: Manifest, tmp_path_factory: pytest.Tem
     folder = tmp_path_factory.mktemp("whole") / "index"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(entries_module, "PART", 16)
-        make_index(retriever, "model", manifest, folder, windows=SHORT)
+        indexed(retriever, manifest, folder, windows=SHORT)
     return folder
 
 
@@ -58,7 +59,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("overrides", [[], ATTENTION], ids=["dual", "attention"])
 def test_every_window_has_the_vector_of_its_sound(overrides: list[str], manifest: Manifest, tmp_path: Path) -> None:
     retriever = untrained(overrides)
-    result = make_index(retriever, "model", manifest, tmp_path, windows=SHORT)
+    result = indexed(retriever, manifest, tmp_path, windows=SHORT)
     index = SoundIndex.open(tmp_path)
     assert result["entries"] == len(index.entries) == len(index.vectors) and not (tmp_path / PARTS).exists()
     assert result["recordings"] == 33 and result["encoded"] == result["entries"]
@@ -97,10 +98,10 @@ def test_an_interrupted_index_continues_and_has_the_same_bytes(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(building.StatusLine, "update", interrupt)
-        make_index(retriever, "model", manifest, tmp_path, windows=SHORT)
+        indexed(retriever, manifest, tmp_path, windows=SHORT)
     with pytest.raises(InputError, match="no finished index here"):
         SoundIndex.open(tmp_path)
-    result = make_index(retriever, "model", manifest, tmp_path, windows=SHORT)
+    result = indexed(retriever, manifest, tmp_path, windows=SHORT)
     assert 0 < result["encoded"] < result["entries"] - 40
     assert contents(tmp_path) == contents(whole)
 
@@ -111,7 +112,7 @@ def test_a_cut_part_of_a_killed_run_is_encoded_again(
     parts = json.loads((whole / ABOUT).read_text())["parts"]
     (tmp_path / PARTS).mkdir()
     (tmp_path / PARTS / f"{next(iter(parts))}-{fingerprint(retriever)[:16]}.safetensors").write_bytes(b"cut")
-    make_index(retriever, "model", manifest, tmp_path, windows=SHORT)
+    indexed(retriever, manifest, tmp_path, windows=SHORT)
     assert contents(tmp_path) == contents(whole)
 
 
@@ -137,30 +138,30 @@ def grown(root: Path, manifest: Manifest, clips: int) -> Manifest:
 def test_a_build_that_has_grown_is_indexed_by_encoding_what_is_new(
     retriever: Retriever, manifest: Manifest, tmp_path: Path
 ) -> None:
-    make_index(retriever, "model", manifest, tmp_path / "index", windows=SHORT)
+    indexed(retriever, manifest, tmp_path / "index", windows=SHORT)
     former = SoundIndex.open(tmp_path / "index")
     vectors = {
         (row["key"], row["start_s"]): v for row, v in zip(former.entries.to_pylist(), former.vectors, strict=True)
     }
     bigger = grown(tmp_path, manifest, 6)
-    result = make_index(retriever, "model", bigger, tmp_path / "index", windows=SHORT)
+    result = indexed(retriever, bigger, tmp_path / "index", windows=SHORT)
     assert 0 < result["encoded"] < 30 and result["recordings"] == 39
     index = SoundIndex.open(tmp_path / "index")
     assert len(list((tmp_path / "index").glob("vectors-*"))) == 1  # the former files are gone
     for row, vector in zip(index.entries.to_pylist(), index.vectors, strict=True):
         if not row["clip_id"].endswith("b"):
             np.testing.assert_array_equal(vector, vectors[row["key"], row["start_s"]])
-    make_index(retriever, "model", bigger, tmp_path / "anew", windows=SHORT)
+    indexed(retriever, bigger, tmp_path / "anew", windows=SHORT)
     assert contents(tmp_path / "anew") == contents(tmp_path / "index")
-    assert make_index(retriever, "model", bigger, tmp_path / "index", windows=SHORT)["encoded"] == 0
+    assert indexed(retriever, bigger, tmp_path / "index", windows=SHORT)["encoded"] == 0
 
 
 def test_an_index_of_another_model_or_other_windows_is_refused(manifest: Manifest, whole: Path) -> None:
     before = contents(whole)
     with pytest.raises(InputError, match="index of another model"):
-        make_index(untrained([], seed=1), "model", manifest, whole, windows=SHORT)
+        indexed(untrained([], seed=1), manifest, whole, windows=SHORT)
     with pytest.raises(InputError, match="another length or hop"):
-        make_index(untrained([]), "model", manifest, whole, windows=Windows(2.0, 1.0))
+        indexed(untrained([]), manifest, whole, windows=Windows(2.0, 1.0))
     assert contents(whole) == before
 
 
@@ -168,20 +169,20 @@ def test_windows_longer_than_the_model_hears_are_refused(
     retriever: Retriever, manifest: Manifest, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="hears less at once"):
-        make_index(retriever, "model", manifest, tmp_path, windows=Windows(60.0, 30.0))
+        indexed(retriever, manifest, tmp_path, windows=Windows(60.0, 30.0))
 
 
 def test_a_second_writer_is_refused(retriever: Retriever, manifest: Manifest, tmp_path: Path) -> None:
     from training.search.store import hold
 
     with hold(tmp_path), pytest.raises(InputError, match="another process writes"):
-        make_index(retriever, "model", manifest, tmp_path, windows=SHORT)
+        indexed(retriever, manifest, tmp_path, windows=SHORT)
 
 
 def test_one_split_can_be_indexed_alone(retriever: Retriever, manifest: Manifest, tmp_path: Path) -> None:
-    assert make_index(retriever, "m", manifest, tmp_path, ["clotho/evaluation"], SHORT)["recordings"] == 9
+    assert indexed(retriever, manifest, tmp_path, ("clotho/evaluation",), SHORT)["recordings"] == 9
     with pytest.raises(InputError, match="no such split"):
-        make_index(retriever, "m", manifest, tmp_path, ["clotho/nowhere"], SHORT)
+        indexed(retriever, manifest, tmp_path, ("clotho/nowhere",), SHORT)
 
 
 def test_a_fingerprint_changes_with_weights_and_spelling_alone(retriever: Retriever) -> None:
@@ -196,12 +197,11 @@ import sys
 from pathlib import Path
 import torch
 from sharding.shards.manifest import Manifest
-from tests.training.search.indexes import SHORT, untrained
+from tests.training.search.indexes import SHORT, indexed, untrained
 from training.search import entries
-from training.search.building import make_index
 torch.set_num_threads(1)
 entries.PART = 16
-make_index(untrained([]), "model", Manifest.open(sys.argv[1]), Path(sys.argv[2]), windows=SHORT)
+indexed(untrained([]), Manifest.open(sys.argv[1]), Path(sys.argv[2]), windows=SHORT)
 """
 
 
@@ -216,5 +216,17 @@ def test_a_killed_index_continues_and_has_the_same_bytes(
         time.sleep(0.001)
     child.send_signal(signal.SIGKILL)
     child.wait()
-    make_index(retriever, "model", manifest, tmp_path, windows=SHORT)
+    indexed(retriever, manifest, tmp_path, windows=SHORT)
     assert contents(tmp_path) == contents(whole)
+
+
+@pytest.mark.slow
+def test_several_processes_make_the_same_index(
+    retriever: Retriever, manifest: Manifest, whole: Path, tmp_path: Path, small_parts: None
+) -> None:
+    model = exported(retriever, tmp_path / "model")
+    runner = LocalRunner(2)
+    result = indexed(retriever, manifest, tmp_path / "index", windows=SHORT, model=str(model), runner=runner)
+    index, wanted = SoundIndex.open(tmp_path / "index"), SoundIndex.open(whole)
+    assert result["encoded"] == result["entries"] and index.entries.equals(wanted.entries)
+    np.testing.assert_allclose(index.vectors, wanted.vectors, atol=1e-6)

@@ -84,6 +84,7 @@ def test_filters_choose_datasets_licences_and_lengths() -> None:
     assert found(datasets=("clotho",)) == [0, 1]
     assert found(datasets=("mine/test",)) == list(range(2, 14))
     assert found(licences=("cc0",)) == list(range(2, 14))
+    assert found(licences=("cc",)) == list(range(2, 14))
     assert found(licences=("BY/4", "cc0")) == list(range(1, 14))
     assert found(least_s=5.0, most_s=60.0) == [1]
     assert found(most_s=60.0, datasets=("mine",)) == []
@@ -95,3 +96,10 @@ def test_entries_need_no_captions() -> None:
     table = table_of([row(1) | {"captions": None}])
     assert isinstance(table, pa.Table)
     assert entries_of(table, {}, Windows(10.0, 5.0))["captions"][0].as_py() == []
+
+
+def test_a_whole_licence_does_not_find_another_that_begins_alike() -> None:
+    table = table_of([row(1, licence="CC-BY"), row(2, licence="CC-BY-NC"), row(3, licence=None)])
+    entries = entries_of(table, {}, Windows(60.0, 60.0))
+    masks = [Filter(licences=(text,)).mask(entries) for text in ("cc-by", "by-nc", "BY")]
+    assert [np.flatnonzero(mask).tolist() for mask in masks if mask is not None] == [[0], [1], [0, 1]]

@@ -10,9 +10,8 @@ import soundfile as sf
 
 from sharding.common.errors import InputError
 from sharding.shards.manifest import Manifest
-from tests.training.search.indexes import ATTENTION, SHORT, untrained
+from tests.training.search.indexes import ATTENTION, SHORT, indexed, untrained
 from training.models.retriever import Retriever
-from training.search.building import make_index
 from training.search.entries import Filter
 from training.search.finding import AWAY, Finder, Query
 from training.search.index import build_index
@@ -37,7 +36,7 @@ def finders(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> dic
     found = {}
     for name, overrides, windows in (("dual", [], None), ("attention", ATTENTION, None), ("short", [], SHORT)):
         retriever, folder = untrained([*overrides, "data.crop_s=3.0"]), tmp_path_factory.mktemp(name)
-        make_index(retriever, "model", manifest, folder, windows=windows)
+        indexed(retriever, manifest, folder, windows=windows)
         index = SoundIndex.open(folder)
         found[name] = Finder(index, WholeModel(index, retriever))
         RETRIEVERS[name] = retriever

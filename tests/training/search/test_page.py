@@ -12,8 +12,7 @@ import pytest
 
 from sharding.shards.manifest import Manifest
 from tests.training.search.browser import CHROMIUM, Browser, browser
-from tests.training.search.indexes import SHORT, untrained
-from training.search.building import make_index
+from tests.training.search.indexes import SHORT, indexed, untrained
 from training.search.finding import Finder
 from training.search.models import WholeModel
 from training.search.serving import Service, application, listen
@@ -43,7 +42,7 @@ def asked() -> list[tuple[str, str]]:
 def address(build: Path, asked: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     uvicorn = pytest.importorskip("uvicorn")
     manifest, retriever, folder = Manifest.open(build), untrained([]), tmp_path_factory.mktemp("page") / "index"
-    make_index(retriever, "model", manifest, folder, windows=SHORT)
+    indexed(retriever, manifest, folder, windows=SHORT)
     index = SoundIndex.open(folder)
     app = application(Service(Finder(index, WholeModel(index, retriever)), manifest.storage), ["127.0.0.1"])
 

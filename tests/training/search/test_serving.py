@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from sharding.common.errors import InputError
 from sharding.shards.manifest import Manifest
-from tests.training.search.indexes import SHORT, untrained
-from training.search.building import make_index
+from tests.training.search.indexes import SHORT, indexed, untrained
 from training.search.finding import Finder
 from training.search.models import WholeModel
 from training.search.serving import LARGEST_UPLOAD, Service, application, byte_range, listen
@@ -36,7 +35,7 @@ def client(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Iter
     from starlette.testclient import TestClient
 
     retriever, folder = untrained([]), tmp_path_factory.mktemp("index")
-    make_index(retriever, "model", manifest, folder, windows=SHORT)
+    indexed(retriever, manifest, folder, windows=SHORT)
     index = SoundIndex.open(folder)
     service = Service(Finder(index, WholeModel(index, retriever)), manifest.storage)
     with TestClient(application(service, ["127.0.0.1", "[::1]"]), base_url="http://127.0.0.1:8765") as found:

@@ -10,9 +10,8 @@ import pytest
 
 from sharding.shards.manifest import Manifest
 from tests.conftest import REPOSITORY
-from tests.training.search.indexes import ATTENTION, SHORT, untrained
+from tests.training.search.indexes import ATTENTION, SHORT, indexed, untrained
 from training.models.retriever import Retriever
-from training.search.building import make_index
 from training.search.finding import Finder, Query
 from training.search.models import WholeModel
 from training.search.store import SoundIndex
@@ -42,7 +41,7 @@ def folder(build: Path, retriever: Retriever, tmp_path_factory: pytest.TempPathF
     for name in LIBRARIES:
         pytest.importorskip(name)
     found = tmp_path_factory.mktemp("tower")
-    make_index(retriever, "model", Manifest.open(build), found, windows=SHORT)
+    indexed(retriever, Manifest.open(build), found, windows=SHORT)
     assert add_text_tower(retriever, found) is None
     return found
 
@@ -76,7 +75,7 @@ def test_a_sound_loads_the_whole_model_once(folder: Path, retriever: Retriever) 
 
 def test_an_updated_index_keeps_its_tower(folder: Path, build: Path, retriever: Retriever) -> None:
     before = (folder / "index.json").read_bytes()
-    make_index(retriever, "model", Manifest.open(build), folder, windows=SHORT)
+    indexed(retriever, Manifest.open(build), folder, windows=SHORT)
     assert add_text_tower(retriever, folder) is None
     assert (folder / "index.json").read_bytes() == before
 
@@ -89,7 +88,7 @@ def test_a_description_is_answered_without_torch(folder: Path) -> None:
 
 def test_a_head_with_attention_has_no_tower(build: Path, tmp_path: Path) -> None:
     retriever = untrained(ATTENTION)
-    make_index(retriever, "model", Manifest.open(build), tmp_path, ["clotho/evaluation"], SHORT)
+    indexed(retriever, Manifest.open(build), tmp_path, ("clotho/evaluation",), SHORT)
     assert add_text_tower(retriever, tmp_path) == "its head scores descriptions and sounds together"
     index = SoundIndex.open(tmp_path)
     assert not IndexModel(index, lambda: WholeModel(index, retriever)).exact

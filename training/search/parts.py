@@ -1,0 +1,143 @@
+"""Encodes parts of an index: in this process, in several of this machine, or on the nodes of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from sharding.common.errors import InputError
+from sharding.shards.manifest import Manifest
+from training.data.loader import Loader
+from training.data.mixture import select_rows
+from training.evaluation.encoding import SideEncoder, join, side_encoder
+from training.models.heads.base import Side
+from training.models.retriever import Retriever
+from training.search.entries import Part, Windows, entries_of
+from training.search.reading import EntryOrder
+from training.search.store import PARTS, write_file
+from training.search.vectors import first_stage, is_exact
+
+BATCH = 32  # windows that are encoded at once
+_PROBE = ["a sound"]  # a caption whose side stands for any other: a first stage looks at each side alone
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the entries of an index are made from.
+
+    Attributes:
+        model: an export, a checkpoint, a run or a published model, as `training.models.hub.open_model` takes it.
+        trust_code: whether to run the Python files of encoders that come with the model.
+        shards: the build.
+        splits: dataset/split or dataset each; none: the whole build.
+        windows: how recordings are cut.
+    """
+
+    model: str
+    trust_code: bool
+    shards: str
+    splits: tuple[str, ...]
+    windows: Windows
+
+    def select(self, manifest: Any) -> pa.Table:
+        """The rows of the manifest that are indexed."""
+        if not self.splits:
+            return manifest.table
+        chosen = np.zeros(manifest.table.num_rows, bool)
+        for name in self.splits:
+            chosen |= select_rows(manifest.table, name)
+        return manifest.table.filter(pa.array(chosen))
+
+
+@dataclass
+class PartEncoder:
+    """Encodes parts, and writes each of them as a file; a worker process loads the model once.
+
+    Attributes:
+        source: what is encoded.
+        folder: of the index, which every worker sees.
+        key: a hash of the model, which is part of the files' names.
+        opened: the model and the build, where this process has them already.
+        report: called with the number of entries so far of the parts that are being encoded.
+    """
+
+    source: Source
+    folder: Path
+    key: str
+    opened: tuple[Retriever, Any] | None = None
+    report: Callable[[int], None] = field(default=lambda done: None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to a worker: the model is loaded there."""
+        return self.__dict__ | {"opened": None, "report": None}
+
+    def __call__(self, parts: Sequence[Part]) -> int:
+        """Encode the parts that have no file yet; returns how many entries all of them have."""
+        if self.opened is None:
+            from training.models.hub import open_model
+
+            self.opened = open_model(self.source.model, self.source.trust_code), Manifest.open(self.source.shards)
+        retriever, manifest = self.opened
+        entries = entries_of(self.source.select(manifest), {}, self.source.windows)
+        missing = [part for part in parts if read_part(self.file(part), len(part)) is None]
+        done = sum(map(len, parts)) - sum(map(len, missing))
+        if missing:
+            (self.folder / PARTS).mkdir(exist_ok=True)
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            encoder = side_encoder(retriever.model, retriever.recipe.data, device)
+            for part, tensors in _encoded(encoder, retriever, manifest, entries, missing):
+                write_file(self.file(part), lambda path, tensors=tensors: save_file(tensors, path))  # type: ignore[misc]
+                done += len(part)
+                if self.report is not None:
+                    self.report(done)
+        return done
+
+    def file(self, part: Part) -> Path:
+        """The file of a part."""
+        return self.folder / PARTS / f"{part.name}-{self.key[:16]}.safetensors"
+
+
+def read_part(path: Path, count: int) -> dict[str, np.ndarray] | None:
+    """The tensors of a part that is finished; None where it is not."""
+    try:
+        tensors = load_file(path)
+    except (FileNotFoundError, SafetensorError):
+        return None
+    return tensors if "vectors" in tensors and all(len(each) == count for each in tensors.values()) else None
+
+
+def _encoded(
+    encoder: SideEncoder, retriever: Retriever, manifest: Any, entries: pa.Table, parts: list[Part]
+) -> Iterator[tuple[Part, dict[str, np.ndarray]]]:
+    """The tensors of each part in turn; one loader reads for all of them."""
+    order = EntryOrder(entries, parts, BATCH)
+    loader = Loader(manifest, order, encoder.settings, encoder.audio_input, encoder.tokenizer, train=False)
+    text = retriever.encode_texts(_PROBE)
+    waiting, sides = iter(parts), []
+    part = next(waiting)
+    for batch in loader.epoch(0):
+        if batch.failures:
+            remedy = "rebuild the shard that `earshot verify` names"
+            raise InputError(f"a sample cannot be read: {batch.failures[0]}", remedy=remedy)
+        sides.append(tuple(tensor.detach() for tensor in encoder.audio(batch)))
+        if sum(len(side[0]) for side in sides) < len(part):
+            continue
+        yield part, _tensors(encoder.head, text, join(sides))
+        sides = []
+        part = next(waiting, part)
+
+
+def _tensors(head: Any, text: Side, side: Side) -> dict[str, np.ndarray]:
+    """What a part stores: the vectors of its entries, and their sides where the vectors are not exact."""
+    tensors = {"vectors": first_stage(head, text, side)[1]}
+    if not is_exact(head, text):
+        tensors |= {f"side-{number:02d}": tensor for number, tensor in enumerate(side)}
+    return {name: tensor.cpu().contiguous().numpy() for name, tensor in tensors.items()}
