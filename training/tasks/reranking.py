@@ -191,7 +191,7 @@ def complete(recipe: Recipe, source: Any) -> Recipe:
     return recipe
 
 
-def make_task(recipe: Recipe, source: Any) -> RerankingTask:
+def make_task(recipe: Recipe, source: Any, trust_code: bool = False) -> RerankingTask:
     """The task that a recipe describes; ``InputError`` if its encoders are no multimodal language model."""
     for part in (recipe.audio, recipe.text):
         if part.encoder != "multimodal":
