@@ -1,4 +1,4 @@
-# Everything runs in .venv in this folder; the first target that needs it creates it (about 6 GB, minutes).
+# Everything runs in .venv in this folder; the first target that needs it creates it (about 7 GB, minutes).
 PYTHON ?= python3.11
 BIN := .venv/bin
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
