@@ -64,7 +64,7 @@ class Settings:
     layer: int = 0  # at which tokens are compared: 0 where they enter, L after block L
     matching: Matching = "greedy"
     padding: bool = False  # whether padding is matched too, so that every prediction has a token
-    unit: Unit = "token"  # what the L1 distances are averaged over: clips ("sum"), tokens, or single numbers ("mean")
+    unit: Unit = "mean"  # what the L1 distances are averaged over: clips ("sum"), tokens, or single numbers ("mean")
 
     def __post_init__(self) -> None:
         weights = (self.token_weight, self.global_weight, self.noise_weight)
