@@ -17,7 +17,6 @@ _ABOUT = """Say where the authors of each dataset publish it, with sizes, licenc
 
 Nothing is downloaded.  With --check, the files that lie in the folders are compared with the published sizes and
 checksums; the exit status is 1 if any of them differs."""
-_READ = 1 << 20  # bytes at once
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -86,7 +86,7 @@ def analyse(retriever: Any, manifest: Any, split: str, out: str, examples: int =
             remedy="analyse a smaller split",
         )
     line = StatusLine("batches of clips", order.steps_per_epoch)
-    audio = encode_clips(encoder, manifest, order, LocalGroup(), lambda done, total: line.update(done))
+    audio = encode_clips(encoder, manifest, order, LocalGroup(), line.report)
     text = encode_texts(encoder, read.captions, LocalGroup(), batch)
     head = encoder.head
     scores = comparable(score_all(head, scored_side(head, text), scored_side(head, audio)).float().numpy())
@@ -182,7 +182,7 @@ def _examples(
     return shown
 
 
-def _sound(manifest: Any, row: int, captions: str) -> dict[str, Any]:
+def _sound(manifest: Any, row: int, caption: str) -> dict[str, Any]:
     """A clip's first seconds as a player and a picture; ``row`` is that of its first window in the manifest."""
     sample = manifest.table.slice(row, 1).to_pylist()[0]
     data = manifest.storage.read(shard_name(sample["shard"]), sample["audio_offset"], sample["audio_bytes"])
@@ -190,7 +190,7 @@ def _sound(manifest: Any, row: int, captions: str) -> dict[str, Any]:
     return {
         "sound": player(wave, rate),
         "picture": spectrogram(wave, rate),
-        "caption": captions,
+        "caption": caption,
         "seconds": len(wave) / rate,
     }
 

@@ -46,12 +46,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     with ranks() as group:
         model.model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
         line = StatusLine("batches of clips", 0, quiet=group.rank != 0)
-
-        def report(done: int, total: int) -> None:
-            line.total = total
-            line.update(done)
-
-        found = write_captions(model, manifest, args.split, args.batch, group, report)
+        found = write_captions(model, manifest, args.split, args.batch, group, line.report)
     result: dict[str, Any] = {"split": args.split, "clips": len(found.clips)}
     if group.rank == 0:
         scores = score_captions(found.written, found.references)

@@ -73,13 +73,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             if name == "noisy" and not sigma:
                 continue
             line = StatusLine(f"batches of clips, {name}", 0, quiet=group.rank != 0)
-
-            def report(done: int, total: int, line: StatusLine = line) -> None:
-                line.total = total
-                line.update(done)
-
             settings = ZeroShotSettings(args.split, args.prompt, Noise(sigma, args.noise_in), args.batch)
-            result[name] = classify(model, manifest, settings, group, report)
+            result[name] = classify(model, manifest, settings, group, line.report)
     result["sigma"] = args.noise
     return only_first_rank(result, group)
 

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from training.evaluation.ensembles import all_subsets, choose_weights, write_blend
+    from training.evaluation.ensembles import Blended, all_subsets, choose_weights, write_blend
     from training.evaluation.relevance import open_relevance
     from training.evaluation.score_files import ScoreFile
     from training.evaluation.scores import figures, multiple_of, rank_all
@@ -53,8 +53,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         write_blend(files, weights, args.out)
         result["out"] = args.out
     if args.validation:
-        from training.evaluation.ensembles import Blended
-
         questions = next(iter(files.values())).questions
         multiple = None if table is None else multiple_of(questions, table)
         blended = Blended(list(files.values()), weights)

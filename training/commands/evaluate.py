@@ -92,14 +92,8 @@ def _of_model(args: argparse.Namespace, relevance: Any) -> dict[str, Any]:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         encoder = side_encoder(retriever.model, retriever.recipe.data, device)
         settings = EvaluationSettings(args.split, args.batch, args.first, relevance)
-        line: StatusLine | None = None
-
-        def report(done: int, total: int) -> None:
-            nonlocal line
-            line = line or StatusLine("batches of clips", total, quiet=group.rank != 0)
-            line.update(done)
-
-        result = evaluate(encoder, manifest, settings, group, report)
+        line = StatusLine("batches of clips", 0, quiet=group.rank != 0)
+        result = evaluate(encoder, manifest, settings, group, line.report)
     return only_first_rank(result, group)
 
 

@@ -48,12 +48,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     with ranks() as group:
         retriever.model.to("cuda" if torch.cuda.is_available() else "cpu")
         line = StatusLine("batches of clips", 0, quiet=group.rank != 0)
-
-        def report(done: int, total: int) -> None:
-            line.total = total
-            line.update(done)
-
-        result = evaluate_images(retriever, manifest, args.split, args.frames, tower, args.batch, group, report)
+        result = evaluate_images(retriever, manifest, args.split, args.frames, tower, args.batch, group, line.report)
     return only_first_rank(result, group)
 
 

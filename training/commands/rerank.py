@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             def report(
                 direction: str, done: int, total: int, lines: Any = lines, split: str = file.questions.split
             ) -> None:
-                what = f"{QUERIES_OF} {split}, {direction.replace('_', ' ')}"
+                what = f"parts of the queries of {split}, {direction.replace('_', ' ')}"
                 line = lines.setdefault(direction, StatusLine(what, total, quiet=group.rank > 0))
                 line.update(done)
 
@@ -72,9 +72,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             judged[name] = judge(retriever, reranker, manifest, file, args.top, folder, group, report)
         result = {"split": files["measured"].questions.split} | compare(judged["measured"], judged["tuned"])
     return only_first_rank(result, group)
-
-
-QUERIES_OF = "parts of the queries of"
 
 
 def show(result: dict[str, Any]) -> str:

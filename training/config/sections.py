@@ -108,9 +108,8 @@ class CheckpointSettings:
 class ValidationSettings:
     """Retrieval on a held-out split during training, computed by all ranks together."""
 
-    split: str | None = (
-        None  # dataset/split, e.g. clotho/validation; null: no validation; "*": the largest one there is
-    )
+    # dataset/split, e.g. clotho/validation; null: no validation; "*": the largest held-out split of the build
+    split: str | None = None
     every: int = 0  # steps between validations; 0: at the end of every epoch
     metric: str = "text_to_audio/mAP@10"  # the metric by which the best checkpoint is chosen
     batch: int = 32  # clips that a rank encodes at once

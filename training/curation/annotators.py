@@ -38,11 +38,7 @@ class KnownClip:
 
 
 class Annotator(Protocol):
-    """Writes annotations of clips.
-
-    Attributes:
-        hears: the front end and length of what `annotate` gets of each clip; None: it gets no sound.
-    """
+    """Writes annotations of clips."""
 
     @property
     def hears(self) -> Any:

@@ -15,6 +15,7 @@ from sharding.common.errors import InputError
 from training.curation.annotations import Annotation
 
 IDS = ("id", "video_id", "image_id", "image")
+_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".mp4", ".webm")
 
 
 def read_audioverse(file: Path, clip_ids: Iterable[str]) -> tuple[list[Annotation], int]:
@@ -58,9 +59,6 @@ def read_audioverse(file: Path, clip_ids: Iterable[str]) -> tuple[list[Annotatio
 def _stem(name: str) -> str:
     last = PurePosixPath(name.replace("\\", "/")).name
     return last[: -len(suffix)] if (suffix := PurePosixPath(last).suffix.lower()) in _SUFFIXES else last
-
-
-_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".mp4", ".webm")
 
 
 def _name(item: Any, number: int, file: Path) -> str:

@@ -26,6 +26,7 @@ from training.data.negatives import NEGATIVES
 from training.data.order import SequentialOrder
 from training.engine.distributed import LocalGroup
 from training.evaluation.encoding import encode_clips, encode_texts, side_encoder
+from training.evaluation.split import clips_of
 from training.models.retriever import Retriever
 
 BLOCK = 4096  # captions that are compared at once
@@ -129,7 +130,7 @@ def embedded(retriever: Retriever, manifest: Any, split: str) -> tuple[list[str]
     """The clips of a split, all their captions as published, and the vectors of both."""
     settings = retriever.recipe.data
     order = SequentialOrder(manifest.table, split, settings, AT_ONCE)
-    clips = [clip for step in range(order.steps_per_epoch) for clip in order.batch(0, step).clip_ids]
+    clips = clips_of(order)
     side = encode_clips(side_encoder(retriever.model, settings, retriever.device), manifest, order, LocalGroup())
     sounds = retriever.model.head.embedding(side)
     if sounds is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from sharding.common.progress import Progress
 from sharding.common.runners import Runner
 from sharding.common.storage import Storage
 from sharding.shards.manifest import Manifest
-from training.curation.annotations import ANNOTATIONS, filtered, to_table
+from training.curation.annotations import ANNOTATIONS, Annotation, filtered, to_table
 from training.curation.annotators import Annotator, KnownClip, Model, Rules
 from training.curation.audioverse import read_audioverse
 from training.data.builder import BatchBuilder, BatchRequest
@@ -24,6 +25,7 @@ from training.data.features import AudioInput, FeatureExtractor
 from training.data.order import SequentialOrder
 from training.data.samples import SampleReader
 from training.data.settings import DataSettings, MaskingSettings, MixtureItem
+from training.evaluation.split import clips_of
 
 STARTED, TABLE, COUNTS = "started.json", "annotations.parquet", "counts.json"
 
@@ -81,14 +83,8 @@ def annotate(work: Work, runner: Runner) -> dict[str, Any]:
 
 def convert(work: Work, file: Path) -> dict[str, Any]:
     """Write the annotations of a published file as ANNOTATIONS, filtered as those of an annotator are."""
-    order = _order(work)
-    clips = [clip for step in range(order.steps_per_epoch) for clip in order.batch(0, step).clip_ids]
-    found, unknown = read_audioverse(file, clips)
-    kept, counts = [], Counter[str]()
-    for annotation in found:
-        one, reasons = filtered(annotation)
-        kept.append(one)
-        counts.update(reasons)
+    found, unknown = read_audioverse(file, clips_of(_order(work)))
+    kept, counts = _filtered(found)
     storage = Storage(work.out)
     storage.write(COUNTS, json.dumps(counts).encode())
     storage.write_table(TABLE, to_table(kept))
@@ -118,14 +114,20 @@ class _Annotate:
             extractor = FeatureExtractor(audio, MaskingSettings(), train=False)
             batch = BatchBuilder(reader, extractor, _settings(work), None).build(BatchRequest(draws, None)).unpack()
             features, frames = batch.features, batch.frames
-        kept, counts = [], Counter[str]()
-        for annotation in annotator.annotate(clips, features, frames):
-            one, reasons = filtered(annotation)
-            kept.append(one)
-            counts.update(reasons)
+        kept, counts = _filtered(annotator.annotate(clips, features, frames))
         storage.write(_part_counts(step), json.dumps(counts).encode())
         storage.write_table(_part(step), to_table(kept))  # last: it says that the part is finished
         return step
+
+
+def _filtered(annotations: Iterable[Annotation]) -> tuple[list[Annotation], Counter[str]]:
+    """Annotations without what is not worth keeping, and how often each reason occurred in all of them."""
+    kept, counts = [], Counter[str]()
+    for annotation in annotations:
+        one, reasons = filtered(annotation)
+        kept.append(one)
+        counts.update(reasons)
+    return kept, counts
 
 
 def _part(step: int) -> str:

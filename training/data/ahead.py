@@ -37,6 +37,7 @@ class Times:
     waited: float = 0.0
 
     def note_request(self, seconds: float) -> None:
+        """Take the time of one more request into the mean."""
         self.request += _MEMORY * (seconds - self.request) if self.request else seconds
 
 
@@ -52,9 +53,8 @@ class Ahead(Generic[Read]):
     _known: deque[tuple[tuple[int, int], int, Callable[[], Read]]] = field(default_factory=deque)
     _begun: dict[tuple[int, int], tuple[int, Read]] = field(default_factory=dict)
     _build: float = 0.0  # seconds of building a batch, without waiting
-    _since: tuple[float, float] | None = (
-        None  # when the last batch was begun: the clock, and what was waited until then
-    )
+    # When the last batch was begun: the clock, and what was waited until then.
+    _since: tuple[float, float] | None = None
 
     def announce(self, place: tuple[int, int], size: int, begin: Callable[[], Read]) -> None:
         """A batch that will be asked for.

@@ -45,7 +45,7 @@ class BatchRequest:
     upcoming: tuple[BatchRequest, ...] = ()
 
 
-class Reads(NamedTuple):
+class BatchReads(NamedTuple):
     """The reads of a request: of its samples, and of those that are mixed in."""
 
     draws: ReadWave
@@ -101,7 +101,7 @@ class BatchBuilder(Dataset[Any]):
     tokenizer: Any
     tags: TagVocabulary = field(default_factory=TagVocabulary)
     buffers: BufferPool | None = None
-    ahead: Ahead[Reads] = field(default_factory=Ahead)
+    ahead: Ahead[BatchReads] = field(default_factory=Ahead)
 
     def __getitem__(self, request: BatchRequest) -> PackedBatch | InputError:
         try:
@@ -168,7 +168,7 @@ class BatchBuilder(Dataset[Any]):
             self._write(wave, seeds[row], features[row], lengths[row])
         return valid, failures
 
-    def _reads(self, request: BatchRequest) -> Reads:
+    def _reads(self, request: BatchRequest) -> BatchReads:
         """The reads of a request; from an object store, those of later requests begin as well."""
         if not self.reader.remote:
             return self._begin(request)
@@ -176,13 +176,13 @@ class BatchBuilder(Dataset[Any]):
             self.ahead.announce(later.place, int(later.draws.size.sum()), functools.partial(self._begin, later))
         return self.ahead.take(request.place, functools.partial(self._begin, request))
 
-    def _begin(self, request: BatchRequest) -> Reads:
+    def _begin(self, request: BatchRequest) -> BatchReads:
         read, partners = self.reader.start(request.draws), request.partners
         if partners is None or not self.features.train:
-            return Reads(read, None, [0.0] * len(request.draws), np.zeros(0, np.int64))
+            return BatchReads(read, None, [0.0] * len(request.draws), np.zeros(0, np.int64))
         shares = [mixup_share(seed, self.settings.augment) for seed in request.draws.seeds.tolist()]
         mixed = np.flatnonzero(shares)
-        return Reads(read, self.reader.start(partners.take(mixed)) if len(mixed) else None, shares, mixed)
+        return BatchReads(read, self.reader.start(partners.take(mixed)) if len(mixed) else None, shares, mixed)
 
     def _waves(self, request: BatchRequest) -> ReadWave:
         """A function from a row of the batch to its wave, after augmentation and mixup."""

@@ -79,7 +79,7 @@ class BatchLoader:
     def __init__(
         self,
         order: BatchOrder,
-        builder: Any,
+        builder: Builder,
         settings: DataSettings,
         rank: int = 0,
         world: int = 1,
@@ -153,7 +153,8 @@ class BatchLoader:
 
     def _start_workers(self) -> DataLoader[Any]:
         """The workers; they are forked when the first epoch begins."""
-        builder, floats = self._builder, self._builder.floats_per_clip()
+        builder: Any = self._builder
+        floats = self._builder.floats_per_clip()
         if floats and torch.multiprocessing.get_start_method() == "fork":
             # One buffer for each batch that is built ahead, one in use, and one that was just in use.
             count = self._workers * self.settings.readahead + 2

@@ -57,7 +57,7 @@ class FrontEnd(ABC):
 
     @torch.no_grad()
     def __call__(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool, out: Tensor | None = None) -> Tensor:
-        """FeatureExtractor of waves of one padded length.
+        """Features of waves of one padded length.
 
         Args:
             waves: ``[n, samples]`` float32 in [-1, 1], zero after each length.

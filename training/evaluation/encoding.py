@@ -141,7 +141,7 @@ def encode_clips(
     report(0, order.steps_per_epoch)
     sides = []
     for step, batch in enumerate(loader.epoch(0)):
-        _refuse_damaged(batch)
+        refuse_damaged(batch)
         sides.append(_on_cpu(encoder.audio(batch)))
         report(min((step + 1) * group.size, order.steps_per_epoch), order.steps_per_epoch)
     return _gather(sides, order.draws_per_epoch, order.batch_size, group, "audio sides")
@@ -170,7 +170,7 @@ def infer_clips(
     loader = Loader(manifest, mine, order.settings, audio, tokenizer, train=False)
     found: list[tuple[int, Any]] = []
     for step, batch in enumerate(loader.epoch(0)):
-        _refuse_damaged(batch)
+        refuse_damaged(batch)
         full = (batch if len(batch) else batch.placeholder()).to(engine.device)
         values = engine.infer(lambda task, full=full: call(task, full))
         first = (step * group.size + group.rank) * order.batch_size
@@ -192,9 +192,11 @@ def encode_texts(encoder: SideEncoder, texts: Sequence[str], group: Group, batch
     return _gather(sides, len(texts), batch_size, group, "text sides")
 
 
-def _refuse_damaged(batch: Batch) -> None:
+def refuse_damaged(batch: Batch) -> None:
+    """``InputError`` where a clip of the batch could not be read."""
     if batch.failures:
-        raise InputError(f"a clip cannot be read: {batch.failures[0]}", remedy="rebuild the shard that `verify` names")
+        remedy = "rebuild the shard that `earshot verify` names"
+        raise InputError(f"a clip cannot be read: {batch.failures[0]}", remedy=remedy)
 
 
 def join(sides: Sequence[Side]) -> Side:

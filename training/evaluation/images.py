@@ -22,6 +22,7 @@ from training.engine.distributed import Group
 from training.evaluation.counting import rank_relevant
 from training.evaluation.encoding import encode_clips, side_encoder
 from training.evaluation.metrics import RECALL_AT, expected_average_precision, expected_recall
+from training.evaluation.split import clips_of
 from training.models.encoders.published import Architecture, load_model, unavailable
 from training.models.retriever import Retriever
 
@@ -111,7 +112,7 @@ def evaluate_images(
         InputError: a clip has no image, or sounds and images have vectors of different width.
     """
     order = SequentialOrder(manifest.table, split, retriever.recipe.data, batch_size)
-    clips = [clip for step in range(order.steps_per_epoch) for clip in order.batch(0, step).clip_ids]
+    clips = clips_of(order)
     files = find_frames(frames, clips)
     encoder = side_encoder(retriever.model, retriever.recipe.data, retriever.device)
     sounds = retriever.model.head.embedding(encode_clips(encoder, manifest, order, group, progress))

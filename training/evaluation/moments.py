@@ -20,20 +20,18 @@ from numpy.typing import NDArray
 
 from sharding.common.errors import InputError
 from training.data.captions import normalise
-from training.data.loader import Loader
 from training.data.mixture import select_rows
 from training.engine.distributed import LocalGroup
-from training.evaluation.encoding import SideEncoder, encode_texts, join
+from training.evaluation.encoding import SideEncoder, encode_texts
 from training.models.heads.base import Side
 from training.objectives.pairs.tiled import score_all
 from training.run.progress import StatusLine
 from training.search.entries import Part, Windows, entries_of
-from training.search.reading import EntryOrder
+from training.search.reading import BATCH, encode_parts
 
 LENGTHS_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # of proposals; a hop is half a window
 MOST_OVERLAP = 0.5  # intersection over union with a better proposal, above which a proposal is dropped
 THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
-BATCH = 32
 
 Floats = NDArray[np.float64]
 
@@ -158,19 +156,11 @@ def _proposals(
     names = entries["clip_id"].to_numpy(zero_copy_only=False)
     bounds = [0, *(np.flatnonzero(names[1:] != names[:-1]) + 1).tolist(), len(names)]
     parts = [Part(str(names[begin]), begin, end) for begin, end in itertools.pairwise(bounds)]
-    order = EntryOrder(entries, parts, BATCH)
-    loader = Loader(manifest, order, encoder.settings, encoder.audio_input, encoder.tokenizer, train=False)
     places = np.column_stack([entries["start_s"].to_numpy(), entries["end_s"].to_numpy()])
-    line, waiting = StatusLine("windows of recordings", len(entries)), iter(parts)
-    part, sides = next(waiting), []
-    for batch in loader.epoch(0):
-        if batch.failures:
-            raise InputError(f"a clip cannot be read: {batch.failures[0]}", remedy="see `earshot verify`")
-        sides.append(tuple(tensor.cpu() for tensor in encoder.audio(batch)))
-        if sum(len(side[0]) for side in sides) == len(part):
-            line.update(part.end)
-            yield part.name, places[part.begin : part.end], join(sides)
-            part, sides = next(waiting, part), []
+    line = StatusLine("windows of recordings", len(entries))
+    for part, sounds in encode_parts(encoder, manifest, entries, parts):
+        line.update(part.end)
+        yield part.name, places[part.begin : part.end], sounds
 
 
 def _once(entries: pa.Table) -> pa.Table:

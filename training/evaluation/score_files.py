@@ -152,6 +152,7 @@ class ScoreWriter:
 
     @property
     def parts(self) -> int:
+        """How many parts the scores have."""
         return parts_of(len(self.questions.read), self.rows)
 
     def head(self) -> dict[str, Any]:

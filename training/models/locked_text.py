@@ -14,11 +14,9 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from training.engine.distributed import accumulation_dtype
 from training.models.encoders import AudioEncoder, EncodedAudio, EncodedText
-from training.models.heads.base import Head, Side
+from training.models.heads.base import Head, Side, unit
 from training.models.interaction import TokenInteraction
 from training.models.retrieval import RetrievalModel
 from training.models.token_space import ReadText, TokenSpace
@@ -28,11 +26,11 @@ class OwnSpace(Head):
     """The head of clips and captions that have a vector in one space already: their cosine, without parameters."""
 
     def audio_side(self, audio: EncodedAudio) -> Side:
-        return (_unit(audio.segments[:, 0]),)
+        return (unit(audio.segments[:, 0]),)
 
     def text_side(self, text: EncodedText) -> Side:
         assert text.pooled is not None
-        return (_unit(text.pooled),)
+        return (unit(text.pooled),)
 
     def pair_scores(self, text: Side, audio: Side, shared: Side) -> Tensor:
         return text[0] @ audio[0].t()
@@ -43,10 +41,6 @@ class OwnSpace(Head):
 
     def embedding(self, side: Side) -> Tensor | None:
         return side[0]
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    return F.normalize(vectors.to(accumulation_dtype(vectors.dtype)), dim=-1)
 
 
 @dataclass(frozen=True)

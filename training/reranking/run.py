@@ -18,8 +18,10 @@ from training.data.features import AudioInput
 from training.data.loader import Loader
 from training.data.order import SequentialOrder
 from training.engine.distributed import Group
+from training.evaluation.encoding import refuse_damaged
 from training.evaluation.metrics import DIRECTIONS
 from training.evaluation.score_files import ScoreFile
+from training.evaluation.split import clips_of
 from training.models.multimodal.language import LanguageModel
 from training.models.multimodal.listening import Listener
 from training.models.retriever import Retriever
@@ -133,7 +135,7 @@ def _sounds(retriever: Retriever, reranker: Reranker, manifest: Any, split: str,
     settings, model = retriever.recipe.data, reranker.model
     device = next(model.parameters()).device
     order = SequentialOrder(manifest.table, split, settings, reranker.batch)
-    names = [clip for step in range(order.steps_per_epoch) for clip in order.batch(0, step).clip_ids]
+    names = clips_of(order)
     if names != clips:
         raise InputError("the scores are of other clips than the build has", value=split, remedy="score this build")
     loader = Loader(manifest, order, settings, AudioInput.of(model.audio), retriever.tokenizer, train=False)
@@ -141,8 +143,7 @@ def _sounds(retriever: Retriever, reranker: Reranker, manifest: Any, split: str,
 
 
 def _heard(model: RerankModel, batch: Any, device: torch.device) -> Iterator[Sounds]:
-    if batch.failures:
-        raise InputError(f"a clip cannot be read: {batch.failures[0]}", remedy="run `earshot verify` on the build")
+    refuse_damaged(batch)
     with torch.inference_mode():
         found = model.listen(batch.features.to(device), batch.frames.to(device))
     for tokens, heard in zip(found.tokens.cpu(), found.heard.cpu(), strict=True):

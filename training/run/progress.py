@@ -38,6 +38,11 @@ class StatusLine:
         else:
             print(line.rstrip(), file=sys.stderr, flush=True)
 
+    def report(self, done: int, total: int) -> None:
+        """Show progress of work whose total is known only when it begins."""
+        self.total = total
+        self.update(done)
+
     def say(self, text: str) -> None:
         """Print a text on a line of its own."""
         if not self.quiet:

@@ -14,6 +14,7 @@ from training.data.captions import normalise
 from training.data.order import SequentialOrder
 from training.engine.distributed import LocalGroup
 from training.evaluation.encoding import SideEncoder, encode_clips, encode_texts, join, side_encoder
+from training.evaluation.split import clips_of
 from training.models.heads.base import Side
 from training.models.retriever import Retriever
 from training.run.progress import StatusLine
@@ -46,10 +47,8 @@ def build_index(retriever: Retriever, manifest: Any, split: str | None = None) -
     for name in splits:
         order = SequentialOrder(manifest.table, name, retriever.recipe.data, BATCH)
         line = StatusLine(f"batches of {name}", order.steps_per_epoch)
-        parts.append(
-            encode_clips(encoder, manifest, order, LocalGroup(), lambda done, total, line=line: line.update(done))  # type: ignore[misc]
-        )
-        clips += [clip for step in range(order.steps_per_epoch) for clip in order.batch(0, step).clip_ids]
+        parts.append(encode_clips(encoder, manifest, order, LocalGroup(), line.report))
+        clips += clips_of(order)
     return Index(clips, join(parts))
 
 

@@ -13,19 +13,16 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from sharding.common.errors import InputError
 from sharding.shards.manifest import Manifest
-from training.data.loader import Loader
 from training.data.mixture import select_rows
-from training.evaluation.encoding import SideEncoder, join, side_encoder
+from training.evaluation.encoding import SideEncoder, side_encoder
 from training.models.heads.base import Side
 from training.models.retriever import Retriever
 from training.search.entries import Part, Windows, entries_of
-from training.search.reading import EntryOrder
+from training.search.reading import encode_parts
 from training.search.store import PARTS, write_file
 from training.search.vectors import first_stage, is_exact
 
-BATCH = 32  # windows that are encoded at once
 _PROBE = ["a sound"]  # a caption whose side stands for any other: a first stage looks at each side alone
 
 
@@ -117,22 +114,10 @@ def read_part(path: Path, count: int) -> dict[str, np.ndarray] | None:
 def _encoded(
     encoder: SideEncoder, retriever: Retriever, manifest: Any, entries: pa.Table, parts: list[Part]
 ) -> Iterator[tuple[Part, dict[str, np.ndarray]]]:
-    """The tensors of each part in turn; one loader reads for all of them."""
-    order = EntryOrder(entries, parts, BATCH)
-    loader = Loader(manifest, order, encoder.settings, encoder.audio_input, encoder.tokenizer, train=False)
+    """The tensors of each part in turn."""
     text = retriever.encode_texts(_PROBE)
-    waiting, sides = iter(parts), []
-    part = next(waiting)
-    for batch in loader.epoch(0):
-        if batch.failures:
-            remedy = "rebuild the shard that `earshot verify` names"
-            raise InputError(f"a sample cannot be read: {batch.failures[0]}", remedy=remedy)
-        sides.append(tuple(tensor.detach() for tensor in encoder.audio(batch)))
-        if sum(len(side[0]) for side in sides) < len(part):
-            continue
-        yield part, _tensors(encoder.head, text, join(sides))
-        sides = []
-        part = next(waiting, part)
+    for part, side in encode_parts(encoder, manifest, entries, parts):
+        yield part, _tensors(encoder.head, text, side)
 
 
 def _tensors(head: Any, text: Side, side: Side) -> dict[str, np.ndarray]:

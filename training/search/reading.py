@@ -1,14 +1,20 @@
-"""The sound of entries, as the loader reads it."""
+"""The sound of entries, as the loader reads it and as a model hears it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from training.data.loader import Loader
 from training.data.sampling import DrawnSamples
+from training.evaluation.encoding import SideEncoder, join, refuse_damaged
+from training.models.heads.base import Side
 from training.search.entries import Part
+
+BATCH = 32  # windows that are encoded at once
 
 
 class EntryOrder:
@@ -31,9 +37,25 @@ class EntryOrder:
         begin, end = self._bounds[step]
         return drawn(self._entries.slice(begin, end - begin))
 
-    def sizes(self) -> Iterator[int]:
-        """The number of entries of each batch."""
-        return (end - begin for begin, end in self._bounds)
+
+def encode_parts(
+    encoder: SideEncoder, manifest: Any, entries: pa.Table, parts: list[Part]
+) -> Iterator[tuple[Part, Side]]:
+    """Each part in turn with the audio sides of its entries; one loader reads for all of them.
+
+    Raises:
+        InputError: a clip cannot be read.
+    """
+    order = EntryOrder(entries, parts, BATCH)
+    loader = Loader(manifest, order, encoder.settings, encoder.audio_input, encoder.tokenizer, train=False)
+    waiting, sides = iter(parts), []
+    part = next(waiting)
+    for batch in loader.epoch(0):
+        refuse_damaged(batch)
+        sides.append(tuple(tensor.detach() for tensor in encoder.audio(batch)))
+        if sum(len(side[0]) for side in sides) == len(part):
+            yield part, join(sides)
+            part, sides = next(waiting, part), []
 
 
 def drawn(entries: pa.Table) -> DrawnSamples:

@@ -1,8 +1,9 @@
 """Exports in the formats of other libraries.
 
-A format is one module with ``LIBRARIES`` (what must be installed), ``write(retriever, origin, folder) -> dict``, which
-raises ``InputError`` where the format cannot hold the model, and ``prove(retriever, folder, clips) -> Proof``, which
-loads what was written with the other library and compares it with Earshot.
+A format is one module with ``LIBRARIES`` (what must be installed) and three functions.  ``write(retriever, origin,
+folder)`` raises ``InputError`` where the format cannot hold the model.  ``prove(retriever, folder, clips) -> Proof``
+loads what was written with the other library, and compares it with Earshot.  ``usage(retriever) -> str`` says in
+Markdown how the result is used.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ class Head(nn.Module, ABC):
         return 1
 
     def score(self, text: Side, audio: Side) -> Tensor:
-        """Similarities ``[texts, audios]`` before temperature, all at once; see `losses.tiled.score_all`."""
+        """Similarities ``[texts, audios]`` before temperature, all at once; `tiled.score_all` has them tile by tile."""
         return self.pair_scores(text, audio, self.shared())
 
     def first_stage(self, text: Side, audio: Side, shared: Side) -> tuple[Tensor, Tensor] | None:

@@ -46,6 +46,8 @@ class Settings:
 
 
 class DualEncoder(Head):
+    """Each side is one vector of length 1, and a score is the dot product of two."""
+
     def __init__(self, settings: Settings, audio_dim: int, text_dim: int) -> None:
         super().__init__()
         self.text_pooling = settings.text_pooling

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from sharding.common.errors import InputError
 from training.config.checks import check_multiple, check_positive
 from training.models.encoders import AudioEncoder, TextEncoder
-from training.models.encoders.audio.whisper import FRONT_ENDS
+from training.models.encoders.audio.whisper import ARCHITECTURE, FRONT_ENDS
 from training.models.encoders.published import random_model
 from training.models.multimodal.language import LanguageModel, last_of
 from training.models.multimodal.prompts import OF_AUDIO, sound_marks
 from training.models.multimodal.sources import load_part
-from training.models.multimodal.towers import PARTS, TOWERS, WHISPER, Tower
+from training.models.multimodal.towers import PARTS, TOWERS, Tower
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def build(settings: Settings) -> Listener:
             "encoder_ffn_dim": 4 * settings.width,
             "max_source_positions": round((settings.segment_s or 30.0) * 50),
         }
-        net = random_model(WHISPER, sizes | PARTS["whisper"].changes)
+        net = random_model(ARCHITECTURE, sizes | PARTS["whisper"].changes)
     else:
         net = load_part(PARTS, settings.source, "audio tower")
         _shorten(net, settings.segment_s)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.models.encoders.audio.whisper import ARCHITECTURE
 from training.models.encoders.published import Architecture
 from training.models.multimodal.sources import Part
 
@@ -137,7 +138,6 @@ def _padded(packed: Tensor, counts: Tensor, longest: int) -> tuple[Tensor, Tenso
 
 # Layer drop draws from the generator of the process, so ranks and repeated chunks would differ.
 _STILL = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0, "encoder_layerdrop": 0.0}
-WHISPER = Architecture("WhisperEncoder", "WhisperConfig", ((r"^(model\.)?encoder\.", ""),))
 _OMNI = Architecture("Qwen2_5OmniAudioEncoder", "Qwen2_5OmniAudioEncoderConfig", ((r"^(thinker\.)?audio_tower\.", ""),))
 _OMNI3 = Architecture(
     "Qwen3OmniMoeAudioEncoder", "Qwen3OmniMoeAudioEncoderConfig", ((r"^(thinker\.)?audio_tower\.", ""),)
@@ -145,7 +145,7 @@ _OMNI3 = Architecture(
 _QWEN2_AUDIO = Architecture("Qwen2AudioSound", "Qwen2AudioConfig")
 
 PARTS: Mapping[str, Part] = {
-    "whisper": Part(WHISPER, changes=_STILL | {"apply_spec_augment": False}),
+    "whisper": Part(ARCHITECTURE, changes=_STILL | {"apply_spec_augment": False}),
     "qwen2_5_omni_audio_encoder": Part(_OMNI, changes=_STILL),
     "qwen2_5_omni_thinker": Part(_OMNI, ("audio_config",), _STILL),
     "qwen2_5_omni": Part(_OMNI, ("thinker_config", "audio_config"), _STILL),

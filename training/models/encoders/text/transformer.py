@@ -182,6 +182,7 @@ def _tokenizer_of_random(settings: TextSettings, captions: Iterable[str]) -> Any
 
 
 def check_vocabulary(net: Any, tokenizer: Any, source: str) -> None:
+    """``InputError`` where the tokenizer has tokens that the model has no embedding for; ``source`` names it."""
     rows, tokens = net.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values(), default=0) + 1
     if tokens > rows:
         raise InputError(
