@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
@@ -76,6 +77,9 @@ def read(root: Storage, name: str, split_seed: int | None = None) -> DatasetTabl
     table_rows, remarks = _rows(tree), []
     if not tree.file_set & {"clips.csv", "clips.jsonl"}:
         remarks.append("it has no table: the caption of a sound is the words of its path")
+        if tree.misnamed:
+            names = f"{len(tree.misnamed)}, such as {min(tree.misnamed)}"
+            remarks.append(f"files whose names are not UTF-8 were left out: {names}; rename them")
     if split_seed is not None:
         table_rows, said = _split(table_rows, split_seed)
         remarks.append(said)
@@ -143,8 +147,13 @@ def _rows(tree: Tree) -> list[_Row]:
 
 
 def _named_by(path: str) -> dict[str, Any]:
-    """The caption of a file without one: the words of its path below the folder; its name where these are none."""
-    words = re.findall(r"[^\W\d_]{2,}", posixpath.splitext(path)[0].replace(".zip!", ""))
+    """The caption of a file without one: the words of its path below the folder; its name where these are none.
+
+    One letter is no word, but one sign of a script without upper and lower case is (犬, a dog).
+    """
+    text = unicodedata.normalize("NFC", posixpath.splitext(path)[0].replace(".zip!", ""))
+    letters = "".join(sign if unicodedata.category(sign)[0] in "LM" else " " for sign in text)
+    words = [word for word in letters.split() if len(word) > 1 or unicodedata.category(word) == "Lo"]
     return {"captions": [" ".join(words).lower() or _name(path)], "kind": "label"}
 
 

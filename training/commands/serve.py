@@ -47,6 +47,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from sharding.common.storage import Storage
 
     service = Service(finder, Storage(args.shards or finder.index.about["shards"]))
+    try:
+        service.stored(0)
+    except InputError as error:  # it can still be searched
+        print(f"sounds cannot be played: {error}", file=sys.stderr)
     names = dict.fromkeys([*LOOPBACK, args.host, socket.gethostname(), socket.getfqdn()])
     config = uvicorn.Config(application(service, names), log_level="warning", access_log=False, server_header=False)
     address = f"http://{args.host}:{listening.getsockname()[1]}/"

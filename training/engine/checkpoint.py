@@ -300,9 +300,9 @@ def find(path: Path) -> Path:
         if checkpoint is not None:
             return checkpoint.folder
     raise InputError(
-        "no checkpoint here",
+        "no checkpoint here" if path.exists() else "no such folder",
         file=path,
-        remedy="name a run's folder, or RUN/checkpoints/step-..., or an export",
+        remedy="name a run's folder, RUN/checkpoints/step-..., an export, or a published model",
     )
 
 

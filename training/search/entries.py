@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -168,6 +169,15 @@ class Filter:
     licences: tuple[str, ...] = ()
     least_s: float | None = None
     most_s: float | None = None
+
+    def __post_init__(self) -> None:
+        least, most = self.least_s or 0.0, math.inf if self.most_s is None else self.most_s
+        if not 0 <= least <= most:
+            raise InputError(
+                "no recording can be so long",
+                value=f"at least {least:g} s and at most {most:g} s",
+                remedy="give seconds from 0, the least ones not above the most ones",
+            )
 
     def mask(self, entries: pa.Table) -> np.ndarray | None:
         """Which entries may be found, bool ``[entries]``; None: all of them."""

@@ -187,12 +187,15 @@ def read_sound(data: bytes, name: object, seconds: float) -> tuple[np.ndarray, i
     Raises:
         InputError: it is no sound file that decodes.
     """
-    from sharding.audio import AudioError, decode_segment  # decoders take long to import, and descriptions need none
+    from sharding.audio import ERROR_CLASSES, AudioError, decode_segment  # they take long; descriptions need none
 
+    if not data:
+        raise InputError("the file is empty", file=name)
     try:
         wave, rate = decode_segment(data, 0.0, seconds)
     except AudioError as error:
-        raise InputError(f"not a sound that can be read: {error}", file=name) from error
+        what = f"not a sound that can be read: {ERROR_CLASSES[error.error]}"
+        raise InputError(what, file=name, value=error.detail) from error
     return wave, rate
 
 

@@ -28,6 +28,7 @@ import pyarrow.compute as pc
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.layout import shard_name
+from sharding.shards.checksum import is_changed
 from training.search.entries import Filter
 from training.search.finding import Finder, Hit, Query
 from training.search.spectrum import BANDS, spectrum
@@ -52,7 +53,8 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=(\d{0,100})-(\d{0,100})")
+KEPT_SOUNDS = 8  # stored sounds that stay in memory, because a player asks for one in several ranges
 
 
 class Service:
@@ -68,6 +70,7 @@ class Service:
         self._one = threading.Lock()  # the model answers one query at a time
         self._sounds: OrderedDict[str, np.ndarray] = OrderedDict()
         self.spectrum = functools.lru_cache(maxsize=2000)(self._spectrum)
+        self.stored = functools.lru_cache(maxsize=KEPT_SOUNDS)(self._stored)
 
     @functools.cached_property
     def about(self) -> dict[str, Any]:
@@ -124,28 +127,36 @@ class Service:
             self._sounds.popitem(last=False)
         return name
 
-    def stored(self, row: int) -> tuple[str, int, int, str]:
-        """Where the sound of an entry is: shard, offset and bytes, and its kind."""
+    def _stored(self, row: int) -> tuple[bytes, str]:
+        """The stored sound of an entry, compared with its checksum, and its kind.
+
+        Raises:
+            InputError: there is no such entry, or the build does not hold this sound any more.
+        """
         if not 0 <= row < len(self._entries):
             raise InputError("the index has no such entry", value=row)
         entry = self._entries.slice(row, 1)
-        shard, offset, size, audio = (
-            entry[name][0].as_py() for name in ("shard", "audio_offset", "audio_bytes", "audio")
-        )
-        return shard, offset, size, KINDS.get(audio.rpartition(".")[2], "application/octet-stream")
-
-    def read(self, shard: str, offset: int, size: int) -> bytes:
-        """Bytes of a shard."""
-        return self._shards.read(shard_name(shard), offset, size)
+        place = ("shard", "audio_offset", "audio_bytes", "audio", "audio_xxh3", "audio_sha256")
+        shard, offset, size, audio, xxh3, sha256 = (entry[name][0].as_py() for name in place)
+        try:
+            data = self._shards.read(shard_name(shard), offset, size)
+        except FileNotFoundError:
+            data = None
+        if data is None or is_changed(data, xxh3, sha256):
+            raise InputError(
+                "the build does not hold this sound any more, or holds it elsewhere",
+                file=self._shards.url,
+                remedy="make the index again with `earshot index`, or say with --shards where the build is",
+            )
+        return data, KINDS.get(audio.rpartition(".")[2], "application/octet-stream")
 
     def _spectrum(self, row: int) -> bytes:
         from sharding.audio import AudioError, decode_segment  # decoders take long to import
 
-        shard, offset, size, _ = self.stored(row)
         try:
-            wave, rate = decode_segment(self.read(shard, offset, size))
+            wave, rate = decode_segment(self.stored(row)[0])
         except AudioError as error:
-            raise InputError(f"the sound does not decode: {error}", file=shard) from error
+            raise InputError(f"the sound does not decode: {error}", value=row) from error
         return spectrum(wave, rate).tobytes()
 
     def _sound(self, name: str) -> np.ndarray:
@@ -177,7 +188,7 @@ def application(service: Service, hosts: Iterable[str]) -> Any:
         from starlette.concurrency import run_in_threadpool
         from starlette.middleware import Middleware
         from starlette.middleware.trustedhost import TrustedHostMiddleware
-        from starlette.requests import Request
+        from starlette.requests import ClientDisconnect, Request
         from starlette.responses import JSONResponse, Response
         from starlette.routing import Route
     except ImportError as error:
@@ -207,20 +218,19 @@ def application(service: Service, hosts: Iterable[str]) -> Any:
         return JSONResponse({"sound": await run_in_threadpool(service.remember, bytes(data))}, headers=HEADERS)
 
     async def sound(request: Request) -> Response:
-        shard, offset, size, kind = service.stored(request.path_params["row"])
-        first, last = byte_range(request.headers.get("range"), size)
+        data, kind = await run_in_threadpool(service.stored, _whole(request.path_params["row"], "a sound"))
+        first, last = byte_range(request.headers.get("range"), len(data))
         headers = HEADERS | {"Accept-Ranges": "bytes", "Cache-Control": "private, max-age=3600"}
         if first > last:
-            return Response(status_code=416, headers=headers | {"Content-Range": f"bytes */{size}"})
+            return Response(status_code=416, headers=headers | {"Content-Range": f"bytes */{len(data)}"})
         if "range" in request.headers:
-            headers |= {"Content-Range": f"bytes {first}-{last}/{size}"}
+            headers |= {"Content-Range": f"bytes {first}-{last}/{len(data)}"}
         if request.method == "HEAD":
             return Response(media_type=kind, headers=headers | {"Content-Length": str(last - first + 1)})
-        data = await run_in_threadpool(service.read, shard, offset + first, last - first + 1)
-        return Response(data, 206 if "range" in request.headers else 200, headers, kind)
+        return Response(data[first : last + 1], 206 if "range" in request.headers else 200, headers, kind)
 
     async def picture(request: Request) -> Response:
-        data = await run_in_threadpool(service.spectrum, request.path_params["row"])
+        data = await run_in_threadpool(service.spectrum, _whole(request.path_params["row"], "a sound"))
         headers = HEADERS | {"X-Bands": str(BANDS), "Cache-Control": "private, max-age=3600"}
         return Response(data, media_type="application/octet-stream", headers=headers)
 
@@ -230,11 +240,14 @@ def application(service: Service, hosts: Iterable[str]) -> Any:
         found = "" if error.value is None else f": {error.value}"
         return JSONResponse({"error": f"{error.what}{found}{remedy}"}, status_code=400, headers=HEADERS)
 
+    async def left(request: Request, error: Exception) -> Response:
+        return Response(status_code=400)  # nobody reads it: the upload was broken off
+
     routes = [Route(path, page) for path in FILES]
     routes += [Route("/api/about", about), Route("/api/search", search), Route("/api/sounds", sounds, methods=["POST"])]
-    routes += [Route("/sound/{row:int}", sound), Route("/spectrum/{row:int}", picture)]
+    routes += [Route("/sound/{row}", sound), Route("/spectrum/{row}", picture)]
     guard = Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
-    return Starlette(routes=routes, middleware=[guard], exception_handlers={InputError: refuse})
+    return Starlette(routes=routes, middleware=[guard], exception_handlers={InputError: refuse, ClientDisconnect: left})
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int]:

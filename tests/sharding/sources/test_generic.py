@@ -1,5 +1,6 @@
 import json
 import os
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,20 @@ def test_a_folder_of_sounds_without_a_table_is_captioned_by_its_paths(tmp_path: 
     }
     assert any("no table" in note for note in found.notes)
     assert {one["kind"] for row in found.catalogue.to_pylist() for one in row["captions"]} == {"label"}
+
+
+def test_words_of_a_path_in_any_script_and_unicode_form(tmp_path: Path) -> None:
+    decomposed = unicodedata.normalize("NFD", "Vögel")  # as macOS writes names
+    for path in (f"{decomposed}/a über.wav", "犬.wav", "कुत्ता 3.wav"):
+        touch(tmp_path, path)
+    captions = {one["text"] for row in read(Storage(tmp_path), "mine").catalogue.to_pylist() for one in row["captions"]}
+    assert captions == {"vögel über", "犬", "कुत्ता"}
+
+
+def test_a_sound_whose_name_is_not_utf8_is_named_in_a_remark(tmp_path: Path) -> None:
+    touch(tmp_path, "dog.wav")
+    Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.wav")).write_bytes(b"x")
+    assert any("not UTF-8" in note and "caf\\udce9.wav" in note for note in read(Storage(tmp_path), "mine").notes)
 
 
 def test_parts_of_one_file_are_refused(tmp_path: Path) -> None:

@@ -130,8 +130,11 @@ def test_find_takes_a_run_its_checkpoints_or_one_of_them(tmp_path: Path) -> None
     save(tmp_path / "checkpoints", 1)
     newest = save(tmp_path / "checkpoints", 2)
     assert [checkpoint.find(p) for p in (tmp_path, tmp_path / "checkpoints", newest)] == [newest] * 3
-    with pytest.raises(InputError, match="no checkpoint here"):
+    with pytest.raises(InputError, match="no such folder"):
         checkpoint.find(tmp_path / "elsewhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no checkpoint here"):
+        checkpoint.find(tmp_path / "empty")
 
 
 def test_restoring_refuses_another_model(tmp_path: Path) -> None:

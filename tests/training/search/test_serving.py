@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import socket
 from collections.abc import Iterator
@@ -11,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile as sf
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sharding.common.errors import InputError
+from sharding.common.storage import Storage
 from sharding.shards.manifest import Manifest
 from tests.training.search.indexes import SHORT, indexed, untrained
 from training.search.finding import Finder
@@ -77,6 +79,7 @@ def test_the_stored_sound_comes_whole_or_in_ranges(client: Any, manifest: Manife
 
 
 @given(st.one_of(st.none(), st.text(max_size=30), st.from_regex(r"bytes=\d{0,4}-\d{0,4}", fullmatch=True)))
+@example(f"bytes={'9' * 5000}-")
 def test_any_range_lies_in_the_sound_or_is_empty(header: str | None) -> None:
     first, last = byte_range(header, 1000)
     assert first > last or 0 <= first <= last < 1000
@@ -101,7 +104,11 @@ def test_a_sound_that_is_brought_is_searched_with_by_name(client: Any) -> None:
         ("/api/search?like=99999", "no such entry"),
         ("/api/search?q=a&min=nan", "number of seconds"),
         ("/api/search?q=a&dataset=nowhere", "it has clotho/development, clotho/evaluation"),
+        ("/api/search?q=a&min=5&max=2", "at least 5 s and at most 2 s"),
         ("/sound/99999", "no such entry"),
+        ("/sound/" + "9" * 5000, "a whole number"),
+        ("/spectrum/" + "9" * 5000, "a whole number"),
+        ("/sound/-1", "a whole number"),
         ("/spectrum/99999", "no such entry"),
     ],
 )
@@ -115,6 +122,41 @@ def test_what_is_no_sound_or_too_large_is_refused(client: Any) -> None:
     assert answer.status_code == 400 and "not a sound" in answer.json()["error"]
     blocks = (bytes(1 << 20) for _ in range((LARGEST_UPLOAD >> 20) + 1))
     assert client.post("/api/sounds", content=blocks).status_code == 413
+
+
+def test_an_upload_that_is_broken_off_ends_quietly(client: Any) -> None:
+    asked = iter([{"type": "http.request", "body": b"RIFF", "more_body": True}, {"type": "http.disconnect"}])
+    scope = {
+        "type": "http", "http_version": "1.1", "method": "POST", "path": "/api/sounds", "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1")],
+    }  # fmt: skip
+    said: list[Any] = []
+
+    async def receive() -> Any:
+        return next(asked)
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    asyncio.run(client.app(scope, receive, send))  # raises nothing, which a server would log as a crash
+    assert said[0]["status"] == 400
+
+
+def test_a_build_that_has_changed_or_is_gone_plays_no_other_sound(
+    client: Any, manifest: Manifest, tmp_path: Path
+) -> None:
+    retriever, folder = untrained([]), tmp_path / "index"
+    indexed(retriever, manifest, folder, windows=SHORT)
+    index = SoundIndex.open(folder)
+    finder = Finder(index, WholeModel(index, retriever))
+    shard = tmp_path / "shards" / index.entries["shard"][0].as_py()
+    service = Service(finder, Storage(tmp_path))
+    with pytest.raises(InputError, match="make the index again"):
+        service.stored(0)
+    shard.parent.mkdir()
+    shard.write_bytes(bytes(10_000_000))
+    with pytest.raises(InputError, match="make the index again"):
+        service.spectrum(0)
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8765", "127.0.0.1.evil.example", ""])
