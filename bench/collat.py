@@ -37,7 +37,7 @@ from training.data.captions import label_prompt
 from training.data.features import AudioInput, FeatureExtractor
 from training.data.settings import MaskingSettings
 from training.engine.distributed import LocalGroup
-from training.evaluation.zero_shot import figures, label_matrix
+from training.evaluation.classification import figures, label_matrix
 from training.models.encoders import AudioEncoder, TextEncoder
 from training.models.encoders.audio import whisper
 from training.models.encoders.pooling import masked_mean

@@ -36,7 +36,7 @@ class RayRunner:
     Args:
         address: see above.
         nodes: the label of the nodes on which it runs; None: all.
-        run: the label of its metrics.
+        run: the value of the label ``run`` of its metrics.
     """
 
     def __init__(self, address: str = "auto", nodes: str | None = None, run: str = "") -> None:

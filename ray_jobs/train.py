@@ -152,9 +152,8 @@ def train_rank(config: dict[str, TrainJob]) -> None:
 
     logging.getLogger().setLevel(logging.WARNING)  # Ray Train lets every library's messages through
     job = config["job"]
-    if job.folder.exists(
-        job.refusal
-    ):  # Ray Train starts the ranks again after any error, also after one that only users mend
+    # Ray Train starts the ranks again after any error, also after one that only a user can mend.
+    if job.folder.exists(job.refusal):
         return
 
     def report(state: dict[str, Any]) -> None:

@@ -54,14 +54,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     work = Work(PLANS[args.plan](), args.out, args.shards or "", args.seeds, steps, tuple(args.set))
     if args.dry_run:
         manifest = Manifest.open(args.shards) if args.shards else None
-        return outline(work, None if manifest is None else manifest.table) | {"dry": True}
+        table = None if manifest is None else manifest.table
+        return outline(work, table, args.relevance is not None) | {"dry": True}
     if not args.shards:
         remedy = "give --shards OUT; `earshot demo-corpus DIR` and `earshot build` make a small one"
         raise InputError("a plan is trained on a build", remedy=remedy)
     table = None if args.relevance is None else open_relevance(args.relevance)
     with ranks() as group:
         manifest = Manifest.open(work.shards)
-        told = outline(work, manifest.table)
+        told = outline(work, manifest.table, table is not None)
         result = told | carry_out(work, manifest, group, table) | {"dry": False, "scale": args.scale}
     return only_first_rank(result, group)
 
@@ -105,8 +106,6 @@ def _table(result: dict[str, Any]) -> list[str]:
             low, high = 100 * ours["low"], 100 * ours["high"]
             spread = f"  {100 * ours['least']:.2f}..{100 * ours['most']:.2f}" if row["ours"]["seeds"] > 1 else ""
             lines.append(f"  {label:{width}}{theirs}{100 * ours['mean']:9.2f} ({low:.2f}, {high:.2f}){spread}")
-    if not result["relevance"]:
-        lines += ["", "The figures of the improved captions need --relevance metadata_eval.csv."]
     if result["scale"] == "small":
         lines += ["", "Small scale: small random encoders and few steps. These figures say nothing about the methods."]
     return lines

@@ -79,10 +79,14 @@ class StoredVectors:
             raise InputError(f"not a file of stored vectors: {error}", file=folder, remedy=remedy) from error
 
     def batch(self, ids: NDArray[np.int64]) -> dict[str, tuple[Tensor, Tensor]]:
-        """By column the items' tensors as one ``[b, n, ...]``, padded with zeros, and the mask ``[b, n]`` of what is
-        theirs; n is the length of the longest.
+        """The tensors of some items, joined column by column.
 
-        Raises ``InputError`` if an item is not stored.
+        Returns:
+            by column ``[b, n, ...]``, padded with zeros to the longest item's n, and the mask ``[b, n]`` of what is not
+            padding.
+
+        Raises:
+            InputError: an item is not stored.
         """
         items = [self._item(int(number)) for number in ids]
         like = items[0] if items else self._parts[0].item(0)

@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from sharding.common.errors import InputError
+
 Scores = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.bool_]
+
+
+def label_matrix(found: Sequence[Sequence[str]], labels: Sequence[str]) -> Labels:
+    """``[clips, labels]``: which labels each clip has; others than ``labels`` are left out."""
+    numbers = {label: number for number, label in enumerate(labels)}
+    matrix = np.zeros((len(found), len(labels)), dtype=bool)
+    for row, own in enumerate(found):
+        matrix[row, [numbers[label] for label in own if label in numbers]] = True
+    return matrix
+
+
+def figures(scores: Scores, wanted: Labels, split: str) -> dict[str, Any]:
+    """Figures of ``scores [clips, labels]`` against ``wanted [clips, labels]``; clips without a label are left out.
+
+    Raises:
+        InputError: no clip has a label.
+    """
+    labelled = wanted.any(axis=1)
+    if not labelled.any():
+        raise InputError("no clip of the split has a label that the model tells apart", value=split)
+    scores, wanted = scores[labelled], wanted[labelled]
+    return {
+        "clips": len(wanted),
+        "labels": wanted.shape[1],
+        "labels_a_clip": float(wanted.sum(axis=1).mean()),
+        "accuracy": accuracy(scores, wanted),
+        "mAP": mean_average_precision(scores, wanted),
+        "chance_accuracy": float(wanted.mean()),
+        "chance_mAP": float(wanted.mean(axis=0)[wanted.any(axis=0)].mean()),
+    }
 
 
 def accuracy(scores: Scores, labels: Labels) -> float:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from training.data.captions import label_prompt, normalise
 from training.data.order import SequentialOrder
 from training.data.sources import labels_of
 from training.engine.distributed import Group
-from training.evaluation.classification import Labels, Scores, accuracy, mean_average_precision
+from training.evaluation.classification import Scores, figures, label_matrix
 from training.evaluation.encoding import encode_clips
 from training.evaluation.hearing import Hearing, Noise
 from training.models.classifier import Classifier
@@ -70,32 +69,6 @@ def classify(
     scores = score(encode_clips(hearing, manifest, order, group, progress))
     drawn = [found for step in range(order.steps_per_epoch) for found in order.batch(0, step).labels]
     return {"split": settings.split} | figures(scores, label_matrix(drawn, labels), settings.split)
-
-
-def figures(scores: Scores, wanted: Labels, split: str) -> dict[str, Any]:
-    """Figures of ``scores [clips, labels]`` against ``wanted [clips, labels]``; clips without a label are left out."""
-    labelled = wanted.any(axis=1)
-    if not labelled.any():
-        raise InputError("no clip of the split has a label that the model tells apart", value=split)
-    scores, wanted = scores[labelled], wanted[labelled]
-    return {
-        "clips": len(wanted),
-        "labels": wanted.shape[1],
-        "labels_a_clip": float(wanted.sum(axis=1).mean()),
-        "accuracy": accuracy(scores, wanted),
-        "mAP": mean_average_precision(scores, wanted),
-        "chance_accuracy": float(wanted.mean()),
-        "chance_mAP": float(wanted.mean(axis=0)[wanted.any(axis=0)].mean()),
-    }
-
-
-def label_matrix(drawn: list[list[str]], labels: tuple[str, ...]) -> Labels:
-    """``[clips, labels]``: which labels each clip has; others than ``labels`` are left out."""
-    numbers = {label: number for number, label in enumerate(labels)}
-    matrix = np.zeros((len(drawn), len(labels)), dtype=bool)
-    for row, found in enumerate(drawn):
-        matrix[row, [numbers[label] for label in found if label in numbers]] = True
-    return matrix
 
 
 def _scorer(

@@ -22,7 +22,7 @@ from training.evaluation.score_files import ScoreFile, is_scores
 from training.evaluation.scoring import ScoringSettings, write_scores
 from training.models.hub import CONFIG, EXPORT, open_model
 from training.reproduce import needs
-from training.reproduce.plans import Plan
+from training.reproduce.plans import IMPROVED, Plan
 from training.reproduce.small import shrink
 from training.run.loop import fit
 
@@ -82,12 +82,13 @@ def splits_of(table: Any) -> set[str]:
     return {f"{dataset}/{split}" for dataset, split in pairs if select_rows(table, f"{dataset}/{split}").any()}
 
 
-def outline(work: Work, table: Any | None) -> dict[str, Any]:
+def outline(work: Work, table: Any | None, relevance: bool = False) -> dict[str, Any]:
     """The runs of a plan, with their hours and what they need that is not here; nothing is run.
 
     Args:
         work: the plan.
         table: the manifest of the build; None: there is none yet.
+        relevance: whether there is a relevance table, which the figures of the improved captions need.
     """
     there = set() if table is None else splits_of(table)
     runs: list[dict[str, Any]] = []
@@ -100,6 +101,8 @@ def outline(work: Work, table: Any | None) -> dict[str, Any]:
         runs.append({"run": name, "recipe": planned.recipe, "pairs": pairs, "hours": [least, most], "done": done})
         if not work.steps:
             missing += needs.missing_weights(full) + needs.missing_data(full, there, SPLIT)
+    if not relevance and any(task == IMPROVED for system in work.plan.systems.values() for task, _ in system.published):
+        missing.append(needs.RELEVANCE)
     left = sum(work.seeds - len(run["done"]) for run in runs)
     total = [sum(run["hours"][end] * (work.seeds - len(run["done"])) for run in runs) for end in (0, 1)]
     return {

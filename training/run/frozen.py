@@ -46,6 +46,7 @@ from training.data.stored import (
     write_part,
 )
 from training.engine.distributed import Group
+from training.evaluation.encoding import refuse_damaged
 from training.models.encoders.outside import contents, is_outside
 from training.run.progress import StatusLine
 from training.tasks.base import RunTask
@@ -157,8 +158,7 @@ class _Sounds:
         order = _Listed([[self._draws[number] for number in batch] for batch in batches])
         loader = Loader(self.source, order, self.recipe.data, self.input, None, train=False)
         for batch in loader.epoch(0):
-            if batch.failures:
-                raise InputError(f"a clip cannot be read: {batch.failures[0]}", remedy="find it with `earshot verify`")
+            refuse_damaged(batch)
             full = (batch if len(batch) else batch.placeholder()).to(self.engine.device)
             found = self.engine.infer(lambda task, full=full: task.model.clips(full))
             yield [self._item(found, row) for row in range(len(batch))]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from sharding.common.errors import InputError
@@ -21,7 +21,7 @@ from training.data.order import SequentialOrder
 from training.data.settings import DataSettings
 from training.data.sources import labels_of, open_clips, training_labels
 from training.engine.distributed import Group
-from training.evaluation.classification import Labels, Scores, accuracy, mean_average_precision
+from training.evaluation.classification import figures, label_matrix
 from training.evaluation.encoding import infer_clips
 from training.models.build import build_audio
 from training.models.classifier import Classifier, ClassifierModel, DecoderProbe, LinearProbe
@@ -62,11 +62,10 @@ class ClassificationTask(RunTask):
     def __init__(self, model: ClassifierModel, labels: tuple[str, ...], single: bool) -> None:
         super().__init__()
         self.model, self.single, self.labels = model, single, labels
-        self._numbers = {label: number for number, label in enumerate(labels)}
 
     def forward(self, batch: Batch) -> Outputs:
         logits = self.model(batch).float()
-        wanted = label_matrix(batch.labels, self._numbers).to(logits.device)
+        wanted = torch.from_numpy(label_matrix(batch.labels, self.labels)).to(logits.device)
         if self.single:
             labelled = wanted.any(1)
             losses = F.cross_entropy(logits, wanted.long().argmax(1), reduction="none") * labelled
@@ -88,29 +87,12 @@ class ClassificationTask(RunTask):
 
         found = infer_clips(engine, call, source, order, AudioInput.of(self.model.audio), None, group)
         scores = np.array([logits for logits, _ in found])
-        wanted = label_matrix([labels for _, labels in found], self._numbers).numpy()
-        return label_figures(scores, wanted, asked.split)
+        wanted = label_matrix([labels for _, labels in found], self.labels)
+        measured = figures(scores, wanted, asked.split)
+        return {name: measured[name] for name in METRICS}
 
     def towers(self) -> dict[str, Any]:
         return {"audio": self.model.audio}
-
-
-def label_matrix(labels: list[list[str]], numbers: dict[str, int]) -> Tensor:
-    """``[b, labels]`` bool: which labels each clip has; labels without a number are left out."""
-    matrix = torch.zeros(len(labels), len(numbers), dtype=torch.bool)
-    for row, found in enumerate(labels):
-        matrix[row, [numbers[label] for label in found if label in numbers]] = True
-    return matrix
-
-
-def label_figures(scores: Scores, wanted: Labels, split: str) -> dict[str, float]:
-    """Accuracy (of the most probable label being right) and macro mAP of ``scores [n, labels]``.
-
-    Raises ``InputError`` if no clip of the split has a label that the model knows.
-    """
-    if not wanted.any():
-        raise InputError("no clip of the split has a label that the model tells apart", value=split)
-    return {"accuracy": accuracy(scores, wanted), "mAP": mean_average_precision(scores, wanted)}
 
 
 def complete(recipe: Recipe, source: Any) -> Recipe:

@@ -53,9 +53,8 @@ class Settings:
     name: Literal["collat"]
     token_weight: float = 1.0  # lambda_1, of the distance between predicted and true token embeddings
     global_weight: float = 0.1  # lambda_2, of the loss over all pairs, which the section `loss` chooses
-    noise_weight: float = (
-        0.01  # lambda_3, of the distance between predictions with and without noise; 0: no second view
-    )
+    # lambda_3, of the distance between predictions with and without noise; 0: clips are not heard a second time
+    noise_weight: float = 0.01
     sigma: float = 0.1  # standard deviation of the noise on the features
     tokens: int | None = None  # how many token embeddings are predicted; null: as many as the longest text has
     interaction: InteractionSettings = field(default_factory=InteractionSettings)

@@ -20,9 +20,10 @@ from tests.training.small_runs import SOUNDS, small_recipe, write_sounds
 from training import cli
 from training.data.order import SequentialOrder
 from training.engine.distributed import Group
+from training.evaluation.classification import figures
 from training.evaluation.encoding import encode_clips
 from training.evaluation.hearing import Hearing, Noise
-from training.evaluation.zero_shot import ZeroShotSettings, classify, dataset_labels, figures
+from training.evaluation.zero_shot import ZeroShotSettings, classify, dataset_labels
 from training.models.hub import load_any
 from training.run.loop import fit
 

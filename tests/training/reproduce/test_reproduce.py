@@ -60,6 +60,7 @@ def test_a_dry_run_says_what_is_left_how_long_it_takes_and_what_is_missing(
     assert least < 6 * 19195 * 11 / 60 / 3600 < most
     missing = "\n".join(found["missing"])
     assert "zenodo.org/records/4783391" in missing and "github.com/kkoutini/PaSST" in missing
+    assert "give it as --relevance" in missing  # table 2 has figures of the improved captions alone
     assert cli.main(["reproduce", "calvet-table-2", "--out", str(tmp_path), "--dry-run"]) == 0
     shown = capsys.readouterr().out
     assert "6 runs are left" in shown and "What differs from the paper" in shown

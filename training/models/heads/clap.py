@@ -79,4 +79,5 @@ class Projection(nn.Module):
 
 
 def build(settings: Settings, audio_dim: int, text_dim: int) -> ClapHead:
+    """The head that ``settings`` describes, for encoders of these widths."""
     return ClapHead(settings, audio_dim, text_dim)

@@ -209,6 +209,8 @@ def _matrix(rows: int, columns: int) -> nn.Parameter:
 
 
 class CoAttention(ListedHead):
+    """One or several modules in which a caption and a clip attend to each other, and the score of what comes out."""
+
     def __init__(self, settings: Settings, audio_dim: int, text_dim: int) -> None:
         super().__init__()
         self.settings, self.candidates = settings, settings.candidates
@@ -261,4 +263,5 @@ def _mean(vectors: Tensor, mask: Tensor) -> Tensor:
 
 
 def build(settings: Settings, audio_dim: int, text_dim: int) -> CoAttention:
+    """The head that ``settings`` describes, for encoders of these widths."""
     return CoAttention(settings, audio_dim, text_dim)

@@ -85,4 +85,5 @@ class DualEncoder(Head):
 
 
 def build(settings: Settings, audio_dim: int, text_dim: int) -> DualEncoder:
+    """The head that ``settings`` describes, for encoders of these widths."""
     return DualEncoder(settings, audio_dim, text_dim)

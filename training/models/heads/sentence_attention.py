@@ -59,4 +59,5 @@ class SentenceAttention(TokenAttention):
 
 
 def build(settings: Settings, audio_dim: int, text_dim: int) -> SentenceAttention:
+    """The head that ``settings`` describes, for encoders of these widths."""
     return SentenceAttention(settings, audio_dim, text_dim)

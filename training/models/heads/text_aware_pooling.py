@@ -70,6 +70,8 @@ class OutputNorm(nn.Module):
 
 
 class TextAwarePooling(Head):
+    """A caption's vector weighs the vectors of a clip, and is compared with what it gathers."""
+
     def __init__(self, settings: Settings, audio_dim: int, text_dim: int) -> None:
         super().__init__()
         dim = settings.dim
@@ -149,4 +151,5 @@ class TextAwarePooling(Head):
 
 
 def build(settings: Settings, audio_dim: int, text_dim: int) -> TextAwarePooling:
+    """The head that ``settings`` describes, for encoders of these widths."""
     return TextAwarePooling(settings, audio_dim, text_dim)

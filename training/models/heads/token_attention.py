@@ -196,4 +196,5 @@ def _quadratic(vectors: Tensor, square: Tensor, linear: Tensor, constant: Tensor
 
 
 def build(settings: Settings, audio_dim: int, text_dim: int) -> TokenAttention:
+    """The head that ``settings`` describes, for encoders of these widths."""
     return TokenAttention(settings, audio_dim, text_dim)

@@ -7,7 +7,6 @@ for a text.  The tokens of the encoder are the hidden states at the tokens of th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,13 @@ from torch import Tensor, nn
 from sharding.common.errors import InputError
 from training.config.checks import check_multiple, check_positive
 from training.models.encoders import AudioEncoder, TextEncoder
-from training.models.encoders.audio.whisper import ARCHITECTURE, FRONT_ENDS
+from training.models.encoders.audio.whisper import (
+    ARCHITECTURE,
+    FRONT_ENDS,
+    LONGEST_S,
+    POSITIONS_A_SECOND,
+    cut_positions,
+)
 from training.models.encoders.published import random_model
 from training.models.multimodal.language import LanguageModel, last_of
 from training.models.multimodal.prompts import OF_AUDIO, sound_marks
@@ -164,20 +169,11 @@ def build(settings: Settings) -> Listener:
             "encoder_layers": settings.depth,
             "encoder_attention_heads": settings.heads,
             "encoder_ffn_dim": 4 * settings.width,
-            "max_source_positions": round((settings.segment_s or 30.0) * 50),
+            "max_source_positions": round((settings.segment_s or LONGEST_S) * POSITIONS_A_SECOND),
         }
         net = random_model(ARCHITECTURE, sizes | PARTS["whisper"].changes)
     else:
         net = load_part(PARTS, settings.source, "audio tower")
-        _shorten(net, settings.segment_s)
+        if settings.segment_s is not None and hasattr(net, "embed_positions"):  # a Whisper encoder, by itself
+            cut_positions(net, settings.segment_s, settings.source)
     return Listener(TOWERS[type(net).__name__](net), settings)
-
-
-def _shorten(net: Any, segment_s: float | None) -> None:
-    """Cut the positions of a Whisper encoder to the first ``segment_s``."""
-    positions = None if segment_s is None else round(segment_s * 50)
-    if positions is None or not hasattr(net, "embed_positions") or positions >= net.config.max_source_positions:
-        return
-    shorter = nn.Embedding(positions, net.config.d_model)
-    shorter.weight = nn.Parameter(net.embed_positions.weight[:positions].detach().clone(), requires_grad=False)
-    net.embed_positions, net.config.max_source_positions, net.max_source_positions = shorter, positions, positions

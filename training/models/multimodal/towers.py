@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.models.encoders.audio.whisper import ARCHITECTURE
+from training.models.encoders.audio.whisper import ARCHITECTURE, POSITIONS_A_SECOND
 from training.models.encoders.published import Architecture
 from training.models.multimodal.sources import Part
 
@@ -56,7 +56,7 @@ class WhisperTower(Tower):
 
     def __init__(self, net: Any) -> None:
         super().__init__(net)
-        self.seconds = net.config.max_source_positions / 50
+        self.seconds = net.config.max_source_positions / POSITIONS_A_SECOND
 
     def hear(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         tokens = self.net(features).last_hidden_state
@@ -111,7 +111,7 @@ class Qwen2AudioTower(Tower):
     def __init__(self, net: Any) -> None:
         self.net, self.tower = net, net.audio_tower
         self.dim, self.bins = net.config.text_config.hidden_size, self.tower.config.num_mel_bins
-        self.seconds = self.tower.config.max_source_positions / 50
+        self.seconds = self.tower.config.max_source_positions / POSITIONS_A_SECOND
 
     def blocks(self) -> list[nn.Module]:
         return list(self.tower.layers)

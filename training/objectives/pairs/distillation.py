@@ -40,6 +40,8 @@ class Settings:
 
 
 class Distillation(PairLoss):
+    """The cross-entropy of the student's softmax over each row and each column, under the teacher's."""
+
     leaves_out = False
     needs_teacher = True
     of_rows = of_columns = {  # noqa: RUF012
@@ -79,4 +81,5 @@ class Distillation(PairLoss):
 
 
 def build(settings: Settings) -> Distillation:
+    """The loss that ``settings`` describes."""
     return Distillation(settings)

@@ -78,6 +78,8 @@ class Settings:
 
 
 class HybridNCE(PairLoss):
+    """NT-Xent with positives by tags and with weights of negatives; the module's description has the formula."""
+
     of_rows = of_columns = {  # noqa: RUF012
         "count": "sum",  # of positives
         "pull": "sum",  # the logits of positives
@@ -157,6 +159,7 @@ class HybridNCE(PairLoss):
 
 
 def build(settings: Settings) -> HybridNCE:
+    """The loss that ``settings`` describes."""
     return HybridNCE(settings)
 
 

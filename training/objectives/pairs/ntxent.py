@@ -52,6 +52,8 @@ class Settings:
 
 
 class NTXent(PairLoss):
+    """The cross-entropy of each row's and each column's positives against all pairs that are not left out."""
+
     of_rows = of_columns = {"lse": "logsumexp", "positives": "sum", "pull": "sum"}  # noqa: RUF012
     by_hand = True
 
@@ -127,6 +129,7 @@ def _factor(directions: str, side: str) -> float:
 
 
 def build(settings: Settings) -> NTXent:
+    """The loss that ``settings`` describes."""
     return NTXent(settings)
 
 

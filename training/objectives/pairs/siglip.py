@@ -45,6 +45,8 @@ class Settings:
 
 
 class SigLIP(PairLoss):
+    """A sigmoid loss of every pair on its own; no pair is compared with another one."""
+
     of_rows = {"loss": "sum"}  # noqa: RUF012
     of_columns = {}  # noqa: RUF012
     by_hand = True
@@ -87,4 +89,5 @@ class SigLIP(PairLoss):
 
 
 def build(settings: Settings) -> SigLIP:
+    """The loss that ``settings`` describes."""
     return SigLIP(settings)

@@ -110,18 +110,22 @@ def build(settings: Settings) -> WhisperEncoder:
     if net.config.num_mel_bins not in FRONT_ENDS:
         raise InputError("no front end computes so many mel bins", file=settings.source, value=net.config.num_mel_bins)
     if settings.segment_s is not None:
-        _cut_positions(net, round(settings.segment_s * POSITIONS_A_SECOND), settings)
+        cut_positions(net, settings.segment_s, settings.source)
     return WhisperEncoder(net, settings)
 
 
-def _cut_positions(net: Any, wanted: int, settings: Settings) -> None:
-    """Keep the first ``wanted`` positions of a model."""
-    positions = net.embed_positions.weight
+def cut_positions(net: Any, segment_s: float, source: str) -> None:
+    """Keep the first positions of a Whisper encoder, those of ``segment_s`` seconds.
+
+    Raises:
+        InputError: the model, which ``source`` names, has no so long or so short segments.
+    """
+    positions, wanted = net.embed_positions.weight, round(segment_s * POSITIONS_A_SECOND)
     if not 1 <= wanted <= len(positions):
         raise InputError(
             "segment_s is no length of a segment of this model",
-            file=settings.source,
-            value=settings.segment_s,
+            file=source,
+            value=segment_s,
             remedy=f"at least {1 / POSITIONS_A_SECOND:g} and at most {len(positions) / POSITIONS_A_SECOND:g} s",
         )
     net.embed_positions = nn.Embedding.from_pretrained(positions[:wanted].detach().clone(), freeze=True)
