@@ -19,7 +19,7 @@ demo: setup
 	$(BIN)/python -m ray_jobs.demo --out demo
 
 test: setup check
-	$(BIN)/python -m pytest -m "not slow" -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -q -n 2 --dist loadfile --timeout 600
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow -q --timeout 1800 -n 2 --dist worksteal

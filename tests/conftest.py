@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from sharding.common.storage import Storage
 Rule = Callable[[dict[str, Any]], str | None]  # from a request (WSGI) to the status that it is refused with
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+_caches = itertools.count()
 
 # Ray runs its workers with low priority (nice 15); while other tests run, they would get hardly any time.
 os.environ.setdefault("RAY_worker_niceness", "0")
@@ -35,6 +37,14 @@ def shared_models() -> Path:
     folder = Path(os.environ.get("EARSHOT_MODELS", REPOSITORY / "../shared/models")).resolve()
     if not folder.is_dir():
         pytest.skip(f"no shared models: {folder} is absent (EARSHOT_MODELS names it)")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of its own for every test, so that none reads what another one, or the user, has left."""
+    folder = tmp_path_factory.getbasetemp() / f"cache-{next(_caches)}"
+    monkeypatch.setenv("EARSHOT_CACHE", str(folder))
     return folder
 
 

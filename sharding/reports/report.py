@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from sharding.reports.holdings import (
 )
 from sharding.reports.outcomes import differences, drop_reasons, fate_counts, split_outcomes, trimmed_clips
 from sharding.reports.pairs import dropped_pairs, leak_evidence, undecided_pairs, unexplained_pairs
-from sharding.shards.manifest import Manifest
+from sharding.shards.manifest import Manifest, SplitProtection
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -42,6 +43,15 @@ def write_report(out_url: str | PathLike[str]) -> str:
     return build.storage.name(f"{layout.REPORT}/index.html")
 
 
+def absent_protection(protection: Sequence[SplitProtection]) -> str:
+    """Protected splits of which the build has no clip, dataset by dataset: ``clotho (evaluation, validation), ...``."""
+    splits: dict[str, list[str]] = {}
+    for one in protection:
+        if not one["clips"]:
+            splits.setdefault(one["dataset"], []).append(one["split"])
+    return ", ".join(f"{dataset} ({', '.join(names)})" for dataset, names in splits.items())
+
+
 def page_values(build: BuildContents) -> dict[str, Any]:
     """Every value that the template ``report.html`` shows."""
     fates = fate_counts(build)
@@ -56,6 +66,7 @@ def page_values(build: BuildContents) -> dict[str, Any]:
         "splits": split_outcomes(build),
         "reasons": drop_reasons(build),
         "protection": build.dataset.get("protection", []),
+        "absent_protection": absent_protection(build.dataset.get("protection", [])),
         "protection_is_known": "protection" in build.dataset,
         "leak_evidence": leak_evidence(build),
         "leak_pairs": dropped_pairs(build, "withheld"),

@@ -125,4 +125,43 @@ ORIGINS: dict[str, Origin] = {
         ),
         remarks=("The archive is read in place; unpacking it is not needed, and faster to read.",),
     ),
+    "esc50": Origin(
+        publisher="https://github.com/karolpiczak/ESC-50",
+        licence="CC BY-NC 3.0; recordings: the licence of each, in LICENSE",
+        size="about 0.9 GB unpacked",
+        commands=("git clone --depth 1 https://github.com/karolpiczak/ESC-50 .",),
+        remarks=("The folder that holds `meta` and `audio` is the dataset.",),
+    ),
+    "urbansound8k": Origin(
+        publisher="https://urbansounddataset.weebly.com/urbansound8k.html",
+        licence="CC BY-NC 3.0; recordings: from Freesound, credited in FREESOUNDCREDITS.txt",
+        size="about 7 GB unpacked",
+        remarks=("The authors give the archive out by a form, which their page links.",),
+    ),
+    "fsd50k": Origin(
+        publisher="https://zenodo.org/records/4060432",
+        licence="CC BY 4.0; recordings: the Creative Commons licence of each, in FSD50K.metadata",
+        size="about 34 GB unpacked",
+        remarks=(
+            "The audio is split over zip parts: join them with `zip -s 0 FILE.zip --out whole.zip` before unpacking.",
+        ),
+    ),
+    "tut": Origin(
+        publisher="https://zenodo.org/records/400515 (TUT Acoustic Scenes 2017, development)",
+        licence="Tampere University licence, non-commercial",
+        size="about 10 GB",
+        remarks=("One edition may lie in a folder: development or evaluation of one year.",),
+    ),
+    "audioset": Origin(
+        publisher="https://research.google.com/audioset/download.html",
+        licence="labels: CC BY 4.0, ontology: CC BY-SA 4.0; recordings: parts of YouTube videos",
+        size="labels: 0.1 GB; recordings: not published",
+        remarks=("Recordings are not published by the authors: bring copies of your own, named by video and time.",),
+    ),
+    "vggsound": Origin(
+        publisher="https://www.robots.ox.ac.uk/~vgg/data/vggsound/",
+        licence="labels: CC BY 4.0; recordings: parts of YouTube videos",
+        size="labels: 15 MB; recordings: not published",
+        remarks=("Recordings are not published by the authors: bring copies of your own, named by video and time.",),
+    ),
 }

@@ -61,7 +61,7 @@ def completions(line: str, folder: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     ("line", "offered"),
-    [("earshot se", "search"), ("earshot verify --de", "--decode"), ("earshot build --leaks tr", "trim")],
+    [("earshot sea", "search"), ("earshot verify --de", "--decode"), ("earshot build --leaks tr", "trim")],
 )
 def test_shells_complete_commands_options_and_choices(line: str, offered: str, tmp_path: Path) -> None:
     assert completions(line, tmp_path) == [offered]

@@ -8,8 +8,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tests.training.models.encoders.test_encoders import AUDIO, CAPTIONS, audio_encoder, text_encoder, tokens_of
-from training.models.encoders import AUDIO_ENCODERS
+from tests.training.models.encoders.test_encoders import (
+    AUDIO,
+    AUDIO_NAMES,
+    CAPTIONS,
+    audio_encoder,
+    text_encoder,
+    tokens_of,
+)
 from training.models.heads import build_head
 from training.models.heads.base import Side
 from training.models.retrieval import RetrievalModel
@@ -59,7 +65,7 @@ def test_whole_segments_of_padding_change_nothing(head: dict[str, Any]) -> None:
     torch.testing.assert_close(alone[0, 0], before[0, 2], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(AUDIO_ENCODERS))
+@pytest.mark.parametrize("name", AUDIO_NAMES)
 def test_a_batch_without_sound_has_empty_sides(name: str) -> None:
     """As a rank has it that gets none of an evaluation's last batches."""
     _, bins, frames = AUDIO[name]

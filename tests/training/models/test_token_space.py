@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sharding.common.errors import InputError
+from tests.training.models.encoders.test_encoders import TEXT_NAMES
 from training.models.encoders import TEXT_ENCODERS, TextEncoder, encoder_module
 from training.models.encoders.text.families import BERT, Bert
 from training.models.token_space import TokenSpace, frame
@@ -23,7 +24,7 @@ def small(name: str) -> TextEncoder:
     return encoder
 
 
-@pytest.mark.parametrize("name", TEXT_ENCODERS)
+@pytest.mark.parametrize("name", TEXT_NAMES)
 def test_embeddings_of_a_text_are_read_like_the_text(name: str) -> None:
     encoder = small(name)
     tokens = torch.tensor([encoder.tokenizer(TEXTS[0])["input_ids"]])

@@ -97,10 +97,10 @@ def test_a_users_own_encoder_trains_resumes_exports_and_searches(
     shutil.move(tmp_path / "run/export", tmp_path / "elsewhere")
     again = command("evaluate", str(tmp_path / "elsewhere"), "--split", "clotho/evaluation", "--trust-code")
     assert again["text_to_audio"] == measured["text_to_audio"]
-    assert (
-        len(command("search", str(tmp_path / "elsewhere"), "a hiss", "--top", "5", "--trust-code")["results"]["a hiss"])
-        == 5
-    )
+    index = str(tmp_path / "index")
+    command("index", str(tmp_path / "elsewhere"), "--out", index, "--trust-code")
+    assert cli.main(["search", index, "a hiss", "--top", "5", "--trust-code", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out.splitlines()[-1])["results"]) == 5
 
 
 @pytest.mark.parametrize(

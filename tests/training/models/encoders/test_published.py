@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from sharding.common.errors import InputError
 from sharding.shards.manifest import Manifest
-from tests.training.models.encoders.test_encoders import CAPTIONS, audio_encoder
+from tests.training.models.encoders.test_encoders import CAPTIONS, ONE_MODEL, audio_encoder
 from tests.training.small_runs import TREE, lines, small_recipe, write_sounds
 from training.data.features import AudioInput, FeatureExtractor
 from training.data.settings import MaskingSettings
@@ -130,8 +130,8 @@ def test_every_parameter_comes_from_the_file(name: str, kind: str, tmp_path: Pat
 
 
 def test_every_family_that_publishes_weights_is_tested() -> None:
-    assert set(AUDIO) | {"passt"} == set(AUDIO_ENCODERS)
-    assert set(TEXT) == set(TEXT_ENCODERS)
+    assert set(AUDIO) | {"passt"} == set(AUDIO_ENCODERS) - ONE_MODEL
+    assert set(TEXT) == set(TEXT_ENCODERS) - ONE_MODEL
 
 
 def test_pooling_is_how_the_encoder_was_trained(tmp_path: Path) -> None:
