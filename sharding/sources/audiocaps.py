@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
+from sharding.common.tables import FETCH_AGAIN, csv_rows, seconds
 from sharding.sources.base import CatalogueBuilder, DatasetTables, PublishedCaption, PublishedDataset
 from sharding.sources.identities import youtube
-from sharding.sources.tables import FETCH_AGAIN, csv_rows, seconds
 from sharding.sources.tree import AudioIndex, Tree, climbs, folders, stem_of
 
 NAME = "audiocaps"

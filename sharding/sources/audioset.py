@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
+from sharding.common.tables import FETCH_AGAIN, LONGEST_S, csv_rows
 from sharding.sources.base import CatalogueBuilder, DatasetTables, PublishedDataset, label_caption
 from sharding.sources.identities import youtube
-from sharding.sources.tables import FETCH_AGAIN, LONGEST_S, csv_rows
 from sharding.sources.tree import AudioIndex, Tree, climbs
 
 NAME = "audioset"

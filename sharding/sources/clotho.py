@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
+from sharding.common.tables import csv_rows, keywords, seconds
 from sharding.sources.base import CatalogueBuilder, DatasetTables, PublishedCaption, PublishedDataset
 from sharding.sources.identities import freesound, id_remark
-from sharding.sources.tables import csv_rows, keywords, seconds
 from sharding.sources.tree import Tree, climbs, folders, stem_of
 
 NAME = "clotho"

@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from sharding.common.errors import InputError
 from sharding.common.storage import located
+from sharding.common.tables import FETCH_AGAIN, csv_rows, decode
 from sharding.rows import rows
 from sharding.sources import DATASETS
 from sharding.sources.identities import freesound, original_of, youtube
-from sharding.sources.tables import FETCH_AGAIN, csv_rows, decode
 
 # Datasets whose clips are never excluded by a list (see ``PublishedDataset.exclusion_lists_apply``).
 UNLISTED = frozenset(one.name for one in DATASETS.values() if not one.exclusion_lists_apply)

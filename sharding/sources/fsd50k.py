@@ -12,9 +12,9 @@ from typing import Any
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
+from sharding.common.tables import FETCH_AGAIN, check_encodable, csv_rows
 from sharding.sources.base import CatalogueBuilder, DatasetTables, PublishedDataset, label_caption
 from sharding.sources.identities import freesound, id_remark
-from sharding.sources.tables import FETCH_AGAIN, check_encodable, csv_rows
 from sharding.sources.tree import Tree, climbs
 
 NAME = "fsd50k"

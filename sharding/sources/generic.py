@@ -19,11 +19,11 @@ from typing import Any
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
+from sharding.common.tables import check_encodable, csv_rows, keywords, seconds
 from sharding.schema import sample_key
 from sharding.sources.base import CatalogueBuilder, DatasetTables, PublishedCaption
 from sharding.sources.identities import normalised_identity, original_of
 from sharding.sources.splitting import random_splits, remark
-from sharding.sources.tables import check_encodable, csv_rows, keywords, seconds
 from sharding.sources.tree import Tree, climbs
 
 _Interval = tuple[float, float | None] | None  # start and end of a clip in its original, in seconds

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
+from sharding.common.tables import FETCH_AGAIN, csv_rows, keywords, seconds
 from sharding.sources.base import CatalogueBuilder, DatasetTables, PublishedCaption, PublishedDataset
 from sharding.sources.identities import freesound, id_remark
-from sharding.sources.tables import FETCH_AGAIN, csv_rows, keywords, seconds
 from sharding.sources.tree import AudioIndex, Tree, climbs, stem_of
 
 NAME = "tacos"

@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from sharding.common.errors import InputError
 from sharding.common.storage import FOLLOW_LINKS, Storage
+from sharding.common.tables import decode
 from sharding.layout import Work, in_work
 from sharding.sources.base import orphans_table
-from sharding.sources.tables import decode
 
 # Best first: of several copies of a recording, the one with the least loss is used.
 AUDIO_SUFFIXES = (

@@ -12,8 +12,8 @@ import re
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
+from sharding.common.tables import FETCH_AGAIN
 from sharding.sources.base import CatalogueBuilder, DatasetTables, PublishedDataset, label_caption
-from sharding.sources.tables import FETCH_AGAIN
 from sharding.sources.tree import AudioIndex, Tree, climbs, stem_of
 
 NAME = "tut"

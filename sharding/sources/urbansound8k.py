@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
+from sharding.common.tables import FETCH_AGAIN, csv_rows, seconds
 from sharding.sources.base import CatalogueBuilder, DatasetTables, PublishedDataset, label_caption
 from sharding.sources.identities import freesound, id_remark
-from sharding.sources.tables import FETCH_AGAIN, csv_rows, seconds
 from sharding.sources.tree import Tree, climbs, stem_of
 
 NAME = "urbansound8k"

@@ -14,9 +14,9 @@ from typing import Any
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
+from sharding.common.tables import FETCH_AGAIN, json_items, keywords, seconds
 from sharding.sources.base import CatalogueBuilder, DatasetTables, PublishedCaption, PublishedDataset
 from sharding.sources.identities import freesound, youtube
-from sharding.sources.tables import FETCH_AGAIN, json_items, keywords, seconds
 from sharding.sources.tree import AudioIndex, Tree, climbs, folders
 
 NAME = "wavcaps"

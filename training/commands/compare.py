@@ -46,7 +46,9 @@ def named(words: list[str]) -> dict[str, list[str]]:
     for word in words:
         name, equals, folders = word.partition("=")
         name = name if equals else Path(word).name
-        if not name or name in found:
+        if not name:
+            raise InputError("a system has no name", value=word, remedy="name it: NAME=FOLDER")
+        if name in found:
             raise InputError("two systems have one name", value=word, remedy="name each one: NAME=FOLDER")
         found[name] = [folder for folder in (folders if equals else word).split(",") if folder]
         if not found[name]:

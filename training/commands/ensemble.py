@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.evaluation.ensembles import Blended, all_subsets, choose_weights, write_blend
     from training.evaluation.relevance import open_relevance
     from training.evaluation.score_files import ScoreFile
-    from training.evaluation.scores import figures, multiple_of, rank_all
+    from training.evaluation.scores import figures, multiple_of, rank_all, require_truth
 
     folders = named(args.systems)
     several = next((name for name, found in folders.items() if len(found) != 1), None)
@@ -44,6 +44,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise InputError("an ensemble takes one folder of each system", value=several)
     files = {name: ScoreFile.open(found[0]) for name, found in folders.items()}
     table = None if args.relevance is None else open_relevance(args.relevance)
+    if not args.out:  # scores of a challenge's queries can be written together, but not measured
+        require_truth(next(iter(files.values())).questions, table, folders[next(iter(files))][0])
     result: dict[str, Any] = {"combinations": all_subsets(files, table)}
     weights = (1 / len(files),) * len(files)
     if args.validation:
@@ -64,11 +66,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def _validation(folders: list[str], files: Any) -> Any:
     from training.evaluation.score_files import ScoreFile
+    from training.evaluation.scores import require_truth
 
     if len(folders) != len(files):
         raise InputError("--validation names as many folders as there are systems", value=len(folders))
     found = {name: ScoreFile.open(folder) for name, folder in zip(files, folders, strict=True)}
     for name, file in found.items():
+        require_truth(file.questions, None, file.storage.name(""))
         if set(file.questions.clips) & set(files[name].questions.clips):
             raise InputError(
                 "weights would be chosen on clips that they are measured on",

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.batch < 1 or args.first < 0:
         raise InputError("--batch counts from 1 and --first from 0, which means all", value=(args.batch, args.first))
     relevance = None if args.relevance is None else open_relevance(args.relevance)
-    if is_scores(args.checkpoint):
+    if is_scores(args.checkpoint, unfinished=True):
         return _of_scores(args, relevance)
     if args.shards is None or args.split is None:
         raise InputError("a model is measured on a split of a build", remedy="give --shards OUT and --split SPLIT")
@@ -64,15 +64,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def _of_scores(args: argparse.Namespace, relevance: Any) -> dict[str, Any]:
     from training.evaluation.score_files import ScoreFile
-    from training.evaluation.scores import figures, multiple_of, rank_all
+    from training.evaluation.scores import figures, multiple_of, rank_all, require_truth
 
     scores = ScoreFile.open(args.checkpoint)
     if args.split not in (None, scores.questions.split):
         raise InputError(f"these scores are of {scores.questions.split}", file=args.checkpoint, value=args.split)
+    if args.first:
+        remedy = "leave out --first, or name the model"
+        raise InputError("--first chooses what a model scores, and these scores are there already", remedy=remedy)
+    require_truth(scores.questions, relevance, args.checkpoint)
     multiple = None if relevance is None else multiple_of(scores.questions, relevance, args.relevance)
-    if not scores.questions.captions and multiple is None:
-        remedy = "name the relevant clips of the queries: --relevance CSV"
-        raise InputError("these scores are of queries whose clips are not known", file=args.checkpoint, remedy=remedy)
     return figures(rank_all(scores.blocks, scores.questions, multiple), scores.questions, multiple)
 
 

@@ -49,21 +49,22 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     names = file_names(questions.clips, questions.split, args.extension)
     if args.check and args.year != 2025:
         raise InputError("only tables of 2025 are checked", value=args.year)
+    storage, name = located(args.out)
     if not args.check:
         if Path(args.out).is_dir():
             raise InputError("it is a folder", file=args.out, remedy="name a file for --out")
         rows = prediction_rows if args.year == 2025 else ranked_rows
-        storage, name = located(args.out)
-        storage.write(name, to_csv(rows(scores, names)).encode())
-    result = {"out": args.out, "files": len(names), "queries": len(set(questions.texts))}
-    if args.year == 2025:
-        storage, name = located(args.out)
+        text = to_csv(rows(scores, names))
+    else:
         try:
             text = storage.read(name).decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError("cannot be read as text", file=args.out) from error
+    if args.year == 2025:
         check_predictions(text, args.out, questions.texts, names)
-    return result
+    if not args.check:
+        storage.write(name, text.encode())
+    return {"out": args.out, "files": len(names), "queries": len(set(questions.texts))}
 
 
 def show(result: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from sharding.common.errors import InputError
 from training.evaluation.counting import Block, Relevant, Ties
 from training.evaluation.metrics import Floats, Ints, of_each_query
 from training.evaluation.score_files import ScoreFile
-from training.evaluation.scores import BACKWARD, MULTIPLE, Questions, graded, multiple_of, rank_all
+from training.evaluation.scores import BACKWARD, MULTIPLE, Questions, graded, multiple_of, rank_all, require_truth
 from training.evaluation.statistics import bootstrap, holm, paired, stacked
 
 
@@ -79,6 +79,7 @@ def compare(
     files = [file for seeds in systems.values() for file in seeds]
     check_alike(files)
     questions = files[0].questions
+    require_truth(questions, table, files[0].storage.name(""))
     multiple = None if table is None else multiple_of(questions, table)
     of_system = {
         name: [measured(rank_all(file.blocks, questions, multiple), questions, multiple) for file in seeds]

@@ -12,7 +12,7 @@ import xxhash
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from training.evaluation.comparing import check_alike, together
-from training.evaluation.counting import Block, Relevant, RowCounter
+from training.evaluation.counting import Block, Relevant, RowCounter, comparable
 from training.evaluation.metrics import of_each_query
 from training.evaluation.score_files import ScoreFile, ScoreWriter
 from training.evaluation.scores import Questions, figures, multiple_of, rank_all
@@ -28,12 +28,13 @@ def subsets(count: int) -> list[tuple[int, ...]]:
 
 
 def blend(blocks: Sequence[Block], weights: Weights) -> Block:
-    """The weighted mean of scores, as float32, in which equal scores tie."""
+    """The weighted mean of scores, as float32, in which equal scores tie; what is no number is the lowest score."""
     total = np.zeros(blocks[0].shape, np.float64)
     for block, weight in zip(blocks, weights, strict=True):
         if weight:
-            total += weight * block.astype(np.float64)
-    return total.astype(np.float32)
+            with np.errstate(invalid="ignore"):
+                total += weight * block.astype(np.float64)
+    return comparable(total)
 
 
 def all_subsets(

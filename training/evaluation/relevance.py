@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ast
-import csv
-import io
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sharding.common.errors import InputError
+from sharding.common.tables import csv_rows, decode
 from training.evaluation.counting import Relevant
+
+MOST_RELEVANT = 1e6  # a larger relevance is a slip, and sums of larger ones lose the small ones
 
 
 def open_relevance(file: Path) -> dict[str, dict[str, float]]:
@@ -21,14 +21,14 @@ def open_relevance(file: Path) -> dict[str, dict[str, float]]:
 
 def open_queries(file: Path) -> list[str]:
     """The queries of a CSV file with a column ``caption`` or ``query``."""
-    rows = csv.DictReader(io.StringIO(_text_of(file)))
-    column = next((name for name in ("caption", "query") if name in (rows.fieldnames or ())), None)
-    if column is None:
-        raise InputError("a table of queries has a column caption or query", file=file, value=rows.fieldnames)
-    found = [row[column] or "" for row in rows]
-    for number, text in enumerate(found, 2):
-        if not text.strip():
+    found = []
+    for number, row in csv_rows(_text_of(file), str(file), ()):
+        column = next((name for name in ("caption", "query") if name in row), None)
+        if column is None:
+            raise InputError("a table of queries has a column caption or query", file=file, value=list(row))
+        if not row[column].strip():
             raise InputError("the query is empty", file=file, row=number)
+        found.append(row[column])
     if not found:
         raise InputError("the table has no query", file=file)
     return found
@@ -36,10 +36,9 @@ def open_queries(file: Path) -> list[str]:
 
 def _text_of(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise InputError(f"cannot be read: {reason}", file=file) from error
+        return decode(file.read_bytes(), str(file))
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", file=file) from error
 
 
 def read_relevance(text: str, file: object = None) -> dict[str, dict[str, float]]:
@@ -53,27 +52,24 @@ def read_relevance(text: str, file: object = None) -> dict[str, dict[str, float]
     Returns:
         Each query, with the file names of its relevant clips and their relevance.
     """
-    rows = csv.DictReader(io.StringIO(text))
-    if rows.fieldnames is None or not {"query", "audio_filenames"} <= set(rows.fieldnames):
-        raise InputError(
-            "a relevance table has the columns query and audio_filenames", file=file, value=rows.fieldnames
-        )
     table: dict[str, dict[str, float]] = {}
-    for number, row in enumerate(rows, 2):
+    for number, row in csv_rows(text, str(file or "the relevance table"), ("query", "audio_filenames")):
+        if not row["query"].strip():
+            raise InputError("the query is empty", file=file, row=number)
         names = _list(row, "audio_filenames", str, file, number)
         grades = [1.0] * len(names)
         if row.get("relevances"):
-            grades = [float(grade) for grade in _list(row, "relevances", (int, float), file, number)]
-        if len(grades) != len(names) or not all(0 < grade < math.inf for grade in grades):
+            grades = _list(row, "relevances", (int, float), file, number)
+        if len(grades) != len(names) or not all(0 < grade <= MOST_RELEVANT for grade in grades):
             raise InputError(
-                "relevances must be as many numbers above 0 as there are file names",
+                f"relevances must be as many numbers above 0, up to {MOST_RELEVANT:g}, as there are file names",
                 file=file,
                 row=number,
-                value=row["relevances"],
+                value=row.get("relevances"),
             )
         known = table.setdefault(row["query"], {})
         for name, grade in zip(names, grades, strict=True):
-            known[name] = max(grade, known.get(name, 0.0))
+            known[name] = max(float(grade), known.get(name, 0.0))
     if not table:
         raise InputError("the relevance table has no query", file=file)
     return table

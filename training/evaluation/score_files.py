@@ -5,13 +5,16 @@ clips.parquet          ``clip_id``: the columns of the matrix
 queries.parquet        ``text`` as published and ``read`` as the model reads it: the rows of the matrix; ``clip`` is the
                        column of the clip whose caption a text is, or null for a query that is no caption
 part-000000.safetensors
-                       ``scores [rows, clips]`` float32, the next rows of the matrix, and a checksum of them
+                       ``scores [rows, clips]`` float32, the next rows of the matrix, a checksum of them, and the
+                       place to which they belong, so that the parts of two folders are never mixed
 
-Parts are safetensors and not Parquet, because Parquet reads lists of numbers about twenty times slower.
+scores.json has a checksum of both tables.  Parts are safetensors and not Parquet, because Parquet reads lists of
+numbers about twenty times slower.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,14 +35,23 @@ from training.evaluation.scores import Questions
 
 HEAD, STARTED = "scores.json", "started.json"
 CLIPS, QUERIES = "clips.parquet", "queries.parquet"
-FORMAT = 1
+FORMAT = 2
 PART_BYTES = 2**26  # of scores
 REMEDY = "copy the folder again, or remove it and run `scores` again"
+_CLIPS = pa.schema([pa.field("clip_id", pa.string(), nullable=False)])
+_QUERIES = pa.schema(
+    [
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("read", pa.string(), nullable=False),
+        pa.field("clip", pa.int64()),
+    ]
+)
 
 
-def is_scores(path: str | Path) -> bool:
-    """Whether a folder holds finished scores."""
-    return Storage(path).exists(HEAD)
+def is_scores(path: str | Path, unfinished: bool = False) -> bool:
+    """Whether a folder holds finished scores; with ``unfinished`` also those whose writer was killed."""
+    storage = Storage(path)
+    return storage.exists(HEAD) or (unfinished and storage.exists(STARTED) and "queries" in storage.read_json(STARTED))
 
 
 @dataclass(frozen=True)
@@ -67,16 +79,22 @@ class ScoreFile:
                 file=folder,
                 remedy="run the same `scores` command again, which continues" if begun else "make them with `scores`",
             )
-        head = storage.read_json(HEAD)
+        try:
+            head = storage.read_json(HEAD)
+        except InputError as error:
+            raise InputError(error.what, file=storage.name(HEAD), remedy=REMEDY) from error
         if head.get("format") != FORMAT or not isinstance(head.get("rows"), int) or head["rows"] < 1:
             raise InputError("scores of another version, or damaged", file=storage.name(HEAD), remedy=REMEDY)
-        clips = storage.read_table(CLIPS)["clip_id"].to_pylist()
-        table = storage.read_table(QUERIES)
+        clips = _table(storage, CLIPS, _CLIPS)["clip_id"].to_pylist()
+        table = _table(storage, QUERIES, _QUERIES)
         clip = table["clip"]
         own = clip.drop_null().to_numpy().astype(np.int64)
         if clip[: len(own)].null_count or (len(own) and not (own.min() >= 0 and own.max() < len(clips))):
             raise InputError("the queries do not fit the clips", file=storage.name(QUERIES), remedy=REMEDY)
         questions = Questions(str(head.get("split")), clips, table["text"].to_pylist(), table["read"].to_pylist(), own)
+        if head.get("contents") != contents(questions):
+            what = f"{CLIPS} and {QUERIES} are not the tables with which these scores were written"
+            raise InputError(what, file=storage.name(HEAD), remedy=REMEDY)
         return ScoreFile(storage, questions, head)
 
     def blocks(self) -> Iterator[tuple[int, Block]]:
@@ -84,7 +102,7 @@ class ScoreFile:
         for number in range(parts_of(len(self.questions.read), self.head["rows"])):
             first = number * self.head["rows"]
             rows = min(self.head["rows"], len(self.questions.read) - first)
-            yield first, read_part(self.storage, number, (rows, len(self.questions.clips)))
+            yield first, read_part(self.storage, number, (rows, len(self.questions.clips)), place(self.head, number))
 
     def mapped(self) -> MappedScores:
         """The scores, to be read here and there; ``InputError`` where they are in an object store."""
@@ -94,30 +112,32 @@ class ScoreFile:
                 file=self.storage.name(""),
                 remedy="copy the folder to this machine",
             )
-        return MappedScores(
-            Path(self.storage.local), self.head["rows"], (len(self.questions.read), len(self.questions.clips))
-        )
+        return MappedScores(Path(self.storage.local), self.head, (len(self.questions.read), len(self.questions.clips)))
 
 
 class MappedScores:
     """Scores on this machine, of which only what is asked for is read.
 
     Raises:
-        InputError: a part is missing, or of another size.
+        InputError: a part is missing, of another size, or of other scores.
     """
 
-    def __init__(self, folder: Path, rows: int, shape: tuple[int, int]) -> None:
-        self._rows, self._columns = rows, shape[1]
+    def __init__(self, folder: Path, head: dict[str, Any], shape: tuple[int, int]) -> None:
+        rows = self._rows = head["rows"]
         self._parts = []
         for number in range(parts_of(shape[0], rows)):
             file = folder / _name(number)
             count = min(rows, shape[0] - number * rows)
             try:
-                offset = 8 + int.from_bytes(file.open("rb").read(8), "little")
-                if file.stat().st_size != offset + 4 * count * shape[1]:
-                    raise ValueError("its size is not what scores.json says")
+                with file.open("rb") as opened:
+                    offset = 8 + int.from_bytes(opened.read(8), "little")
+                    if file.stat().st_size != offset + 4 * count * shape[1]:
+                        raise ValueError("its size is not what scores.json says")
+                    metadata = json.loads(opened.read(offset - 8))["__metadata__"]
+                if metadata["xxh3"].partition(" of ")[2] != place(head, number):
+                    raise ValueError("it belongs to other scores")
                 self._parts.append(np.memmap(file, np.float32, "r", offset, (count, shape[1])))
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
                 raise InputError(f"missing or damaged: {error}", file=file, remedy=REMEDY) from error
 
     def crossings(self, rows: Ints, columns: Ints) -> Block:
@@ -155,16 +175,16 @@ class ScoreWriter:
         """How many parts the scores have."""
         return parts_of(len(self.questions.read), self.rows)
 
+    @functools.cached_property
     def head(self) -> dict[str, Any]:
         """The contents of scores.json."""
-        texts = "\0".join([*self.questions.texts, *self.questions.read, *self.questions.clips])
         return {
             "format": FORMAT,
             **self.identity,
             "split": self.questions.split,
             "clips": len(self.questions.clips),
             "queries": len(self.questions.read),
-            "contents": xxhash.xxh3_128_hexdigest(texts.encode("utf-8", "surrogatepass")),
+            "contents": contents(self.questions),
             "rows": self.rows,
         }
 
@@ -174,7 +194,7 @@ class ScoreWriter:
         Raises:
             InputError: the folder holds other scores, or anything else.
         """
-        head = self.head()
+        head = self.head
         for name in (HEAD, STARTED):
             if not self.storage.exists(name):
                 continue
@@ -208,7 +228,8 @@ class ScoreWriter:
     def write(self, part: int, scores: Block) -> None:
         """One part, whole or not at all."""
         checksum = xxhash.xxh3_64_hexdigest(np.ascontiguousarray(scores).data)
-        self.storage.write(_name(part), save({"scores": scores}, metadata={"xxh3": checksum}))
+        metadata = {"xxh3": f"{checksum} of {place(self.head, part)}"}  # in one entry: several come in any order
+        self.storage.write(_name(part), save({"scores": scores}, metadata=metadata))
 
     def finish(self) -> None:
         """The tables of ids, and last the file that says that all is there."""
@@ -219,8 +240,28 @@ class ScoreWriter:
         self.storage.write_table(CLIPS, pa.table({"clip_id": pa.array(questions.clips, pa.string())}))
         texts = {"text": pa.array(questions.texts, pa.string()), "read": pa.array(questions.read, pa.string())}
         self.storage.write_table(QUERIES, pa.table(texts | {"clip": clip}))
-        self.storage.write(HEAD, json.dumps(self.head(), indent=1).encode())
+        self.storage.write(HEAD, json.dumps(self.head, indent=1).encode())
         self.storage.remove(STARTED)
+
+
+def contents(questions: Questions) -> str:
+    """A checksum of the rows and columns of scores, and of which clip each caption belongs to."""
+    tables = [questions.split, questions.clips, questions.texts, questions.read, questions.clip_of.tolist()]
+    return xxhash.xxh3_128_hexdigest(json.dumps(tables).encode())
+
+
+def place(head: dict[str, Any], part: int) -> str:
+    """To which scores and where in them a part belongs."""
+    return f"{head.get('fingerprint')} {head['contents']} {part}"
+
+
+def _table(storage: Storage, name: str, schema: pa.Schema) -> pa.Table:
+    """A table of the folder with the columns that it must have."""
+    try:
+        return storage.read_table(name).select(schema.names).cast(schema)
+    except (InputError, OSError, LookupError, ValueError, pa.ArrowException) as error:
+        what = error.what if isinstance(error, InputError) else f"missing or damaged: {error}"
+        raise InputError(what, file=storage.name(name), remedy=REMEDY) from error
 
 
 def parts_of(queries: int, rows: int) -> int:
@@ -228,15 +269,15 @@ def parts_of(queries: int, rows: int) -> int:
     return -(-queries // rows)
 
 
-def read_part(storage: Storage, number: int, shape: tuple[int, int]) -> Block:
-    """The scores of a part; ``InputError`` where they are damaged or have another shape."""
+def read_part(storage: Storage, number: int, shape: tuple[int, int], belongs: str) -> Block:
+    """The scores of a part; ``InputError`` where they are damaged, have another shape, or another `place`."""
     name = _name(number)
     try:
         data = storage.read(name)
         length = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+        checksum, _, written = json.loads(data[8 : 8 + length])["__metadata__"]["xxh3"].partition(" of ")
         scores: Block = load(data)["scores"]
-    except (SafetensorError, ValueError, KeyError, AttributeError, FileNotFoundError) as error:
+    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, FileNotFoundError) as error:
         raise InputError(f"missing or damaged: {error}", file=storage.name(name), remedy=REMEDY) from error
     if scores.shape != shape or scores.dtype != np.float32:
         raise InputError(
@@ -245,8 +286,10 @@ def read_part(storage: Storage, number: int, shape: tuple[int, int]) -> Block:
             value=scores.shape,
             remedy=REMEDY,
         )
-    if metadata.get("xxh3") != xxhash.xxh3_64_hexdigest(scores.data):
+    if checksum != xxhash.xxh3_64_hexdigest(scores.data):
         raise InputError("damaged: its checksum is another", file=storage.name(name), remedy=REMEDY)
+    if written != belongs:
+        raise InputError("the part belongs to other scores", file=storage.name(name), remedy=REMEDY)
     return scores
 
 

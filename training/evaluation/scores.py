@@ -92,6 +92,13 @@ def multiple_of(questions: Questions, table: Mapping[str, Mapping[str, float]], 
     return Relevant.of(rows[found.query], found.item, found.gain)
 
 
+def require_truth(questions: Questions, table: Mapping[str, Any] | None, file: object = None) -> None:
+    """``InputError`` where neither captions nor a relevance table say which clips are right."""
+    if not questions.captions and table is None:
+        remedy = "name the relevant clips of the queries: --relevance CSV"
+        raise InputError("these scores are of queries whose clips are not known", file=file, remedy=remedy)
+
+
 def _spaced(text: str) -> str:
     return " ".join(text.split())
 

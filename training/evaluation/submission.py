@@ -72,13 +72,16 @@ def check_predictions(text: str, file: object, queries: Sequence[str], names: Se
     Raises:
         InputError: a query or a file is missing, unknown or there twice, or a value is no finite number.
     """
-    rows = csv.reader(io.StringIO(text))
-    head = next(rows, [])
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline="")))
+    except csv.Error as error:
+        raise InputError(f"not a CSV table ({error})", file=file) from error
+    head = rows[0] if rows else []
     if not head or head[0] != INDEX:
         raise InputError(f"the first column is not called {INDEX}", file=file, row=1, value=head[:1])
     _same("audio files", head[1:], names, file)
     found = []
-    for number, row in enumerate(rows, 2):
+    for number, row in enumerate(rows[1:], 2):
         if len(row) != len(head):
             raise InputError(f"the row has {len(row)} cells, the head {len(head)}", file=file, row=number)
         for name, cell in zip(head[1:], row[1:], strict=True):

@@ -170,7 +170,7 @@ def open_teacher(name: str, student: AudioInput, settings: DataSettings, trust_c
     from training.models.hub import open_model  # it builds tasks itself
 
     folder = Storage(name)
-    if is_scores(name):
+    if is_scores(name, unfinished=True):
         return ScoresTeacher(ScoreFile.open(name), settings)
     if folder.exists(CLIPS):
         return StoredTeacher(folder, settings)

@@ -14,7 +14,7 @@ from tests.training.evaluation.score_folders import noisy, questions, write_matr
 from training import cli
 from training.evaluation import score_files
 from training.evaluation.comparing import together
-from training.evaluation.ensembles import choose_weights
+from training.evaluation.ensembles import blend, choose_weights
 from training.evaluation.score_files import ScoreFile
 
 ASKED = questions(60, 5)
@@ -121,3 +121,8 @@ def test_parts_of_other_sizes_are_read_side_by_side(tmp_path: Path, batches: tup
 def test_scores_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no scores are here"):
         ScoreFile.open(tmp_path / "nothing")
+
+
+def test_infinite_scores_of_two_systems_do_not_make_a_clip_the_first_one() -> None:
+    mean = blend([np.array([[np.inf, 1.0]], np.float32), np.array([[-np.inf, 1.0]], np.float32)], (0.5, 0.5))
+    assert mean.tolist() == [[-np.inf, 1.0]]

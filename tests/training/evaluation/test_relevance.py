@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sharding.common.errors import InputError
-from training.evaluation.relevance import read_relevance, relevant_clips
+from training.evaluation.relevance import open_queries, read_relevance, relevant_clips
 
 
 def test_a_table_lists_the_relevant_clips_of_each_query() -> None:
@@ -50,6 +50,11 @@ def test_a_name_may_have_an_extension_or_none() -> None:
         ("query,audio_filenames,relevances\nRain,\"['a']\",[0]\n", "above 0"),
         ("a,b\n1,2\n", "columns"),
         ("query,audio_filenames\n", "has no query"),
+        ("audio_filenames,query\n\"['a']\"\n", "row 2"),
+        ("query,audio_filenames\n ,\"['a']\"\n", "the query is empty"),
+        ("query,query,audio_filenames\nRain,Wind,\"['a']\"\n", "twice"),
+        ("query,audio_filenames\n" + "x" * 200_000 + ",[]\n", "field limit"),
+        ("query,audio_filenames,relevances\nRain,\"['a']\",[1" + "0" * 400 + "]\n", "above 0"),
     ],
 )
 def test_a_malformed_table_is_refused(text: str, message: str) -> None:
@@ -62,3 +67,24 @@ def test_the_published_table(shared_data: Path) -> None:
     assert len(table) == 1037
     assert sum(map(len, table.values())) == 3116
     assert max(map(len, table.values())) == 12
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "empty"),
+        (b"\0" * 20, "zero bytes"),
+        ("caption\nRain\n".encode("utf-16"), "zero bytes"),
+        (b"caption\nRa\xff\n", "not UTF-8"),
+        (b"text\nRain\n", "a column caption or query"),
+        (b"caption\n", "no query"),
+        (b"caption\n \n", "the query is empty"),
+        (b"caption\n" + b"x" * 200_000, "field limit"),
+    ],
+)
+def test_a_table_of_queries_that_is_none_is_refused(data: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_bytes(data)
+    with pytest.raises(InputError, match=message):
+        open_queries(tmp_path / "q.csv")
+    (tmp_path / "q.csv").write_bytes(b'\xef\xbb\xbfcaption\r\nRain\r\n\r\n"Wind, far"\r\n')
+    assert open_queries(tmp_path / "q.csv") == ["Rain", "Wind, far"]

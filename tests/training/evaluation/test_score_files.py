@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.shards.manifest import Manifest
+from tests.training.evaluation.score_folders import noisy, questions, write_matrix
 from tests.training.evaluation.test_run import ATTENTION, RELEVANCE, SPLIT
 from tests.training.small_runs import commit, small_recipe, write_sounds
 from training import cli
@@ -22,6 +25,7 @@ from training.evaluation.encoding import side_encoder
 from training.evaluation.relevance import open_queries
 from training.evaluation.run import EvaluationSettings, evaluate
 from training.evaluation.score_files import ScoreFile
+from training.evaluation.scores import Questions
 from training.evaluation.scoring import ScoringSettings, write_scores
 from training.models.retriever import Retriever
 from training.tasks.retrieval import assemble
@@ -151,3 +155,74 @@ def test_queries_are_scored_against_clips_without_captions(
     capsys.readouterr()
     assert cli.main(["evaluate", str(tmp_path / "s"), "--relevance", str(tmp_path / "r.csv")]) == 0
     assert "text to audio multiple" in capsys.readouterr().out
+
+
+def _other_table(name: str, **columns: Any) -> Any:
+    """A change of one table of a folder."""
+
+    def change(folder: Path) -> None:
+        table = pq.read_table(folder / name)
+        for column, values in columns.items():
+            place = table.column_names.index(column)
+            table = table.drop([column])
+            table = table if values is None else table.add_column(place, column, pa.array(values))
+        pq.write_table(table, folder / name)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _other_table("clips.parquet", clip_id=None),
+        _other_table("clips.parquet", clip_id=[f"clotho/evaluation/{n}" for n in range(4)]),
+        _other_table("clips.parquet", clip_id=[None, None, None, "x"]),
+        _other_table("queries.parquet", clip=None),
+        _other_table("queries.parquet", clip=["x"] * 8),
+        _other_table("queries.parquet", clip=[0, 0, 1, 1, 2, 2, 2, 3]),
+        _other_table("queries.parquet", text=[None] * 8),
+        _other_table("queries.parquet", text=[f"other {n}" for n in range(8)]),
+        lambda folder: (folder / "clips.parquet").unlink(),
+        lambda folder: (folder / "queries.parquet").write_bytes(b"\0" * 100),
+        lambda folder: (folder / "scores.json").write_text("[1]"),
+        lambda folder: (folder / "scores.json").write_text(
+            (folder / "scores.json").read_text().replace("clotho/evaluation", "clotho/validation")
+        ),
+    ],
+)
+def test_tables_of_other_scores_and_damaged_ones_are_refused(change: Any, tmp_path: Path) -> None:
+    asked = questions(4, 2)
+    write_matrix(tmp_path / "s", asked, noisy(asked, 1, 0))
+    change(tmp_path / "s")
+    with pytest.raises(InputError, match=r"run `scores` again"):
+        ScoreFile.open(tmp_path / "s")
+
+
+@pytest.mark.parametrize("source", ["other/part-000000.safetensors", "s/part-000001.safetensors"])
+def test_parts_of_other_scores_and_of_another_place_are_refused(source: str, tmp_path: Path) -> None:
+    asked = questions(9, 2)
+    for seed, name in enumerate(("s", "other")):
+        write_matrix(tmp_path / name, asked, noisy(asked, 1, seed), name)
+    shutil.copy(tmp_path / source, tmp_path / "s/part-000000.safetensors")
+    scores = ScoreFile.open(tmp_path / "s")
+    with pytest.raises(InputError, match="belongs to other scores"):
+        list(scores.blocks())
+    with pytest.raises(InputError, match="belongs to other scores"):
+        scores.mapped()
+
+
+def test_what_cannot_be_measured_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = Questions("d/test", ["d/test/a", "d/test/b"], ["x"], ["x"], np.zeros(0, np.int64))
+    for name in ("one", "two"):
+        write_matrix(tmp_path / name, asked, np.array([[1.0, 2.0]]), name)
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    for words in (["evaluate", one], ["compare", one, two], ["ensemble", one, two]):
+        assert cli.main(words) == 2
+        assert "queries whose clips are not known" in capsys.readouterr().err
+    assert cli.main(["ensemble", one, two, "--out", str(tmp_path / "both")]) == 0  # to be submitted
+    assert cli.main(["evaluate", one, "--first", "3"]) == 2
+    assert cli.main(["compare", f"={one}"]) == 2
+    assert "has no name" in capsys.readouterr().err
+    (tmp_path / "two/scores.json").rename(tmp_path / "two/started.json")
+    assert cli.main(["evaluate", two]) == 2
+    assert "not finished" in capsys.readouterr().err

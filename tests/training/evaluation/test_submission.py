@@ -48,6 +48,8 @@ def test_before_2025_a_row_has_the_best_files(tmp_path: Path) -> None:
         (lambda text: text + text.splitlines()[1] + "\n", "twice"),
         (lambda text: text.replace("0.5", "nan", 1), "no finite number"),
         (lambda text: text.replace(",0.5", "", 1), "cells"),
+        (lambda text: text + "x" * 200_000, "field limit"),
+        (lambda text: "", "first column"),
     ],
 )
 def test_a_wrong_table_is_refused(change: object, message: str) -> None:
@@ -56,3 +58,11 @@ def test_a_wrong_table_is_refused(change: object, message: str) -> None:
     assert check_predictions(right, "p.csv", ASKED.texts, NAMES) == 8
     with pytest.raises(InputError, match=message):
         check_predictions(change(right), "p.csv", ASKED.texts, NAMES)  # type: ignore[operator]
+
+
+def test_a_score_that_is_no_number_is_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = noisy(ASKED, 1, 1)
+    scores[3, 2] = np.nan
+    write_matrix(tmp_path / "s", ASKED, scores)
+    assert cli.main(["submit", str(tmp_path / "s"), "--out", str(tmp_path / "p.csv")]) == 2
+    assert "no finite number" in capsys.readouterr().err and not (tmp_path / "p.csv").exists()

@@ -7,7 +7,7 @@ import io
 import pytest
 
 from sharding.common.errors import InputError
-from sharding.sources.tables import csv_rows, decode, json_items, keywords, seconds
+from sharding.common.tables import csv_rows, decode, json_items, keywords, seconds
 
 
 def refused_csv(text: str) -> InputError:
