@@ -45,7 +45,7 @@ from training.evaluation.metrics import MEASURED
 from training.evaluation.run import EvaluationSettings, evaluate
 from training.models.hub import load
 from training.models.retriever import Retriever
-from training.search.index import Index, build_index, search
+from training.search.in_memory import EncodedClips, encode_build, search
 
 WORDINGS = 5
 COMMON = (
@@ -234,9 +234,9 @@ def test(retriever: Retriever, manifest: Manifest, name: str, scenes: list[Scene
     for metric in MEASURED:
         figures |= {f"{name} {metric}": metrics[metric], f"{name} chance_{metric}": metrics[f"chance_{metric}"]}
     if name == "scenes":
-        index = build_index(retriever, manifest, split)
-        figures["order"] = order_accuracy(retriever, manifest, split, scenes, index)
-        figures["two stages"] = found_in_two_stages(retriever, manifest, split, index)
+        encoded = encode_build(retriever, manifest, split)
+        figures["order"] = order_accuracy(retriever, manifest, split, scenes, encoded)
+        figures["two stages"] = found_in_two_stages(retriever, manifest, split, encoded)
     return figures
 
 
@@ -248,12 +248,12 @@ def by_label(scenes: list[Scene]) -> dict[str, dict[str, float]]:
     return dict(files)
 
 
-def found_in_two_stages(retriever: Retriever, manifest: Manifest, split: str, index: Index) -> float:
+def found_in_two_stages(retriever: Retriever, manifest: Manifest, split: str, encoded: EncodedClips) -> float:
     """The share of each caption's ten best clips that is found where only the first quarter is scored exactly."""
-    rows = manifest.table.filter(pc.is_in(manifest.table["clip_id"], pa.array(index.clips)))
+    rows = manifest.table.filter(pc.is_in(manifest.table["clip_id"], pa.array(encoded.clips)))
     texts = sorted({caption["text"] for captions in rows["captions"].to_pylist() for caption in captions})
     exact, staged = (
-        search(retriever, manifest, texts, split, 10, index, first) for first in (0, len(index.clips) // 4)
+        search(retriever, manifest, texts, split, 10, encoded, first) for first in (0, len(encoded.clips) // 4)
     )
     shares = [
         len({hit["clip_id"] for hit in exact[text]} & {hit["clip_id"] for hit in staged[text]}) / len(exact[text])
@@ -262,7 +262,9 @@ def found_in_two_stages(retriever: Retriever, manifest: Manifest, split: str, in
     return float(np.mean(shares))
 
 
-def order_accuracy(retriever: Retriever, manifest: Manifest, split: str, scenes: list[Scene], index: Index) -> float:
+def order_accuracy(
+    retriever: Retriever, manifest: Manifest, split: str, scenes: list[Scene], encoded: EncodedClips
+) -> float:
     """How often a caption scores its own scene above the twin with the same events in another order; 0.5 by chance."""
     groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for scene in scenes:
@@ -274,7 +276,7 @@ def order_accuracy(retriever: Retriever, manifest: Manifest, split: str, scenes:
     for clip, twin in twins.items():
         if clip in rows and twin in rows:
             texts = [caption["text"] for caption in rows[clip]]
-            for hits in search(retriever, manifest, texts, split, len(index.clips), index, 0).values():
+            for hits in search(retriever, manifest, texts, split, len(encoded.clips), encoded, 0).values():
                 scores: dict[str, Any] = {hit["clip_id"]: hit["score"] for hit in hits}
                 wins.append(float(scores[clip] > scores[twin]))
     return float(np.mean(wins)) if wins else float("nan")

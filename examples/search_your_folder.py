@@ -16,7 +16,7 @@ from training.config.loading import load_recipe
 from training.engine.launch import ranks
 from training.models.hub import load
 from training.run.loop import fit
-from training.search.index import search
+from training.search.in_memory import search
 
 CHANGES = [
     "data.train=[{split: mine/train}]",

@@ -26,7 +26,7 @@ from training.data.masking import Masking
 from training.data.mixture import select_rows
 from training.models.hub import load
 from training.models.retriever import Retriever
-from training.search.index import build_index, search
+from training.search.in_memory import encode_build, search
 
 NAMES = ("R@1", "R@5", "R@10", "mAP@10", "mAP@16")
 QUERIES = 8
@@ -109,8 +109,8 @@ def _queries(
     """One caption of each of some held-out clips, and what is found for it among all of them."""
     asked = {first_caption(clip.captions): clip.clip_id for clip in held_out[:: max(1, len(held_out) // QUERIES)]}
     asked = dict(list(asked.items())[:QUERIES])
-    index = build_index(retriever, manifest, split)
-    results = search(retriever, manifest, list(asked), split, top=len(index.clips), index=index)
+    encoded = encode_build(retriever, manifest, split)
+    results = search(retriever, manifest, list(asked), split, top=len(encoded.clips), encoded=encoded)
     queries = []
     for query, found in results.items():
         order = [hit["clip_id"] for hit in found]

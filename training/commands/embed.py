@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from sharding.common.storage import located
     from sharding.shards.manifest import Manifest
     from training.models.hub import open_model
-    from training.search.index import build_index
+    from training.search.in_memory import encode_build
 
     if Path(args.out).is_dir():
         raise InputError("it is a folder", file=args.out, remedy="name a file for --out")
@@ -42,13 +42,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             value=retriever.recipe.head.name,
             remedy="name a model with the head dual",
         )
-    index = build_index(retriever, Manifest.open(args.shards), args.split)
-    vectors = retriever.model.head.embedding(index.sides)
+    encoded = encode_build(retriever, Manifest.open(args.shards), args.split)
+    vectors = retriever.model.head.embedding(encoded.sides)
     assert vectors is not None
-    columns = {"clip_id": index.clips, "embedding": pa.array(list(vectors.numpy()), pa.list_(pa.float32()))}
+    columns = {"clip_id": encoded.clips, "embedding": pa.array(list(vectors.numpy()), pa.list_(pa.float32()))}
     storage, name = located(args.out)
     storage.write_table(name, pa.table(columns))
-    return {"clips": len(index.clips), "width": vectors.shape[1], "out": args.out}
+    return {"clips": len(encoded.clips), "width": vectors.shape[1], "out": args.out}
 
 
 def show(result: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ import torch
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from training.data.mixture import select_rows
-from training.search.index import BATCH, build_index
+from training.search.in_memory import BATCH, encode_build
 from training.tasks.teachers import CAPTIONS, CLIPS
 
 
@@ -47,9 +47,9 @@ def write_teacher(retriever: Any, manifest: Any, splits: Sequence[str] | None, f
     clips: list[str] = []
     sounds = []
     for name in names:
-        index = build_index(retriever, manifest, name)
-        clips += index.clips
-        sounds.append(head.embedding(index.sides))
+        encoded = encode_build(retriever, manifest, name)
+        clips += encoded.clips
+        sounds.append(head.embedding(encoded.sides))
     folder.remove(CLIPS)  # it is written last: a folder without it holds no vectors
     _write(folder, CAPTIONS, "text", texts, torch.cat(vectors))
     width = _write(folder, CLIPS, "clip_id", clips, torch.cat(sounds))

@@ -28,7 +28,7 @@ from training.evaluation.run import EvaluationSettings, evaluate
 from training.models import hub
 from training.models.retrieval import RetrievalModel
 from training.run.loop import fit
-from training.search.index import search
+from training.search.in_memory import search
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from tests.training.search.indexes import ATTENTION, SHORT, indexed, untrained
 from training.models.retriever import Retriever
 from training.search.entries import Filter
 from training.search.finding import AWAY, Finder, Query
-from training.search.index import build_index
+from training.search.in_memory import encode_build
 from training.search.models import WholeModel
 from training.search.store import SoundIndex
 
@@ -45,7 +45,7 @@ def finders(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 def exact(retriever: Retriever, manifest: Manifest, text: str) -> dict[str, float]:
     """The score of every clip for a text, as the model gives it."""
-    index = build_index(retriever, manifest)
+    index = encode_build(retriever, manifest)
     scores = retriever.score(retriever.encode_texts([text]), index.sides)[0]
     return dict(zip(index.clips, scores.tolist(), strict=True))
 

@@ -24,7 +24,7 @@ from training.config.sections import InitSettings
 from training.models import hub
 from training.models.encoders.text.tokenizer import train_tokenizer
 from training.run.initial import initialise
-from training.search.index import search
+from training.search.in_memory import search
 from training.tasks.retrieval import make_task
 from training.tasks.teaching import write_teacher
 

@@ -1,4 +1,7 @@
-"""Find sounds by text among all clips of a build."""
+"""Find sounds by text among the clips of a build, which are encoded in memory and not kept.
+
+`building.py` makes an index that is kept on disk, and `finding.py` searches it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ _SHOWN = ("key", "clip_id", "dataset", "split", "shard", "audio", "duration_s", 
 
 
 @dataclass(frozen=True)
-class Index:
+class EncodedClips:
     """The audio sides of some clips, ready to be scored.
 
     Attributes:
@@ -38,7 +41,7 @@ class Index:
     sides: Side
 
 
-def build_index(retriever: Retriever, manifest: Any, split: str | None = None) -> Index:
+def encode_build(retriever: Retriever, manifest: Any, split: str | None = None) -> EncodedClips:
     """Encode every clip of ``split`` (dataset/split, dataset, or None for the whole build)."""
     splits = [split] if split else sorted(pc.unique(manifest.table["dataset"]).to_pylist())
     encoder = _encoder(retriever)
@@ -49,7 +52,7 @@ def build_index(retriever: Retriever, manifest: Any, split: str | None = None) -
         line = StatusLine(f"batches of {name}", order.steps_per_epoch)
         parts.append(encode_clips(encoder, manifest, order, LocalGroup(), line.report))
         clips += clips_of(order)
-    return Index(clips, join(parts))
+    return EncodedClips(clips, join(parts))
 
 
 def search(
@@ -58,7 +61,7 @@ def search(
     queries: Sequence[str],
     split: str | None = None,
     top: int = 10,
-    index: Index | None = None,
+    encoded: EncodedClips | None = None,
     candidates: int = CANDIDATES,
 ) -> dict[str, list[dict[str, Any]]]:
     """The ``top`` clips of each query, best first; equal scores are ordered by clip_id.
@@ -69,7 +72,7 @@ def search(
         queries: the texts.
         split: dataset/split or dataset; None: the whole build.
         top: how many clips of each query are returned.
-        index: from `build_index`, to search the same clips again without encoding them.
+        encoded: from `encode_build`, to search the same clips again without encoding them.
         candidates: of each query, found by vectors, that a head with attention scores exactly; 0: all.  At least
             ``top`` are scored exactly.
 
@@ -78,21 +81,21 @@ def search(
         duration_s and licence.
     """
     if top < 1 or candidates < 0:
-        raise InputError("--top counts from 1 and --first from 0, which means all", value=(top, candidates))
-    index = index or build_index(retriever, manifest, split)
+        raise InputError("top counts from 1, and candidates from 0, which means all", value=(top, candidates))
+    encoded = encoded or encode_build(retriever, manifest, split)
     texts = [normalise(query, retriever.recipe.data) for query in queries]
     sides = encode_texts(_encoder(retriever), texts, LocalGroup(), BATCH)
     scores = two_stage_scores(
         retriever.model.head,
         tuple(tensor.to(retriever.device) for tensor in sides),
-        tuple(tensor.to(retriever.device) for tensor in index.sides),
+        tuple(tensor.to(retriever.device) for tensor in encoded.sides),
         max(candidates, top) if candidates else 0,
     )
     rows = {clip: row for row, clip in reversed(list(enumerate(manifest.table["clip_id"].to_pylist())))}
     results: dict[str, list[dict[str, Any]]] = {}
     for query, row in zip(queries, scores.tolist(), strict=True):
-        best = sorted(range(len(index.clips)), key=lambda number: (-row[number], index.clips[number]))[:top]
-        results[query] = [_result(manifest, rows[index.clips[number]], row[number]) for number in best]
+        best = sorted(range(len(encoded.clips)), key=lambda number: (-row[number], encoded.clips[number]))[:top]
+        results[query] = [_result(manifest, rows[encoded.clips[number]], row[number]) for number in best]
     return results
 
 

@@ -9,7 +9,7 @@ from sharding.common.errors import InputError
 from sharding.shards.manifest import Manifest
 from tests.training.small_runs import small_recipe
 from training.models.retriever import Retriever
-from training.search.index import Index, build_index, search
+from training.search.in_memory import EncodedClips, encode_build, search
 from training.tasks.retrieval import assemble
 
 ATTENTION = ["head={name: token-attention, dim: 16, heads: 2}"]
@@ -32,24 +32,24 @@ def retriever() -> Retriever:
 
 
 @pytest.fixture(scope="module")
-def index(retriever: Retriever, manifest: Manifest) -> Index:
-    return build_index(retriever, manifest)
+def encoded(retriever: Retriever, manifest: Manifest) -> EncodedClips:
+    return encode_build(retriever, manifest)
 
 
 def test_an_index_has_every_clip_of_the_build_or_of_a_split(
-    index: Index, retriever: Retriever, manifest: Manifest
+    encoded: EncodedClips, retriever: Retriever, manifest: Manifest
 ) -> None:
-    assert sorted(index.clips) == sorted(manifest.table["clip_id"].to_pylist())
-    part = build_index(retriever, manifest, "clotho/evaluation")
+    assert sorted(encoded.clips) == sorted(manifest.table["clip_id"].to_pylist())
+    part = encode_build(retriever, manifest, "clotho/evaluation")
     assert len(part.clips) == 9
-    rows = [index.clips.index(clip) for clip in part.clips]
-    torch.testing.assert_close(index.sides[0][rows], part.sides[0])
+    rows = [encoded.clips.index(clip) for clip in part.clips]
+    torch.testing.assert_close(encoded.sides[0][rows], part.sides[0])
 
 
 def test_results_are_sorted_by_score_and_show_their_clip(
-    index: Index, retriever: Retriever, manifest: Manifest
+    encoded: EncodedClips, retriever: Retriever, manifest: Manifest
 ) -> None:
-    found = search(retriever, manifest, QUERIES, index=index, top=5)
+    found = search(retriever, manifest, QUERIES, encoded=encoded, top=5)
     assert list(found) == QUERIES
     by_clip = {row["clip_id"]: row for row in manifest.table.to_pylist()}
     for hits in found.values():
@@ -60,30 +60,30 @@ def test_results_are_sorted_by_score_and_show_their_clip(
             assert hit["captions"] == [caption["text"] for caption in row["captions"]]
 
 
-def test_equal_scores_are_ordered_by_clip(index: Index, retriever: Retriever, manifest: Manifest) -> None:
-    collapsed = Index(index.clips[::-1], tuple(torch.ones_like(tensor) for tensor in index.sides))
-    hits = search(retriever, manifest, ["hum"], index=collapsed, top=4)["hum"]
-    assert [hit["clip_id"] for hit in hits] == sorted(index.clips)[:4]
+def test_equal_scores_are_ordered_by_clip(encoded: EncodedClips, retriever: Retriever, manifest: Manifest) -> None:
+    collapsed = EncodedClips(encoded.clips[::-1], tuple(torch.ones_like(tensor) for tensor in encoded.sides))
+    hits = search(retriever, manifest, ["hum"], encoded=collapsed, top=4)["hum"]
+    assert [hit["clip_id"] for hit in hits] == sorted(encoded.clips)[:4]
 
 
-def test_more_clips_than_there_are_show_all(index: Index, retriever: Retriever, manifest: Manifest) -> None:
-    assert len(search(retriever, manifest, ["hum"], index=index, top=1000)["hum"]) == len(index.clips)
+def test_more_clips_than_there_are_show_all(encoded: EncodedClips, retriever: Retriever, manifest: Manifest) -> None:
+    assert len(search(retriever, manifest, ["hum"], encoded=encoded, top=1000)["hum"]) == len(encoded.clips)
 
 
 def test_what_is_shown_was_scored_exactly(manifest: Manifest) -> None:
     retriever = untrained(ATTENTION)
-    index = build_index(retriever, manifest, "clotho/evaluation")
+    encoded = encode_build(retriever, manifest, "clotho/evaluation")
     exact = {
         hit["clip_id"]: hit["score"]
-        for hit in search(retriever, manifest, ["hum"], index=index, top=9, candidates=0)["hum"]
+        for hit in search(retriever, manifest, ["hum"], encoded=encoded, top=9, candidates=0)["hum"]
     }
-    for hit in search(retriever, manifest, ["hum"], index=index, top=3, candidates=1)["hum"]:
+    for hit in search(retriever, manifest, ["hum"], encoded=encoded, top=3, candidates=1)["hum"]:
         assert hit["score"] == pytest.approx(exact[hit["clip_id"]], abs=1e-5)
 
 
 @pytest.mark.parametrize(("top", "candidates"), [(0, 1), (1, -1)])
 def test_counts_below_their_least_are_refused(
-    top: int, candidates: int, index: Index, retriever: Retriever, manifest: Manifest
+    top: int, candidates: int, encoded: EncodedClips, retriever: Retriever, manifest: Manifest
 ) -> None:
-    with pytest.raises(InputError, match="--top counts from 1"):
-        search(retriever, manifest, ["hum"], index=index, top=top, candidates=candidates)
+    with pytest.raises(InputError, match="top counts from 1"):
+        search(retriever, manifest, ["hum"], encoded=encoded, top=top, candidates=candidates)
