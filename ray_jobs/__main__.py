@@ -6,7 +6,10 @@ from sharding.common import commandline
 from sharding.common.commandline import Command
 from sharding.common.processes import run_program
 
-COMMANDS = {"status": Command("Commands", "ray_jobs.status", "say what became of a submitted job")}
+COMMANDS = {
+    "plan": Command("Commands", "ray_jobs.plan", "say what a build and training will cost on a cluster"),
+    "status": Command("Commands", "ray_jobs.status", "say what became of a submitted job"),
+}
 
 
 def main(argv: list[str] | None = None) -> int:

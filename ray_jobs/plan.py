@@ -1,0 +1,258 @@
+"""What a build and training runs will cost on a cluster, before anything is started.
+
+    python -m ray_jobs plan --catalogue OUT/catalogue --recipe dual_encoder --cluster cluster/aws.yaml
+
+Prices are the user's, ``--price KIND=AMOUNT``: an hour of one node of a kind, or a month of 1 GB (``storage``), in any
+currency.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ray_jobs.connection import LABEL
+from ray_jobs.costs import Nodes, Span, Trial, build_cost, money, sounds_of, training_cost, trial_of
+from sharding.checks import read_checked
+from sharding.common.errors import InputError
+from sharding.common.sizes import show_size
+from sharding.common.storage import Storage
+from sharding.common.terminal import page
+from sharding.schema import CATALOGUE
+
+STORAGE = "storage"  # the name of a price that is no node's
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Say how many hours, bytes and how much money a build of a catalogue and training on it will take. Spans "
+        "come from what Earshot's benches measured (bench/RESULTS.md), on other machines than yours."
+    )
+    parser.add_argument(
+        "--catalogue", required=True, metavar="DIR", help="OUT/catalogue, from `earshot catalogue` or a build"
+    )
+    parser.add_argument("--cluster", required=True, metavar="YAML", help="the cluster's file, as `ray up` takes it")
+    parser.add_argument("--recipe", action="append", default=[], metavar="NAME", help="a recipe; may be repeated")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of every recipe")
+    parser.add_argument(
+        "--trial",
+        action="append",
+        default=[],
+        metavar="NAME=RUN",
+        help="the folder of a short run of the recipe NAME on one of your GPUs (--set optimizer.steps=50), from which "
+        "speed and checkpoints are known; may be repeated",
+    )
+    parser.add_argument("--trial-ranks", type=int, default=1, metavar="N", help="ranks of each trial (1)")
+    parser.add_argument("--cpus", type=int, metavar="N", help="cores of a node, where the cluster's file has none")
+    parser.add_argument("--gpus", type=int, metavar="N", help="GPUs of a node, where the cluster's file has none (0)")
+    parser.add_argument(
+        "--price",
+        action="append",
+        default=[],
+        metavar="KIND=AMOUNT",
+        help="the price of a node of this kind for an hour; storage=AMOUNT: of 1 GB for a month; may be repeated",
+    )
+    parser.add_argument(
+        "--mean-s",
+        action="append",
+        default=[],
+        metavar="DATASET=SECONDS",
+        help="the mean length of the clips of a dataset that publishes no lengths; may be repeated",
+    )
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    from training.config.loading import load_recipe
+
+    for name in ("cpus", "gpus", "trial_ranks"):
+        if (value := getattr(args, name)) is not None and value < (name != "gpus"):
+            raise InputError(f"--{name.replace('_', '-')} is too small", value=value)
+    building, training, head = nodes_of(read_cluster(args.cluster), args.cpus, args.gpus, args.cluster)
+    prices = _numbers("--price", args.price)
+    known = sorted({building.kind, training.kind, STORAGE} | ({head} if head else set()))
+    if unknown := set(prices) - set(known):
+        remedy = f"this cluster has {', '.join(known)}"
+        raise InputError("--price names no kind of node that is used", value=", ".join(sorted(unknown)), remedy=remedy)
+    trials = {name: read_trial(folder, args.trial_ranks) for name, folder in _pairs("--trial", args.trial).items()}
+    if unknown := set(trials) - set(args.recipe):
+        remedy = "give the same name to --recipe"
+        raise InputError("--trial names a recipe that is not planned", value=", ".join(sorted(unknown)), remedy=remedy)
+    sounds = sounds_of(read_catalogue(args.catalogue), _numbers("--mean-s", args.mean_s))
+    build = build_cost(sounds, building)
+    gigabytes = build["shard_bytes"].times(1e-9)
+    return {
+        "build": build | _on(building, build["hours"], prices, head),
+        "storage_money_a_month": gigabytes.times(prices[STORAGE]) if STORAGE in prices else None,
+        "recipes": {
+            name: (cost := training_cost(load_recipe(name, args.set), sounds, training, trials.get(name)))
+            | _on(training, cost["hours"], prices, head)
+            for name in args.recipe
+        },
+    }
+
+
+def _on(nodes: Nodes, hours: Span | None, prices: Mapping[str, float], head: str | None) -> dict[str, Any]:
+    return {"nodes": nodes._asdict(), "money": money(hours, nodes, prices, head)}
+
+
+def read_catalogue(place: str) -> pa.Table:
+    """The tables of all datasets of a catalogue as one.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    storage = Storage(place)
+    names = [name for name in storage.list() if name.endswith(".parquet") and "/" not in name]
+    if not names:
+        remedy = "name OUT/catalogue of a build, or list the clips first: `earshot catalogue --clotho DIR --out OUT`"
+        raise InputError("no catalogue lies here", file=place, remedy=remedy)
+    return pa.concat_tables([read_checked(storage, name, CATALOGUE) for name in names])
+
+
+def read_cluster(file: str) -> dict[str, Any]:
+    """The cluster's file as a plain tree."""
+    from training.config.yaml_file import read_yaml
+
+    tree, _ = read_yaml(Path(file))
+    if not isinstance(tree, dict) or not isinstance(tree.get("provider"), dict):
+        remedy = "name a file that `ray up` takes, such as cluster.yaml or cluster/aws.yaml"
+        raise InputError("not a Ray cluster: it has no provider", file=file, remedy=remedy)
+    return tree
+
+
+def nodes_of(tree: Mapping[str, Any], cpus: int | None, gpus: int | None, file: str) -> tuple[Nodes, Nodes, str | None]:
+    """The nodes that build, the nodes that train, and the name of the head's kind where it is another.
+
+    A cluster of kinds has its own cores; of several kinds that fit, the one with the highest priority counts, with
+    as many nodes as it may have.  A cluster of listed hosts has one kind, ``host``, the head included.
+
+    Raises:
+        InputError: it says neither hosts nor kinds, or nothing says how many cores a node has.
+    """
+    kinds = tree.get("available_node_types")
+    if not kinds:
+        hosts = 1 + len(tree["provider"].get("worker_ips") or [])
+        host = Nodes("host", hosts, _cores(cpus, file), gpus or 0)
+        return host, host, None
+    head = tree.get("head_node_type")
+    found = []
+    for name, kind in sorted(kinds.items(), key=lambda each: -(each[1] or {}).get("priority", 0)):
+        if name == head and len(kinds) > 1:
+            continue
+        has, labels = (kind or {}).get("resources") or {}, (kind or {}).get("labels") or {}
+        most = kind.get("max_workers", tree.get("max_workers", 1)) if name != head else 1
+        nodes = Nodes(name, max(1, int(most)), _cores(has.get("CPU") or cpus, file), int(has.get("GPU", gpus or 0)))
+        found.append((nodes, labels.get(LABEL)))
+    building = sorted(found, key=lambda each: (each[1] != "shards", each[0].gpus > 0))[0][0]
+    training = sorted(found, key=lambda each: (each[1] != "training", each[0].gpus == 0))[0][0]
+    return building, training, head if len(kinds) > 1 else None
+
+
+def _cores(count: Any, file: str) -> int:
+    if not count:
+        raise InputError("the cluster's file does not say how many cores a node has", file=file, remedy="add --cpus N")
+    return int(count)
+
+
+def read_trial(folder: str, ranks: int) -> Trial:
+    """Speed and size of checkpoints of a run.
+
+    Raises:
+        InputError: there is no run, or it took fewer than 20 steps.
+    """
+    from training.run.log import read_records
+
+    run = Path(folder)
+    rates = [float(each["clips_per_s"]) for each in read_records(run / "metrics.jsonl") if each.get("clips_per_s")]
+    if not rates:
+        remedy = "name the folder of a run on this machine, which has metrics.jsonl"
+        raise InputError("no step of a run is noted here", file=folder, remedy=remedy)
+    sizes = [
+        sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file())
+        for checkpoint in (run / "checkpoints").glob("*")
+    ]
+    return trial_of(rates, ranks, max(sizes, default=0))
+
+
+def _pairs(option: str, words: Sequence[str]) -> dict[str, str]:
+    split = [word.rpartition("=") if option != "--trial" else word.partition("=") for word in words]
+    for word, (name, _, value) in zip(words, split, strict=True):
+        if not name or not value:
+            raise InputError(
+                f"{option} is a name, `=` and a value", value=word, remedy=f"for example {option} NAME=VALUE"
+            )
+    return {name: value for name, _, value in split}
+
+
+def _numbers(option: str, words: Sequence[str]) -> dict[str, float]:
+    numbers = {}
+    for name, value in _pairs(option, words).items():
+        try:
+            numbers[name] = float(value)
+        except ValueError:
+            numbers[name] = math.nan
+        if not 0 <= numbers[name] < math.inf:
+            raise InputError(f"{option} takes a number that is not negative", value=f"{name}={value}")
+    return numbers
+
+
+def show(result: dict[str, Any]) -> str:
+    build = result["build"]
+    lines = [
+        f"{build['clips']} clips, {build['hours_of_sound']:,.1f} hours of sound. Duplicates and protected clips are "
+        "counted too, since no sound was compared yet.",
+        "",
+        f"build, {_where(build['nodes'])}",
+        f"  time     {_span(build['hours'])} h, of which {_span(build['hours_on_one_core'])} h use one core",
+        f"  work     {_span(build['core_hours'])} core hours",
+        f"  bytes    {_sizes(build['shard_bytes'])} of shards, and as much again while it builds",
+        f"  money    {_money(build)}",
+    ]
+    if result["storage_money_a_month"] is not None:
+        lines.append(f"  storage  {_span(result['storage_money_a_month'])} a month")
+    for name, cost in result["recipes"].items():
+        lines += ["", f"{name}, {_where(cost['nodes'])}: {cost['ranks']} ranks", *_recipe_lines(name, cost)]
+    return page(lines)
+
+
+def _recipe_lines(name: str, cost: dict[str, Any]) -> list[str]:
+    lines = [
+        f"  work     {cost['steps']} steps of {cost['batch_size']} clips, {cost['epochs']:.3g} epochs",
+        f"  bytes    {_sizes(cost['bytes_read'])} read in all, from {_sizes(cost['bytes_of_its_shards'])} of shards",
+    ]
+    if cost["hours"] is None:
+        lines.append(
+            f"  time     not known: train {name} for 50 steps on one of your GPUs (--set optimizer.steps=50), and "
+            f"give --trial {name}=RUN"
+        )
+    else:
+        lines.append(f"  time     {_span(cost['hours'])} h, without validation")
+        lines.append(f"  disk     {show_size(cost['checkpoint_bytes'])} of checkpoints")
+    lines.append(f"  money    {_money(cost)}")
+    if cost["missing_splits"]:
+        lines.append(f"  without  {', '.join(cost['missing_splits'])}: the catalogue lacks them")
+    return lines
+
+
+def _where(nodes: dict[str, Any]) -> str:
+    gpus = f" and {nodes['gpus']} GPUs" if nodes["gpus"] else ""
+    return f"{nodes['number']} nodes ({nodes['kind']}) of {nodes['cpus']} cores{gpus}"
+
+
+def _money(cost: dict[str, Any]) -> str:
+    if cost["money"] is not None:
+        return _span(cost["money"])
+    return "not known" + ("" if cost["hours"] is None else f": give --price {cost['nodes']['kind']}=AMOUNT")
+
+
+def _span(span: Sequence[float]) -> str:
+    return f"{span[0]:.2g} to {span[1]:.2g}" if max(span) < 100 else f"{span[0]:,.0f} to {span[1]:,.0f}"
+
+
+def _sizes(span: Sequence[float]) -> str:
+    return f"{show_size(span[0])} to {show_size(span[1])}"
