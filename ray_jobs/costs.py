@@ -42,7 +42,7 @@ class Span(NamedTuple):
 # `bench.shards`, whole build: 30.3 clips of 17.5 s a second and core on a quiet machine, and 0.59 of 23 on a slow one.
 BUILD_CORE_S = Span(1 / (30.3 * 17.5), 1 / (0.59 * 23 * 17.5))  # core seconds for each second of sound
 # `bench.join`: 7,562 hours compared in 662 s of processor time, 755 s of wall time.
-JOIN_S = Span(662 / 7562, 755 / 7562)  # seconds for each hour of sound, on one core
+JOIN_S = Span(662 / 7562, 755 / 7562)  # core seconds for each hour of sound
 # `bench.catalogue`: 472,645 clips in 8.6 s.  `bench.planning`: 0.087 ms a clip at 100,000 clips, growing as n^1.10.
 CATALOGUE_S, PLAN_S, PLAN_CLIPS, PLAN_GROWTH = 8.6 / 472_645, 0.087e-3, 100_000, 1.10
 # `bench.plan`: 236 pairs of 1,600 clips had to be compared by their waveforms, 0.14 core seconds each.
@@ -108,17 +108,17 @@ def sounds_of(catalogue: pa.Table, mean_s: Mapping[str, float]) -> Sounds:
 
 
 def build_cost(sounds: Sounds, nodes: Nodes) -> dict[str, Any]:
-    """Hours and bytes of a build: every core decodes and proves pairs; the rest counts as work of one."""
+    """Hours and bytes of a build: every core decodes, compares and writes, and one core decides and plans."""
     clips, seconds = len(sounds.seconds), float(sounds.seconds.sum())
-    core_hours = BUILD_CORE_S.times(seconds / 3600).plus(PAIRS.times(PAIR_S * clips / 3600))
-    alone_s = CATALOGUE_S * clips + PLAN_S * clips * (clips / PLAN_CLIPS) ** (PLAN_GROWTH - 1)
-    alone = JOIN_S.times(seconds / 3600).plus(Span(alone_s, alone_s)).times(1 / 3600)
+    core_s = BUILD_CORE_S.times(seconds).plus(PAIRS.times(PAIR_S * clips)).plus(JOIN_S.times(seconds / 3600))
+    core_hours = core_s.times(1 / 3600)
+    alone = CATALOGUE_S * clips + PLAN_S * clips * (clips / PLAN_CLIPS) ** (PLAN_GROWTH - 1)
     return {
         "clips": clips,
         "hours_of_sound": seconds / 3600,
         "core_hours": core_hours,
-        "hours": core_hours.times(1 / (nodes.number * nodes.cpus)).plus(alone),
-        "hours_on_one_core": alone,
+        "hours": core_hours.times(1 / (nodes.number * nodes.cpus)).plus(Span(alone / 3600, alone / 3600)),
+        "hours_on_one_core": alone / 3600,
         "shard_bytes": SHARD_BYTES.times(seconds),
     }
 

@@ -208,7 +208,7 @@ def show(result: dict[str, Any]) -> str:
         "counted too, since no sound was compared yet.",
         "",
         f"build, {_where(build['nodes'])}",
-        f"  time     {_span(build['hours'])} h, of which {_span(build['hours_on_one_core'])} h use one core",
+        f"  time     {_span(build['hours'])} h, of which {build['hours_on_one_core']:.2g} h use one core alone",
         f"  work     {_span(build['core_hours'])} core hours",
         f"  bytes    {_sizes(build['shard_bytes'])} of shards, and as much again while it builds",
         f"  money    {_money(build)}",
