@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from sharding.common.errors import InputError
-from training.commands.arguments import add_model, add_shards
+from training.commands.arguments import add_model, add_shards, require_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +30,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.batch < 1 or args.examples < 0:
         raise InputError("--batch counts from 1 and --examples from 0", value=(args.batch, args.examples))
-    if Path(args.out).is_dir():
-        raise InputError("it is a folder", file=args.out, remedy="name a file for --out")
+    require_file(args.out)
     manifest = Manifest.open(args.shards)
     retriever = open_model(args.checkpoint, args.trust_code)
     return analyse(retriever, manifest, args.split, args.out, args.examples, args.batch)

@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.batch < 1:
         raise InputError("--batch counts from 1", value=args.batch)
-    work = Work(args.shards, args.split, "rules" if args.rules else str(args.model), args.out, args.batch)
+    annotator = "audioverse" if args.audioverse else "rules" if args.rules else args.model
+    work = Work(args.shards, args.split, annotator, args.out, args.batch)
     if args.audioverse is not None:
         return convert(work, args.audioverse)
     return annotate(work, runner_of(args))

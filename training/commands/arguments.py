@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+
+from sharding.common.errors import InputError
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -55,3 +58,9 @@ def add_split(parser: argparse.ArgumentParser, use: str) -> None:
         metavar="SPLIT",
         help=f"{use} only this split (clotho/evaluation) or dataset (clotho); by default every clip of the build",
     )
+
+
+def require_file(out: str | Path) -> None:
+    """``InputError`` where a file that is to be written is a folder; said before the work and not after it."""
+    if Path(out).is_dir():
+        raise InputError("it is a folder", file=out, remedy="name a file for --out")

@@ -8,7 +8,7 @@ import io
 from typing import Any
 
 from sharding.common.errors import InputError
-from training.commands.arguments import add_model, add_shards
+from training.commands.arguments import add_model, add_shards, require_file
 from training.commands.fit import only_first_rank
 
 
@@ -38,6 +38,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.batch < 1:
         raise InputError("--batch counts from 1", value=args.batch)
+    if args.out:
+        require_file(args.out)
     model = open_any(args.checkpoint, args.trust_code)
     if not isinstance(model, Captioner):
         remedy = "name a model that `earshot fit captioning` trained"

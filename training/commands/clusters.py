@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from training.commands.arguments import add_model
+from training.commands.arguments import add_model, require_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +32,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.curation.mining import caption_vectors
     from training.models.hub import open_model
 
+    require_file(args.out)
+    if not 0 <= args.seed < 2**32:
+        raise InputError("--seed is a whole number from 0 to 4294967295", value=args.seed)
     tags = sorted({tag for row in read_annotations(args.annotations)["tags"].to_pylist() for tag in row})
     if not tags:
         raise InputError("no clip has a tag", file=args.annotations)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from sharding.common.errors import InputError
-from training.commands.arguments import add_model, add_shards, add_split
+from training.commands.arguments import add_model, add_shards, add_split, require_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,8 +32,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.models.hub import open_model
     from training.search.in_memory import encode_build
 
-    if Path(args.out).is_dir():
-        raise InputError("it is a folder", file=args.out, remedy="name a file for --out")
+    require_file(args.out)
     retriever = open_model(args.checkpoint, args.trust_code)
     if retriever.model.head.embedding(retriever.encode_texts(["a sound"])) is None:
         raise InputError(

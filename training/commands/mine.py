@@ -7,7 +7,7 @@ from typing import Any
 
 from sharding.common.errors import InputError
 from sharding.common.runners import add_runner, runner_of
-from training.commands.arguments import add_model, add_shards
+from training.commands.arguments import add_model, add_shards, require_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.top < 1 or not -1 <= args.threshold <= 2:
         raise InputError("--top counts from 1, and --threshold is a cosine", value=(args.top, args.threshold))
+    require_file(args.out)
     retriever = open_model(args.checkpoint, args.trust_code)
     manifest = Manifest.open(args.shards)
     return mine(retriever, manifest, args.split, args.top, args.threshold, args.out, runner_of(args))

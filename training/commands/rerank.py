@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.engine.launch import ranks
     from training.evaluation.score_files import ScoreFile
     from training.models.hub import open_model
-    from training.reranking.run import begin, compare, judge, open_reranker
+    from training.reranking.run import begin, compare, judge, open_reranker, require_captions
     from training.run.progress import StatusLine
 
     if args.top < 1 or args.batch < 1:
@@ -47,6 +47,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     files = {"measured": ScoreFile.open(args.scores), "tuned": ScoreFile.open(args.tune)}
     if files["measured"].questions.split == files["tuned"].questions.split:
         raise InputError("--tune is the split that is measured", value=args.tune, remedy="name a validation split")
+    for file in files.values():
+        require_captions(file)
+    if files["measured"].head["fingerprint"] != files["tuned"].head["fingerprint"]:
+        remedy = "score the validation split with the model whose scores are re-ranked"
+        raise InputError("these scores are of another model than those of --scores", file=args.tune, remedy=remedy)
     manifest = Manifest.open(args.shards)
     retriever = open_model(args.checkpoint, args.trust_code)
     identity = {"model": str(args.checkpoint), "top": args.top}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from sharding.common.errors import InputError
+from training.commands.arguments import require_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,8 +51,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise InputError("only tables of 2025 are checked", value=args.year)
     storage, name = located(args.out)
     if not args.check:
-        if Path(args.out).is_dir():
-            raise InputError("it is a folder", file=args.out, remedy="name a file for --out")
+        require_file(args.out)
         rows = prediction_rows if args.year == 2025 else ranked_rows
         text = to_csv(rows(scores, names))
     else:

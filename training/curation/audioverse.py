@@ -32,7 +32,7 @@ def read_audioverse(file: Path, clip_ids: Iterable[str]) -> tuple[list[Annotatio
     """
     try:
         items = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise InputError(f"the annotations cannot be read: {error}", file=file) from error
     if not isinstance(items, list):
         raise InputError("the annotations are no JSON list", file=file)

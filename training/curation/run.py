@@ -37,7 +37,7 @@ class Work:
     Attributes:
         shards: the build.
         split: dataset/split, or a dataset.
-        annotator: a model's source, or "rules".
+        annotator: a model's source, "rules", or "audioverse" for a published file.
         out: the folder of the annotations.
         batch: clips that are annotated at once.
     """
@@ -60,11 +60,7 @@ def annotate(work: Work, runner: Runner) -> dict[str, Any]:
         InputError: the folder holds annotations of other clips or by another annotator.
     """
     storage, steps = Storage(work.out), _order(work).steps_per_epoch
-    identity = asdict(work) | {"plan": Manifest.open(work.shards).dataset["plan"]}
-    identity = {key: value for key, value in identity.items() if key not in ("shards", "out")}
-    if storage.exists(STARTED) and storage.read_json(STARTED) != identity:
-        raise InputError("the folder holds other annotations", file=work.out, remedy="name another folder for --out")
-    storage.write(STARTED, json.dumps(identity).encode())
+    _begin(work, storage)
     there = set(storage.list())
     missing = [step for step in range(steps) if _part(step) not in there]
     progress = Progress("annotate", steps, "batches", runner.watch, done=steps - len(missing))
@@ -85,10 +81,27 @@ def convert(work: Work, file: Path) -> dict[str, Any]:
     """Write the annotations of a published file as ANNOTATIONS, filtered as those of an annotator are."""
     found, unknown = read_audioverse(file, clips_of(_order(work)))
     kept, counts = _filtered(found)
+    if not found:
+        remedy = "name the split of the build that the file is about"
+        raise InputError(f"none of {unknown} items is of a clip of {work.split}", file=file, remedy=remedy)
     storage = Storage(work.out)
+    _begin(work, storage)
     storage.write(COUNTS, json.dumps(counts).encode())
     storage.write_table(TABLE, to_table(kept))
     return {"clips": len(kept), "removed": dict(counts), "unknown": unknown, "out": storage.name(TABLE)}
+
+
+def _begin(work: Work, storage: Storage) -> None:
+    """Make the folder that of these annotations; ``InputError`` where it holds others, or anything else."""
+    identity = asdict(work) | {"plan": Manifest.open(work.shards).dataset["plan"]}
+    identity = {key: value for key, value in identity.items() if key not in ("shards", "out")}
+    if storage.exists(STARTED):
+        known, what = storage.read_json(STARTED), "other annotations"
+    else:
+        known, what = {} if storage.list() else identity, "something else"
+    if known != identity:
+        raise InputError(f"the folder holds {what}", file=work.out, remedy="name another folder for --out")
+    storage.write(STARTED, json.dumps(identity).encode())
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from sharding.common.errors import InputError
@@ -105,7 +106,7 @@ def judge(
             _judge_part(out, f"{direction}-{part:06d}.safetensors", range(len(values))[_rows(part)], candidates, ask)
             report(direction, done, len(mine))
         group.barrier(direction)
-        read = [load(out.read(f"{direction}-{part:06d}.safetensors")) for part in range(parts)]
+        read = [_read(out, f"{direction}-{part:06d}.safetensors") for part in range(parts)]
         for part, tensors in enumerate(read):
             if not np.array_equal(tensors["candidates"], candidates[_rows(part)]):
                 remedy = "remove the folder, or name another one for --out"
@@ -128,6 +129,22 @@ def _judge_part(out: Storage, name: str, queries: range, candidates: Ints, ask: 
     seconds = np.full(len(queries), (time.perf_counter() - began) / len(queries))
     some = candidates[queries.start : queries.stop]
     out.write(name, save({"probabilities": found, "candidates": some.copy(), "seconds": seconds}))
+
+
+def _read(out: Storage, name: str) -> dict[str, Any]:
+    try:
+        found = load(out.read(name))
+        return {key: found[key] for key in ("probabilities", "candidates", "seconds")}
+    except (SafetensorError, KeyError, FileNotFoundError) as error:
+        remedy = "remove this file and run the same command again"
+        raise InputError(f"missing or damaged: {error}", file=out.name(name), remedy=remedy) from error
+
+
+def require_captions(scores: ScoreFile) -> None:
+    """``InputError`` where the scores are of queries that are no captions, so that nobody knows what is right."""
+    if not scores.questions.captions:
+        remedy = "score the captions of a split: `scores` without --queries"
+        raise InputError("these scores are of no captions", file=scores.storage.name(""), remedy=remedy)
 
 
 def _sounds(retriever: Retriever, reranker: Reranker, manifest: Any, split: str, clips: list[str]) -> list[Sounds]:

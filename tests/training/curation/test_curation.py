@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -32,7 +33,7 @@ from training.curation.annotators import KnownClip, Model
 from training.curation.audioverse import read_audioverse
 from training.curation.clusters import cluster_tags
 from training.curation.mining import Vectors, nearest_wrong
-from training.curation.run import Work, annotate
+from training.curation.run import Work, annotate, convert
 from training.data.negatives import Negatives
 from training.data.order import Order
 from training.data.sources import open_clips
@@ -125,6 +126,25 @@ def test_rules_annotate_every_clip_and_a_killed_run_continues(shards: Path, tmp_
     assert (tmp_path / "out/annotations.parquet").read_bytes() == whole
     with pytest.raises(InputError, match="other annotations"):
         annotate(Work(str(shards), "clotho/evaluation", "rules", str(tmp_path / "out"), 5), LocalRunner(1))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/scores.json").write_text("{}")
+    with pytest.raises(InputError, match="something else"):
+        annotate(Work(str(shards), "clotho/evaluation", "rules", str(tmp_path / "mine"), 5), LocalRunner(1))
+
+
+def test_a_published_file_is_converted_into_a_folder_of_its_own(shards: Path, tmp_path: Path) -> None:
+    work = Work(str(shards), "clotho/evaluation", "audioverse", str(tmp_path / "out"), 5)
+    clip = Manifest.open(shards).table.filter(pc.field("split") == "evaluation")["clip_id"][0].as_py()
+    items = [{"id": clip, "caption": "A hum."}, {"id": "nobody's", "caption": "x"}]
+    for _ in range(2):
+        assert convert(work, published(items, tmp_path))["clips"] == 1
+    with pytest.raises(InputError, match="none of 1 items"):
+        convert(work, published(items[1:], tmp_path))
+    with pytest.raises(InputError, match="other annotations"):
+        annotate(Work(str(shards), "clotho/evaluation", "rules", str(tmp_path / "out"), 5), LocalRunner(1))
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="cannot be read"):
+        convert(work, tmp_path / "deep.json")
 
 
 def published(items: Any, folder: Path) -> Path:
@@ -260,10 +280,21 @@ def test_annotate_cluster_mine_train_and_re_rank(
         assert found["candidates"] == 5
         assert found["first"]["R@5"] == pytest.approx(found["oracle"]["R@5"])
         assert found["oracle"]["R@1"] >= max(found["first"]["R@1"], found["reranked"]["R@1"])
+    part = tmp_path / "judged/measured/text_to_audio-000000.safetensors"
+    whole = part.read_bytes()
+    part.write_bytes(whole[:-5])
+    assert cli.main(["rerank", f"{out}/third", "--shards", build, *words]) == 2
+    assert "remove this file" in capsys.readouterr().err
+    part.write_bytes(whole)
     again = command("rerank", f"{out}/third", "--shards", build, *words)
     assert again == result, "what is judged already is not judged again"
     assert cli.main(["rerank", f"{out}/third", "--shards", build, *words[:-3], "3", *words[-2:]]) != 0
     assert "other judgements" in capsys.readouterr().err
+    command("scores", f"{out}/first", "--shards", build, "--split", "clotho/development", "--out", f"{out}/other")
+    assert cli.main(["rerank", f"{out}/third", "--shards", build, *words[:3], f"{out}/other", *words[4:]]) == 2
+    assert "of another model" in capsys.readouterr().err
+    assert cli.main(["mine", f"{out}/first", *split, "--out", f"{out}/other"]) == 2
+    assert "it is a folder" in capsys.readouterr().err
 
 
 def test_a_language_model_annotates_with_and_without_hearing(shards: Path, tmp_path: Path) -> None:
