@@ -115,6 +115,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError("not an export: it has no readable config.json", file=path) from error
     except ValueError as error:
+        if is_published(path):
+            remedy = "name a run, or an export of one"
+            raise InputError("a model of another library, not an export of Earshot", file=path, remedy=remedy) from None
         raise InputError(
             f"config.json is damaged, or of an earlier version: {error}",
             file=path / CONFIG,

@@ -112,13 +112,18 @@ def _compute(work: _Sounds | _Captions, place: Path, group: Group) -> None:
     missing = group.gather_objects(missing, "missing parts")[0]
     turns = -(-len(missing) // group.size)
     parts = [_of_rank(missing, turn * group.size + group.rank, len(work.ids)) for turn in range(turns)]
-    line = StatusLine(work.what, len(missing) * PART, quiet=group.rank > 0)
+    total, done = sum(min(PART, len(work.ids) - number * PART) for number in missing), 0
+    line = StatusLine(work.what, total, quiet=group.rank > 0)
     encoded = work.encode([batch for _, batches in parts for batch in batches])
-    for turn, (number, batches) in enumerate(parts):
-        items = [item for _ in batches for item in next(encoded)]
+    for number, batches in parts:
+        items: list[Item] = []
+        for _ in batches:
+            items += next(encoded)
+            line.update(min(total - 1, done + len(items) * group.size))  # the other ranks are about as far
         if number is not None:
             write_part(place, number, items)
-        line.update(min((turn + 1) * group.size, len(missing)) * PART)
+        done = min(total, done + PART * group.size)
+        line.update(done)
     group.barrier("stored vectors")
 
 

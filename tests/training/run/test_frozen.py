@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def test_one_of_the_encoders_can_be_stored_and_the_head_may_use_tokens(
 
 
 def test_stored_vectors_are_computed_once_and_again_where_they_are_damaged(
-    build: Path, group: Group, plain: Path, tmp_path: Path
+    build: Path, group: Group, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def start(run: str) -> dict[str, float]:
         overrides = [*STORED, f"data.stored_folder={tmp_path / 'shared'}"]
@@ -70,6 +71,8 @@ def test_stored_vectors_are_computed_once_and_again_where_they_are_damaged(
         return {path.name: path.stat().st_mtime_ns for path in (tmp_path / "shared").rglob("*.safetensors")}
 
     first = start("first")
+    last = re.findall(r"clips encoded (\d+)/(\d+)", capsys.readouterr().err)[-1]
+    assert last == (str(Manifest.open(build).table.num_rows),) * 2  # as many as there are, not as parts could hold
     assert start("second") == first
     (audio,) = (tmp_path / "shared").glob("audio-*")
     (part,) = finished_parts(audio).values()

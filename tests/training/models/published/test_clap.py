@@ -105,6 +105,11 @@ def test_a_run_starts_from_a_published_model(published: Path, build: Path) -> No
     assert torch.equal(weight, model.text_projection.linear2.weight)
 
 
+def test_a_published_model_cannot_be_converted_and_the_error_says_what_it_is(published: Path) -> None:
+    with pytest.raises(InputError, match="a model of another library"):
+        hub.load(published)
+
+
 def test_what_is_no_model_of_texts_and_sounds_is_refused(published: Path, tmp_path: Path) -> None:
     shutil.copytree(published, tmp_path / "clap")
     (tmp_path / "clap/model.safetensors").rename(tmp_path / "clap/pytorch_model.bin")
