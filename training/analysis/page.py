@@ -74,8 +74,7 @@ def analyse(retriever: Any, manifest: Any, split: str, out: str, examples: int =
     Raises:
         InputError: the split is too large for a page.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = side_encoder(retriever.model, retriever.recipe.data, device)
+    encoder = side_encoder(retriever.model, retriever.recipe.data)
     order = SequentialOrder(manifest.table, split, encoder.settings, batch)
     read = read_split(manifest.table, split, order, encoder.settings)
     questions = Questions.of(read, None, encoder.settings)

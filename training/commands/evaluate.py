@@ -78,8 +78,6 @@ def _of_scores(args: argparse.Namespace, relevance: Any) -> dict[str, Any]:
 
 
 def _of_model(args: argparse.Namespace, relevance: Any) -> dict[str, Any]:
-    import torch
-
     from sharding.shards.manifest import Manifest
     from training.engine.launch import ranks
     from training.evaluation.encoding import side_encoder
@@ -90,8 +88,7 @@ def _of_model(args: argparse.Namespace, relevance: Any) -> dict[str, Any]:
     retriever = open_model(args.checkpoint, args.trust_code)
     manifest = Manifest.open(args.shards)
     with ranks() as group:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        encoder = side_encoder(retriever.model, retriever.recipe.data, device)
+        encoder = side_encoder(retriever.model, retriever.recipe.data)
         settings = EvaluationSettings(args.split, args.batch, args.first, relevance)
         line = StatusLine("batches of clips", 0, quiet=group.rank != 0)
         result = evaluate(encoder, manifest, settings, group, line.report)

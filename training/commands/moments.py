@@ -22,16 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    import torch
-
     from sharding.shards.manifest import Manifest
     from training.evaluation.encoding import side_encoder
     from training.evaluation.moments import retrieve_moments
     from training.models.hub import open_model
 
     retriever = open_model(args.checkpoint, args.trust_code)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = side_encoder(retriever.model, retriever.recipe.data, device)
+    encoder = side_encoder(retriever.model, retriever.recipe.data)
     return retrieve_moments(encoder, Manifest.open(args.shards), args.split)
 
 

@@ -11,6 +11,7 @@ from sharding.common.commandline import text
 from sharding.common.errors import InputError
 from sharding.common.progress import clock
 from sharding.common.terminal import page
+from training.commands.arguments import add_trust_code
 from training.search import CANDIDATES
 
 
@@ -84,11 +85,7 @@ def add_index(parser: argparse.ArgumentParser) -> None:
     """An index, and the model that it was made with."""
     parser.add_argument("index", metavar="INDEX", type=Path, help="the index: a folder that `earshot index` made")
     parser.add_argument("--model", metavar="MODEL", help="where the model is, if it is not where the index was made")
-    parser.add_argument(
-        "--trust-code",
-        action="store_true",
-        help="run the Python files of encoders that come with the model; read them first, they have all your rights",
-    )
+    add_trust_code(parser, "the model")
 
 
 def open_finder(args: argparse.Namespace) -> Any:

@@ -62,7 +62,11 @@ def check_alike(files: Sequence[ScoreFile]) -> None:
                     remedy="score all systems on the same split of the same build, with the same --relevance",
                 )
         if not np.array_equal(first.clip_of, other.clip_of):
-            raise InputError("these scores say otherwise whose captions the texts are", file=file.storage.name(""))
+            raise InputError(
+                f"here captions belong to other clips than in {files[0].storage.name('')}",
+                file=file.storage.name(""),
+                remedy="score all systems on the same split of the same build",
+            )
 
 
 def compare(

@@ -65,8 +65,9 @@ class SideEncoder:
         return self.model.text.tokenizer
 
 
-def side_encoder(model: RetrievalModel, settings: DataSettings, device: torch.device) -> SideEncoder:
-    """A side encoder that runs the model in this process, on ``device``."""
+def side_encoder(model: RetrievalModel, settings: DataSettings, on: torch.device | None = None) -> SideEncoder:
+    """A side encoder that runs the model in this process, ``on`` a device; None: on a GPU where there is one."""
+    device = on or torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def audio(batch: Batch) -> Side:
         with torch.inference_mode():

@@ -119,7 +119,8 @@ def evaluate_images(
     if sounds is None or sounds.shape[1] != tower.width:
         width = "no vectors" if sounds is None else f"vectors of {sounds.shape[1]} numbers"
         remedy = "train `collat` with text: {encoder: clip} on the text tower of the same CLIP"
-        raise InputError(f"the model gives sounds {width}, and the tower images {tower.width}", remedy=remedy)
+        what = f"the model gives sounds {width}, and the image tower gives images vectors of {tower.width}"
+        raise InputError(what, remedy=remedy)
     images = torch.cat([tower.encode(files[start : start + batch_size]) for start in range(0, len(files), batch_size)])
     scores = (sounds.double() @ images.double().t()).float().numpy()
     own = np.eye(len(clips), dtype=bool)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import torch
 from safetensors.torch import load, save
 
 from sharding.common.storage import Storage
@@ -71,8 +70,7 @@ def write_scores(
         InputError: ``out`` holds other scores, or a clip cannot be read.
     """
     group = group or LocalGroup()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = side_encoder(retriever.model, retriever.recipe.data, device)
+    encoder = side_encoder(retriever.model, retriever.recipe.data)
     table = manifest.table if settings.queries is None else _captioned(manifest.table)
     order = SequentialOrder(table, settings.split, encoder.settings, settings.batch_size)
     if settings.queries is None:

@@ -58,7 +58,11 @@ def read_split(table: pa.Table, name: str, order: SequentialOrder, settings: Dat
             captions[clip] = [(text, read) for text in own if (read := normalise(text, settings))]
     without = next((clip for clip in clips if not captions[clip]), None)
     if without is not None:
-        raise InputError(f"a clip of {name} has no caption to be found by", value=without)
+        raise InputError(
+            f"a clip of {name} has no caption to be found by",
+            value=without,
+            remedy="name a split whose clips all have captions with words",
+        )
     clip_of = [number for number, clip in enumerate(clips) for _ in captions[clip]]
     pairs = [pair for clip in clips for pair in captions[clip]]
     spelled, published = [read for _, read in pairs], [text for text, _ in pairs]

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.compute as pc
-import torch
 
 from sharding.common.errors import InputError
 from training.data.captions import normalise
@@ -106,5 +105,4 @@ def _result(manifest: Any, row: int, score: float) -> dict[str, Any]:
 
 
 def _encoder(retriever: Retriever) -> SideEncoder:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return side_encoder(retriever.model, retriever.recipe.data, device)
+    return side_encoder(retriever.model, retriever.recipe.data)

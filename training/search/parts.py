@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -88,8 +87,7 @@ class PartEncoder:
         done = sum(map(len, parts)) - sum(map(len, missing))
         if missing:
             (self.folder / PARTS).mkdir(exist_ok=True)
-            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            encoder = side_encoder(retriever.model, retriever.recipe.data, device)
+            encoder = side_encoder(retriever.model, retriever.recipe.data)
             for part, tensors in _encoded(encoder, retriever, manifest, entries, missing):
                 write_file(self.file(part), lambda path, tensors=tensors: save_file(tensors, path))  # type: ignore[misc]
                 done += len(part)
