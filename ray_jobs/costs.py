@@ -81,17 +81,19 @@ class Trial(NamedTuple):
     checkpoint_bytes: int
 
 
-def sounds_of(catalogue: pa.Table, mean_s: Mapping[str, float]) -> Sounds:
-    """The clips that have audio, with their lengths.
+def sounds_of(catalogue: pa.Table, mean_s: Mapping[str, float], as_published: bool = False) -> Sounds:
+    """The clips that have audio, or with ``as_published`` all clips, with their lengths.
 
     A length is the published one, or that of the clip's interval, or the mean that ``mean_s`` gives for its dataset.
 
     Raises:
-        InputError: no clip has audio, or a dataset publishes no lengths and ``mean_s`` lacks it.
+        InputError: there is no such clip, or a dataset publishes no lengths and ``mean_s`` lacks it.
     """
-    table = catalogue.filter(pc.and_(pc.is_valid(catalogue["path"]), pc.is_null(catalogue["problem"])))
+    has_audio = pc.and_(pc.is_valid(catalogue["path"]), pc.is_null(catalogue["problem"]))
+    table = catalogue if as_published else catalogue.filter(has_audio)
     if not table.num_rows:
-        raise InputError("no clip of the catalogue has audio", remedy="give the folders that hold the sound files")
+        remedy = "add --as-published to plan before the sound files are there"
+        raise InputError("no clip of the catalogue has audio", remedy=remedy)
     intervals = table["interval"].combine_chunks()
     within = pc.subtract(pc.struct_field(intervals, "end"), pc.struct_field(intervals, "start"))
     lengths = pc.coalesce(table["published_duration_s"].combine_chunks(), within)

@@ -36,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--catalogue", required=True, metavar="DIR", help="OUT/catalogue, from `earshot catalogue` or a build"
     )
+    parser.add_argument(
+        "--as-published", action="store_true", help="count clips whose sound file is missing too, as before a download"
+    )
     parser.add_argument("--cluster", required=True, metavar="YAML", help="the cluster's file, as `ray up` takes it")
     parser.add_argument("--recipe", action="append", default=[], metavar="NAME", help="a recipe; may be repeated")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of every recipe")
@@ -82,7 +85,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if unknown := set(trials) - set(args.recipe):
         remedy = "give the same name to --recipe"
         raise InputError("--trial names a recipe that is not planned", value=", ".join(sorted(unknown)), remedy=remedy)
-    sounds = sounds_of(read_catalogue(args.catalogue), _numbers("--mean-s", args.mean_s))
+    sounds = sounds_of(read_catalogue(args.catalogue), _numbers("--mean-s", args.mean_s), args.as_published)
     build = build_cost(sounds, building)
     gigabytes = build["shard_bytes"].times(1e-9)
     return {

@@ -66,6 +66,7 @@ def test_clips_without_audio_are_left_out_and_lengths_come_from_intervals() -> N
     assert sounds_of(pa.concat_tables([found, missing]), {}).seconds.tolist() == [7.0, 7.0]
     with pytest.raises(InputError, match="no clip of the catalogue has audio"):
         sounds_of(missing, {})
+    assert sounds_of(missing, {}, as_published=True).seconds.tolist() == [9.0] * 3
 
 
 def test_a_dataset_without_lengths_needs_a_mean() -> None:
