@@ -125,13 +125,13 @@ def build_cost(sounds: Sounds, nodes: Nodes) -> dict[str, Any]:
     }
 
 
-def training_cost(recipe: Recipe, sounds: Sounds, nodes: Nodes, trial: Trial | None) -> dict[str, Any]:
-    """Steps, bytes and, where a trial was run, hours of a recipe on the clips of a catalogue.
+def training_cost(name: str, recipe: Recipe, sounds: Sounds, nodes: Nodes, trial: Trial | None) -> dict[str, Any]:
+    """Steps, bytes and, where a trial was run, hours of a recipe on the clips of a catalogue; errors name the recipe.
 
     Raises:
         InputError: the recipe trains on text alone, or on no split of the catalogue.
     """
-    recipe, missing = _with_splits_that_exist(recipe, sounds.table)
+    recipe, missing = _with_splits_that_exist(name, recipe, sounds.table)
     pools = build_pools(sounds.table, recipe.data.train)
     draws = draws_per_item(pools, recipe.data)
     window_s = ProbeSettings().window_s
@@ -139,12 +139,13 @@ def training_cost(recipe: Recipe, sounds: Sounds, nodes: Nodes, trial: Trial | N
     for pool, count in zip(pools, draws, strict=True):
         lengths = np.minimum(sounds.seconds[pool.rows[pool.starts[:-1]]], window_s)
         read_s += float(lengths.mean()) * int(count)
-    trained = np.unique(np.concatenate([pool.rows for pool in pools]))
+    trained_s = float(sounds.seconds[np.unique(np.concatenate([pool.rows for pool in pools]))].sum())
+    stored = "audio" in recipe.data.stored  # then a run reads the sound once, encodes it, and trains on vectors
     whole, rest = divmod(int(draws.sum()), recipe.data.batch_size)
     steps_per_epoch = whole + (recipe.data.last == "keep" and rest > 0)
     if not steps_per_epoch:
         remedy = "lower data.batch_size with --set, or catalogue more clips"
-        raise InputError("an epoch draws less than one batch", value=int(draws.sum()), remedy=remedy)
+        raise InputError("an epoch draws less than one batch", file=name, value=int(draws.sum()), remedy=remedy)
     steps = make_schedule(recipe.optimizer, steps_per_epoch).steps
     clips = steps * recipe.data.batch_size
     ranks = nodes.number * max(1, nodes.gpus)
@@ -156,9 +157,10 @@ def training_cost(recipe: Recipe, sounds: Sounds, nodes: Nodes, trial: Trial | N
         "batch_size": recipe.data.batch_size,
         "clips_encoded": clips,
         "ranks": ranks,
+        "stored": stored,
         "hours": None if trial is None else _hours(clips, ranks, trial.rate),
-        "bytes_read": SHARD_BYTES.times(read_s * steps / steps_per_epoch),
-        "bytes_of_its_shards": SHARD_BYTES.times(float(sounds.seconds[trained].sum())),
+        "bytes_read": SHARD_BYTES.times(trained_s if stored else read_s * steps / steps_per_epoch),
+        "bytes_of_its_shards": SHARD_BYTES.times(trained_s),
         "checkpoint_bytes": None if trial is None else trial.checkpoint_bytes * keep,
     }
 
@@ -168,10 +170,10 @@ def _hours(clips: int, ranks: int, rate: Span) -> Span:
     return Span(clips / (ranks * rate.high * kept.high) / 3600, clips / (ranks * rate.low * kept.low) / 3600)
 
 
-def _with_splits_that_exist(recipe: Recipe, table: pa.Table) -> tuple[Recipe, list[str]]:
+def _with_splits_that_exist(name: str, recipe: Recipe, table: pa.Table) -> tuple[Recipe, list[str]]:
     """The recipe with the splits of its mixture that the table has, and the names of the others."""
     if recipe.audio is None:
-        raise InputError("this recipe trains on text alone, which no catalogue lists", remedy="leave it out")
+        raise InputError("this recipe trains on text alone, which no catalogue lists", file=name, remedy="leave it out")
     recipe, _ = with_found_splits(recipe, table)
     known = splits_of(table)
     known += [name.partition("/")[0] for name in known]
@@ -179,7 +181,8 @@ def _with_splits_that_exist(recipe: Recipe, table: pa.Table) -> tuple[Recipe, li
     missing = [item.split for item in recipe.data.train if item.split not in known]
     if not train:
         remedy = f"the catalogue has {', '.join(sorted(set(known)))}; change data.train with --set"
-        raise InputError("the catalogue has none of the recipe's splits", value=", ".join(missing), remedy=remedy)
+        what = "the catalogue has none of the recipe's splits"
+        raise InputError(what, file=name, value=", ".join(missing), remedy=remedy)
     return replace(recipe, data=replace(recipe.data, train=train)), missing
 
 

@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "build": build | _on(building, build["hours"], prices, head),
         "storage_money_a_month": gigabytes.times(prices[STORAGE]) if STORAGE in prices else None,
         "recipes": {
-            name: (cost := training_cost(load_recipe(name, args.set), sounds, training, trials.get(name)))
+            name: (cost := training_cost(name, load_recipe(name, args.set), sounds, training, trials.get(name)))
             | _on(training, cost["hours"], prices, head)
             for name in args.recipe
         },
@@ -208,10 +208,11 @@ def show(result: dict[str, Any]) -> str:
     build = result["build"]
     lines = [
         f"{build['clips']} clips, {build['hours_of_sound']:,.1f} hours of sound. Duplicates and protected clips are "
-        "counted too, since no sound was compared yet.",
+        "counted too, since no sound was compared yet. The start "
+        "of nodes is not counted.",
         "",
         f"build, {_where(build['nodes'])}",
-        f"  time     {_span(build['hours'])} h, of which {build['hours_on_one_core']:.2g} h use one core alone",
+        f"  time     {_span(build['hours'])} h, of which {build['hours_on_one_core']:.2g} h use one core",
         f"  work     {_span(build['core_hours'])} core hours",
         f"  bytes    {_sizes(build['shard_bytes'])} of shards, and as much again while it builds",
         f"  money    {_money(build)}",
@@ -234,7 +235,10 @@ def _recipe_lines(name: str, cost: dict[str, Any]) -> list[str]:
             f"give --trial {name}=RUN"
         )
     else:
-        lines.append(f"  time     {_span(cost['hours'])} h, without validation")
+        lines.append(
+            f"  time     {_span(cost['hours'])} h, without validation"
+            + (" and encoding the sound once" if cost["stored"] else "")
+        )
         lines.append(f"  disk     {show_size(cost['checkpoint_bytes'])} of checkpoints")
     lines.append(f"  money    {_money(cost)}")
     if cost["missing_splits"]:

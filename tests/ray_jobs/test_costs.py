@@ -79,7 +79,7 @@ def test_a_dataset_without_lengths_needs_a_mean() -> None:
 
 def test_a_recipe_takes_as_many_steps_as_its_run_would() -> None:
     recipe = load_recipe("dual_encoder", ["data.batch_size=16", "optimizer.epochs=3"])
-    cost = training_cost(recipe, sounds_of(catalogue(100, 90.0), {}), Nodes("gpu", 2, 8, 4), None)
+    cost = training_cost("x", recipe, sounds_of(catalogue(100, 90.0), {}), Nodes("gpu", 2, 8, 4), None)
     assert cost["steps"] == 3 * (500 // 16)  # pairs: captions; an incomplete batch is dropped
     assert cost["ranks"] == 8 and cost["clips_encoded"] == cost["steps"] * 16
     assert cost["missing_splits"] == ["audiocaps/train", "wavcaps/train", "tacos/development"]
@@ -89,13 +89,19 @@ def test_a_recipe_takes_as_many_steps_as_its_run_would() -> None:
     assert cost["bytes_read"].high == pytest.approx(500 * 60 * a_second * cost["epochs"])
 
 
+def test_sound_whose_vectors_are_stored_is_read_once() -> None:
+    sounds = sounds_of(catalogue(100, dataset="mine", split="train"), {})
+    cost = training_cost("x", load_recipe("own_sounds"), sounds, HOST, None)
+    assert cost["stored"] and cost["epochs"] > 1 and cost["bytes_read"] == cost["bytes_of_its_shards"]
+
+
 def test_a_trial_gives_the_hours() -> None:
     recipe, sounds = load_recipe("dual_encoder", ["optimizer.steps=900"]), sounds_of(catalogue(100), {})
     trial = trial_of([1.0] * 10 + [64.0] * 30, 2, 1000)
     assert trial == Trial(Span(32.0, 32.0), 1000)
-    alone = training_cost(recipe, sounds, HOST, trial)
+    alone = training_cost("x", recipe, sounds, HOST, trial)
     assert alone["hours"] == pytest.approx((1.0, 1.0)) and alone["checkpoint_bytes"] == 3000
-    eight = training_cost(recipe, sounds, Nodes("gpu", 1, 8, 8), trial)["hours"]
+    eight = training_cost("x", recipe, sounds, Nodes("gpu", 1, 8, 8), trial)["hours"]
     assert eight.low == pytest.approx(1 / 8) and eight.high > 1 / 8
     with pytest.raises(InputError, match="at least 20 steps"):
         trial_of([1.0] * 19, 1, 0)
@@ -104,11 +110,11 @@ def test_a_trial_gives_the_hours() -> None:
 def test_recipes_that_the_catalogue_cannot_serve_are_refused() -> None:
     sounds = sounds_of(catalogue(100, dataset="mine"), {})
     with pytest.raises(InputError, match="none of the recipe's splits"):
-        training_cost(load_recipe("dual_encoder"), sounds, HOST, None)
-    with pytest.raises(InputError, match="text alone"):
-        training_cost(load_recipe("text_pairs"), sounds, HOST, None)
+        training_cost("x", load_recipe("dual_encoder"), sounds, HOST, None)
+    with pytest.raises(InputError, match=r"x.*text alone"):
+        training_cost("x", load_recipe("text_pairs"), sounds, HOST, None)
     with pytest.raises(InputError, match="less than one batch"):
-        training_cost(load_recipe("dual_encoder"), sounds_of(catalogue(1), {}), HOST, None)
+        training_cost("x", load_recipe("dual_encoder"), sounds_of(catalogue(1), {}), HOST, None)
 
 
 def test_money_is_hours_times_nodes_times_the_users_price() -> None:
