@@ -25,7 +25,7 @@ from training.run.progress import StatusLine
 from training.search.entries import Part, Windows, entries_of, parts_of
 from training.search.nearest import EXACT_UP_TO, make_lists
 from training.search.parts import PartEncoder, Source, read_part
-from training.search.store import SoundIndex, commit, hold, read_about, write_file
+from training.search.store import SoundIndex, commit, hold, read_about, require_own, write_file
 from training.search.vectors import fingerprint, first_stage
 
 TOGETHER = 4  # parts that a worker takes at once
@@ -57,6 +57,7 @@ def make_index(
     key = fingerprint(retriever)
     made = {"model": key, "windows": asdict(source.windows)}
     encoder = PartEncoder(source, folder, key, (retriever, manifest))
+    require_own(folder)
     with hold(folder):
         former = _former(folder, made)
         entries = entries_of(source.select(manifest), original_paths(manifest), source.windows)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,9 @@ from training.search.nearest import Lists
 
 FORMAT = 1
 ABOUT, LOCK, PARTS = "index.json", ".lock", "parts"
+_OWN = re.compile(r"(entries|vectors|side-\d+|lists|text|tokenizer)-[0-9a-f]{12}\.(arrow|npy|faiss|onnx|json)")
+_PART = re.compile(r".+-[0-9]{5}-[0-9a-f]{16}-[0-9a-f]{16}\.safetensors")
+_DRAFT = re.compile(r"\.(.+)\.writing")
 _AGAIN = "make the index again with `earshot index`"
 
 
@@ -117,12 +121,37 @@ def commit(folder: Path, about: dict[str, Any], files: list[str]) -> None:
     text = sealed({"format": FORMAT, **about, "files": sizes})
     write_file(folder / ABOUT, lambda path: path.write_text(text, encoding="utf-8"))
     for path in folder.iterdir():
-        if path.is_file() and path.name not in (ABOUT, LOCK, *files):
+        if path.is_file() and path.name not in files and _is_own(path.name):
             path.unlink()
-    for path in sorted((folder / PARTS).glob("*")) if (folder / PARTS).is_dir() else ():
-        path.unlink()
+    for path in (folder / PARTS).glob("*"):
+        if _is_own(path.name):
+            path.unlink()
     with contextlib.suppress(OSError):
         (folder / PARTS).rmdir()
+
+
+def _is_own(name: str) -> bool:
+    """Whether a file of this name, other than index.json, is one that an index writes, or a draft of one."""
+    draft = _DRAFT.fullmatch(name)
+    written = draft[1] if draft else name
+    return bool(_OWN.fullmatch(written) or _PART.fullmatch(written)) or (draft is not None and written == ABOUT)
+
+
+def require_own(folder: Path) -> None:
+    """Refuse a folder that holds anything but an index, finished or begun.
+
+    Raises:
+        InputError: it holds files that no index wrote, or is itself a file.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError("not a folder", file=folder, remedy="name a new or an empty folder for --out")
+    names = [path.name for path in [*folder.iterdir(), *(folder / PARTS).glob("*")]]
+    foreign = sorted(name for name in names if name not in (LOCK, PARTS) and not _is_own(name))
+    if foreign and not (folder / ABOUT).is_file():
+        remedy = "name a new or an empty folder for --out"
+        raise InputError("holds files that no index wrote", file=folder, value=foreign[0], remedy=remedy)
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:

@@ -179,6 +179,28 @@ def test_a_second_writer_is_refused(retriever: Retriever, manifest: Manifest, tm
         indexed(retriever, manifest, tmp_path, windows=SHORT)
 
 
+def test_a_folder_with_files_of_others_is_refused_and_stays_as_it_is(
+    retriever: Retriever, manifest: Manifest, tmp_path: Path
+) -> None:
+    (tmp_path / "parts").mkdir()
+    for name in ("dataset.json", "dog.wav", "parts/letter.txt"):
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match="no index wrote"):
+        indexed(retriever, manifest, tmp_path, windows=SHORT)
+    with pytest.raises(InputError, match="not a folder"):
+        indexed(retriever, manifest, tmp_path / "dog.wav", windows=SHORT)
+    found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {"dataset.json", "dog.wav", "parts/letter.txt"}
+
+
+def test_a_note_that_someone_puts_into_an_index_stays(retriever: Retriever, manifest: Manifest, tmp_path: Path) -> None:
+    indexed(retriever, manifest, tmp_path, ("clotho/evaluation",), SHORT)
+    (tmp_path / "notes.txt").write_text("mine")
+    former = set(tmp_path.glob("*.npy"))
+    indexed(retriever, manifest, tmp_path, windows=SHORT)
+    assert (tmp_path / "notes.txt").read_text() == "mine" and not former & set(tmp_path.glob("*.npy"))
+
+
 def test_one_split_can_be_indexed_alone(retriever: Retriever, manifest: Manifest, tmp_path: Path) -> None:
     assert indexed(retriever, manifest, tmp_path, ("clotho/evaluation",), SHORT)["recordings"] == 9
     with pytest.raises(InputError, match="no such split"):
