@@ -7,7 +7,6 @@ Each table counts as a dataset with one split, so that the mixture, the order an
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sharding.common.errors import InputError
+from sharding.common.tables import csv_rows, decode
 from sharding.schema import MANIFEST, stable_id
 from training.data.batch import Columns
 from training.data.builder import BatchRequest
@@ -82,27 +82,22 @@ class SentencePairs:
 
 
 def _read(file: Path) -> Iterator[tuple[str, str, str]]:
-    """Anchor, match and hard negative of each row of a table."""
+    """Anchor, match and hard negative of each row of a table, which has at least one."""
     try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            reader = csv.DictReader(opened, strict=True)
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-            if missing:
-                remedy = "sentence pairs have the columns sent0, sent1 and, if there are any, hard_neg"
-                raise InputError(f"the column {missing[0]!r} is missing", file=file, row=1, remedy=remedy)
-            for row in reader:
-                texts = [" ".join((row.get(name) or "").split()) for name in (*COLUMNS, NEGATIVE)]
-                if not texts[0] or not texts[1]:
-                    name = COLUMNS[0] if not texts[0] else COLUMNS[1]
-                    raise InputError(
-                        f"the sentence {name} is empty",
-                        file=file,
-                        row=reader.line_num,
-                        remedy="write it, or remove the row",
-                    )
-                yield texts[0], texts[1], texts[2]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot be read as a table: {error}", file=file) from error
+        text = decode(file.read_bytes(), str(file))
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", file=file) from error
+    empty = True
+    for number, row in csv_rows(text, str(file), COLUMNS):
+        texts = [" ".join(row.get(name, "").split()) for name in (*COLUMNS, NEGATIVE)]
+        if not texts[0] or not texts[1]:
+            name = COLUMNS[0] if not texts[0] else COLUMNS[1]
+            what = f"the sentence {name} is empty"
+            raise InputError(what, file=file, row=number, remedy="write it, or remove the row")
+        yield texts[0], texts[1], texts[2]
+        empty = False
+    if empty:
+        raise InputError("the table has no pair", file=file, remedy="write one pair in each row below the header")
 
 
 def _row(name: str, number: int, anchor: str, match: str) -> dict[str, Any]:
