@@ -95,7 +95,7 @@ def analyse(retriever: Any, manifest: Any, split: str, out: str, examples: int =
     values = {
         "title": f"Earshot: what a model makes of {split}",
         "figures": found,
-        "head": retriever.recipe.head.name,
+        "method": retriever.method,
         "spaces": _spaces(head, text, audio, questions),
         "test": apart.test(),
         "histogram": apart.histogram(),

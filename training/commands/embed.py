@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if retriever.model.head.embedding(retriever.encode_texts(["a sound"])) is None:
         raise InputError(
             "a head with attention has no vectors of clips alone",
-            value=retriever.recipe.head.name,
+            value=retriever.method,
             remedy="name a model with the head dual",
         )
     encoded = encode_build(retriever, Manifest.open(args.shards), args.split)

@@ -38,6 +38,11 @@ class Retriever:
         return AudioInput.of(self.model.audio)
 
     @property
+    def method(self) -> str:
+        """How it scores: the name of its head, or of its task where that scores in a way of its own."""
+        return (self.recipe.head or self.recipe.task).name
+
+    @property
     def device(self) -> torch.device:
         """The device of the model, and of the sides that it computes."""
         return next(self.model.parameters()).device

@@ -32,9 +32,7 @@ def write_teacher(retriever: Any, manifest: Any, splits: Sequence[str] | None, f
     head, table = retriever.model.head, manifest.table
     if head.embedding(retriever.encode_texts(["a sound"])) is None:
         remedy = "name its run or export in distillation.teachers: it is then run on every batch"
-        raise InputError(
-            "a head with attention has no vectors of clips alone", value=retriever.recipe.head.name, remedy=remedy
-        )
+        raise InputError("a head with attention has no vectors of clips alone", value=retriever.method, remedy=remedy)
     names = list(splits) if splits else sorted(pc.unique(table["dataset"]).to_pylist())
     chosen = np.zeros(table.num_rows, bool)
     for name in names:

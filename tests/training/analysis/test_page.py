@@ -18,6 +18,7 @@ from training.analysis.attention import attention
 from training.analysis.page import analyse, browse
 from training.analysis.spaces import Space, distances, figures, project
 from training.models.retriever import Retriever
+from training.tasks import collat
 from training.tasks.retrieval import assemble
 
 SPLIT = "clotho/evaluation"
@@ -45,6 +46,14 @@ def test_a_page_has_every_caption_and_opens_by_itself(head: list[str], build: Pa
     assert set(result["spaces"]) == ({"queries and keys", "queries and values"} if head else {"shared space"})
     assert ("A hiss is heard." in page) and ('class="cells"' in page) == bool(head)
     json.dumps(result)
+
+
+def test_a_page_of_a_task_that_scores_without_a_head(build: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(["task={name: collat, interaction: {blocks: 1, width: 16, heads: 2}}", "head=null"])
+    model = collat.blank(recipe, ["a low hum", "a whistle"])
+    model.model.eval()
+    analyse(model, Manifest.open(build), SPLIT, str(tmp_path / "page.html"), examples=0)
+    assert "it scores by <code>collat</code>" in (tmp_path / "page.html").read_text()
 
 
 def test_captions_cannot_act_in_the_page(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def write(retriever: Retriever, origin: dict[str, Any], folder: Path) -> None:
     if model.head.uses_patches or model.head.embedding(retriever.encode_texts(["a sound"])) is None:
         raise InputError(
             "only dual encoders have a tower for texts and one for sounds",
-            value=retriever.recipe.head.name,
+            value=retriever.method,
             remedy="convert a model whose scores are products of two vectors",
         )
     export_text(retriever, folder / TEXT)

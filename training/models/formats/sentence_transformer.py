@@ -29,7 +29,7 @@ def write(retriever: Retriever, origin: dict[str, Any], folder: Path) -> None:
         raise InputError(
             "its scores are neither products of two vectors nor late interaction, which is all that "
             "sentence-transformers has",
-            value=retriever.recipe.head.name,
+            value=retriever.method,
             remedy="convert a model with the head dual, or with token-attention or sentence-attention over segments",
         )
     arguments = {} if single else {"similarity_fn_name": "meanmaxsim"}
