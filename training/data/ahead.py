@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+import fsspec.asyn
+
 REQUESTS = 64  # simultaneous requests of a process to an object store
 BATCHES = 16  # that a worker reads ahead at most
 BYTES = 512 << 20  # that a worker holds of batches that it reads ahead
@@ -99,6 +101,9 @@ def request_threads() -> ThreadPoolExecutor:
     """The threads of this process that wait for an object store."""
     own = os.getpid()
     if own not in _pools:
+        # fsspec makes its event loop when it is first needed.  After a fork, two threads that need it at once can each
+        # make one, and then one of the loops never runs, so that its requests wait for ever.
+        fsspec.asyn.get_loop()
         _pools.clear()
         _pools[own] = ThreadPoolExecutor(REQUESTS, "requests")
     return _pools[own]

@@ -6,6 +6,7 @@ therefore does not grow with the dataset, and a batch does not depend on which w
 
 from __future__ import annotations
 
+import gc
 import itertools
 import re
 from collections import deque
@@ -153,6 +154,7 @@ class BatchLoader:
 
     def _start_workers(self) -> DataLoader[Any]:
         """The workers; they are forked when the first epoch begins."""
+        gc.collect()  # what is garbage here must not be collected in a worker; see _prepare_worker
         builder: Any = self._builder
         floats = self._builder.floats_per_clip()
         if floats and torch.multiprocessing.get_start_method() == "fork":
@@ -168,7 +170,7 @@ class BatchLoader:
             prefetch_factor=self.settings.readahead,
             persistent_workers=True,
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=keep_freed_memory,
+            worker_init_fn=_prepare_worker,
         )
 
     def _count_failures(self, batch: Columns) -> None:
@@ -251,6 +253,16 @@ class Loader(BatchLoader):
             features=features.unflatten(0, (len(batch), segments)),
             frames=self._features.frames(lengths).unflatten(0, (len(batch), segments)),
         )
+
+
+def _prepare_worker(number: int) -> None:
+    """Set up a worker that was forked.
+
+    Objects that it inherits are never collected there: the destructor of one with threads of its own, such as torch's
+    process group of an earlier run, would wait for ever for threads that a fork does not copy.
+    """
+    gc.freeze()
+    keep_freed_memory(number)
 
 
 class BatchRequests(Sampler[BatchRequest]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from dataclasses import replace
@@ -138,3 +139,24 @@ class Deadly:
 def test_a_dead_worker_is_an_error_and_not_a_hang(build: Build) -> None:
     with pytest.raises(InputError, match="worker"):
         list(loader(Build(build.table, Deadly()), workers=1).epoch(0))
+
+
+def test_workers_inherit_no_garbage(build: Build) -> None:
+    """The destructor of an object with threads would wait for ever in a worker, because a fork copies no threads."""
+    destroyed = []
+
+    class InACycle:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            destroyed.append(os.getpid())
+
+    gc.disable()
+    try:
+        InACycle()
+        batches = loader(build, workers=1).epoch(0)
+        assert len(next(batches)) and destroyed == [os.getpid()]
+    finally:
+        gc.enable()
+    assert len([*batches])
