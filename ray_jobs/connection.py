@@ -75,7 +75,7 @@ def resources_of(nodes: str | None) -> dict[str, float]:
 
 
 def selector(nodes: str | None) -> dict[str, str] | None:
-    """What Ray is told about the nodes on which something may run."""
+    """Options for Ray that say on which nodes something may run."""
     return None if nodes is None else {LABEL: nodes}
 
 

@@ -10,6 +10,7 @@ import csv
 import io
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -32,25 +33,26 @@ def file_names(clips: Sequence[str], split: str, extension: str) -> list[str]:
 def prediction_rows(scores: ScoreFile, names: Sequence[str]) -> Iterator[list[str]]:
     """The rows of a submission of 2025, the head first; each different query once, in the order of the scores."""
     yield [INDEX, *names]
-    seen: set[str] = set()
-    for first, block in scores.blocks():
-        for number, row in enumerate(block):
-            query = scores.questions.texts[first + number]
-            if query not in seen:
-                seen.add(query)
-                yield [query, *(repr(float(value)) for value in row)]
+    for query, row in _different_queries(scores):
+        yield [query, *(repr(float(value)) for value in row)]
 
 
 def ranked_rows(scores: ScoreFile, names: Sequence[str]) -> Iterator[list[str]]:
     """The rows of a submission before 2025; of equal scores, the earlier clip comes first."""
     yield ["caption", *(f"file_name_{place}" for place in range(1, LISTED + 1))]
+    for query, row in _different_queries(scores):
+        yield [query, *(names[item] for item in np.argsort(-row, kind="stable")[:LISTED])]
+
+
+def _different_queries(scores: ScoreFile) -> Iterator[tuple[str, Any]]:
+    """Each different query once, with its scores of all clips, in the order of the scores."""
     seen: set[str] = set()
     for first, block in scores.blocks():
         for number, row in enumerate(block):
             query = scores.questions.texts[first + number]
             if query not in seen:
                 seen.add(query)
-                yield [query, *(names[item] for item in np.argsort(-row, kind="stable")[:LISTED])]
+                yield query, row
 
 
 def to_csv(rows: Iterator[list[str]]) -> str:

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from training.models.encoders import AudioEncoder, EncodedAudio, EncodedText
-from training.models.heads.base import Head, Side, unit
+from training.models.heads.base import Side, VectorHead, unit
 from training.models.interaction import TokenInteraction
 from training.models.retrieval import RetrievalModel
 from training.models.token_space import ReadText, TokenSpace
 
 
-class OwnSpace(Head):
+class OwnSpace(VectorHead):
     """The head of clips and captions that have a vector in one space already: their cosine, without parameters."""
 
     def audio_side(self, audio: EncodedAudio) -> Side:
@@ -31,16 +31,6 @@ class OwnSpace(Head):
     def text_side(self, text: EncodedText) -> Side:
         assert text.pooled is not None
         return (unit(text.pooled),)
-
-    def pair_scores(self, text: Side, audio: Side, shared: Side) -> Tensor:
-        return text[0] @ audio[0].t()
-
-    def first_stage(self, text: Side, audio: Side, shared: Side) -> tuple[Tensor, Tensor]:
-        """The embeddings: the first stage is exact."""
-        return text[0], audio[0]
-
-    def embedding(self, side: Side) -> Tensor | None:
-        return side[0]
 
 
 @dataclass(frozen=True)

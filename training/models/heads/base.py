@@ -188,3 +188,17 @@ class ListedHead(Head):
     @abstractmethod
     def listed_scores(self, text: Side, audio: Side, shared: Side) -> Tensor:
         """Similarities ``[p]`` of p texts and p audios, the first with the first, and so on."""
+
+
+class VectorHead(Head):
+    """A head whose sides are one vector each: the score is their dot product."""
+
+    def pair_scores(self, text: Side, audio: Side, shared: Side) -> Tensor:
+        return text[0] @ audio[0].t()
+
+    def first_stage(self, text: Side, audio: Side, shared: Side) -> tuple[Tensor, Tensor]:
+        """The embeddings: the first stage is exact."""
+        return text[0], audio[0]
+
+    def embedding(self, side: Side) -> Tensor | None:
+        return side[0]

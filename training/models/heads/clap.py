@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from training.config.checks import check_positive
 from training.models.encoders import EncodedAudio, EncodedText
-from training.models.heads.base import Head, Side, unit
+from training.models.heads.base import Side, VectorHead, unit
 from training.models.heads.pooling import AudioPooling, TextPooling, audio_pool, text_pool
 
 Activation = Literal["relu", "gelu"]
@@ -37,7 +37,7 @@ class Settings:
         check_positive(self, "dim")
 
 
-class ClapHead(Head):
+class ClapHead(VectorHead):
     """Layers have the names that they have in transformers' ``ClapModel``."""
 
     def __init__(self, settings: Settings, audio_dim: int, text_dim: int) -> None:
@@ -52,16 +52,6 @@ class ClapHead(Head):
 
     def text_side(self, text: EncodedText) -> Side:
         return (unit(self.text_projection(text_pool(self.text_pooling, text))),)
-
-    def pair_scores(self, text: Side, audio: Side, shared: Side) -> Tensor:
-        return text[0] @ audio[0].t()
-
-    def first_stage(self, text: Side, audio: Side, shared: Side) -> tuple[Tensor, Tensor]:
-        """The embeddings: the first stage is exact."""
-        return text[0], audio[0]
-
-    def embedding(self, side: Side) -> Tensor | None:
-        return side[0]
 
 
 class Projection(nn.Module):

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from sharding.common.errors import InputError
 from training.config.checks import check_dropout, check_positive
 from training.models.encoders import EncodedAudio, EncodedText
-from training.models.heads.base import Head, Side, unit
+from training.models.heads.base import Side, VectorHead, unit
 from training.models.heads.pooling import AudioPooling, TextPooling, audio_pool, text_pool
 
 
@@ -45,7 +45,7 @@ class Settings:
         check_dropout(self, "dropout")
 
 
-class DualEncoder(Head):
+class DualEncoder(VectorHead):
     """Each side is one vector of length 1, and a score is the dot product of two."""
 
     def __init__(self, settings: Settings, audio_dim: int, text_dim: int) -> None:
@@ -72,16 +72,6 @@ class DualEncoder(Head):
     def text_side(self, text: EncodedText) -> Side:
         pooled = text_pool(self.text_pooling, text)
         return (unit(self.text_projection(self.dropout(pooled))),)
-
-    def pair_scores(self, text: Side, audio: Side, shared: Side) -> Tensor:
-        return text[0] @ audio[0].t()
-
-    def first_stage(self, text: Side, audio: Side, shared: Side) -> tuple[Tensor, Tensor]:
-        """The embeddings: the first stage is exact."""
-        return text[0], audio[0]
-
-    def embedding(self, side: Side) -> Tensor | None:
-        return side[0]
 
 
 def build(settings: Settings, audio_dim: int, text_dim: int) -> DualEncoder:

@@ -24,7 +24,7 @@ from training.engine.distributed import accumulation_dtype
 from training.models.encoders import AudioEncoder, EncodedAudio, EncodedText, TextEncoder
 from training.models.encoders.pooling import masked_mean
 from training.models.encoders.published import refuse_code, unavailable
-from training.models.heads.base import Head, Side, unit
+from training.models.heads.base import Side, VectorHead, unit
 from training.models.published.clap import published_data
 from training.models.retrieval import RetrievalModel
 from training.models.retriever import Retriever
@@ -140,7 +140,7 @@ class SentenceText(_Tower, TextEncoder):
         return EncodedText(vectors, token_mask[:, :1], vectors[:, 0])
 
 
-class SentenceHead(Head):
+class SentenceHead(VectorHead):
     """The encoders' own vectors, compared by their cosine or their dot product."""
 
     def __init__(self, settings: HeadSettings) -> None:
@@ -156,16 +156,6 @@ class SentenceHead(Head):
 
     def _comparable(self, vectors: Tensor) -> Tensor:
         return unit(vectors) if self.cosine else vectors.to(accumulation_dtype(vectors.dtype))
-
-    def pair_scores(self, text: Side, audio: Side, shared: Side) -> Tensor:
-        return text[0] @ audio[0].t()
-
-    def first_stage(self, text: Side, audio: Side, shared: Side) -> tuple[Tensor, Tensor]:
-        """The embeddings: the first stage is exact."""
-        return text[0], audio[0]
-
-    def embedding(self, side: Side) -> Tensor | None:
-        return side[0]
 
 
 def _load(folder: Path) -> Any:
