@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import multiprocessing
 import multiprocessing.connection
@@ -94,12 +95,10 @@ class LocalRunner:
         self, function: Callable[[Item], Result], waiting: Iterator[Item], running: dict[Future[Result], Item]
     ) -> Iterator[Result]:
         """Work through ``waiting``.  ``running`` holds the items that are running, also when a worker has died."""
-        with tempfile.NamedTemporaryFile(prefix=f"earshot-{uuid.uuid4().hex}") as file:
-            file.write(pickle.dumps(function))  # each worker reads it once: it may be large
-            file.flush()
+        with _written(pickle.dumps(function)) as name:  # each worker reads it once: it may be large
             try:
                 for item in waiting:
-                    running[_submit(self._started(), file.name, item, running)] = item
+                    running[_submit(self._started(), name, item, running)] = item
                     if len(running) >= AHEAD * self.workers:
                         yield from _finished(running)
                 while running:
@@ -128,6 +127,21 @@ class LocalRunner:
             self._pool = ProcessPoolExecutor(self.workers, context, _begin_worker, (theirs,))
             self._end_pool = weakref.finalize(self, _end_workers, self._pool, ours)
         return self._pool
+
+
+@contextlib.contextmanager
+def _written(data: bytes) -> Iterator[str]:
+    """The path of a temporary file that holds ``data``.
+
+    The path is chosen before the file exists, so that the file is removed wherever an interruption arrives.
+    """
+    path = Path(tempfile.gettempdir()) / f"earshot-{uuid.uuid4().hex}"
+    try:
+        path.touch(mode=0o600, exist_ok=False)
+        path.write_bytes(data)
+        yield str(path)
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _submit(pool: ProcessPoolExecutor, function: str, item: Item, running: dict[Future[Any], Item]) -> Future[Any]:

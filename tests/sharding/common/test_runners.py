@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import psutil
 import pytest
@@ -143,3 +148,38 @@ def test_who_interrupts_does_not_wait_for_what_is_under_way() -> None:
         signal.signal(signal.SIGALRM, former)
     assert workers and all(not each.is_running() or each.status() == psutil.STATUS_ZOMBIE for each in workers)
     assert sorted(runner.map(double, range(4))) == [0, 2, 4, 6]
+
+
+def test_an_interruption_at_any_line_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for line in itertools.count():
+        interrupted = _interrupt_at(line)
+        assert not list(tmp_path.iterdir()), line
+        if not interrupted:
+            break
+    assert line > 20
+
+
+def _interrupt_at(at: int) -> bool:
+    """Begin work, and interrupt it before the line of that number.  False where it has fewer lines."""
+    lines = itertools.count()
+
+    def nothing() -> Iterator[int]:
+        sys.settrace(None)
+        yield from ()
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        if event == "line" and next(lines) == at:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    runner: LocalRunner = LocalRunner(workers=2)
+    try:
+        sys.settrace(trace)
+        list(runner._spread(double, nothing(), {}))
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
