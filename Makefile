@@ -22,7 +22,7 @@ test: setup check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -q -n 2 --dist loadfile --timeout 600
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow -q --timeout 1800 -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -q --timeout 1800 -n 2 --dist worksteal
 
 # Hosts that die, as network namespaces: as root, or where namespaces are permitted.
 test-drills: setup

@@ -89,6 +89,7 @@ def test_attention_pooling_is_trained_with_the_head() -> None:
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if load_recipe(name).task.name == "retrieval"])
 def test_a_recipe_trains_evaluates_and_searches(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """On small random encoders, all else as the recipe says."""
+    shards = str(tmp_path / "build")
     write_sounds(tmp_path / "build")
     loaded = load_recipe(name)
     small = [f"audio.{setting}" for setting in SMALL_AUDIO[loaded.audio.encoder]]
@@ -102,21 +103,22 @@ def test_a_recipe_trains_evaluates_and_searches(name: str, tmp_path: Path, capsy
     words = [word for setting in small for word in ("--set", setting)]
 
     def command(*words: str) -> dict[str, Any]:
-        assert cli.main([*words, "--shards", str(tmp_path / "build"), "--json"]) == 0
+        assert cli.main([*words, "--json"]) == 0
         return dict(json.loads(capsys.readouterr().out.splitlines()[-1]))
 
-    done = command("fit", name, "--run", str(tmp_path / "run"), *words)
+    done = command("fit", name, "--shards", shards, "--run", str(tmp_path / "run"), *words)
     assert done["steps"] == 3 and 0 < done["loss"] < 20
     export = str(tmp_path / "run/export")
-    exact, rough = (command("evaluate", export, "--split", "clotho/evaluation", "--first", n) for n in ("0", "4"))
+    split = ("--shards", shards, "--split", "clotho/evaluation")
+    exact, rough = (command("evaluate", export, *split, "--first", n) for n in ("0", "4"))
     assert exact["clips"] == 9
     measured = done["validation"]["text_to_audio/mAP@10"]
     assert rough["text_to_audio"]["mAP@10"] == pytest.approx(measured, abs=0.02)  # training reads in bfloat16
-    every, first = (
-        command("search", export, "a hiss", "--top", "4", "--first", n)["results"]["a hiss"] for n in ("0", "8")
+    index = str(tmp_path / "index")
+    command("index", export, "--shards", shards, "--out", index)
+    every, first = (command("search", index, "a hiss", "--top", "99", "--first", n)["results"] for n in ("999", "8"))
+    scores = {f"{hit['clip_id']} {hit['start_s']}": hit["score"] for hit in every}
+    assert [hit["score"] for hit in every] == sorted(scores.values(), reverse=True)
+    assert first and all(
+        hit["score"] == pytest.approx(scores[hit["clip_id"], hit["start_s"]], abs=1e-5) for hit in first
     )
-    scores = {
-        hit["clip_id"]: hit["score"] for hit in command("search", export, "a hiss", "--top", "99")["results"]["a hiss"]
-    }
-    assert [hit["score"] for hit in every] == sorted(scores.values(), reverse=True)[:4]
-    assert all(hit["score"] == pytest.approx(scores[hit["clip_id"]], abs=1e-5) for hit in first)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage, lease
@@ -148,7 +149,9 @@ def test_killed_during_an_upload_the_previous_checkpoint_stands(
     url = f"{s3}/{tmp_path.name}/run"
     recipe = [*RECIPE, "log.tensorboard=false"]
     fit(small_recipe(recipe), Manifest.open(build), tmp_path / "calm", group)
-    process = subprocess.Popen([sys.executable, "-c", TRAIN, str(build), url, *recipe], cwd=REPOSITORY, env=os.environ)
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # their number decides how sums are rounded
+    command = [sys.executable, "-c", TRAIN, str(build), url, *recipe]
+    process = subprocess.Popen(command, cwd=REPOSITORY, env=os.environ | threads)
 
     def kill(request: dict[str, Any]) -> str | None:
         if request["REQUEST_METHOD"] in ("PUT", "POST") and f"step-000000004/{part}" in request["PATH_INFO"]:
