@@ -72,7 +72,8 @@ def test_every_launched_command_line_is_accepted(line: list[str]) -> None:
         train.add_arguments(parser)
         parser.parse_args(arguments)
     else:
-        parse({"ray_jobs/build_shards.py": "build", "ray_jobs/evaluate.py": "evaluate"}[script], arguments)
+        named = {"ray_jobs/build_shards.py": "build", "ray_jobs/evaluate.py": "evaluate"}
+        parse(*((named[script], arguments) if script in named else (arguments[0], arguments[1:])))
 
 
 def test_every_file_that_the_readme_names_exists() -> None:

@@ -37,6 +37,7 @@ def main(
     commands: Mapping[str, Command],
     argv: Sequence[str] | None,
     extend: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+    carry_out: Callable[[Any, argparse.Namespace], dict[str, Any]] = lambda command, args: command.run(args),
 ) -> int:
     """Run one command and return the exit status.
 
@@ -49,6 +50,7 @@ def main(
         commands: by name, in the order in which ``--help`` lists them.
         argv: the words after the program's name; None: this process's own.
         extend: adds arguments to the parser of the command that is used.
+        carry_out: runs the command's module with its arguments, here or elsewhere.
     """
     accept_any_text()
     try:  # importing a command's module takes a second, in which nothing has begun
@@ -57,7 +59,7 @@ def main(
     except KeyboardInterrupt as interrupt:
         return _status(interrupt)
     try:
-        result: dict[str, Any] = command.run(args)
+        result = carry_out(command, args)
         # JSON of ASCII alone, which no terminal takes for anything else and every encoding can hold
         print(json.dumps(result) if args.json else page(command.show(result).split("\n")), flush=True)
     except InputError as error:

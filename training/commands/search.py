@@ -45,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sound", type=Path, action="append", default=[], metavar="FILE", help="find what resembles this sound"
     )
     parser.add_argument(
+        "--together",
+        action="store_true",
+        help="let a multimodal language model read the description while it hears --sound, and find what resembles "
+        "both as one; otherwise the mean of both is looked for",
+    )
+    parser.add_argument(
         "--vector",
         type=Path,
         action="append",
@@ -109,10 +115,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.search.finding import Query
 
     finder = open_finder(args)
-    sounds = tuple(finder.sound_vector(_read(path), path) for path in args.sound)
     texts = (*([args.query] if args.query is not None else []), *args.text)
+    read = None
+    if args.together:
+        if len(texts) != 1 or not texts[0].strip() or not args.sound:
+            remedy = 'for example: earshot search INDEX "in the rain" --sound FILE --together'
+            raise InputError("--together needs one description and a sound", value=texts, remedy=remedy)
+        read = texts[0]
+    sounds = tuple(finder.sound_vector(_read(path), path, read) for path in args.sound)
     vectors = tuple(read_vector(path, finder.index.vectors.shape[1]) for path in args.vector)
-    query = Query(texts, (*sounds, *vectors), tuple(args.without))
+    query = Query(() if read else texts, (*sounds, *vectors), tuple(args.without))
     among = Filter(tuple(args.dataset), tuple(args.licence), args.min_s, args.max_s)
     began = time.perf_counter()
     hits = finder.find(query, args.top, among, args.first)

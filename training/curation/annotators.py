@@ -30,11 +30,13 @@ class KnownClip:
         clip_id: its name.
         captions: what was written for it, without labels.
         labels: its labels.
+        keywords: what its publisher tagged it with.
     """
 
     clip_id: str
     captions: list[str]
     labels: list[str]
+    keywords: list[str]
 
 
 class Annotator(Protocol):
@@ -52,7 +54,7 @@ class Annotator(Protocol):
 
 @dataclass(frozen=True)
 class Rules:
-    """What is known, in three lengths: all captions as one text, the shortest caption, and the labels."""
+    """What is known, in three lengths: all captions as one text, the shortest caption, and labels with keywords."""
 
     @property
     def hears(self) -> Any:
@@ -64,7 +66,7 @@ class Rules:
             texts = [text.rstrip(". ") for text in dict.fromkeys(clip.captions)]
             long = ". ".join(texts) if len(texts) > 1 else None
             short = min(texts, key=len) if texts else None
-            found.append(Annotation(clip.clip_id, long, short, tuple(clip.labels)))
+            found.append(Annotation(clip.clip_id, long, short, (*clip.labels, *clip.keywords)))
         return found
 
 
@@ -121,7 +123,7 @@ class Model:
 
 
 def _question(kind: str, clip: KnownClip) -> str:
-    known = [*clip.captions, *clip.labels]
+    known = [*clip.captions, *clip.labels, *clip.keywords]
     return (f"What is known: {'; '.join(known)}\n" if known else "") + ASKED[kind]
 
 

@@ -16,12 +16,14 @@ from sharding.common.errors import InputError
 from sharding.common.progress import Progress
 from sharding.common.runners import Runner
 from sharding.common.storage import Storage
+from sharding.layout import catalogue_name
 from sharding.shards.manifest import Manifest
 from training.curation.annotations import ANNOTATIONS, Annotation, filtered, to_table
 from training.curation.annotators import Annotator, KnownClip, Model, Rules
 from training.curation.audioverse import read_audioverse
 from training.data.builder import BatchBuilder, BatchRequest
 from training.data.features import AudioInput, FeatureExtractor
+from training.data.mixture import select_rows
 from training.data.order import SequentialOrder
 from training.data.samples import SampleReader
 from training.data.settings import DataSettings, MaskingSettings, MixtureItem
@@ -119,7 +121,7 @@ class _Annotate:
         annotator = work.make_annotator()
         draws = _order(work).batch(0, step)
         known = _known(work)
-        clips = [KnownClip(clip, *known[clip]) for clip in draws.clip_ids]
+        clips = [known[clip] for clip in draws.clip_ids]
         features = frames = None
         if annotator.hears is not None:
             audio = AudioInput.of(annotator.hears)
@@ -161,11 +163,24 @@ def _order(work: Work) -> SequentialOrder:
 
 
 @functools.lru_cache(maxsize=1)
-def _known(work: Work) -> dict[str, tuple[list[str], list[str]]]:
-    """The captions and labels of every clip."""
-    table = Manifest.open(work.shards).table.select(["clip_id", "captions"])
-    found: dict[str, tuple[list[str], list[str]]] = {}
+def _known(work: Work) -> dict[str, KnownClip]:
+    """What is known of every clip of the split."""
+    manifest = Manifest.open(work.shards)
+    table = manifest.table.filter(select_rows(manifest.table, work.split)).select(["clip_id", "dataset", "captions"])
+    keywords = _keywords(Storage(work.shards), set(table["dataset"].to_pylist()))
+    found: dict[str, KnownClip] = {}
     for clip, captions in zip(table["clip_id"].to_pylist(), table["captions"].to_pylist(), strict=True):
         texts = [each["text"] for each in captions if each["kind"] != "label"]
-        found[clip] = (texts, [each["text"] for each in captions if each["kind"] == "label"])
+        labels = [each["text"] for each in captions if each["kind"] == "label"]
+        found[clip] = KnownClip(clip, texts, labels, keywords.get(clip) or [])
+    return found
+
+
+def _keywords(build: Storage, datasets: set[str]) -> dict[str, list[str]]:
+    """The keywords of clips, from the catalogues of a build; a copy of shards and manifest alone has none."""
+    found: dict[str, list[str]] = {}
+    for dataset in sorted(datasets):
+        if build.exists(name := catalogue_name(dataset)):
+            table = build.read_table(name, ["clip_id", "keywords"])
+            found |= zip(table["clip_id"].to_pylist(), table["keywords"].to_pylist(), strict=True)
     return found

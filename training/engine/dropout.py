@@ -94,6 +94,11 @@ class SampleDropout(TorchFunctionMode):
         return weights.to(value.dtype) @ value
 
 
+def draws_by_sample() -> bool:
+    """Whether a `SampleDropout` is active, which needs the samples as the rows of tensors."""
+    return bool(_active)
+
+
 @torch.library.custom_op("earshot::dropout_hash", mutates_args=())
 def _hash(seeds: Tensor, site: int, shape: Sequence[int]) -> Tensor:
     """Uniform int16 of a tensor's shape; an element's depends on its coordinates, not on the tensor's sizes.

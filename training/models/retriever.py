@@ -10,9 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sharding.common.errors import InputError
 from training.config.sections import Recipe
 from training.data.captions import normalise, tokenise
 from training.data.features import AudioInput
+from training.models.encoders import EncodedAudio
+from training.models.multimodal.listening import Listener
 from training.models.retrieval import RetrievalModel
 from training.models.waves import prepare
 from training.objectives.pairs.base import PairLoss
@@ -69,6 +72,31 @@ class Retriever:
         features, frames = self.prepare_waves([wave])
         seeds = torch.zeros(1, dtype=torch.int64)
         return self.model.audio_side(*(tensor.to(self.device) for tensor in (features, frames, seeds)))
+
+    @torch.inference_mode()
+    def encode_together(self, wave: Tensor | np.ndarray, text: str) -> tuple[Tensor, ...]:
+        """The audio side of one recording that the model hears while it reads a text, a batch of 1.
+
+        Args:
+            wave: as of `encode_wave`.
+            text: in any spelling.
+
+        Raises:
+            InputError: the encoders are no multimodal language model, or ``wave`` is anything else.
+        """
+        listener = self.model.audio
+        if not isinstance(listener, Listener):
+            remedy = "name a model whose recipe has audio.encoder and text.encoder multimodal"
+            what = "this model cannot read a description together with a sound"
+            raise InputError(what, value=self.recipe.audio.encoder, remedy=remedy)
+        features, frames = self.prepare_waves([wave])
+        present = frames[0] > 0
+        (read,) = self.tokenizer.cut([normalise(text, self.recipe.data)], self.recipe.data.max_tokens)
+        heard = features[0, present].to(self.device), frames[0, present].to(self.device)
+        segments, patches, mask = listener.together(*heard, read)
+        every = torch.ones(1, len(segments), dtype=torch.bool, device=self.device)
+        encoded = EncodedAudio(segments[None], every, patches.flatten(0, 1)[None], mask.flatten()[None])
+        return self.model.head.audio_side(encoded)
 
     def prepare_waves(self, waves: Sequence[Tensor | np.ndarray]) -> tuple[Tensor, Tensor]:
         """What the audio encoder reads of recordings; see `training.models.waves.prepare`."""

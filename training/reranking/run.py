@@ -106,13 +106,14 @@ def judge(
             _judge_part(out, f"{direction}-{part:06d}.safetensors", range(len(values))[_rows(part)], candidates, ask)
             report(direction, done, len(mine))
         group.barrier(direction)
-        read = [_read(out, f"{direction}-{part:06d}.safetensors") for part in range(parts)]
+        names = [f"{direction}-{part:06d}.safetensors" for part in range(parts)]
+        read, clocks = [_read(out, name) for name in names], [out.read_json(_clock_of(name)) for name in names]
         for part, tensors in enumerate(read):
             if not np.array_equal(tensors["candidates"], candidates[_rows(part)]):
                 remedy = "remove the folder, or name another one for --out"
                 raise InputError("the folder holds judgements of other candidates", file=out.name(""), remedy=remedy)
         probabilities = np.concatenate([tensors["probabilities"] for tensors in read])
-        seconds = float(np.concatenate([tensors["seconds"] for tensors in read]).mean())
+        seconds = sum(each["seconds"] for each in clocks) / sum(each["queries"] for each in clocks)
         found[direction] = Judged(values, relevant, candidates, probabilities, seconds)
     return found
 
@@ -126,15 +127,20 @@ def _judge_part(out: Storage, name: str, queries: range, candidates: Ints, ask: 
         return
     began = time.perf_counter()
     found = np.stack([ask(query).float().cpu().numpy() for query in queries])
-    seconds = np.full(len(queries), (time.perf_counter() - began) / len(queries))
+    taken = {"seconds": time.perf_counter() - began, "queries": len(queries)}
     some = candidates[queries.start : queries.stop]
-    out.write(name, save({"probabilities": found, "candidates": some.copy(), "seconds": seconds}))
+    out.write(_clock_of(name), json.dumps(taken).encode())  # beside the part, whose bytes are always the same
+    out.write(name, save({"probabilities": found, "candidates": some.copy()}))
+
+
+def _clock_of(part: str) -> str:
+    return f"{part.removesuffix('.safetensors')}.json"
 
 
 def _read(out: Storage, name: str) -> dict[str, Any]:
     try:
         found = load(out.read(name))
-        return {key: found[key] for key in ("probabilities", "candidates", "seconds")}
+        return {key: found[key] for key in ("probabilities", "candidates")}
     except (SafetensorError, KeyError, FileNotFoundError) as error:
         remedy = "remove this file and run the same command again"
         raise InputError(f"missing or damaged: {error}", file=out.name(name), remedy=remedy) from error

@@ -80,8 +80,8 @@ class Model(Protocol):
     def texts(self, texts: Sequence[str], /) -> np.ndarray:
         """Vectors of descriptions, ``[texts, d]``."""
 
-    def sound(self, wave: np.ndarray, rate: int, /) -> np.ndarray:
-        """The vector ``[d]`` of a sound: mono float ``[n]`` at ``rate`` Hz."""
+    def sound(self, wave: np.ndarray, rate: int, text: str | None = None, /) -> np.ndarray:
+        """The vector ``[d]`` of a sound: mono float ``[n]`` at ``rate`` Hz; with a text, of both together."""
 
     def scores(self, texts: Sequence[str], rows: np.ndarray, /) -> np.ndarray:
         """Exact scores of some entries, ``[texts, rows]``."""
@@ -98,15 +98,16 @@ class Finder:
     def __init__(self, index: SoundIndex, model: Model) -> None:
         self.index, self.model = index, model
 
-    def sound_vector(self, data: bytes, name: object) -> np.ndarray:
+    def sound_vector(self, data: bytes, name: object, text: str | None = None) -> np.ndarray:
         """The vector ``[d]``, of length 1, of a sound file; ``name`` stands for it in errors.
 
+        With a text, a multimodal language model reads it while it hears the sound, and the vector is that of both.
         What is beyond the model's longest input is not heard.
         """
         wave, rate = read_sound(data, name, self.model.longest_s)
         if not len(wave):
             raise InputError("the sound is empty", file=name)
-        return unit(self.model.sound(wave, rate))
+        return unit(self.model.sound(wave, rate, text))
 
     def entry_vector(self, row: int) -> np.ndarray:
         """The vector ``[d]``, of length 1, of an entry of the index."""

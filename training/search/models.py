@@ -47,13 +47,18 @@ class WholeModel:
         side = self._retriever.encode_texts(list(texts))
         return np.asarray(first_stage(self._head, side, self._any_sound)[0].cpu().numpy())
 
-    def sound(self, wave: np.ndarray, rate: int) -> np.ndarray:
-        """The vector ``[d]`` of a sound: mono float ``[n]`` at ``rate`` Hz, heard up to ``longest_s``."""
+    def sound(self, wave: np.ndarray, rate: int, text: str | None = None) -> np.ndarray:
+        """The vector ``[d]`` of a sound: mono float ``[n]`` at ``rate`` Hz, heard up to ``longest_s``.
+
+        With a text it is the vector of both together, of a model that can read one while it hears.
+        """
         audio = self._retriever.audio_input
         wave = np.asarray(wave, np.float32)[: int(audio.max_s * rate) + 1]
         if rate != audio.rate:
             wave = soxr.resample(wave, rate, audio.rate, quality="HQ")
-        side = self._retriever.encode_wave(wave if len(wave) else np.zeros(1, np.float32))
+        wave = wave if len(wave) else np.zeros(1, np.float32)
+        retriever = self._retriever
+        side = retriever.encode_wave(wave) if text is None else retriever.encode_together(wave, text)
         return np.asarray(first_stage(self._head, self._any_text, side)[1][0].cpu().numpy())
 
     def scores(self, texts: Sequence[str], rows: np.ndarray) -> np.ndarray:

@@ -147,9 +147,9 @@ class IndexModel:
         """Vectors of descriptions, ``[texts, d]``."""
         return self._whole.texts(texts) if self._tower is None else self._tower(texts)
 
-    def sound(self, wave: np.ndarray, rate: int) -> np.ndarray:
+    def sound(self, wave: np.ndarray, rate: int, text: str | None = None) -> np.ndarray:
         """The vector ``[d]`` of a sound; see `WholeModel.sound`."""
-        return self._whole.sound(wave, rate)
+        return self._whole.sound(wave, rate, text)
 
     def scores(self, texts: Sequence[str], rows: np.ndarray) -> np.ndarray:
         """Exact scores of some entries, ``[texts, rows]``; see `WholeModel.scores`."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from tests.training.models.multimodal.test_multimodal import TINY
 from tests.training.search.indexes import exported, untrained
 from training.cli import main
 from training.commands import search
@@ -46,6 +47,21 @@ def test_an_index_is_searched_by_text_by_sound_and_without(
     assert "   1. 0." in capsys.readouterr().out
 
 
+def test_a_description_is_read_together_with_a_sound(
+    build: Path, index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sf.write(tmp_path / "a.wav", np.sin(np.arange(16000) / 3), 16000)
+    exported(untrained(TINY), tmp_path / "model")
+    found = ["index", str(tmp_path / "model"), "--shards", str(build), "--out", str(tmp_path / "index")]
+    assert main([*found, "--split", "clotho/evaluation"]) == 0
+    words = [str(tmp_path / "index"), "in the rain", "--sound", str(tmp_path / "a.wav")]
+    apart, together = searched(words, capsys), searched([*words, "--together"], capsys)
+    assert together["texts"] == ["in the rain"] and len(together["results"]) == 9  # type: ignore[arg-type]
+    assert together["results"] != apart["results"]
+    assert main(["search", str(index), *words[1:], "--together"]) == 2
+    assert "cannot read a description together with a sound" in capsys.readouterr().err
+
+
 def test_a_stored_vector_of_a_text_finds_what_the_text_finds(
     index: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -65,6 +81,7 @@ def test_a_stored_vector_of_a_text_finds_what_the_text_finds(
     [
         (["INDEX"], "nothing to look for"),
         (["INDEX", "hum", "--sound", "absent.wav"], "absent.wav: cannot be read"),
+        (["INDEX", "hum", "--together"], "one description and a sound"),
         (["MODEL", "hum"], "earshot index MODEL --shards OUT --out INDEX"),
         (["INDEX", "hum", "--dataset", "freesound"], "it has clotho/development, clotho/evaluation"),
         (["INDEX", "hum", "--model", "absent"], "absent"),

@@ -307,7 +307,7 @@ def test_a_language_model_annotates_with_and_without_hearing(shards: Path, tmp_p
         model = Model(str(tmp_path / source), tokens=4)
         assert (model.hears is not None) == hears
         features, frames = (torch.randn(2, 1, 128, 400), torch.tensor([[400], [90]])) if hears else (None, None)
-        known = [KnownClip("a", ["A dog."], ["dog"]), KnownClip("b", [], [])]
+        known = [KnownClip("a", ["A dog."], ["dog"], ["park"]), KnownClip("b", [], [], [])]
         together = model.annotate(known, features, frames)
         alone = [
             model.annotate([clip], *((features[n : n + 1], frames[n : n + 1]) if hears else (None, None)))[0]

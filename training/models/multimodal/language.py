@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from training.config.checks import check_multiple, check_positive
+from training.engine.dropout import draws_by_sample
 from training.models.encoders import TextEncoder
 from training.models.encoders.published import load_tokenizer, random_model
 from training.models.encoders.text.tokenizer import train_tokenizer
 from training.models.encoders.text.transformer import check_vocabulary
-from training.models.multimodal import prompts
+from training.models.multimodal import packing, prompts
 from training.models.multimodal.sources import LLAMA, load_language_model
 
 
@@ -58,6 +59,7 @@ class LanguageModel(TextEncoder):
 
     def __init__(self, net: Any, tokenizer: Any, system: str | None) -> None:
         super().__init__()
+        packing.enable(net)
         self.net = net
         self.chat = prompts.chat(tokenizer, system)
         before, after = self.chat
@@ -85,7 +87,12 @@ class LanguageModel(TextEncoder):
         return vectors
 
     def hidden(self, embedded: Tensor, mask: Tensor) -> Tensor:
-        """The last hidden states ``[b, L, d]`` of ``embedded [b, L, d]``, padded on the right as ``mask [b, L]``."""
+        """The last hidden states ``[b, L, d]`` of ``embedded [b, L, d]``, padded on the right as ``mask [b, L]``.
+
+        Padding is not computed, unless dropout is drawn for each sample: that needs the samples as rows.
+        """
+        if not draws_by_sample():
+            return packing.hidden(self.net.model, embedded, mask.bool())
         states: Tensor = self.net.model(
             inputs_embeds=embedded, attention_mask=mask.long(), use_cache=False
         ).last_hidden_state

@@ -6,6 +6,7 @@ for a text.  The tokens of the encoder are the hidden states at the tokens of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,7 @@ from training.models.encoders.audio.whisper import (
 )
 from training.models.encoders.published import random_model
 from training.models.multimodal.language import LanguageModel, last_of
-from training.models.multimodal.prompts import OF_AUDIO, sound_marks
+from training.models.multimodal.prompts import OF_AUDIO, OF_BOTH, sound_marks
 from training.models.multimodal.sources import load_part
 from training.models.multimodal.towers import PARTS, TOWERS, Tower
 
@@ -132,9 +133,19 @@ class Listener(AudioEncoder):
         return (tokens, mask) if self.projector is None else self.projector(tokens, mask)
 
     def forward(self, features: Tensor, frames: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self._read(features, frames, self.after)
+
+    def together(self, features: Tensor, frames: Tensor, text: str) -> tuple[Tensor, Tensor, Tensor]:
+        """As `forward`, of sounds that are summed up together with a text: the role both of AuroLA's prompts."""
+        _, end = sound_marks(self.language.tokenizer.plain)
+        _, after = self.language.chat
+        return self._read(features, frames, self.language.numbers(end + text + OF_BOTH + after))
+
+    def _read(self, features: Tensor, frames: Tensor, ending: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """What the language model makes of sounds, before which stands `before` and after which ``ending``."""
         sound, heard = self.listen(features, frames)
-        ends = self.language.embed(torch.tensor([self.before + self.after], device=sound.device))
-        start, end = ends.expand(len(sound), -1, -1).split((len(self.before), len(self.after)), 1)
+        ends = self.language.embed(torch.tensor([[*self.before, *ending]], device=sound.device))
+        start, end = ends.expand(len(sound), -1, -1).split((len(self.before), len(ending)), 1)
         every = heard.new_ones(len(sound), ends.shape[1])
         embedded, mask = packed(
             (start, every[:, : start.shape[1]]), (sound.to(ends.dtype), heard), (end, every[:, : end.shape[1]])

@@ -1,4 +1,4 @@
-"""Prompts that ask a language model to sum up a sound or a sentence in one word.
+"""Prompts that ask a language model to sum up a sound, a sentence, or both together, in one word.
 
 The wording is that of AuroLA (arXiv 2602.18010) and its published code, whose training data end in ``<emb>.`` as the
 model's answer.  Its embedding is the hidden state just before ``<emb>``.  A causal model does not see what follows, so
@@ -18,6 +18,7 @@ from sharding.common.errors import InputError
 
 OF_AUDIO = "\nSummarize above audio in one word: "
 OF_TEXT = "\nSummarize above sentence in one word: "
+OF_BOTH = "\nSummarize above audio and sentence in one word: "
 START, END = "<|im_start|>", "<|im_end|>"
 # The marks of Qwen2.5-Omni and Qwen2-Audio, and of Qwen3-Omni, around the tokens of a sound.
 SOUND_MARKS = (("<|audio_bos|>", "<|audio_eos|>"), ("<|audio_start|>", "<|audio_end|>"))

@@ -20,7 +20,7 @@ from tests.training.models.test_hub import write_run
 from tests.training.small_runs import small_recipe
 from training.models import hub
 from training.models.multimodal import language, listening
-from training.models.multimodal.prompts import OF_TEXT, PromptedTokenizer
+from training.models.multimodal.prompts import OF_TEXT, PromptedTokenizer, sound_marks
 from training.tasks.retrieval import RetrievalTask, assemble
 
 TINY = [
@@ -68,6 +68,38 @@ def test_vectors_are_the_hidden_states_of_the_published_classes(published: tuple
         torch.testing.assert_close(pooled[number], states[-1], rtol=0, atol=1e-5)
         first = len(audio.before)
         torch.testing.assert_close(sound[number, :count], states[first : first + count], rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_sound_and_a_text_together_are_one_prompt_of_the_published_classes(published: tuple[Path, Any]) -> None:
+    folder, whole = published
+    audio, text = load(folder)
+    features, frames = torch.randn(1, 128, 3000), torch.tensor([900])
+    pooled, _, heard = audio.together(features, frames, "a dog barks")
+    start, end = sound_marks(text.tokenizer.plain)
+    words = f"{end}a dog barks\nSummarize above audio and sentence in one word: {text.chat[1]}"
+    prompt = torch.tensor([[*text.numbers(text.chat[0] + start), *[SOUND] * int(heard.sum()), *text.numbers(words)]])
+    states = whole(
+        input_ids=prompt,
+        attention_mask=torch.ones_like(prompt),
+        input_features=features,
+        feature_attention_mask=(torch.arange(3000) < 900)[None].long(),
+        output_hidden_states=True,
+    ).hidden_states[-1]
+    torch.testing.assert_close(pooled, states[:, -1], rtol=0, atol=1e-5)
+
+
+def test_a_retriever_encodes_a_sound_and_a_text_together(tmp_path: Path) -> None:
+    both = hub.open_checkpoint(write_run(tmp_path / "run", TINY))
+    wave = np.sin(np.arange(40000) / 9)  # three segments
+    (plain,), (rain,), (dog,) = both.encode_wave(wave), *(both.encode_together(wave, t) for t in ("rain", "a dog"))
+    assert plain.shape == rain.shape == (1, 16)
+    assert (rain - plain).abs().max() > 1e-4 and (rain - dog).abs().max() > 1e-5, "the text is read, and the sound"
+    (long,) = both.encode_together(wave, "rain " * 500)
+    assert torch.isfinite(long).all()
+    other = hub.open_checkpoint(write_run(tmp_path / "other", []))
+    with pytest.raises(InputError, match="cannot read a description together with a sound"):
+        other.encode_together(wave, "rain")
 
 
 def test_nothing_of_the_vision_tower_is_loaded_or_stored(published: tuple[Path, Any], tmp_path: Path) -> None:
