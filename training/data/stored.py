@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -118,10 +118,14 @@ class _Part:
 
 @dataclass(frozen=True)
 class Stored:
-    """What is stored for a run: vectors of samples by `sample_id`, and of captions by `caption_id`; None: nothing."""
+    """What is stored for a run: vectors of samples by `sample_id`, and of captions by `caption_id`; None: nothing.
+
+    ``encoders`` names the encoder of each part, ``audio`` or ``text``, that gave them.
+    """
 
     audio: StoredVectors | None = None
     text: StoredVectors | None = None
+    encoders: Mapping[str, str] = field(default_factory=dict)
 
     def attach(self, batch: Batch) -> Batch:
         """The batch with the stored vectors of its samples; the batch itself where nothing is stored."""

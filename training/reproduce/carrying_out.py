@@ -40,6 +40,7 @@ class Work:
         seeds: how many seeds each run has.
         steps: of the small scale; 0: the full scale.
         changes: of every recipe, as ``--set`` takes them.
+        split: which is scored.
     """
 
     plan: Plan
@@ -48,6 +49,7 @@ class Work:
     seeds: int
     steps: int
     changes: tuple[str, ...] = ()
+    split: str = SPLIT
 
     def run(self, name: str, seed: int) -> Path:
         """The folder of a run."""
@@ -100,7 +102,7 @@ def outline(work: Work, table: Any | None, relevance: bool = False) -> dict[str,
         done = [seed for seed in range(work.seeds) if work.is_done(name, seed)]
         runs.append({"run": name, "recipe": planned.recipe, "pairs": pairs, "hours": [least, most], "done": done})
         if not work.steps:
-            missing += needs.missing_weights(full) + needs.missing_data(full, there, SPLIT)
+            missing += needs.missing_weights(full) + needs.missing_data(full, there, work.split)
     if not relevance and any(task == IMPROVED for system in work.plan.systems.values() for task, _ in system.published):
         missing.append(needs.RELEVANCE)
     left = sum(work.seeds - len(run["done"]) for run in runs)
@@ -132,8 +134,8 @@ def carry_out(
         InputError: the build lacks a split.
     """
     there = splits_of(manifest.table)
-    if SPLIT not in there:
-        raise InputError("the build has no evaluation split", file=work.shards, value=SPLIT)
+    if work.split not in there:
+        raise InputError("the build has no evaluation split", file=work.shards, value=work.split)
     for seed in range(work.seeds):
         for name in work.plan.runs:
             if not work.is_done(name, seed):
@@ -150,7 +152,7 @@ def carry_out(
         }
         for label, system in work.plan.systems.items()
     }
-    return {"split": SPLIT, "rows": rows, "relevance": table is not None}
+    return {"split": work.split, "rows": rows, "relevance": table is not None}
 
 
 def _has_all(recipe: Recipe, there: set[str]) -> bool:
@@ -160,7 +162,7 @@ def _has_all(recipe: Recipe, there: set[str]) -> bool:
 def _score(work: Work, name: str, seed: int, manifest: Any, group: Group, table: Any) -> None:
     if is_scores(work.scores(name, seed)):
         return
-    settings = ScoringSettings(f"{name}, seed {seed}", SPLIT, relevance=table)
+    settings = ScoringSettings(f"{name}, seed {seed}", work.split, relevance=table)
     write_scores(open_model(work.run(name, seed) / EXPORT), manifest, settings, str(work.scores(name, seed)), group)
 
 

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
-from training.config import resolved
 from training.config.sections import Recipe
 from training.data.captions import tokenise
 from training.data.features import AudioInput, FeatureExtractor, find_front_end
@@ -47,7 +46,6 @@ from training.data.stored import (
 )
 from training.engine.distributed import Group
 from training.evaluation.encoding import refuse_damaged
-from training.models.encoders.outside import contents, is_outside
 from training.run.progress import StatusLine
 from training.tasks.base import RunTask
 
@@ -56,18 +54,8 @@ AT_ONCE = 32  # items that are encoded at once; a divisor of PART
 Item = dict[str, Tensor]
 
 
-def weights_digest(task: RunTask, part: str) -> str:
-    """The checksum of an encoder's weights; call it before DeepSpeed shards them."""
-    name = hashlib.blake2b(digest_size=16)
-    for key, tensor in sorted(task.tensors().items()):
-        if key.startswith(f"{part}."):
-            name.update(f"{key} {tuple(tensor.shape)}".encode())
-            name.update(np.ascontiguousarray(tensor.detach().cpu().float().numpy()).data)
-    return name.hexdigest()
-
-
 def store_frozen(
-    task: RunTask, engine: Any, recipe: Recipe, source: Any, folder: Path, group: Group, weights: Mapping[str, str]
+    task: RunTask, engine: Any, recipe: Recipe, source: Any, folder: Path, group: Group, encoders: Mapping[str, str]
 ) -> Stored:
     """The vectors of every encoder that ``data.stored`` names; computed where they are not there yet.
 
@@ -80,25 +68,22 @@ def store_frozen(
         source: the build.
         folder: of the run.
         group: the ranks.
-        weights: `weights_digest` by part.
+        encoders: `training.models.encoders.naming.encoder_name` by part.
 
     Raises:
         InputError: an encoder is trained, or its input or its output changes from epoch to epoch.
     """
     found: dict[str, StoredVectors] = {}
     for part in recipe.data.stored:
-        _refuse_changing(task, engine, recipe, source, part)
+        _refuse_changing(task, engine, recipe, source, part, encoders.get(part, ""))
         work = _Sounds(task, engine, recipe, source) if part == "audio" else _Captions(task, engine, recipe, source)
-        settings = getattr(recipe, part)
-        code = contents(settings.encoder) if is_outside(settings.encoder) else ""
-        described = [weights[part], resolved.to_tree(recipe)[part], code, recipe.engine.dtype, recipe.engine.frozen]
-        described += work.described()
+        described = [encoders[part], recipe.engine.dtype, recipe.engine.frozen, *work.described()]
         name = hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=8)
         name.update(work.ids.tobytes())
         place = Path(recipe.data.stored_folder or folder / FOLDER) / f"{part}-{name.hexdigest()}"
         _compute(work, place, group)
         found[part] = StoredVectors(place, work.ids)
-    return Stored(**found)
+    return Stored(**found, encoders=encoders)
 
 
 def _compute(work: _Sounds | _Captions, place: Path, group: Group) -> None:
@@ -187,8 +172,7 @@ class _Captions:
 
     def described(self) -> list[Any]:
         """What decides the vectors besides the encoder and the captions."""
-        vocabulary = json.dumps(sorted(self.task.tokenizer.get_vocab().items())).encode()
-        return [self.recipe.data.max_tokens, self._keeps_words(), hashlib.blake2b(vocabulary).hexdigest()]
+        return [self.task.keeps_words]
 
     def encode(self, batches: Sequence[range]) -> Iterator[list[Item]]:
         """The vectors of the items of each batch, in turn."""
@@ -201,12 +185,9 @@ class _Captions:
 
     def _item(self, found: Any, row: int) -> Item:
         item = {SENTENCE: _kept(found.pooled[row : row + 1])}
-        if self._keeps_words():
+        if self.task.keeps_words:
             item[WORDS] = _kept(found.tokens[row][found.token_mask[row]])
         return item
-
-    def _keeps_words(self) -> bool:
-        return bool(self.task.model.head.uses_words or self.recipe.alignment.weight)
 
 
 def _kept(tensor: Tensor) -> Tensor:
@@ -255,10 +236,10 @@ def _joined(samples: Sequence[tuple[DrawnSamples, int]]) -> DrawnSamples:
     return DrawnSamples(**columns)
 
 
-def _refuse_changing(task: RunTask, engine: Any, recipe: Recipe, source: Any, part: str) -> None:
+def _refuse_changing(task: RunTask, engine: Any, recipe: Recipe, source: Any, part: str, encoder: str) -> None:
     """``InputError`` if an encoder is trained, or gives a sample other vectors in another epoch."""
     reasons: list[tuple[object, str | None, str]] = [  # whether it is so, what it is, remedy
-        (why := task.why_not_stored(part), why, "leave it out of data.stored"),
+        (why := task.why_not_stored(part, encoder), why, "leave it out of data.stored"),
     ]
     if not why:
         trained = [key for key, value in task.names().items() if key.startswith(f"{part}.") and value.requires_grad]

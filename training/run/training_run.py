@@ -18,7 +18,8 @@ from training.engine.distributed import Group
 from training.engine.schedule import make_schedule
 from training.engine.step import Engine
 from training.models.build import TOKENIZER, with_tokenizer
-from training.run.frozen import store_frozen, weights_digest
+from training.models.encoders.naming import encoder_name
+from training.run.frozen import store_frozen
 from training.run.initial import initialise
 from training.run.lock import RunPlace
 from training.run.progress import StatusLine
@@ -102,7 +103,11 @@ def start_run(recipe: Recipe, manifest: Any, place: RunPlace, group: Group, trus
     elif recipe.init_from is not None:
         for line in initialise(task, recipe.init_from, trust_code):
             StatusLine("", 0, quiet=group.rank > 0).say(line)
-    weights: dict[str, str] = {part: weights_digest(task, part) for part in recipe.data.stored}
+    encoders: dict[str, str] = {
+        part: encoder_name(recipe, part, tower, task.tokenizer)
+        for part, tower in task.towers().items()
+        if part in recipe.data.stored
+    }
     engine = Engine(
         task,
         recipe,
@@ -112,10 +117,10 @@ def start_run(recipe: Recipe, manifest: Any, place: RunPlace, group: Group, trus
         step=state.get("step", 0),
         updates=state.get("updates", 0),
     )
-    if weights and place.remote is not None and group.size > 1 and recipe.data.stored_folder is None:
+    if recipe.data.stored and place.remote is not None and group.size > 1 and recipe.data.stored_folder is None:
         remedy = "name one in data.stored_folder"
         raise InputError("data.stored needs a folder that every rank sees", value=place.name(), remedy=remedy)
-    task.stored = store_frozen(task, engine, recipe, manifest, folder, group, weights)
+    task.stored = store_frozen(task, engine, recipe, manifest, folder, group, encoders)
     loader = task.loader(manifest, order, recipe.data, group, engine.device)
     frozen = _frozen(engine, folder, found)
     run = TrainingRun(recipe, place, manifest, group, order, loader, engine, task, digest, schedule.steps, frozen)

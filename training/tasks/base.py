@@ -151,10 +151,11 @@ class RunTask(Task):
         """The tokenizer that a run keeps; None: the task reads no text."""
         return None
 
-    def why_not_stored(self, part: str) -> str | None:
+    def why_not_stored(self, part: str, encoder: str) -> str | None:
         """Why the vectors of a frozen encoder, ``audio`` or ``text``, cannot be stored; None: they can.
 
-        A task that says None has a `training.models.clips.ClipModel` as its model.
+        ``encoder`` is its name (`training.models.encoders.naming.encoder_name`).  A task that says None has a
+        `training.models.clips.ClipModel` as its model, and says by ``keeps_words`` whether vectors of tokens are used.
         """
         return "the task reads no stored vectors"
 

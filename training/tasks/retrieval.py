@@ -92,7 +92,7 @@ class RetrievalTask(RunTask):
     def fixed_sides(self, batch: Batch) -> dict[str, Items]:
         ids, found = batch_ids(batch), {}
         for number, teacher in enumerate(self._teachers):
-            for name, side in zip((TEXT, AUDIO), teacher.sides(batch), strict=True):
+            for name, side in zip((TEXT, AUDIO), teacher.sides(batch, self.stored.encoders), strict=True):
                 found[_teacher_side(number, name)] = Items(side, ids)
         return found
 
@@ -127,9 +127,20 @@ class RetrievalTask(RunTask):
     def tokenizer(self) -> Any:
         return self.model.text.tokenizer
 
-    def why_not_stored(self, part: str) -> str | None:
-        if part == "audio" and any(isinstance(teacher, ModelTeacher) for teacher in self._teachers):
-            return "a teacher hears every batch (name a folder that `earshot teach` wrote instead)"
+    @property
+    def keeps_words(self) -> bool:
+        """Whether vectors of single tokens are used: by the head, by a teacher, or by the loss between tokens."""
+        heads = [self.model.head, *(each.scorer for each in self._teachers if isinstance(each, ModelTeacher))]
+        return bool(self.alignment_weight) or any(head.uses_words for head in heads)
+
+    def why_not_stored(self, part: str, encoder: str) -> str | None:
+        running = [teacher for teacher in self._teachers if isinstance(teacher, ModelTeacher)]
+        patches = self.model.keeps_patches
+        if part == "audio" and not all(teacher.reads_stored(part, encoder, patches) for teacher in running):
+            return (
+                "a teacher with another audio encoder, or one that needs every patch, hears every batch (name a folder "
+                "that `earshot teach` or `earshot scores` wrote instead)"
+            )
         if part == "audio" and self.model.audio.reads_with_text:
             return "the language model of the text encoder reads the sounds too"
         return None

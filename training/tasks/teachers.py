@@ -1,16 +1,18 @@
 """Teachers of a retrieval task: models whose scores of all pairs of the global batch are trained on.
 
 A teacher is a folder.  An export, a checkpoint or a run is run on every batch, on the same crops and masks as the
-student; that works for any head, and needs the student's kind of audio features.  A folder of stored vectors, which
-``teach`` writes, holds the vectors of whole clips and of captions, so it costs nothing per step and may come from any
-encoder, but only from heads whose scores are dot products.  A folder of scores, which ``scores`` and ``ensemble``
-write, costs nothing per step either, and may come from any model; it has the scores of one split, and must be on this
-machine.
+student; that works for any head, and needs the student's kind of audio features.  Where the student's encoder is frozen
+and its vectors are stored, a teacher with the same encoder reads these, and runs its head alone.  A folder of stored
+vectors, which ``teach`` writes, holds the vectors of whole clips and of captions, so it costs nothing per step and may
+come from any encoder, but only from heads whose scores are dot products.  A folder of scores, which ``scores`` and
+``ensemble`` write, costs nothing per step either, and may come from any model; it has the scores of one split, and must
+be on this machine.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from training.data.features import AudioInput
 from training.data.settings import DataSettings
 from training.evaluation.metrics import Ints
 from training.evaluation.score_files import ScoreFile, is_scores
+from training.models.encoders.naming import encoder_name
 from training.models.heads.base import DotProduct, Scorer, Side
 
 CLIPS, CAPTIONS = "clips.parquet", "captions.parquet"  # tables of a folder of stored vectors
@@ -36,8 +39,11 @@ class RetrievalTeacher(ABC):
     scorer: Scorer
 
     @abstractmethod
-    def sides(self, batch: Batch) -> tuple[Side, Side]:
-        """The sides of the batch's captions and of its clips, on the device of the batch."""
+    def sides(self, batch: Batch, encoders: Mapping[str, str]) -> tuple[Side, Side]:
+        """The sides of the batch's captions and of its clips, on the device of the batch.
+
+        ``encoders`` are the names of those that gave the vectors that the batch brings; see `Stored`.
+        """
 
 
 class ModelTeacher(RetrievalTeacher):
@@ -59,15 +65,31 @@ class ModelTeacher(RetrievalTeacher):
         self._retriever = retriever
         self.scorer = retriever.model.head
         retriever.model.requires_grad_(False)
+        self._names: dict[str, str] = {}
 
-    def sides(self, batch: Batch) -> tuple[Side, Side]:
-        device, count = batch.features.device, len(batch)
+    def reads_stored(self, part: str, encoder: str, patches: bool = True) -> bool:
+        """Whether its own encoder of a part gives the vectors of the encoder that has this name.
+
+        ``patches`` says whether vectors of patches are stored too.
+        """
+        if part == "audio" and self._retriever.model.keeps_patches and not patches:
+            return False
+        if part not in self._names:
+            found = self._retriever
+            self._names[part] = encoder_name(found.recipe, part, getattr(found.model, part), found.tokenizer)
+        return self._names[part] == encoder
+
+    def sides(self, batch: Batch, encoders: Mapping[str, str]) -> tuple[Side, Side]:
+        device, count = batch.seeds.device, len(batch)
         full = batch if count else batch.placeholder()
         model = self._retriever.model.to(device)
         with torch.no_grad():
-            tokens, mask = tokenise(self._retriever.tokenizer, full.texts, self._retriever.recipe.data)
-            text = model.text_side(tokens.to(device), mask.to(device))
-            audio = model.audio_side(full.features, full.frames, full.seeds)
+            if "text" in encoders and self.reads_stored("text", encoders["text"]):
+                text = model.head.text_side(model.captions(full))
+            else:
+                tokens, mask = tokenise(self._retriever.tokenizer, full.texts, self._retriever.recipe.data)
+                text = model.text_side(tokens.to(device), mask.to(device))
+            audio = model.clip_side(full)
         return tuple(tensor[:count] for tensor in text), tuple(tensor[:count] for tensor in audio)
 
 
@@ -86,7 +108,7 @@ class StoredTeacher(RetrievalTeacher):
         texts = [stable_id(normalise(text, settings)) for text in captions["text"].to_pylist()]
         self._captions = _Vectors(texts, captions)
 
-    def sides(self, batch: Batch) -> tuple[Side, Side]:
+    def sides(self, batch: Batch, encoders: Mapping[str, str]) -> tuple[Side, Side]:
         remedy = "write its vectors for every split of data.train: `teach MODEL --shards OUT --out FOLDER`"
         captions, clips = _rows_of(batch, self._captions.ids, self._clips.ids, "vector", self.folder.url, remedy)
         device = batch.seeds.device
@@ -111,7 +133,7 @@ class ScoresTeacher(RetrievalTeacher):
         self._captions = _Ids(texts)
         self._clips = _Ids([stable_id(clip) for clip in scores.questions.clips])
 
-    def sides(self, batch: Batch) -> tuple[Side, Side]:
+    def sides(self, batch: Batch, encoders: Mapping[str, str]) -> tuple[Side, Side]:
         remedy = "score the split that the student is trained on, which must be one: `scores MODEL --split SPLIT`"
         captions, clips = _rows_of(batch, self._captions, self._clips, "score", self._where, remedy)
         device = batch.seeds.device

@@ -114,3 +114,19 @@ def test_what_changes_from_epoch_to_epoch_is_refused(
     with pytest.raises(InputError, match=what) as caught:
         fit(small_recipe([*STORED, *overrides]), Manifest.open(build), tmp_path, group)
     assert caught.value.remedy
+
+
+def test_a_teacher_with_the_same_frozen_encoders_reads_the_stored_vectors(
+    build: Path, group: Group, tmp_path: Path
+) -> None:
+    short = ["optimizer.epochs=1", "optimizer.warmup_epochs=0", "validation.split=null"]
+    attention = "head={name: token-attention, dim: 16, heads: 2, audio: segments}"
+    for name, more in (("teacher", [attention]), ("other", ["audio.width=8"])):
+        fit(small_recipe([*FROZEN, *short, *more]), Manifest.open(build), tmp_path / name, group)
+    taught = [*short, f"distillation.teachers=[{tmp_path / 'teacher/export'}]"]
+    for name, recipe in (("plain", FROZEN), ("stored", STORED)):
+        fit(small_recipe([*recipe, *taught]), Manifest.open(build), tmp_path / name, group)
+    assert losses(tmp_path / "stored") == pytest.approx(losses(tmp_path / "plain"), rel=1e-5)
+    with pytest.raises(InputError, match="another audio encoder"):
+        recipe = small_recipe([*STORED, *short, f"distillation.teachers=[{tmp_path / 'other/export'}]"])
+        fit(recipe, Manifest.open(build), tmp_path / "refused", group)

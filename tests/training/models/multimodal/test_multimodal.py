@@ -189,7 +189,7 @@ def test_a_text_encoder_that_is_no_language_model_is_refused() -> None:
 def test_vectors_that_a_trained_language_model_gives_are_not_stored() -> None:
     """Freezing the tower alone does not fix them."""
     model, loss = assemble(small_recipe([*TINY, "optimizer.freeze=['audio.*']"]), CAPTIONS)
-    why = RetrievalTask(model, loss).why_not_stored("audio")
+    why = RetrievalTask(model, loss).why_not_stored("audio", "")
     assert why is not None and "language model" in why
 
 
