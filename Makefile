@@ -24,7 +24,7 @@ test: setup check
 test-slow: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -q --timeout 1800 -n 2 --dist worksteal
 
-# Hosts that die, as network namespaces: as root, or where namespaces are permitted.
+# Hosts, links and storage that fail, on network namespaces: as root, or where namespaces are permitted.
 test-drills: setup
 	EARSHOT_DRILLS=1 $(BIN)/python -m pytest tests/drills -q --timeout 1800
 

@@ -144,13 +144,25 @@ def _report_missing_cpus(nodes: str | None) -> None:
 
 def _report_loss(error: Exception, tries: int) -> None:
     """Say what happened to a task that is tried again."""
+    print(f"  {_in_words(error)}; its task runs again, try {tries + 1} of {TRIES}", file=sys.stderr, flush=True)
+
+
+def _in_words(error: Exception) -> str:
+    """What became of a task that has no result, in one clause."""
     import ray
 
+    first = str(error).strip().partition("\n")[0]
     if isinstance(error, ray.exceptions.RayTaskError):
-        what = f"storage failed on a worker ({error.cause})"
-    else:
-        what = f"a worker or its node was lost ({type(error).__name__})"
-    print(f"  {what}; its task runs again, try {tries + 1} of {TRIES}", file=sys.stderr, flush=True)
+        return f"storage failed on a worker ({error.cause})"
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return "a worker was killed, because its node had no memory left"
+    if isinstance(error, ray.exceptions.NodeDiedError):
+        return "a node was lost"
+    if isinstance(error, ray.exceptions.WorkerCrashedError):
+        return "a worker was lost, alone or with its node"
+    if isinstance(error, ray.exceptions.RuntimeEnvSetupError):
+        return f"a node could not unpack Earshot's code ({first})"
+    return f"a worker or its node was lost ({type(error).__name__}: {first})"
 
 
 def _raise_permanent(error: Exception, tries: int) -> None:

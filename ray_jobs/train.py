@@ -14,7 +14,7 @@ import argparse
 import json
 import logging
 import sys
-import uuid
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from sharding.common.errors import InputError
 from sharding.common.processes import run_program
 from sharding.common.storage import Storage
 
+LOOK_S = 10.0  # between two looks at what the cluster has
 RESULT = "result.json"  # in the run's folder: the first rank's result, for the driver
 
 
@@ -38,15 +39,12 @@ class TrainJob:
         recipe: as resolved; its file need not lie on every node.
         shards: the build's address; None: the task reads no shards.
         run: the run's folder, or its address.
-        refusal: a file there in which a rank leaves an ``InputError`` for the driver.  Its name is this driver's own,
-            because a second job in the same folder is refused as well.
         trust_code: whether to run the code that comes with teachers and with ``init_from``.
     """
 
     recipe: dict[str, Any]
     shards: str | None
     run: str
-    refusal: str
     trust_code: bool
 
     @property
@@ -84,26 +82,25 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise InputError("a rank needs CPUs", value=args.cpus, remedy="--cpus above 0")
     refuse_relative("--run", args.run)
     recipe = to_tree(load_recipe(args.recipe, args.set))  # a wrong recipe fails here, before any rank starts
-    refusal = f".refused-{uuid.uuid4().hex}.json"
-    job = TrainJob(
-        recipe, args.shards and absolute(args.shards), absolute(args.run), refusal, trust_code=args.trust_code
-    )
+    job = TrainJob(recipe, args.shards and absolute(args.shards), absolute(args.run), trust_code=args.trust_code)
     _train(job, args, fewest)
     return dict(job.folder.read_json(RESULT))
 
 
 def _train(job: TrainJob, args: argparse.Namespace, fewest: int) -> None:
     connect(args.address, args.workers)
-    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchTrainer
+
+    from ray_jobs.rank_failures import RankFailures, explained
+    from ray_jobs.rank_network import RankNetwork
 
     available = resources_of(args.nodes)
     gpus = available.get("GPU", 0) > 0 if args.gpus is None else args.gpus == 1
-    _report_shortage(available, fewest, args.cpus, gpus)
     trainer = TorchTrainer(
         train_rank,
         train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        torch_config=RankNetwork(backend="nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=args.workers if fewest == args.workers else (fewest, args.workers),
             use_gpu=gpus,
@@ -114,31 +111,48 @@ def _train(job: TrainJob, args: argparse.Namespace, fewest: int) -> None:
             name=job.run.rpartition("/")[2],
             storage_path=job.run.rpartition("/")[0] or "/",
             failure_config=FailureConfig(max_failures=args.max_failures),
+            callbacks=[RankFailures(args.max_failures)],
             logging_config=LoggingConfig(log_level="WARNING"),  # the run has its own lines about progress
         ),
     )
+    wanted = {"CPU": fewest * args.cpus} | ({"GPU": float(fewest)} if gpus else {})
+    ended = threading.Event()
+    watch = threading.Thread(target=_watch_nodes, args=(ended, args.nodes, fewest, wanted), daemon=True)
+    watch.start()
     try:
         trainer.fit()
+    except TrainingFailedError as error:
+        raise explained(error, job.run) from error
     finally:
-        if job.folder.exists(job.refusal):
-            details = job.folder.read_json(job.refusal)
-            job.folder.remove(job.refusal)
-            raise InputError(**details)
+        ended.set()
 
 
-def _report_shortage(available: dict[str, float], ranks: int, cpus: float, gpus: bool) -> None:
-    """Say at once that training waits for nodes, where the cluster cannot hold the ranks that were asked for."""
-    wanted = {"CPU": ranks * cpus} | ({"GPU": float(ranks)} if gpus else {})
+def _watch_nodes(ended: threading.Event, nodes: str | None, ranks: int, wanted: dict[str, float]) -> None:
+    """Say whenever training waits for nodes, because the cluster cannot hold the ranks that were asked for."""
+    said = None
+    while True:
+        try:
+            says = shortage(resources_of(nodes), ranks, wanted)
+        except Exception:  # the head is gone, and Ray ends this driver
+            return
+        if says is not None and says != said:
+            print(f"  {says}", file=sys.stderr, flush=True)
+        said = says
+        if ended.wait(LOOK_S):
+            return
+
+
+def shortage(available: dict[str, float], ranks: int, wanted: dict[str, float]) -> str | None:
+    """What the cluster lacks for so many ranks; None if nothing."""
     lacking = [name for name, count in wanted.items() if available.get(name, 0) < count]
-    if lacking:
-        needs = ", ".join(f"{wanted[name]:g} {name}s" for name in lacking)
-        there = ", ".join(f"{available.get(name, 0):g}" for name in lacking)
-        print(
-            f"  waiting for nodes: {ranks} ranks need {needs}, and the cluster has {there}; "
-            "fewer --workers need less, and --min-workers begins with fewer",
-            file=sys.stderr,
-            flush=True,
-        )
+    if not lacking:
+        return None
+    needs = ", ".join(f"{wanted[name]:g} {name}s" for name in lacking)
+    there = ", ".join(f"{available.get(name, 0):g}" for name in lacking)
+    return (
+        f"waiting for nodes: {ranks} ranks need {needs}, and the cluster has {there}; "
+        "fewer --workers need less, and --min-workers begins with fewer"
+    )
 
 
 def train_rank(config: dict[str, TrainJob]) -> None:
@@ -152,9 +166,6 @@ def train_rank(config: dict[str, TrainJob]) -> None:
 
     logging.getLogger().setLevel(logging.WARNING)  # Ray Train lets every library's messages through
     job = config["job"]
-    # Ray Train starts the ranks again after any error, also after one that only a user can mend.
-    if job.folder.exists(job.refusal):
-        return
 
     def report(state: dict[str, Any]) -> None:
         ray.train.report({"step": state["step"]})
@@ -165,16 +176,9 @@ def train_rank(config: dict[str, TrainJob]) -> None:
         gauges.set(of_step(record))
 
     with ranks() as group:
-        try:
-            recipe = parse_recipe(job.recipe)
-            source = task_module(recipe).open_source(recipe, job.shards)
-            result = fit(recipe, source, job.run, group, report, job.trust_code, watch)
-        except InputError as error:
-            details = {"what": error.what, "row": error.row, "remedy": error.remedy}
-            texts = {"file": error.file, "value": error.value}
-            details |= {name: None if value is None else str(value) for name, value in texts.items()}
-            job.folder.write(job.refusal, json.dumps(details).encode())
-            raise  # so that Ray Train ends the other ranks too
+        recipe = parse_recipe(job.recipe)
+        source = task_module(recipe).open_source(recipe, job.shards)
+        result = fit(recipe, source, job.run, group, report, job.trust_code, watch)
         if group.rank == 0:
             job.folder.write(RESULT, json.dumps(result).encode())
 

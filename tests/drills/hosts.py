@@ -3,67 +3,106 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import http.client
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-NETWORK = "10.83.77"
+NETWORK, BRIDGE = "10.83.77", "ehbr"
+DASHBOARD = f"http://{NETWORK}.10:8265"
+START_S = 300.0  # in which a cluster must have started
 STORE = 100 << 20  # bytes of each node's object store
+# `ray start` without the server for Ray's clients, which ends a node that takes long to start
+_START = """
+from ray.scripts import scripts
+scripts.get_ray_client_dependency_error = lambda: ImportError("not needed here")
+scripts.main()
+"""
+# A host has a name of its own, which no other host can resolve, as on many real clusters.
+_NAMED = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"']
 
 
 class Host:
-    """A host: a namespace with one link to the others.
+    """A host: a namespace with one link to the others, and a node of Ray in it.
 
     Attributes:
         number: from 0, the head.
         address: its own.
+        scratch: the temporary folder of its node.
     """
 
     def __init__(self, number: int, folder: Path) -> None:
-        self.number, self.address = number, f"{NETWORK}.{10 + number}"
-        self.space, self._link = f"earshot{number}", f"eh{number}"
-        self._folder, self._node = folder, None
-        _ip("netns", "add", self.space)
-        _ip("link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", self.space)
-        _ip("link", "set", self._link, "master", "ehbr", "up")
+        self.number, self.address, self.scratch = number, f"{NETWORK}.{10 + number}", folder / f"h{number}"
+        self._space, self._link = f"earshot{number}", f"eh{number}"
+        self._node: subprocess.Popen[bytes] | None = None
+
+    def connect(self) -> None:
+        """Make the host, and its link."""
+        _ip("netns", "add", self._space)
+        _ip("link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", self._space)
+        _ip("link", "set", self._link, "master", BRIDGE, "up")
         for command in (
             f"addr add {self.address}/24 dev eth0",
             "link set eth0 up",
             "link set lo up",
             f"route add default via {NETWORK}.1",
         ):
-            _ip("-n", self.space, *command.split())
+            _ip("-n", self._space, *command.split())
 
-    _node: subprocess.Popen[bytes] | None
-
-    def start(self, cpus: int, environment: dict[str, str]) -> None:
-        """Start a node of Ray there."""
-        scratch = self._folder / f"h{self.number}"
-        scratch.mkdir(parents=True, exist_ok=True)
-        command = ["ip", "netns", "exec", self.space, sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
-        command += [f"--node-ip-address={self.address}", f"--num-cpus={cpus}", "--num-gpus=0", "--disable-usage-stats"]
-        command += [f"--object-store-memory={STORE}", f"--temp-dir={scratch}"]
+    def start(self, environment: Mapping[str, str]) -> None:
+        """Start its node of Ray: with one CPU, or, of the head, with none."""
+        self.mend()
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        command = ["ip", "netns", "exec", self._space, *_NAMED, self._space, sys.executable, "-c", _START]
+        command += ["start", "--block", "--disable-usage-stats", f"--node-ip-address={self.address}"]
+        command += [f"--num-cpus={min(self.number, 1)}", "--num-gpus=0"]
+        command += [f"--object-store-memory={STORE}", f"--temp-dir={self.scratch}"]
         if self.number == 0:
             command += ["--head", "--port=6379", f"--dashboard-host={self.address}", "--include-dashboard=true"]
         else:
             command += [f"--address={NETWORK}.10:6379"]
-        log = (scratch / "ray.log").open("wb")
-        self._node = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
-        )
+        with (self.scratch / "ray.log").open("ab") as log:
+            self._node = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            )
+
+    def runs(self) -> bool:
+        """Whether its node of Ray was started and has not ended."""
+        return self._node is not None and self._node.poll() is None
+
+    def processes(self) -> dict[int, str]:
+        """The command line of each of its processes."""
+        found = subprocess.run(["ip", "netns", "pids", self._space], capture_output=True, text=True, check=False)
+        lines = {}
+        for pid in map(int, found.stdout.split()):
+            with contextlib.suppress(OSError):
+                lines[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        return lines
+
+    def end(self, words: str) -> int:
+        """Kill those of its processes whose command line has these words; how many there were."""
+        found = [pid for pid, line in self.processes().items() if words in line]
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return len(found)
 
     def kill(self) -> None:
-        """The host loses its power: every process of its namespace ends at once."""
-        found = subprocess.run(["ip", "netns", "pids", self.space], capture_output=True, text=True, check=False)
-        for pid in found.stdout.split():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
+        """The host loses its power: it answers no packet any more, and all its processes end at once."""
+        self.cut()
+        self._power_off()
+
+    def _power_off(self) -> None:
+        while self.end(""):
+            time.sleep(0.1)
         if self._node is not None:
             self._node.wait()
             self._node = None
@@ -76,19 +115,15 @@ class Host:
         """Put the link back."""
         _ip("link", "set", self._link, "up")
 
-    def delay(self, milliseconds: int) -> None:
-        """Let every packet to the host wait; nothing happens where the kernel has no netem."""
-        command = ["tc", "qdisc", "replace", "dev", self._link, "root", "netem", "delay", f"{milliseconds}ms"]
-        subprocess.run(command, capture_output=True, check=False)
-
     def remove(self) -> None:
-        self.kill()
-        subprocess.run(["ip", "netns", "del", self.space], capture_output=True, check=False)
+        """End what runs there, and take host and link away, if they are there."""
+        self._power_off()
+        subprocess.run(["ip", "netns", "del", self._space], capture_output=True, check=False)
 
 
 def permitted() -> bool:
     """Whether this process may make network namespaces, and has the programs for it."""
-    if shutil.which("ip") is None or shutil.which("tc") is None:
+    if shutil.which("ip") is None or shutil.which("unshare") is None:
         return False
     made = subprocess.run(["ip", "netns", "add", "earshot-probe"], capture_output=True, check=False)
     subprocess.run(["ip", "netns", "del", "earshot-probe"], capture_output=True, check=False)
@@ -98,32 +133,58 @@ def permitted() -> bool:
 @contextlib.contextmanager
 def network(count: int, folder: Path) -> Iterator[list[Host]]:
     """Hosts that reach each other and this process, at ``NETWORK``.1."""
-    hosts: list[Host] = []
-    _ip("link", "add", "ehbr", "type", "bridge")
-    try:
-        _ip("addr", "add", f"{NETWORK}.1/24", "dev", "ehbr")
-        _ip("link", "set", "ehbr", "up")
-        for number in range(count):
-            hosts.append(Host(number, folder))
-        yield hosts
-    finally:
-        for host in hosts:
-            host.remove()
-        subprocess.run(["ip", "link", "del", "ehbr"], capture_output=True, check=False)
+    with (Path(tempfile.gettempdir()) / "earshot-drills.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # another drill on this machine uses the same names
+        hosts = [Host(number, folder) for number in range(count)]
+        _remove(hosts)  # what a drill that was killed has left
+        try:
+            _ip("link", "add", BRIDGE, "type", "bridge")
+            _ip("addr", "add", f"{NETWORK}.1/24", "dev", BRIDGE)
+            _ip("link", "set", BRIDGE, "up")
+            for host in hosts:
+                host.connect()
+            yield hosts
+        finally:
+            _remove(hosts)
 
 
-def wait_for_nodes(count: int, patience_s: float = 240) -> str:
-    """The dashboard's address, once the cluster has so many nodes that live."""
-    address, deadline = f"http://{NETWORK}.10:8265", time.monotonic() + patience_s
+def _remove(hosts: Sequence[Host]) -> None:
+    for host in hosts:
+        host.remove()
+    subprocess.run(["ip", "link", "del", BRIDGE], capture_output=True, check=False)
+
+
+def start_all(hosts: Sequence[Host], environment: Mapping[str, str]) -> None:
+    """Start those of the hosts that do not run, and return when the cluster has them and no others.
+
+    On a busy machine Ray's processes may not find each other within Ray's patience of 30 s; then the node ends, and is
+    started again.
+    """
+    deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError, ValueError):
-            with urllib.request.urlopen(f"{address}/nodes?view=summary", timeout=5) as answer:
-                alive = answer.read().count(b'"state": "ALIVE"')
-            if alive >= count:
-                return address
-        time.sleep(1)
-    raise AssertionError(f"the cluster did not have {count} nodes within {patience_s:.0f} s")
+        if not hosts[0].runs():  # its nodes do not join a new head
+            for host in hosts:
+                host.kill()
+            hosts[0].start(environment)
+        for host in hosts[1:]:
+            if not host.runs() and _count_nodes() > 0:
+                host.kill()
+                host.start(environment)
+        if _count_nodes() == len(hosts) and all(host.runs() for host in hosts):
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"the cluster did not have {len(hosts)} nodes within {START_S:.0f} s")
+
+
+def _count_nodes() -> int:
+    """How many nodes of the cluster live; 0 while the head does not answer."""
+    try:
+        with urllib.request.urlopen(f"{DASHBOARD}/nodes?view=summary", timeout=5) as answer:
+            return int(answer.read().count(b'"state": "ALIVE"'))
+    except (OSError, ValueError, http.client.HTTPException):
+        return 0
 
 
 def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True)
+    made = subprocess.run(["ip", *words], check=False, capture_output=True, text=True)
+    assert made.returncode == 0, f"ip {' '.join(words)}: {made.stderr.strip()}"

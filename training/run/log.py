@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import math
@@ -13,6 +14,7 @@ from typing import Any
 
 from sharding.common.errors import InputError
 from training.config.sections import LogSettings
+from training.engine.checkpoint import writing
 
 NOT_FINITE = "nonfinite.jsonl"  # the steps of a run whose loss or gradient was not finite, with their samples
 
@@ -45,12 +47,13 @@ class MetricsLog:
         """Add one line, which survives the end of the process once this returns.  NaN and infinity become null.
 
         Raises:
-            InputError: the run's folder has vanished.
+            InputError: the run's folder has vanished, or the line cannot be written.
         """
         if not self.path.exists():  # else lines would be written to a file that nobody can open
             raise InputError("the run's folder has vanished, or its log was removed", file=self.path)
-        self.file.write(json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n")
-        self.file.flush()
+        with writing(self.path):
+            self.file.write(json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n")
+            self.file.flush()
         numbers = {
             name: value for name, value in flatten(record).items() if isinstance(value, int | float) and name != "step"
         }
@@ -63,7 +66,8 @@ class MetricsLog:
             self.watch(dict(record))
 
     def close(self) -> None:
-        self.file.close()
+        with contextlib.suppress(OSError):  # every line was flushed; the one of a full disk is flushed again here
+            self.file.close()
         if self.tensorboard is not None:
             self.tensorboard.close()
         if self.wandb is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from sharding.common.errors import InputError
 from training.config.sections import LogSettings
 from training.run import log as metrics
 from training.run.log import NOT_FINITE, MetricsLog
@@ -60,3 +61,14 @@ def test_whoever_watches_gets_every_line(tmp_path: Path) -> None:
         log.write({"step": step, "loss": 1.0})
     log.close()
     assert [record["step"] for record in seen] == [0, 1, 2]
+
+
+def test_a_full_disk_is_an_error_that_names_the_log(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, 0, PLAIN)
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        log.file.close()
+        log.file = full
+        with pytest.raises(InputError, match="No space left on device") as caught:
+            log.write({"step": 0, "loss": 1.0})
+        log.close()
+    assert caught.value.file == tmp_path / "metrics.jsonl" and "same command" in str(caught.value)
