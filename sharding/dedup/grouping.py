@@ -7,15 +7,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sharding.dedup.outcomes import OUTCOME_RANK
-from sharding.rows import Difference
+from sharding.rows import Difference, MatchRow, rows
 
 EQUALITY_METHODS = ("source_bytes", "pcm")  # methods that find every sample equal
 SOUND_METHODS = ("source_bytes", "pcm", "waveform")  # methods whose verdict rests on the sound itself
 
 
-@dataclass
+@dataclass(slots=True)
 class Relation:
     """What the evidence says about two clips, a < b."""
 
@@ -40,24 +41,25 @@ class Relation:
 
 def relations(matches: pa.Table) -> list[Relation]:
     """One Relation a pair of MATCHES, sorted by pair; rows in any order."""
+    keys = {name: matches[name] for name in ("a", "b", "method", "offset_s", "outcome")}
+    keys["offset_s"] = pc.fill_null(keys["offset_s"], 0.0)
+    order = pc.sort_indices(pa.table(keys), [(name, "ascending") for name in keys])
     found: dict[tuple[str, str], Relation] = {}
-    for row in sorted(
-        matches.to_pylist(), key=lambda r: (r["a"], r["b"], r["method"], r["offset_s"] or 0.0, r["outcome"])
-    ):
-        relation = found.setdefault((row["a"], row["b"]), Relation(row["a"], row["b"]))
-        if row["method"] == "identity":
-            if relation.by_identity is None or OUTCOME_RANK[row["outcome"]] > OUTCOME_RANK[relation.by_identity]:
-                relation.by_identity = row["outcome"]
-            relation.identity_overlap_s = max(relation.identity_overlap_s, row["overlap_s"] or 0.0)
-        elif row["method"] == "residual":
-            relation.explained |= row["outcome"] == "same"
-            relation.difference = row["difference"]
-        elif row["method"] in SOUND_METHODS:
-            relation.explained |= row["method"] in EQUALITY_METHODS and row["outcome"] == "same"
-            if OUTCOME_RANK[row["outcome"]] > OUTCOME_RANK[relation.by_waveform]:
-                relation.by_waveform = row["outcome"]
-            if row["outcome"] == "same" and (row["overlap_s"] or 0.0) > relation.overlap_s:
-                relation.overlap_s, relation.offset_s = row["overlap_s"], row["offset_s"] or 0.0
+    for row in rows(matches.take(order), MatchRow):
+        relation = found.setdefault((row.a, row.b), Relation(row.a, row.b))
+        if row.method == "identity":
+            if relation.by_identity is None or OUTCOME_RANK[row.outcome] > OUTCOME_RANK[relation.by_identity]:
+                relation.by_identity = row.outcome
+            relation.identity_overlap_s = max(relation.identity_overlap_s, row.overlap_s or 0.0)
+        elif row.method == "residual":
+            relation.explained |= row.outcome == "same"
+            relation.difference = row.difference
+        elif row.method in SOUND_METHODS:
+            relation.explained |= row.method in EQUALITY_METHODS and row.outcome == "same"
+            if OUTCOME_RANK[row.outcome] > OUTCOME_RANK[relation.by_waveform]:
+                relation.by_waveform = row.outcome
+            if row.outcome == "same" and (row.overlap_s or 0.0) > relation.overlap_s:
+                relation.overlap_s, relation.offset_s = row.overlap_s or 0.0, row.offset_s or 0.0
     return list(found.values())
 
 

@@ -103,7 +103,7 @@ def decide(
     """
     settings = settings or FateSettings()
     evidence = gather(catalogue, facts, matches, settings.protect)
-    trimmable = _trimmed_parts(evidence, facts, matches, settings)
+    trimmable = _trimmed_parts(evidence, catalogue, facts, matches, settings)
     judge = _Judge(evidence, settings, frozenset(listed), frozenset(trimmable))
     before = {} if fixed is None else {row.clip_id: Verdict(*row[1:]) for row in rows(fixed, _FixedFate)}
     group, kin = groups_and_kin(catalogue, evidence.relations, evidence.durations, settings.common)
@@ -119,15 +119,16 @@ def trimmed_parts(
 
     Which clips these are does not depend on the other rules.  Arguments as of ``decide``.
     """
-    return _trimmed_parts(gather(catalogue, facts, matches, settings.protect), facts, matches, settings)
+    evidence = gather(catalogue, facts, matches, settings.protect)
+    return _trimmed_parts(evidence, catalogue, facts, matches, settings)
 
 
 def _trimmed_parts(
-    evidence: Evidence, facts: pa.Table, matches: pa.Table, settings: FateSettings
+    evidence: Evidence, catalogue: pa.Table, facts: pa.Table, matches: pa.Table, settings: FateSettings
 ) -> dict[str, list[WindowPart]]:
     if settings.leaks != "trim":
         return {}
-    return parts_without_leaks(evidence, facts, matches, settings.withhold_unknown_part)
+    return parts_without_leaks(evidence, catalogue, facts, matches, settings.withhold_unknown_part)
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ class _Judge:
         leak = find_leak(evidence, clip_id, self.settings.withhold_unknown_part)
         if leak is not None and clip_id not in self.trimmable:
             return Verdict("withheld", leak.reason, leak.protected)
-        if not clip.captions:
+        if not clip.kinds:
             return Verdict("filtered", "no_caption")
         return None
 

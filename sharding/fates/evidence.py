@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -13,21 +13,30 @@ from sharding.dedup.grouping import Relation, relations, same_within
 from sharding.rows import Caption, Interval, rows
 from sharding.sources.protected import is_protected
 
+Value = TypeVar("Value", bound=Hashable)
 
-class ClipRow(NamedTuple):
-    """The columns of CATALOGUE that fates depend on."""
 
+class Clip(NamedTuple):
+    """What fates depend on of a row of CATALOGUE; captions themselves would be most of the memory of a large build.
+
+    Attributes:
+        kinds: of its captions: human, machine, label; empty where it has none.
+    """
+
+    dataset: str
+    split: str
+    problem: str | None
+    interval: Interval | None
+    kinds: frozenset[str]
+
+
+class _ClipRow(NamedTuple):
     clip_id: str
     dataset: str
     split: str
     problem: str | None
     captions: list[Caption] | None
     interval: Interval | None
-
-    @property
-    def kinds(self) -> set[str]:
-        """The kinds of its captions: human, machine, label."""
-        return {caption["kind"] for caption in self.captions or []}
 
 
 class FactRow(NamedTuple):
@@ -51,7 +60,7 @@ class Evidence:
         protected: clips of protected splits.
     """
 
-    clips: dict[str, ClipRow]
+    clips: dict[str, Clip]
     facts: dict[str, FactRow]
     durations: dict[str, float]
     relations: list[Relation]
@@ -91,7 +100,8 @@ class Evidence:
 
 def gather(catalogue: pa.Table, facts: pa.Table, matches: pa.Table, protect: Collection[tuple[str, str]]) -> Evidence:
     """Index CATALOGUE, FACTS and MATCHES by clip; ``protect`` as ``parse_protect`` returns it."""
-    clips = {row.clip_id: row for row in rows(catalogue, ClipRow)}
+    shared: dict[Hashable, Any] = {}  # equal values of many clips are one object
+    clips = {row.clip_id: _clip(row, shared) for row in rows(catalogue, _ClipRow)}
     known = {row.clip_id: row for row in rows(facts, FactRow)}
     found = [one for one in relations(matches) if one.a in clips and one.b in clips]
     relations_of: dict[str, list[Relation]] = defaultdict(list)
@@ -104,5 +114,16 @@ def gather(catalogue: pa.Table, facts: pa.Table, matches: pa.Table, protect: Col
         durations={row.clip_id: row.duration_s for row in known.values() if row.duration_s},
         relations=found,
         relations_of=dict(relations_of),
-        protected=frozenset(row.clip_id for row in clips.values() if is_protected(row.dataset, row.split, protect)),
+        protected=frozenset(
+            clip_id for clip_id, clip in clips.items() if is_protected(clip.dataset, clip.split, protect)
+        ),
     )
+
+
+def _clip(row: _ClipRow, shared: dict[Hashable, Any]) -> Clip:
+    def one(value: Value) -> Value:
+        found: Value = shared.setdefault(value, value)
+        return found
+
+    kinds = frozenset(caption["kind"] for caption in row.captions or [])
+    return Clip(one(row.dataset), one(row.split), one(row.problem), row.interval, one(kinds))

@@ -12,7 +12,7 @@ from sharding.dedup.grouping import Relation
 from sharding.dedup.spans import Span, outside
 from sharding.fates.evidence import Evidence
 from sharding.fates.trimming import WindowPart, captions_within, cut_windows, extent, longest, protected_spans
-from sharding.rows import Window, rows
+from sharding.rows import Caption, Window, rows
 
 
 class Leak(NamedTuple):
@@ -53,8 +53,13 @@ class _Decoded(NamedTuple):
     windows: list[Window] | None
 
 
+class _Captions(NamedTuple):
+    clip_id: str
+    captions: list[Caption] | None
+
+
 def parts_without_leaks(
-    evidence: Evidence, facts: pa.Table, matches: pa.Table, unknown_part_leaks: bool
+    evidence: Evidence, catalogue: pa.Table, facts: pa.Table, matches: pa.Table, unknown_part_leaks: bool
 ) -> dict[str, list[WindowPart]]:
     """What is left of each leaking clip that can be trimmed: the longest stretch outside all protected sound.
 
@@ -63,6 +68,7 @@ def parts_without_leaks(
 
     Args:
         evidence: of the build.
+        catalogue: CATALOGUE.
         facts: FACTS.
         matches: MATCHES.
         unknown_part_leaks: as of ``find_leak``.
@@ -70,7 +76,9 @@ def parts_without_leaks(
     spans_of = protected_spans(
         matches, evidence.protected, evidence.durations, _intervals(evidence), unknown_part_leaks
     )
-    leaking = facts.filter(pc.is_in(facts["clip_id"], pa.array(sorted(spans_of), pa.string())))
+    names = pa.array(sorted(spans_of), pa.string())
+    leaking = facts.filter(pc.is_in(facts["clip_id"], names))
+    captions_of = dict(rows(catalogue.filter(pc.is_in(catalogue["clip_id"], names)), _Captions))
     found = {}
     for clip_id, error, windows in rows(leaking, _Decoded):
         if error or windows is None or find_leak(evidence, clip_id, unknown_part_leaks) is None:
@@ -80,8 +88,7 @@ def parts_without_leaks(
         left = [] if stretch is None else cut_windows(windows, stretch)
         if not left or (len(left) == len(windows) and all(part.whole for part in left)):
             continue
-        captions = evidence.clips[clip_id].captions or []
-        if captions_within(captions, *extent([(part.start_s, part.duration_s) for part in left])):
+        if captions_within(captions_of[clip_id] or [], *extent([(part.start_s, part.duration_s) for part in left])):
             found[clip_id] = left
     return found
 
