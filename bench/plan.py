@@ -15,11 +15,11 @@ import random
 import resource
 import tempfile
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ray_jobs.costs import Nodes, build_cost, sounds_of
-from ray_jobs.plan import read_catalogue
+from ray_jobs.costs import Nodes, build_cost
 from sharding.build.run import build
 from sharding.common.runners import LocalRunner
 from sharding.settings import BuildSettings
@@ -32,43 +32,58 @@ def main() -> None:
     parser.add_argument("--clips", type=int, help="recordings to build (400)")
     args = parser.parse_args()
     data = Path(os.environ["EARSHOT_DATA"]) / "audio"
-    with (data / "clips.csv").open(encoding="utf-8") as file:
-        clips = [row for row in csv.DictReader(file) if (data / row["path"]).is_file()]
-    random.Random(0).shuffle(clips)
-    with tempfile.TemporaryDirectory() as folder:
-        measure(data, clips[: args.clips or (60 if args.quick else 400)], Path(folder))
-
-
-def measure(data: Path, clips: list[dict[str, str]], folder: Path) -> None:
-    source, out = folder / "sounds", folder / "out"
-    source.mkdir()
-    for row in clips:
-        place = source / row["path"].replace("/", "-")
-        place.symlink_to(data / row["path"])
-    with (source / "clips.csv").open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["path", "captions"])
-        table.writerows([row["path"].replace("/", "-"), row["label_or_caption"] or "a sound"] for row in clips)
-    before = processor_s()
-    settings = BuildSettings(sources={"mine": str(source)}, follow_links=True)
-    build(settings, str(out), LocalRunner(1), allow_unprotected=True)
-    took = processor_s() - before
-    manifest = Manifest.open(str(out)).table
-    seconds = np.array(manifest["duration_s"].to_pylist())
-    sizes = np.array(manifest["audio_bytes"].to_pylist())
-    rates = sizes / seconds
-    print(f"{len(rates)} samples, {seconds.sum():.0f} s; bytes for each second of sound:")
+    clips = recordings(data)
+    found = build_recordings(data, clips[: args.clips or (60 if args.quick else 400)])
+    rates = found.sizes / found.seconds
+    print(f"{len(rates)} samples, {found.seconds.sum():.0f} s; bytes for each second of sound:")
     print(
         "  5, 25, 50, 75, 95 %: "
         + ", ".join(f"{each:,.0f}" for each in np.quantile(rates, [0.05, 0.25, 0.5, 0.75, 0.95]))
     )
-    print(f"  all together {sizes.sum() / seconds.sum():,.0f}")
-    lengths = sum(float(row["duration_s"]) for row in clips) / len(clips)
-    planned = build_cost(sounds_of(read_catalogue(str(out / "catalogue")), {"mine": lengths}), Nodes("host", 1, 1, 0))
-    low, high = planned["hours"].times(3600)
-    print(f"build: {took:.1f} s of processor time; the plan said {low:.1f} to {high:.1f} s")
-    low, high = planned["shard_bytes"].times(1e-6)
-    print(f"shards: {sizes.sum() / 1e6:.1f} MB; the plan said {low:.1f} to {high:.1f} MB")
+    print(f"  all together {found.sizes.sum() / found.seconds.sum():,.0f}")
+    low, high = found.planned["hours"].times(3600)
+    print(f"build: {found.processor_s:.1f} s of processor time; the plan said {low:.1f} to {high:.1f} s")
+    low, high = found.planned["shard_bytes"].times(1e-6)
+    print(f"shards: {found.sizes.sum() / 1e6:.1f} MB; the plan said {low:.1f} to {high:.1f} MB")
+
+
+def recordings(data: Path) -> list[dict[str, str]]:
+    """The rows of ``clips.csv`` whose sound file is there, in an order drawn at random."""
+    with (data / "clips.csv").open(encoding="utf-8") as file:
+        clips = [row for row in csv.DictReader(file) if (data / row["path"]).is_file()]
+    random.Random(0).shuffle(clips)
+    return clips
+
+
+class Built(NamedTuple):
+    """A build: seconds and bytes of each sample, processor seconds of all of it, and what the plan said."""
+
+    seconds: np.ndarray
+    sizes: np.ndarray
+    processor_s: float
+    planned: dict[str, Any]
+
+
+def build_recordings(data: Path, clips: list[dict[str, str]]) -> Built:
+    """Build rows of ``clips.csv`` with one worker."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = Path(folder) / "sounds", Path(folder) / "out"
+        source.mkdir()
+        for row in clips:
+            (source / row["path"].replace("/", "-")).symlink_to(data / row["path"])
+        with (source / "clips.csv").open("w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["path", "captions"])
+            table.writerows([row["path"].replace("/", "-"), row["label_or_caption"] or "a sound"] for row in clips)
+        before = processor_s()
+        settings = BuildSettings(sources={"mine": str(source)}, follow_links=True)
+        build(settings, str(out), LocalRunner(1), allow_unprotected=True)
+        took = processor_s() - before
+        manifest = Manifest.open(str(out)).table
+        seconds = np.array(manifest["duration_s"].to_pylist())
+        sizes = np.array(manifest["audio_bytes"].to_pylist())
+    planned = build_cost(len(clips), sum(float(row["duration_s"]) for row in clips), Nodes("host", 1, 1, 0))
+    return Built(seconds, sizes, took, planned)
 
 
 def processor_s() -> float:

@@ -89,10 +89,14 @@ def bare_step(recipe: Recipe, batch: Batch) -> Callable[[], float]:
     return step
 
 
-def engine_step(recipe: Recipe, batch: Batch, group: Any) -> Callable[[], float]:
+def engine_of(recipe: Recipe, group: Any) -> Engine:
     model, loss = assemble(recipe, ["one two three"])
     flat = replace(recipe.optimizer, lr=1e-5, final_lr=1e-5, warmup_epochs=0)
-    engine = Engine(RetrievalTask(model, loss), replace(recipe, optimizer=flat), make_schedule(flat, 100), group)
+    return Engine(RetrievalTask(model, loss), replace(recipe, optimizer=flat), make_schedule(flat, 100), group)
+
+
+def engine_step(recipe: Recipe, batch: Batch, group: Any) -> Callable[[], float]:
+    engine = engine_of(recipe, group)
     return lambda: engine.step(batch).loss
 
 

@@ -45,10 +45,18 @@ BUILD_CORE_S = Span(1 / (30.3 * 17.5), 1 / (0.59 * 23 * 17.5))  # core seconds f
 JOIN_S = Span(662 / 7562, 755 / 7562)  # core seconds for each hour of sound
 # `bench.catalogue`: 472,645 clips in 8.6 s.  `bench.planning`: 0.087 ms a clip at 100,000 clips, growing as n^1.10.
 CATALOGUE_S, PLAN_S, PLAN_CLIPS, PLAN_GROWTH = 8.6 / 472_645, 0.087e-3, 100_000, 1.10
+# Memory of the one process that lists, compares or decides: its own, and of each clip or hour.  `bench.catalogue`:
+# 0.85 GiB for 472,645 clips; `bench.join`: 4.7 GiB for 7,562 hours; `bench.planning`: 1.9 GiB for a million clips.
+PROCESS_BYTES = 0.25 * 2**30
+LIST_BYTES, DECIDE_BYTES = 0.60 * 2**30 / 472_645, 1.65 * 2**30 / 1e6  # a clip
+COMPARE_BYTES = 4.45 * 2**30 / 7562  # an hour
 # `bench.plan`: 236 pairs of 1,600 clips had to be compared by their waveforms, 0.14 core seconds each.
 PAIR_S, PAIRS = 0.14, Span(0, 236 / 1600)  # seconds of a pair, and pairs for each clip
 # `bench.plan`: a quarter of real recordings takes less; WavCaps as published (FLAC, 32 kHz, 1.5 TB for 7,563 hours).
 SHARD_BYTES = Span(18_800, 1.5e12 / (7563 * 3600))  # for each second of sound
+# `bench.loader --growth`: order and manifest of 10 million rows on each rank.  A checksum of 24 us is 0.26 % of what it
+# takes to decode a clip of 10 s.
+ORDER_BYTES, ORDER_S, DECODE_S = 1421 * 2**20 / 1e7, 13.0 / 1e7, 24e-6 / 0.0026 / 10  # a row, a row, a second of sound
 # `bench.step`: two ranks gave 0.97 of one; four ranks on two cores 26.0 clips/s where one gave 32.7.
 RANKS_KEEP = Span(26.0 / 32.7, 1.0)  # the share of a rank's speed that stays where there are more of them
 
@@ -109,9 +117,12 @@ def sounds_of(catalogue: pa.Table, mean_s: Mapping[str, float], as_published: bo
     return Sounds(columns.append_column("window", pa.array(np.zeros(len(seconds), np.int32))), seconds)
 
 
-def build_cost(sounds: Sounds, nodes: Nodes) -> dict[str, Any]:
-    """Hours and bytes of a build: every core decodes, compares and writes, and one core decides and plans."""
-    clips, seconds = len(sounds.seconds), float(sounds.seconds.sum())
+def build_cost(clips: int, seconds: float, nodes: Nodes) -> dict[str, Any]:
+    """Hours and bytes of a build of so many seconds of sound.
+
+    Every core decodes, compares and writes.  One process lists the clips, compares, and decides and plans, one after
+    the other; ``memory_bytes`` has its peak in each of these.
+    """
     core_s = BUILD_CORE_S.times(seconds).plus(PAIRS.times(PAIR_S * clips)).plus(JOIN_S.times(seconds / 3600))
     core_hours = core_s.times(1 / 3600)
     alone = CATALOGUE_S * clips + PLAN_S * clips * (clips / PLAN_CLIPS) ** (PLAN_GROWTH - 1)
@@ -122,6 +133,11 @@ def build_cost(sounds: Sounds, nodes: Nodes) -> dict[str, Any]:
         "hours": core_hours.times(1 / (nodes.number * nodes.cpus)).plus(Span(alone / 3600, alone / 3600)),
         "hours_on_one_core": alone / 3600,
         "shard_bytes": SHARD_BYTES.times(seconds),
+        "memory_bytes": {
+            "lists the clips": PROCESS_BYTES + LIST_BYTES * clips,
+            "compares them": PROCESS_BYTES + COMPARE_BYTES * seconds / 3600,
+            "decides and plans": PROCESS_BYTES + DECIDE_BYTES * clips,
+        },
     }
 
 

@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         remedy = "give the same name to --recipe"
         raise InputError("--trial names a recipe that is not planned", value=", ".join(sorted(unknown)), remedy=remedy)
     sounds = sounds_of(read_catalogue(args.catalogue), _numbers("--mean-s", args.mean_s), args.as_published)
-    build = build_cost(sounds, building)
+    build = build_cost(len(sounds.seconds), float(sounds.seconds.sum()), building)
     gigabytes = build["shard_bytes"].times(1e-9)
     return {
         "build": build | _on(building, build["hours"], prices, head),
@@ -215,6 +215,7 @@ def show(result: dict[str, Any]) -> str:
         f"  time     {_span(build['hours'])} h, of which {build['hours_on_one_core']:.2g} h use one core",
         f"  work     {_span(build['core_hours'])} core hours",
         f"  bytes    {_sizes(build['shard_bytes'])} of shards, and as much again while it builds",
+        f"  memory   {show_size(max(build['memory_bytes'].values()))} at most, of the process that starts the build",
         f"  money    {_money(build)}",
     ]
     if result["storage_money_a_month"] is not None:
