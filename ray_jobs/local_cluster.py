@@ -47,6 +47,7 @@ def _environment() -> dict[str, str]:
         | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "RAY_AUTH_MODE": "disabled",  # the cluster listens on loopback only, and ends with this process
+            "RAY_DASHBOARD_STARTUP_TIMEOUT_S": str(START_TIMEOUT_S),  # by default 60, too few for a busy machine
             "RAY_task_oom_retries": "3",  # by default there is no limit
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # its jobs have ended: nothing is worth waiting for
             "PYTHONUNBUFFERED": "1",
