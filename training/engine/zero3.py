@@ -60,6 +60,8 @@ class Sharded:
         self.engine, self.stage, self.group = engine, stage, group
         self.names, self.moment_names = dict(names), tuple(moments)
         self._whole: list[Any] = []
+        if stage == 3:
+            release_only_entered(engine.optimizer.parameter_offload)
 
     def keep_whole(self, modules: Sequence[nn.Module]) -> None:
         """Keep the parameters of small modules whole on every rank under ZeRO-3.
@@ -177,3 +179,23 @@ class Sharded:
             self.engine.destroy()
         finally:
             FWD_MODULE_STACK.clear()  # ZeRO-3 keeps every model there after its engine has ended
+
+
+def release_only_entered(offload: Any) -> None:
+    """Let ZeRO-3 release in the backward pass only modules that the backward pass has entered.
+
+    DeepSpeed enters a module at the gradient of its output, and releases it at the gradient of its input.  Where a
+    loss takes what a block inside of a stack returns and nothing takes what the stack itself returns, the stack is
+    released without having been entered, which DeepSpeed's assertion refuses.  Nothing of it was gathered by then.
+
+    Args:
+        offload: what has the hooks of all modules, ``DeepSpeedZeRoOffload``.
+    """
+    release = offload.post_sub_module_backward_function
+
+    def release_entered(module: nn.Module) -> None:
+        entered = offload.get_param_coordinator()._PartitionedParameterCoordinator__active_backward_submodules
+        if module.ds_id in entered:
+            release(module)
+
+    offload.post_sub_module_backward_function = release_entered

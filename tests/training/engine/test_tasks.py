@@ -1,7 +1,7 @@
 """Any task steps the same on any number of ranks, at any ZeRO stage, at once or in chunks.
 
-The task here has what retrieval has not: more columns than rows, two pair terms on the same sides, a teacher, and local
-sums whose counts differ from sample to sample.
+The task here has what retrieval has not: more columns than rows, two pair terms on the same sides, a teacher, local
+sums whose counts differ from sample to sample, and a stack of layers of which the loss takes what an inner one returns.
 """
 
 from __future__ import annotations
@@ -53,13 +53,26 @@ class Sentences(Columns):
     target_mask: Tensor
 
 
+class Stack(nn.Module):
+    """Two layers.  The task takes what the lower one returns, as models take a layer of a frozen encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lower, self.upper = nn.Linear(6, 5), nn.Linear(5, 2).requires_grad_(False)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        self.inner = self.lower(vectors)
+        upper: Tensor = self.upper(self.inner)
+        return upper
+
+
 class SentencePairs(Task):
     """Anchors find their partners among all partners and hard negatives, and predict their targets."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(4)
-        self.anchor, self.candidate = nn.Linear(6, 5), nn.Linear(6, 5)
+        self.first, self.anchor, self.candidate = nn.Linear(6, 6), Stack(), nn.Linear(6, 5)
         self.predict = nn.Linear(5, 4)
         self.frozen = nn.Linear(6, 3).requires_grad_(False)
         self.loss = build_loss(ntxent.Settings(positives="clip", trainable_tau=True))
@@ -67,9 +80,10 @@ class SentencePairs(Task):
         self.distilled = Distillation(DistillationSettings())
 
     def forward(self, batch: Sentences) -> Outputs:
-        anchors = nn.functional.normalize(self.anchor(batch.anchors), dim=-1)
         both = torch.stack((batch.partners, batch.negatives), 1).flatten(0, 1)  # two candidates for each sample
         candidates = nn.functional.normalize(self.candidate(both), dim=-1)
+        self.anchor(self.first(batch.anchors))  # what the whole stack returns has no part in the loss
+        anchors = nn.functional.normalize(self.anchor.inner, dim=-1)
         error = (self.predict(anchors) - batch.targets).square() * batch.target_mask
         sides = {"anchors": Items((anchors,), ids_of(batch.clip)), "candidates": Items((candidates,), pair_ids(batch))}
         return Outputs(sides, {"prediction": LocalSum(error.sum(), batch.target_mask.sum())})
