@@ -89,16 +89,26 @@ def sound(kind: int, seconds: float, draw: np.random.Generator) -> np.ndarray:
     return draw.uniform(0.1, 0.5) * wave / np.abs(wave).max() + 0.001 * draw.standard_normal(len(t))
 
 
-def write_sounds(root: Path, clips: int = 24, held_out: int = 9, seed: int = 0, labels: bool = False) -> None:
+def write_sounds(
+    root: Path,
+    clips: int = 24,
+    held_out: int = 9,
+    seed: int = 0,
+    labels: bool = False,
+    splits: Mapping[str, int] | None = None,
+) -> None:
     """A build of ``SOUNDS`` in turn, in clotho/development and clotho/evaluation, 1 to 3 s each.
 
-    With ``labels``, each clip has the name of its sound as a label too.
+    With ``labels``, each clip has the name of its sound as a label too.  ``splits`` names other splits, as
+    dataset/split, and how many clips each has.
     """
+    splits = splits or {"clotho/development": clips, "clotho/evaluation": held_out}
     draw = np.random.default_rng(seed)
     (root / "shards").mkdir(parents=True)
     done = []
-    for split, first, count in (("development", 0, clips), ("evaluation", 1000, held_out)):
-        name = f"clotho-{split}-000000.tar"
+    for place, (whole, count) in enumerate(splits.items()):
+        (dataset, split), first = whole.split("/"), 1000 * place
+        name = f"{dataset}-{split}-000000.tar"
         with tarfile.open(root / "shards" / name, "w", format=tarfile.USTAR_FORMAT) as tar:
             for number in range(count):
                 kind = number % len(SOUNDS)
@@ -109,7 +119,7 @@ def write_sounds(root: Path, clips: int = 24, held_out: int = 9, seed: int = 0, 
                 if labels:
                     captions.append(captions[0] | {"text": SOUNDS[kind], "kind": "label"})
                 seconds = round(float(draw.uniform(1.0, 3.0)), 2)
-                one = row(first + number, split=split, shard=name, captions=captions, duration_s=seconds)
+                one = row(first + number, dataset, split, shard=name, captions=captions, duration_s=seconds)
                 done.append(one | _add(tar, one["audio"], flac(sound(kind, seconds, draw)), "audio"))
                 done[-1] |= _add(tar, one["key"] + ".json", b"{}", "json")
     commit(root, done)

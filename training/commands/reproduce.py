@@ -9,6 +9,8 @@ from typing import Any
 from sharding.common.errors import InputError
 from training.commands.fit import only_first_rank
 
+SMALL = "Small scale: small random encoders and few steps. These figures say nothing about the methods."
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from training.reproduce.papers import PLANS
@@ -23,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shards", metavar="OUT", help="the build; only --dry-run does without")
     parser.add_argument(
         "--relevance", type=Path, metavar="CSV", help="DCASE 2025's metadata_eval.csv, for the improved captions"
+    )
+    parser.add_argument(
+        "--frames", type=Path, metavar="DIR", help="an image of each clip, for retrieval between sounds and images"
     )
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds of each run (3)")
     parser.add_argument(
@@ -51,7 +56,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.steps is not None and args.scale == "full":
         raise InputError("--steps is for --scale small", remedy="change the recipes with --set optimizer.steps=N")
     steps = (args.steps or STEPS) if args.scale == "small" else 0
-    work = Work(PLANS[args.plan](), args.out, args.shards or "", args.seeds, steps, tuple(args.set))
+    work = Work(PLANS[args.plan](), args.out, args.shards or "", args.seeds, steps, tuple(args.set), args.frames)
     if args.dry_run:
         manifest = Manifest.open(args.shards) if args.shards else None
         table = None if manifest is None else manifest.table
@@ -82,7 +87,9 @@ def show(result: dict[str, Any]) -> str:
         lines.append(f"{result['left']} runs are left: {least:.0f} to {most:.0f} GPU hours")
         lines.append(f"The estimate: {result['whence']}.")
     else:
-        lines += _table(result)
+        lines += _tests(result) if "cells" in result else _table(result)
+        if result["scale"] == "small":
+            lines += ["", SMALL]
     if result["missing"]:
         lines += ["Missing:", *(f"  - {each}" for each in result["missing"])]
     lines += ["What differs from the paper:", *(f"  - {each}" for each in result["differences"])]
@@ -106,6 +113,25 @@ def _table(result: dict[str, Any]) -> list[str]:
             low, high = 100 * ours["low"], 100 * ours["high"]
             spread = f"  {100 * ours['least']:.2f}..{100 * ours['most']:.2f}" if row["ours"]["seeds"] > 1 else ""
             lines.append(f"  {label:{width}}{theirs}{100 * ours['mean']:9.2f} ({low:.2f}, {high:.2f}){spread}")
-    if result["scale"] == "small":
-        lines += ["", "Small scale: small random encoders and few steps. These figures say nothing about the methods."]
     return lines
+
+
+def _tests(result: dict[str, Any]) -> list[str]:
+    """A table of which each column is another test, a column after the other."""
+    rows = result["cells"]
+    width = max(len(label) for label in rows) + 2
+    lines = [f"published, then ours in percent, with the range of {result['seeds']} seeds"]
+    for column in dict.fromkeys(column for row in rows.values() for column in row):
+        lines += ["", column]
+        for label, row in rows.items():
+            if column not in row:
+                continue
+            cell = row[column]
+            theirs = f"{'-':>8}" if cell["published"] is None else f"{cell['published']:8.2f}"
+            ours = f"not measured: {cell['skipped']}" if "skipped" in cell else _range(cell)
+            lines.append(f"  {label:{width}}{theirs}  {ours}")
+    return lines
+
+
+def _range(cell: dict[str, Any]) -> str:
+    return f"{cell['mean']:7.2f}  {cell['least']:.2f}..{cell['most']:.2f}"

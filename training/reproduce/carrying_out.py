@@ -1,7 +1,8 @@
 """Carrying out a plan: every run of every seed that is not finished, its scores, and the table.
 
 A plan's folder has ``runs/<run>/seed-<seed>``, ``scores/<run>/seed-<seed>`` and, for systems of several runs,
-``scores/<system>/seed-<seed>``.  What is finished is not done again, so a plan can be killed and continued.
+``scores/<system>/seed-<seed>``; for a table of tests, ``tests/<run>/seed-<seed>/<test>.json``.  What is finished is
+not done again, so a plan can be killed and continued.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from training.evaluation.score_files import ScoreFile, is_scores
 from training.evaluation.scoring import ScoringSettings, write_scores
 from training.models.hub import CONFIG, EXPORT, open_model
 from training.reproduce import needs
-from training.reproduce.plans import IMPROVED, Plan
+from training.reproduce.measuring import measure, obstacle
+from training.reproduce.plans import IMPROVED, Cell, Plan
 from training.reproduce.small import shrink
 from training.run.loop import fit
 
@@ -41,6 +43,7 @@ class Work:
         steps: of the small scale; 0: the full scale.
         changes: of every recipe, as ``--set`` takes them.
         split: which is scored.
+        frames: a folder with an image of each clip, for tests of retrieval between sounds and images.
     """
 
     plan: Plan
@@ -50,6 +53,12 @@ class Work:
     steps: int
     changes: tuple[str, ...] = ()
     split: str = SPLIT
+    frames: Path | None = None
+
+    @property
+    def tests(self) -> list[str]:
+        """The splits on which the plan is tested."""
+        return self.plan.splits or [self.split]
 
     def run(self, name: str, seed: int) -> Path:
         """The folder of a run."""
@@ -70,7 +79,9 @@ class Work:
         if self.steps:
             recipe = shrink(recipe, there, self.steps)
         if planned.start:
-            recipe = replace(recipe, init_from=InitSettings(str(self.run(planned.start, seed) / EXPORT)))
+            parts = () if recipe.init_from is None else recipe.init_from.parts
+            start = str(self.run(planned.start, seed) / EXPORT)
+            recipe = replace(recipe, init_from=InitSettings(start, parts))
         if planned.teachers:
             folders = tuple(str(self.run(teacher, seed) / EXPORT) for teacher in planned.teachers)
             recipe = replace(recipe, distillation=DistillationSettings(folders))
@@ -102,7 +113,7 @@ def outline(work: Work, table: Any | None, relevance: bool = False) -> dict[str,
         done = [seed for seed in range(work.seeds) if work.is_done(name, seed)]
         runs.append({"run": name, "recipe": planned.recipe, "pairs": pairs, "hours": [least, most], "done": done})
         if not work.steps:
-            missing += needs.missing_weights(full) + needs.missing_data(full, there, work.split)
+            missing += needs.missing_weights(full) + needs.missing_data(full, there, work.tests)
     if not relevance and any(task == IMPROVED for system in work.plan.systems.values() for task, _ in system.published):
         missing.append(needs.RELEVANCE)
     left = sum(work.seeds - len(run["done"]) for run in runs)
@@ -134,6 +145,8 @@ def carry_out(
         InputError: the build lacks a split.
     """
     there = splits_of(manifest.table)
+    if work.plan.rows:
+        return _carry_out_tests(work, manifest, group, there)
     if work.split not in there:
         raise InputError("the build has no evaluation split", file=work.shards, value=work.split)
     for seed in range(work.seeds):
@@ -155,8 +168,55 @@ def carry_out(
     return {"split": work.split, "rows": rows, "relevance": table is not None}
 
 
+def _carry_out_tests(work: Work, manifest: Any, group: Group, there: set[str]) -> dict[str, Any]:
+    """Train the runs whose data are here, and fill in the cells that can be measured."""
+    lacking: dict[str, str] = {}
+    for name, planned in work.plan.runs.items():
+        asked = [item.split for item in load_recipe(planned.recipe, [*planned.changes, *work.changes]).data.train]
+        absent = [split for split in asked if not needs.has(there, split)]
+        if planned.start in lacking:
+            lacking[name] = lacking[planned.start]
+        elif absent and (not work.steps or len(absent) == len(asked)):
+            lacking[name] = f"{', '.join(absent)} to train on is not in the build"
+    if len(lacking) == len(work.plan.runs):
+        raise InputError(
+            "the build has nothing that the plan trains on",
+            file=work.shards,
+            value=next(iter(lacking.values())),
+            remedy="`earshot reproduce PLAN --dry-run` says which data it needs, and where they are published",
+        )
+    needed = {run for name in work.plan.runs if name not in lacking for run in (name, work.plan.runs[name].start)}
+    for seed in range(work.seeds):
+        for name in work.plan.runs:
+            if name in needed and not work.is_done(name, seed):
+                fit(work.recipe(name, seed, there), manifest, work.run(name, seed), group)
+    cells = {
+        label: {column: _cell(work, cell, manifest, group, there, lacking) for column, cell in row.items()}
+        for label, row in work.plan.rows.items()
+    }
+    return {"cells": cells}
+
+
+def _cell(
+    work: Work, cell: Cell, manifest: Any, group: Group, there: set[str], lacking: Mapping[str, str]
+) -> dict[str, Any]:
+    """The published figure of a cell beside the mean and the range of ours, in percent, or why there is none."""
+    found: dict[str, Any] = {"published": cell.published}
+    reason = lacking.get(cell.run) or obstacle(cell, there, work.frames, bool(work.steps))
+    if reason:
+        return found | {"skipped": reason}
+    values = []
+    for seed in range(work.seeds):
+        export, store = work.run(cell.run, seed) / EXPORT, work.folder / "tests" / cell.run / f"seed-{seed}"
+        value = measure(cell, export, manifest, group, work.frames, store)[cell.measure]
+        if isinstance(value, str):
+            return found | {"skipped": value}
+        values.append(100 * value)
+    return found | {"mean": sum(values) / len(values), "least": min(values), "most": max(values)}
+
+
 def _has_all(recipe: Recipe, there: set[str]) -> bool:
-    return all(item.split in there for item in recipe.data.train)
+    return all(needs.has(there, item.split) for item in recipe.data.train)
 
 
 def _score(work: Work, name: str, seed: int, manifest: Any, group: Group, table: Any) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sharding.sources import esc50, urbansound8k
+from sharding.sources.origins import ORIGINS
 from training.config.sections import Recipe
 
 # Pairs a second in training on one NVIDIA A40: the README of the challenge's 2025 baseline (PaSST and RoBERTa-large)
@@ -20,12 +23,19 @@ PUBLISHED = {  # clips and captions, as the released tables count them
     "audiocaps/train": (49838, 49838),
     "wavcaps/train": (403050, 403050),
     "tacos/development": (12358, 12358),  # its test split included
+    "audioset/balanced_train": (22160, 22160),
+    "audioset/unbalanced_train": (2041792, 2041792),  # as CoLLAT's paper counts them
+    "fsd50k/train": (36796, 36796),
+    **{f"esc50/{split}": counts for split, counts in esc50.PUBLISHED.items()},
+    **{f"urbansound8k/{split}": counts for split, counts in urbansound8k.PUBLISHED.items()},
+    **{f"tut/fold{fold}": (1170, 1170) for fold in range(1, 5)},  # of 2017: a quarter of 4680
 }
 PLACES = {
     "clotho": "Clotho v2.1: zenodo.org/records/4783391",
     "audiocaps": "AudioCaps: captions at github.com/cdjkim/audiocaps, audio on request from its authors",
     "wavcaps": "WavCaps: huggingface.co/datasets/cvssp/WavCaps",
     "tacos": "TACOS: zenodo.org/records/15379789",
+    **{name: ORIGINS[name].publisher for name in ("esc50", "urbansound8k", "fsd50k", "tut", "audioset", "vggsound")},
 }
 RELEVANCE = (
     "metadata_eval.csv, for the improved captions: resources/ of github.com/CPJKU/dcase2025_task6_baseline; "
@@ -34,13 +44,18 @@ RELEVANCE = (
 PASST = "PaSST's weights: releases of github.com/kkoutini/PaSST, which hear21passt downloads"
 
 
-def missing_data(recipe: Recipe, there: Collection[str], split: str) -> list[str]:
-    """The splits of a recipe that a build lacks, each with where its dataset is published."""
-    asked = dict.fromkeys([*(item.split for item in recipe.data.train), split])
+def has(there: Collection[str], split: str) -> bool:
+    """Whether a build with the splits ``there`` has a split, or any split of a dataset."""
+    return any(name == split or name.startswith(f"{split}/") for name in there)
+
+
+def missing_data(recipe: Recipe, there: Collection[str], tests: Iterable[str]) -> list[str]:
+    """The splits of a recipe and of tests that a build lacks, each with where its dataset is published."""
+    asked = dict.fromkeys([*(item.split for item in recipe.data.train), *tests])
     return [
         f"{name} is not in the build. {PLACES.get(name.split('/')[0], '')}".strip()
         for name in asked
-        if name not in there
+        if not has(there, name)
     ]
 
 
@@ -63,7 +78,7 @@ def pairs_of(recipe: Recipe, table: Any | None) -> int:
     if table is not None:
         from training.data.order import Order
 
-        return Order(table, recipe.data, recipe.seed).draws_per_epoch
+        return Order(table, replace(recipe.data, last="keep"), recipe.seed).draws_per_epoch
     total = 0
     for item in recipe.data.train:
         clips, captions = PUBLISHED[item.split]

@@ -1,7 +1,8 @@
-"""The plans: Calvet and Toledano 2025, Filomeno et al. 2025, and Co-Attention 2024 (arXiv 2412.20914)."""
+"""All plans; here Calvet and Toledano 2025, Filomeno et al. 2025, and Co-Attention 2024 (arXiv 2412.20914)."""
 
 from __future__ import annotations
 
+from training.reproduce import collat
 from training.reproduce.plans import Plan, PlannedRun, System, improved, original
 
 CLOTHO = "data.train=[{split: clotho/development, pairs: captions}]"
@@ -215,4 +216,5 @@ PLANS = {
     "filomeno-table-1": _filomeno_table_1,
     "filomeno-table-2": _filomeno_table_2,
     "coattention": _coattention,
+    **collat.PLANS,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 ORIGINAL, IMPROVED = "text_to_audio", "text_to_audio_multiple"  # captions of the split; the challenge's new relevance
 Figures = Mapping[tuple[str, str], float]  # of a task and a measure, in percent
@@ -39,21 +40,53 @@ class System:
     published: Figures
 
 
+Kind = Literal["labels", "retrieval", "images", "captions"]  # as the commands classify, evaluate, images, caption
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure of a table of which each column is another test.
+
+    Attributes:
+        run: the name of the run that is tested.
+        kind: of the test.
+        split: dataset/split, or a dataset, which stands for all of its splits.
+        measure: the figure that is shown, as the command names it.
+        published: the figure in the paper, in percent; None: it gives none.
+        noise: standard deviation of the noise on the waves of a test of labels.
+    """
+
+    run: str
+    kind: Kind
+    split: str
+    measure: str
+    published: float | None = None
+    noise: float = 0.0
+
+    @property
+    def test(self) -> str:
+        """The name of the test, which several cells may share."""
+        noise = f"-noise-{self.noise:g}" if self.noise else ""
+        return f"{self.kind}-{self.split.replace('/', '-')}{noise}"
+
+
 @dataclass(frozen=True)
 class Plan:
-    """A table of a paper.
+    """A table of a paper.  Either all its systems are compared on Clotho, or each of its columns is a test of its own.
 
     Attributes:
         source: the paper and the table.
         runs: by name, in an order in which a run comes after its start and its teachers.
-        systems: the rows of the table by their names.
+        systems: the rows of a table of systems that are compared on Clotho, by their names.
         differences: what is not as in the paper, or not known of it; one sentence each.
+        rows: the rows of a table of tests by their names, and in each the cells by the names of their columns.
     """
 
     source: str
     runs: Mapping[str, PlannedRun]
     systems: Mapping[str, System]
     differences: tuple[str, ...] = field(default=())
+    rows: Mapping[str, Mapping[str, Cell]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         known: set[str] = set()
@@ -63,6 +96,12 @@ class Plan:
             known.add(name)
         for name, system in self.systems.items():
             assert set(system.runs) <= known, f"{name} has an unknown run"
+        assert {cell.run for row in self.rows.values() for cell in row.values()} <= known, "a cell has an unknown run"
+
+    @property
+    def splits(self) -> list[str]:
+        """What the tests of a table of tests need."""
+        return list(dict.fromkeys(cell.split for row in self.rows.values() for cell in row.values()))
 
 
 def original(map16: float | None, map10: float, r1: float, r5: float, r10: float) -> dict[tuple[str, str], float]:

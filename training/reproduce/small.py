@@ -22,7 +22,8 @@ def shrink(recipe: Recipe, there: Collection[str], steps: int) -> Recipe:
     if not train:
         asked = ", ".join(item.split for item in recipe.data.train)
         raise InputError("the build has none of the splits that the plan trains on", value=asked)
-    data = replace(recipe.data, train=train, batch_size=16, crop_s=10.0, workers=0)
+    longest = min(recipe.data.max_tokens, 32)
+    data = replace(recipe.data, train=train, batch_size=16, last="keep", crop_s=10.0, workers=0, max_tokens=longest)
     freeze_below = {part: min(block, 1) for part, block in recipe.optimizer.freeze_below.items()}
     optimizer = replace(
         recipe.optimizer, steps=steps, lr=2e-3, final_lr=1e-5, warmup_epochs=0.0, freeze_below=freeze_below
@@ -32,6 +33,7 @@ def shrink(recipe: Recipe, there: Collection[str], steps: int) -> Recipe:
         audio=_small_audio(recipe.audio),
         text=_with(recipe.text, source="random", width=WIDTH, depth=1, heads=2, vocabulary=1000),
         head=_with(recipe.head, dim=WIDTH, heads=2),
+        task=_small_task(recipe.task),
         data=data,
         optimizer=optimizer,
         engine=EngineSettings(),
@@ -50,7 +52,17 @@ def _small_audio(settings: Any) -> Any:
     return _with(settings, **common | ({} if settings.encoder == "clap" else {"segment_s": 2.0}))
 
 
+def _small_task(settings: Any) -> Any:
+    """CoLLAT's blocks, a captioner or a probe in a small size; the text encoder has one block."""
+    found = _with(settings, width=WIDTH, heads=2, vocabulary=1000)
+    if hasattr(found, "interaction"):
+        found = replace(found, interaction=_with(found.interaction, width=WIDTH, heads=2), layer=min(found.layer, 1))
+    return found
+
+
 def _with(settings: Any, **values: Any) -> Any:
-    """The settings with those of the values for which they have a field."""
+    """The settings, if there are any, with those of the values for which they have a field."""
+    if settings is None:
+        return None
     known = {each.name for each in fields(settings)}
     return replace(settings, **{name: value for name, value in values.items() if name in known})
