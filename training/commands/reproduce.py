@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.steps is not None and args.scale == "full":
         raise InputError("--steps is for --scale small", remedy="change the recipes with --set optimizer.steps=N")
     steps = (args.steps or STEPS) if args.scale == "small" else 0
-    work = Work(PLANS[args.plan](), args.out, args.shards or "", args.seeds, steps, tuple(args.set), args.frames)
+    work = Work(PLANS[args.plan](), args.out, args.shards or "", args.seeds, steps, tuple(args.set), frames=args.frames)
     if args.dry_run:
         manifest = Manifest.open(args.shards) if args.shards else None
         table = None if manifest is None else manifest.table
