@@ -128,7 +128,7 @@ def training(quick: bool) -> list[Compared]:
 def on_ranks(count: int, rounds: int) -> dict[str, float]:
     """Figures of a step (mean or median of ``rounds``) on so many ranks of this machine."""
     command = [sys.executable, "-m", "torch.distributed.run", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
-    command += [f"--nproc_per_node={count}", "-m", "bench.simulate_check", str(rounds)]
+    command += [f"--nproc_per_node={count}", "-m", "bench.simulate_check", "--rounds", str(rounds)]
     alone = subprocess.run([*_OWN_NETWORK, "true"], capture_output=True, check=False).returncode == 0
     done = subprocess.run(
         [*(_OWN_NETWORK if alone else ()), *command],
@@ -189,5 +189,5 @@ def _apart(module: str, *arguments: Any) -> dict[str, float]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-if __name__ == "__main__":
-    _measure_rank(int(sys.argv[1]))
+if __name__ == "__main__" and sys.argv[1:2] == ["--rounds"]:  # one of the ranks; all else is `bench.simulate --check`
+    _measure_rank(int(sys.argv[2]))

@@ -46,9 +46,9 @@ JOIN_S = Span(662 / 7562, 755 / 7562)  # core seconds for each hour of sound
 # `bench.catalogue`: 472,645 clips in 8.6 s.  `bench.planning`: 0.087 ms a clip at 100,000 clips, growing as n^1.10.
 CATALOGUE_S, PLAN_S, PLAN_CLIPS, PLAN_GROWTH = 8.6 / 472_645, 0.087e-3, 100_000, 1.10
 # Memory of the one process that lists, compares or decides: its own, and of each clip or hour.  `bench.catalogue`:
-# 0.85 GiB for 472,645 clips; `bench.join`: 4.7 GiB for 7,562 hours; `bench.planning`: 1.9 GiB for a million clips.
+# 0.85 GiB for 472,645 clips; `bench.join`: 4.7 GiB for 7,562 hours; `bench.planning`: 2.05 GiB for a million clips.
 PROCESS_BYTES = 0.25 * 2**30
-LIST_BYTES, DECIDE_BYTES = 0.60 * 2**30 / 472_645, 1.65 * 2**30 / 1e6  # a clip
+LIST_BYTES, DECIDE_BYTES = 0.60 * 2**30 / 472_645, 1.80 * 2**30 / 1e6  # a clip
 COMPARE_BYTES = 4.45 * 2**30 / 7562  # an hour
 # `bench.plan`: 236 pairs of 1,600 clips had to be compared by their waveforms, 0.14 core seconds each.
 PAIR_S, PAIRS = 0.14, Span(0, 236 / 1600)  # seconds of a pair, and pairs for each clip

@@ -33,13 +33,14 @@ _NO_AGENT = "No available agent to submit job"
 _PREFIX = re.compile(r"^(\x1b\[\d+m)*\(\w+ pid=[^)]*\)(\x1b\[\d+m)* ")  # Ray begins a worker's line with it
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The environment of Ray's processes; `python` in a job is the interpreter that has Earshot's packages."""
     return (
         os.environ
@@ -66,7 +67,7 @@ def local_cluster(cpus: int, log: Path) -> Iterator[str]:
     Raises:
         InputError: the job server did not answer in time.
     """
-    port = _free_port()
+    port = free_port()
     log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="ray") as scratch, log.open("w") as out:
         command = [
@@ -75,10 +76,10 @@ def local_cluster(cpus: int, log: Path) -> Iterator[str]:
             *(f"--num-cpus={cpus}", "--num-gpus=0", "--include-dashboard=true", "--disable-usage-stats"),
             *(f"--dashboard-port={port}", f"--temp-dir={scratch}", f"--object-store-memory={200 << 20}"),
             # another cluster on this machine may use the default ports
-            *(f"--dashboard-agent-listen-port={_free_port()}", f"--ray-client-server-port={_free_port()}"),
+            *(f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}"),
         ]
         head = subprocess.Popen(
-            command, stdout=out, stderr=subprocess.STDOUT, cwd=_CODE, env=_environment(), start_new_session=True
+            command, stdout=out, stderr=subprocess.STDOUT, cwd=_CODE, env=environment(), start_new_session=True
         )
         try:
             address = f"http://127.0.0.1:{port}"
@@ -142,7 +143,7 @@ def _run(command_line: Sequence[str], log: Path, show: bool) -> int:
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="backslashreplace",
-            env=_environment(),
+            env=environment(),
         )
         assert job.stdout is not None
         last, trace = "", False

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ray_jobs.command import COMMANDS, add_cluster
-from ray_jobs.local_cluster import _environment, local_cluster, submit
+from ray_jobs.local_cluster import environment, local_cluster, submit
 from sharding.common.errors import InputError
 from sharding.demo.synthesis import synthesise
 from sharding.shards.manifest import Manifest
@@ -64,13 +64,13 @@ class Jobs:
         name = f"stopped-{time.monotonic_ns()}"
         where = ["--address", self.address]
         submitted = [*ray, "submit", *where, "--submission-id", name, "--no-wait", "--working-dir", str(REPOSITORY)]
-        environment = _environment()
-        subprocess.run([*submitted, "--", "python", *words], check=True, env=environment, capture_output=True)
+        variables = environment()
+        subprocess.run([*submitted, "--", "python", *words], check=True, env=variables, capture_output=True)
         deadline = time.monotonic() + 240
         while not until():
             assert time.monotonic() < deadline, f"the job {name} has done nothing"
             time.sleep(0.02)
-        subprocess.run([*ray, "stop", *where, name], check=True, env=environment, capture_output=True)
+        subprocess.run([*ray, "stop", *where, name], check=True, env=variables, capture_output=True)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
