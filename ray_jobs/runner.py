@@ -176,5 +176,5 @@ def _raise_permanent(error: Exception, tries: int) -> None:
     elif tries == TRIES:
         raise InputError(
             f"a worker on the cluster died {TRIES} times at the same task: {type(error).__name__}",
-            remedy="check that memory is left on the nodes; the same command then continues",
+            remedy="check that memory and disk are left on the nodes; the same command then continues",
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +13,13 @@ import pytest
 import yaml
 
 from sharding import cli
-from tests.drills.hosts import Host, network, start_all
+from tests.drills import unsteady
+from tests.drills.hosts import Host, network, small_disk, start_all
 from tests.drills.jobs import MORE, OPTIONS, Job
 from tests.sharding.corpora import outcome, write_corpus
 from tests.training.small_runs import TREE, run_ranks, write_sounds
 
+DISK, DISK_MB = "disk", 40
 DEAD_AFTER_S = 10  # without a sign of life; Ray's own patience is 30 s and more
 
 
@@ -37,13 +40,15 @@ def environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "DS_ACCELERATOR": "cpu",
         "PYTHONUNBUFFERED": "1",
+        **unsteady.ENVIRONMENT,
     }
 
 
 @pytest.fixture(scope="session")
 def every_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Host]]:
-    """A head, two hosts, and one that can join them."""
-    with network(4, tmp_path_factory.mktemp("n")) as hosts:
+    """A head, two hosts, and one that can join them; all of them see a small disk."""
+    folder = tmp_path_factory.mktemp("n")
+    with small_disk(folder / DISK, DISK_MB), network(4, folder) as hosts:  # a host sees what is there when it starts
         yield hosts
 
 
@@ -53,6 +58,15 @@ def hosts(every_host: list[Host], environment: dict[str, str]) -> list[Host]:
     every_host[3].kill()
     start_all(every_host[:3], environment)
     return every_host
+
+
+@pytest.fixture
+def disk(hosts: list[Host]) -> Iterator[Path]:
+    """A small disk that every host sees, empty."""
+    folder = hosts[0].scratch.parent / DISK
+    yield folder
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @pytest.fixture

@@ -26,8 +26,9 @@ from ray.scripts import scripts
 scripts.get_ray_client_dependency_error = lambda: ImportError("not needed here")
 scripts.main()
 """
-# A host has a name of its own, which no other host can resolve, as on many real clusters.
-_NAMED = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"']
+# A host has a name of its own, which no other host can resolve, as on many real clusters, and its own processes
+_APART = ["unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
+_APART += ["sh", "-c", 'hostname "$0" && exec "$@"']
 
 
 class Host:
@@ -61,7 +62,7 @@ class Host:
         """Start its node of Ray: with one CPU, or, of the head, with none."""
         self.mend()
         self.scratch.mkdir(parents=True, exist_ok=True)
-        command = ["ip", "netns", "exec", self._space, *_NAMED, self._space, sys.executable, "-c", _START]
+        command = ["ip", "netns", "exec", self._space, *_APART, self._space, sys.executable, "-c", _START]
         command += ["start", "--block", "--disable-usage-stats", f"--node-ip-address={self.address}"]
         command += [f"--num-cpus={min(self.number, 1)}", "--num-gpus=0"]
         command += [f"--object-store-memory={STORE}", f"--temp-dir={self.scratch}"]
@@ -152,6 +153,17 @@ def _remove(hosts: Sequence[Host]) -> None:
     for host in hosts:
         host.remove()
     subprocess.run(["ip", "link", "del", BRIDGE], capture_output=True, check=False)
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
+    """A disk of its own at a folder, in memory."""
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "earshot", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def start_all(hosts: Sequence[Host], environment: Mapping[str, str]) -> None:

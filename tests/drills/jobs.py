@@ -81,3 +81,10 @@ def training(calm_run: Path, run: Path | str, *options: str) -> list[str]:
 def taken(run: Path) -> int:
     """How many steps a run has taken."""
     return len(lines(run)) if (run / "metrics.jsonl").is_file() else 0
+
+
+def same_to_rounding(undisturbed: Path, disturbed: Path) -> None:
+    """The same steps with the same batches, and the same losses to rounding."""
+    reference, ours = lines(undisturbed), lines(disturbed)
+    assert [(line["step"], line["batch"]) for line in ours] == [(line["step"], line["batch"]) for line in reference]
+    assert [line["loss"] for line in ours] == pytest.approx([line["loss"] for line in reference], abs=1e-3)

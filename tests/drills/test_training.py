@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.drills.hosts import Host
-from tests.drills.jobs import DRILL, Job, taken, training
+from tests.drills.jobs import DRILL, Job, same_to_rounding, taken, training
 from tests.training.small_runs import figures
 from training.engine import checkpoint
 
@@ -22,6 +23,27 @@ def test_two_hosts_train_as_one_although_one_of_them_dies(
     job.wait_until(lambda: taken(run) >= 12)
     hosts[2].kill()
     hosts[3].start(environment)
-    assert "rank 1 was lost with its node; the run starts again" in job.succeeds()
+    assert "was lost with its node; the run starts again from its last checkpoint" in job.succeeds()
     assert figures(run) == figures(calm_run / "pair")
     assert checkpoint.load(checkpoint.find(run)).state["world"] == 2
+
+
+def test_a_run_outlives_a_rank_a_raylet_a_link_and_its_driver_with_fewer_hosts(
+    hosts: list[Host], run_job: Callable[..., Job], calm_run: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    job = run_job(*training(calm_run, run, "--min-workers=1"))
+    job.wait_until(lambda: taken(run) >= 7)
+    assert hosts[1].end("ray::RayTrainWorker")
+    job.wait_until(lambda: taken(run) >= 17)
+    hosts[1].cut()
+    time.sleep(4)
+    hosts[1].mend()
+    job.wait_until(lambda: taken(run) >= 27)
+    assert hosts[2].end("raylet/raylet")
+    job.wait_until(lambda: taken(run) >= 37)
+    assert hosts[0].end("ray_jobs/train.py")
+    job.fails()
+    assert job.log().count("died, because its process has ended; the run starts again from its last checkpoint") == 2
+    run_job(*training(calm_run, run, "--min-workers=1")).succeeds()
+    same_to_rounding(calm_run / "pair", run)
