@@ -41,8 +41,11 @@ from sharding.common.errors import InputError
 HERE = Path(__file__).resolve().parent.parent
 TIMEOUT_S = 900
 METRICS = "metrics.jsonl"
-SPEEDS = ("clips_per_s", "data_wait")
-LEFT_OUT = f"Of each run's {METRICS}, {' and '.join(SPEEDS)} are left out: they tell how fast the machine was."
+SPEEDS = ("clips_per_s", "data_wait", "time")
+STARTS = "starts.jsonl"
+LEFT_OUT = (
+    f"Of each run, {STARTS} and in {METRICS} {', '.join(SPEEDS)} are left out: they tell how fast the machine was."
+)
 
 # The steps of each scenario.  {out} is where its result goes, {inputs} is the same folder for both revisions.
 OLD = " --clotho={inputs}/corpus/clotho --audiocaps={inputs}/corpus/audiocaps --wavcaps={inputs}/corpus/wavcaps"
@@ -128,9 +131,10 @@ class Result:
 
 
 def read_result(url: str) -> Result:
-    """The files below a folder or an address, without the speeds in ``metrics.jsonl``."""
+    """The files below a folder or an address, without what tells how fast the machine was."""
     system, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
     contents = {str(path).removeprefix(f"{root}/"): system.cat_file(path) for path in system.find(root)}
+    contents.pop(STARTS, None)
     figures = [json.loads(line) for line in contents.pop(METRICS, b"").splitlines()]
     for line in figures:
         for name in SPEEDS:

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import soxr
@@ -26,6 +25,8 @@ from training.data.masking import Masking
 from training.data.mixture import select_rows
 from training.models.hub import load
 from training.models.retriever import Retriever
+from training.reports.curves import training_charts
+from training.run.log import METRICS, read_records
 from training.search.in_memory import encode_build, search
 
 NAMES = ("R@1", "R@5", "R@10", "mAP@10", "mAP@16")
@@ -65,9 +66,10 @@ def write_demo_report(folder: Path, build_out: Path, run_dir: Path, evaluation: 
             "splits": split_outcomes(build),
             "reasons": drop_reasons(build),
         },
+        "charts": training_charts(read_records(run_dir / METRICS), []),
         "build_report": os.path.relpath(write_report(build_out), report),
     }
-    page = environment(TEMPLATES).get_template("demo.html").render(values | curves(run_dir / "metrics.jsonl"))
+    page = environment(TEMPLATES).get_template("demo.html").render(values)
     (report / "index.html").write_text(page, encoding="utf-8")
     return report / "index.html"
 
@@ -81,26 +83,6 @@ def _tiles(build: BuildContents, evaluation: dict[str, Any]) -> list[tuple[str, 
         (f"{evaluation['clips']}", "held-out recordings"),
         (f"{fate_counts(build)['written']:,}", f"clips written of {build.fates.num_rows:,}"),
     ]
-
-
-def curves(metrics: Path) -> dict[str, Any]:
-    """Loss and learning rate of a run as points: x in [0, 1] along the steps, y as it is."""
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    steps = [line for line in lines if "loss" in line and "lr" in line]
-    last = max(1, len(steps) - 1)
-    loss = [(index / last, float(line["loss"])) for index, line in enumerate(steps)]
-    rate = [(index / last, float(line["lr"])) for index, line in enumerate(steps)]
-    tail = [value for _, value in loss[-10:]]
-    return {
-        "steps": len(steps),
-        "loss": loss,
-        "rate": rate,
-        "loss_most": max(value for _, value in loss),
-        "rate_most": max(value for _, value in rate),
-        "loss_first": loss[0][1],
-        "loss_last": sum(tail) / len(tail),
-        "clips_per_s": float(np.median([line["clips_per_s"] for line in steps])),
-    }
 
 
 def _queries(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from sharding.audio import AudioForm
@@ -112,12 +109,3 @@ def versions() -> dict[str, str]:
         "soundfile": soundfile.__version__,
         "soxr": soxr.__version__,
     }
-
-
-def cpu() -> str:
-    """The kind of CPU; on another kind, resamplers may round differently."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return f"{platform.machine()} {line.partition(':')[2].strip()}"
-    return platform.machine()

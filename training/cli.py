@@ -18,6 +18,7 @@ COMMANDS = {
     "order": Command(_TRAIN, "training.commands.order", "show any global batch of a recipe, without training"),
     "evaluate": Command(_USE, "training.commands.evaluate", "measure retrieval on a split"),
     "reproduce": Command(_TRAIN, "training.commands.reproduce", "train and measure a table of a paper"),
+    "run-report": Command(_TRAIN, "training.commands.run_report", "write a page about a training run"),
     "analyse": Command(_USE, "training.commands.analyse", "write a page about what a model has learned"),
     "compare": Command(_USE, "training.commands.compare", "compare systems, with intervals and tests"),
     "ensemble": Command(_USE, "training.commands.ensemble", "measure means of the scores of several systems"),

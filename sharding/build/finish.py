@@ -14,11 +14,12 @@ from sharding import layout
 from sharding.build.state import Marker
 from sharding.checks import checksummed_bytes, read_checked
 from sharding.common.errors import InputError
+from sharding.common.machine import cpu
 from sharding.common.storage import Storage
 from sharding.layout import Work, catalogue_name, manifest_name, pack_name, plan_name, work_of
 from sharding.rows import Window, column
 from sharding.schema import FACTS, FATES, FORMAT_VERSION, MANIFEST
-from sharding.settings import BuildSettings, cpu, versions
+from sharding.settings import BuildSettings, versions
 from sharding.shards.contents import file_entry, store_contents
 from sharding.shards.manifest import Dataset, DatasetHead, FileEntry, SettingsRecord, ShardRecord, SplitProtection
 

@@ -11,7 +11,7 @@ import pytest
 import soundfile as sf
 import torch
 
-from ray_jobs.demo_report import curves, write_demo_report
+from ray_jobs.demo_report import write_demo_report
 from sharding.build.run import build
 from sharding.common.runners import LocalRunner
 from sharding.demo.scenes import make_scene
@@ -78,18 +78,10 @@ def test_the_page_shows_metrics_queries_and_masks_and_links_the_build(shards: Pa
     for direction in ("text_to_audio", "audio_to_text"):
         assert metrics[direction]["chance_mAP@10"] > 0
         assert f"{100 * metrics[direction]['mAP@10']:.1f} %" in text
+    assert "<h3>learning rate</h3>" in text and "last 1.9" in text  # of the loss
     assert text.count("This is") >= 4 and "right</span>" in text
     assert len(re.findall(r'<img [^>]*src="data:image/png', text)) == 2
     pictures = re.findall(r'<img [^>]*src="([^"]+)', text)
     assert pictures[0] != pictures[1]
     link = re.search(r'<a href="([^"]+)">The build', text)
     assert link and (page.parent / link.group(1)).resolve() == (shards / "report/index.html").resolve()
-
-
-def test_curves_run_along_all_steps(tmp_path: Path) -> None:
-    lines = [{"step": step, "loss": 4.0 - step, "lr": 0.1, "clips_per_s": 2.0} for step in range(3)]
-    lines.insert(1, {"step": 0, "validation": {"R@1": 0.5}})
-    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found = curves(tmp_path / "m.jsonl")
-    assert found["steps"] == 3 and found["loss"] == [(0.0, 4.0), (0.5, 3.0), (1.0, 2.0)]
-    assert found["loss_most"] == 4.0 and found["loss_last"] == 3.0

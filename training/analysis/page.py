@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from sharding.audio import decode_segment
 from sharding.common.errors import InputError
-from sharding.common.excerpts import player, spectrogram
 from sharding.common.pages import environment
 from sharding.common.storage import located
-from sharding.layout import shard_name
 from training.analysis import spaces as spaces_module
 from training.analysis.attention import attention
+from training.analysis.examples import HEARD_S, Clips, Query, browse, chosen
 from training.analysis.spaces import distances, project, spaces
 from training.data.order import SequentialOrder
 from training.engine.distributed import LocalGroup
@@ -34,27 +31,6 @@ from training.run.progress import StatusLine
 TEMPLATES = Path(__file__).parent / "templates"
 POINTS = 1500  # of each modality that a projection shows
 MOST = 30_000_000  # scores that one page is made of
-PREFERRED = 3  # clips that the model preferred, shown of each example
-HEARD_S = 10.0  # of a clip on the page
-
-
-@dataclass(frozen=True)
-class Query:
-    """A caption and what the model made of it.
-
-    Attributes:
-        caption: as published.
-        clip: its own clip.
-        rank: of its own clip, from 1; of equal scores, the mean.
-        margin: the score of its own clip minus that of the best other one.
-        preferred: the best other clips.
-    """
-
-    caption: str
-    clip: str
-    rank: float
-    margin: float
-    preferred: tuple[str, ...]
 
 
 def analyse(retriever: Any, manifest: Any, split: str, out: str, examples: int = 24, batch: int = 32) -> dict[str, Any]:
@@ -90,7 +66,7 @@ def analyse(retriever: Any, manifest: Any, split: str, out: str, examples: int =
     head = encoder.head
     scores = comparable(score_all(head, scored_side(head, text), scored_side(head, audio)).float().numpy())
     found = figures(rank_all(lambda: iter([(0, scores)]), questions), questions)
-    queries = browse(scores, questions)
+    queries = browse([(0, scores)], questions)
     apart = distances(scores, read.clip_of)
     values = {
         "title": f"Earshot: what a model makes of {split}",
@@ -101,27 +77,13 @@ def analyse(retriever: Any, manifest: Any, split: str, out: str, examples: int =
         "histogram": apart.histogram(),
         "pairs": len(apart.matched),
         "queries": [asdict(query) for query in queries],
-        "examples": _examples(retriever, manifest, queries, questions, audio, examples),
+        "examples": _examples(retriever, chosen(queries, examples), questions, audio, Clips(questions, manifest)),
     }
     page = environment(TEMPLATES).get_template("analysis.html").render(values)
     storage, name = located(out)
     storage.write(name, page.encode())
     shown = {space["name"]: space["figures"] for space in values["spaces"]}
     return {"out": out, "figures": found, "spaces": shown, "distances": values["test"]}
-
-
-def browse(scores: npt.NDArray[np.float32], questions: Questions) -> list[Query]:
-    """Every caption with its rank, its margin and what the model preferred, the worst margin first."""
-    queries = []
-    for row, own in enumerate(questions.clip_of.tolist()):
-        others = np.argsort(-scores[row], kind="stable")[: PREFERRED + 1].tolist()
-        best = [clip for clip in others if clip != own][:PREFERRED]
-        score = scores[row, own]
-        above, ties = int((scores[row] > score).sum()), int((scores[row] == score).sum())
-        margin = float(score - scores[row, best[0]]) if best else 0.0
-        preferred = tuple(questions.clips[clip] for clip in best)
-        queries.append(Query(questions.texts[row], questions.clips[own], above + (ties + 1) / 2, margin, preferred))
-    return sorted(queries, key=lambda query: (query.margin, query.clip, query.caption))
 
 
 def _spaces(head: Any, text: Side, audio: Side, questions: Questions) -> list[dict[str, Any]]:
@@ -146,52 +108,19 @@ def _spaces(head: Any, text: Side, audio: Side, questions: Questions) -> list[di
     return shown
 
 
-def _examples(
-    retriever: Any, manifest: Any, queries: Sequence[Query], questions: Questions, audio: Side, count: int
-) -> list[dict[str, Any]]:
-    """Captions with sound: the worst ones, and others spread from there to the best."""
-    worst = list(queries[: count // 2])
-    rest = queries[len(worst) :]
-    spread = [rest[number] for number in np.linspace(0, len(rest) - 1, min(count - len(worst), len(rest))).astype(int)]
-    own_clips = questions.clip_of.tolist()
+def _examples(retriever: Any, queries: Sequence[Query], questions: Questions, audio: Side, clips: Clips) -> list[Any]:
+    """Captions with sound, and where in their own clip each token looks."""
     columns = {clip: number for number, clip in enumerate(questions.clips)}
     read = dict(zip(questions.texts, questions.read, strict=True))
-    caption_of = {questions.clips[clip]: questions.texts[row] for row, clip in reversed(list(enumerate(own_clips)))}
-    first = manifest.table["window"].to_numpy() == 0
-    ids = manifest.table["clip_id"].to_pylist()
-    rows = {clip: row for row, clip in enumerate(ids) if first[row] and clip in columns}
-    sounds: dict[str, dict[str, Any]] = {}
     shown = []
-    for query in dict.fromkeys([*worst, *spread]):
-        clips = [query.clip, *query.preferred]
-        for clip in clips:
-            if clip not in sounds:
-                sounds[clip] = _sound(manifest, rows[clip], caption_of[clip])
+    for query in queries:
+        found = clips.of(query)
         own = columns[query.clip]
         side = rows_of(audio, slice(own, own + 1))
-        heard = min(sounds[query.clip]["seconds"], retriever.audio_input.max_s)
+        heard = min(found[0]["seconds"], retriever.audio_input.max_s)
         looked = attention(retriever, read[query.caption], side, heard)
-        shown.append(
-            {
-                "query": query,
-                "clips": [sounds[clip] | {"clip": clip, "own": clip == query.clip} for clip in clips],
-                "attention": None if looked is None else _drawn(looked, heard),
-            }
-        )
+        shown.append({"query": query, "clips": found, "attention": None if looked is None else _drawn(looked, heard)})
     return shown
-
-
-def _sound(manifest: Any, row: int, caption: str) -> dict[str, Any]:
-    """A clip's first seconds as a player and a picture; ``row`` is that of its first window in the manifest."""
-    sample = manifest.table.slice(row, 1).to_pylist()[0]
-    data = manifest.storage.read(shard_name(sample["shard"]), sample["audio_offset"], sample["audio_bytes"])
-    wave, rate = decode_segment(data, 0.0, HEARD_S)
-    return {
-        "sound": player(wave, rate),
-        "picture": spectrogram(wave, rate),
-        "caption": caption,
-        "seconds": len(wave) / rate,
-    }
 
 
 def _drawn(looked: Any, seconds: float) -> list[dict[str, Any]]:

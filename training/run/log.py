@@ -8,7 +8,7 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from sharding.common.errors import InputError
 from training.config.sections import LogSettings
 from training.engine.checkpoint import writing
 
+METRICS = "metrics.jsonl"
 NOT_FINITE = "nonfinite.jsonl"  # the steps of a run whose loss or gradient was not finite, with their samples
 
 
@@ -35,7 +36,7 @@ class MetricsLog:
         self, run: Path, step: int, settings: LogSettings, watch: Callable[[dict[str, Any]], None] | None = None
     ) -> None:
         self.watch = watch
-        self.path = run / "metrics.jsonl"
+        self.path = run / METRICS
         _keep_steps_below(self.path, step)
         if (run / NOT_FINITE).is_file():
             _keep_steps_below(run / NOT_FINITE, step)
@@ -55,7 +56,9 @@ class MetricsLog:
             self.file.write(json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n")
             self.file.flush()
         numbers = {
-            name: value for name, value in flatten(record).items() if isinstance(value, int | float) and name != "step"
+            name: value
+            for name, value in flatten(record).items()
+            if isinstance(value, int | float) and name not in ("step", "time")
         }
         if self.tensorboard is not None:
             for name, value in numbers.items():
@@ -94,17 +97,24 @@ def _plain(value: Any) -> Any:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a ``metrics.jsonl``.  Broken lines, which a killed process or a full disk leaves, are skipped."""
-    records = []
-    if path.is_file():
-        for line in path.read_bytes().splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:  # not JSON, or not UTF-8
-                continue
-            if isinstance(record, dict) and "step" in record:
-                records.append(record)
-    return records
+    """The records of a ``metrics.jsonl``; see `records_of`."""
+    return records_of(path.read_bytes()) if path.is_file() else []
+
+
+def records_of(data: bytes) -> list[dict[str, Any]]:
+    """The records in the bytes of a ``metrics.jsonl``."""
+    return [record for record in json_lines(data) if "step" in record]
+
+
+def json_lines(data: bytes) -> Iterator[dict[str, Any]]:
+    """The mappings in lines of JSON.  Broken lines, which a killed process or a full disk leaves, are skipped."""
+    for line in data.splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:  # not JSON, or not UTF-8
+            continue
+        if isinstance(record, dict):
+            yield record
 
 
 def _keep_steps_below(path: Path, step: int) -> None:

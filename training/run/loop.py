@@ -26,6 +26,7 @@ from training.run.lock import hold_run_folder
 from training.run.log import NOT_FINITE, MetricsLog
 from training.run.progress import StatusLine
 from training.run.saving import LOGS_S, export_run, publish_logs, save_checkpoint
+from training.run.starts import noted
 from training.run.training_run import TrainingRun, start_run
 from training.tasks import task_module
 
@@ -74,11 +75,13 @@ def _train(run: TrainingRun, report: Report | None, watch: Report | None) -> dic
     """Take the steps that are left, and export the model."""
     resumed_from = run.engine.steps_taken
     progress = StatusLine("steps", run.steps, resumed_from, quiet=not run.is_first_rank)
-    log = MetricsLog(run.folder, resumed_from, run.recipe.log, watch) if run.is_first_rank else None
+    log: MetricsLog | None = None
     try:
-        progress.say(_headline(run))
-        last = _take_steps(run, report, progress, log)
-        exported, validation = export_run(run)
+        with noted(run):
+            log = MetricsLog(run.folder, resumed_from, run.recipe.log, watch) if run.is_first_rank else None
+            progress.say(_headline(run))
+            last = _take_steps(run, report, progress, log)
+            exported, validation = export_run(run)
     finally:
         if log is not None:
             log.close()
@@ -149,6 +152,7 @@ def _take_step(run: TrainingRun, epoch: int, batch: Batch, waited_s: float) -> d
         _handle_nonfinite(run, step, keys, result)
     record = {
         "step": step,
+        "time": round(time.time(), 3),
         "epoch": epoch,
         "loss": result.loss,
         "loss_parts": result.parts,

@@ -15,7 +15,8 @@ from sharding.shards.manifest import Manifest
 from tests.training.evaluation.score_folders import questions
 from tests.training.small_runs import commit, small_recipe, write_sounds
 from training.analysis.attention import attention
-from training.analysis.page import analyse, browse
+from training.analysis.examples import browse
+from training.analysis.page import analyse
 from training.analysis.spaces import Space, distances, figures, project
 from training.models.retriever import Retriever
 from training.tasks import collat
@@ -68,7 +69,7 @@ def test_captions_cannot_act_in_the_page(tmp_path: Path) -> None:
 def test_the_worst_captions_come_first_with_what_was_preferred() -> None:
     asked = questions(3, 1)
     scores = np.array([[0.9, 0.1, 0.2], [0.8, 0.3, 0.3], [0.1, 0.5, 0.4]], np.float32)
-    found = browse(scores, asked)
+    found = browse([(0, scores)], asked)
     assert [query.clip[-3] for query in found] == ["1", "2", "0"]
     assert found[0].margin == pytest.approx(-0.5) and found[0].rank == 2.5 and found[2].rank == 1
     assert found[0].preferred[0] == asked.clips[0]

@@ -1,0 +1,107 @@
+"""How a run went: its starts, how long each lasted, what it took and what it cost (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+FINISHED, FAILED, GOING, STOPPED = "finished", "failed", "training now", "stopped"
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """One start of a run until its end.
+
+    Attributes:
+        begin, end: seconds since 1970; the end is that of its last step where it noted none.
+        first, last: the steps that were taken before and after it.
+        ranks: how many there were.
+        devices: how many of each kind.
+        gpus: how many of them are GPUs.
+        how: what ended it: `FINISHED`, `FAILED`, `GOING` or `STOPPED`.
+        error: what `FAILED` says.
+    """
+
+    begin: float
+    end: float
+    first: int
+    last: int
+    ranks: int
+    devices: dict[str, int]
+    gpus: int
+    how: str
+    error: str | None = None
+
+    @property
+    def hours(self) -> float:
+        return max(0.0, self.end - self.begin) / 3600
+
+
+def stretches(
+    events: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, Any]], is_held: bool
+) -> list[Stretch]:
+    """The starts of a run, oldest first, from the events of ``starts.jsonl``; ``is_held``: a process trains now."""
+    found = []
+    for number, start in enumerate(events):
+        if start["what"] != "start":
+            continue
+        after = events[number + 1] if number + 1 < len(events) else None
+        if after is None:
+            last = records[-1] if records else {}
+            end, step, error = last.get("time") or start["at"], last.get("step", start["step"] - 1) + 1, None
+            how = GOING if is_held else STOPPED
+        else:
+            end, step, error = after["at"], after["step"], after.get("error")
+            how = STOPPED if after["what"] != "end" else FAILED if error else FINISHED
+        devices = dict(start.get("devices", {}))
+        sizes = (start.get("ranks", 1), devices, start.get("gpus", 0))
+        found.append(Stretch(start["at"], max(end, start["at"]), start["step"], step, *sizes, how, error))
+    return found
+
+
+def state_of(found: Sequence[Stretch], is_exported: bool, is_held: bool) -> str:
+    """What became of the run as a whole."""
+    if found:
+        return found[-1].how
+    return GOING if is_held else FINISHED if is_exported else STOPPED
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Hours of a run, hours of all its devices together, and what these cost at a price for one of them."""
+
+    hours: float
+    device_hours: float
+    on_gpus: bool
+    cost: float | None
+
+    @property
+    def unit(self) -> str:
+        return "GPU hours" if self.on_gpus else "rank hours"
+
+
+def effort_of(found: Sequence[Stretch], price: float | None) -> Effort | None:
+    """What the starts took; None where none of them was noted.
+
+    Args:
+        found: the starts.
+        price: of one device for an hour: of a GPU, or of what a rank without a GPU uses; None: not known.
+    """
+    if not found:
+        return None
+    on_gpus = any(each.gpus for each in found)
+    device_hours = sum(each.hours * (each.gpus if on_gpus else each.ranks) for each in found)
+    return Effort(
+        sum(each.hours for each in found), device_hours, on_gpus, None if price is None else price * device_hours
+    )
+
+
+def duration(hours: float) -> str:
+    """Hours as a person reads them."""
+    seconds = round(hours * 3600)
+    if seconds < 100:
+        return f"{seconds} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
