@@ -26,9 +26,9 @@ from sharding.common import commandline
 from sharding.common.processes import run_program
 from training import cli
 
-NAMES = ("annotate", "clusters", "embed", "evaluate", "mine", "rerank", "scores", "teach")
+NAMES = ("annotate", "clusters", "embed", "evaluate", "mine", "rerank", "rewrite", "scores", "teach")
 COMMANDS = {name: cli.COMMANDS[name] for name in NAMES}
-HANDS_OUT_GPUS = ("annotate",)  # the model runs in the tasks that the command hands out, not in the command
+HANDS_OUT_GPUS = ("annotate", "rewrite")  # the model runs in the tasks that the command hands out, not in the command
 
 
 @dataclass(frozen=True)

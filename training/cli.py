@@ -13,6 +13,7 @@ _TRAIN, _USE = "Train a model", "Use a model"
 COMMANDS = {
     "fit": Command(_TRAIN, "training.commands.fit", "train the model that a recipe describes"),
     "annotate": Command(_TRAIN, "training.commands.annotate", "write captions of several lengths and tags for clips"),
+    "rewrite": Command(_TRAIN, "training.commands.rewrite", "write captions in other words with a language model"),
     "clusters": Command(_TRAIN, "training.commands.clusters", "join tags that mean the same"),
     "mine": Command(_TRAIN, "training.commands.mine", "find hard negatives of clips"),
     "order": Command(_TRAIN, "training.commands.order", "show any global batch of a recipe, without training"),

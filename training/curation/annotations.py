@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -99,18 +99,22 @@ def read_annotations(url: str) -> pa.Table:
         InputError: it is missing, no such table, or names a clip twice.
     """
     storage, name = located(url)
-    table = storage.read_table(name)
-    missing = [each for each in ANNOTATIONS.names if each not in table.column_names]
-    if missing:
-        raise InputError("no annotations: a column is missing", file=url, value=missing[0])
-    try:
-        table = table.select(ANNOTATIONS.names).cast(ANNOTATIONS)
-    except (pa.ArrowInvalid, ValueError) as error:
-        raise InputError(f"no annotations: {error}", file=url) from error
+    table = checked(storage.read_table(name), ANNOTATIONS, url)
     clips = table["clip_id"].to_pylist()
     if len(set(clips)) < len(clips):
         raise InputError("a clip has two annotations", file=url, value=Counter(clips).most_common(1)[0][0])
     return table
+
+
+def checked(table: pa.Table, schema: pa.Schema, url: str) -> pa.Table:
+    """A table with the columns of a schema; ``InputError`` where it is another one."""
+    missing = [each for each in schema.names if each not in table.column_names]
+    if missing:
+        raise InputError("no annotations: a column is missing", file=url, value=missing[0])
+    try:
+        return table.select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, ValueError) as error:
+        raise InputError(f"no annotations: {error}", file=url) from error
 
 
 def joined(manifest: pa.Table, annotations: pa.Table) -> pa.Table:
@@ -120,7 +124,12 @@ def joined(manifest: pa.Table, annotations: pa.Table) -> pa.Table:
         manifest: MANIFEST rows.
         annotations: ANNOTATIONS rows; clips that are not in the manifest are passed over.
     """
-    extra = {row["clip_id"]: _captions(row["long"], row["short"], row["tags"]) for row in annotations.to_pylist()}
+    rows = annotations.to_pylist()
+    return with_captions(manifest, {row["clip_id"]: _captions(row["long"], row["short"], row["tags"]) for row in rows})
+
+
+def with_captions(manifest: pa.Table, extra: Mapping[str, list[dict[str, object]]]) -> pa.Table:
+    """A manifest whose clips also have further captions, given by clip_id."""
     place = manifest.column_names.index("captions")
     field = manifest.schema.field(place)
     captions: list[list[dict[str, object]]] = [
@@ -130,6 +139,10 @@ def joined(manifest: pa.Table, annotations: pa.Table) -> pa.Table:
     return manifest.set_column(place, field, pa.array(captions, field.type))
 
 
+def caption(text: str, kind: str) -> dict[str, object]:
+    """A further caption of a clip, as a manifest has it."""
+    return {"text": text, "kind": kind, "onset": None, "offset": None, "source": SOURCE}
+
+
 def _captions(long: str | None, short: str | None, tags: Sequence[str]) -> list[dict[str, object]]:
-    found = [(text, "machine") for text in (long, short) if text] + [(tag, "label") for tag in tags]
-    return [{"text": text, "kind": kind, "onset": None, "offset": None, "source": SOURCE} for text, kind in found]
+    return [caption(text, "machine") for text in (long, short) if text] + [caption(tag, "label") for tag in tags]

@@ -84,42 +84,62 @@ class Model:
 
     @property
     def hears(self) -> Any:
-        return _opened(self.source)[1]
+        return opened(self.source)[1]
 
     @torch.inference_mode()
     def annotate(self, clips: Sequence[KnownClip], features: Any, frames: Any) -> list[Annotation]:
-        model, audio = _opened(self.source)
+        model, audio = opened(self.source)
         sound = None
         if audio is not None:
             device = next(model.parameters()).device
             tokens, heard = audio.listen(features[:, 0].to(device), frames[:, 0].clamp(min=1).to(device))
             sound = (tokens, heard)
-        long, short, tags = (self._answers(model, [_question(kind, clip) for clip in clips], sound) for kind in ASKED)
+        long, short, tags = (
+            [
+                " ".join(text.split())
+                for text in answers(model, [_question(kind, clip) for clip in clips], sound, self.tokens)
+            ]
+            for kind in ASKED
+        )
         return [
             Annotation(clip.clip_id, one, two, tuple(tag for tag in three.split(",") if tag.strip()))
             for clip, one, two, three in zip(clips, long, short, tags, strict=True)
         ]
 
-    def _answers(self, model: language.LanguageModel, questions: list[str], sound: Any) -> list[str]:
-        """The most probable answers, token by token."""
-        before, after = model.chat
-        start, end = sound_marks(model.tokenizer.plain) if sound is not None else ("", "")
-        pieces = [_embedded(model, [before + start] * len(questions))]
-        pieces += [] if sound is None else [sound]
-        pieces.append(_embedded(model, [f"{end}{question}{after}" for question in questions]))
-        vectors, mask = packed(*pieces)
-        order = mask.byte().argsort(dim=1, stable=True)  # padding comes first where a model writes on
-        plain = model.tokenizer.plain
-        stops = {plain.eos_token_id, plain.get_vocab().get(END)} - {None}
+
+def answers(
+    model: language.LanguageModel, questions: list[str], sound: Any, tokens: int, seed: int | None = None
+) -> list[str]:
+    """A model's answers as they are.
+
+    Args:
+        model: the model.
+        questions: what it is asked, one for each answer.
+        sound: ``(vectors [b, n, d], mask [b, n])`` of what it hears before the questions; None: nothing.
+        tokens: the most tokens of an answer.
+        seed: draw the answers from the model's distribution; None: the most probable ones, token by token.
+    """
+    before, after = model.chat
+    start, end = sound_marks(model.tokenizer.plain) if sound is not None else ("", "")
+    pieces = [_embedded(model, [before + start] * len(questions))]
+    pieces += [] if sound is None else [sound]
+    pieces.append(_embedded(model, [f"{end}{question}{after}" for question in questions]))
+    vectors, mask = packed(*pieces)
+    order = mask.byte().argsort(dim=1, stable=True)  # padding comes first where a model writes on
+    plain = model.tokenizer.plain
+    stops = {plain.eos_token_id, plain.get_vocab().get(END)} - {None}
+    with torch.random.fork_rng():
+        if seed is not None:
+            torch.manual_seed(seed)
         written = model.net.generate(
             inputs_embeds=vectors.gather(1, order[..., None].expand_as(vectors)),
             attention_mask=mask.gather(1, order).long(),
-            max_new_tokens=self.tokens,
-            do_sample=False,
+            max_new_tokens=tokens,
+            do_sample=seed is not None,
             eos_token_id=sorted(stops),
             pad_token_id=plain.pad_token_id,
         )
-        return [" ".join(text.split()) for text in plain.batch_decode(written, skip_special_tokens=True)]
+    return list(plain.batch_decode(written, skip_special_tokens=True))
 
 
 def _question(kind: str, clip: KnownClip) -> str:
@@ -134,7 +154,7 @@ def _embedded(model: language.LanguageModel, texts: list[str]) -> tuple[torch.Te
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(source: str) -> tuple[language.LanguageModel, listening.Listener | None]:
+def opened(source: str) -> tuple[language.LanguageModel, listening.Listener | None]:
     """The model of a worker process, on its GPU where it has one, and its audio tower where the source has one."""
     import transformers
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 from training.config.checks import require
 
-Kind = Literal["human", "machine", "label"]
-KINDS: tuple[Kind, ...] = ("human", "machine", "label")
+Kind = Literal["human", "machine", "label", "rewritten"]
+KINDS: tuple[Kind, ...] = ("human", "machine", "label")  # those of shards; `rewrite` writes others beside them
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,8 @@ class DataSettings:
     lower: bool = True  # captions are turned to lower case
     strip_punctuation: bool = True
     max_tokens: int = 32  # longer captions are cut
-    annotations: str | None = None  # a Parquet file from `annotate`, local or s3://: more captions and tags for clips
+    # a Parquet file from `annotate` (more captions and tags) or `rewrite` (captions of kind rewritten), local or s3://
+    annotations: str | None = None
     tags: str | None = None  # which tags of clips are one: "labels" (each is its own), or a JSON file; see data/tags.py
     tagged: Literal["clips", "label captions"] = "clips"  # what has tags: every sample, or one drawn with a label
     masking: MaskingSettings = field(default_factory=MaskingSettings)

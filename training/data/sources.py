@@ -13,9 +13,11 @@ import pyarrow.compute as pc
 import xxhash
 
 from sharding.common.errors import InputError
+from sharding.common.storage import located
 from sharding.shards.manifest import Manifest
 from training.config.sections import Recipe
-from training.curation.annotations import joined, read_annotations
+from training.curation import rewrites
+from training.curation.annotations import checked, joined, read_annotations
 from training.data.captions import label_prompt, normalise
 from training.data.mixture import select_rows
 from training.data.pairs import SentencePairs
@@ -34,16 +36,39 @@ def open_clips(recipe: Recipe, shards: str | None) -> Manifest:
     if shards is None:
         raise InputError(f"the task {recipe.task.name} reads clips", remedy="name a build: --shards OUT")
     manifest = Manifest.open(shards)
-    return manifest if recipe.data.annotations is None else _annotated(manifest, recipe.data.annotations)
+    rewritten = recipe.data.annotations is not None and is_rewrites(recipe.data.annotations)
+    if rewritten != any(rewrites.KIND in item.captions for item in recipe.data.train):
+        raise _unread(recipe.data.annotations, rewritten)
+    return manifest if recipe.data.annotations is None else _annotated(manifest, recipe.data.annotations, rewritten)
 
 
-def _annotated(manifest: Manifest, file: str) -> Manifest:
-    """The build with more captions for its clips; another file of annotations is another plan, as for a resumed run."""
-    annotations = read_annotations(file)
-    contents = xxhash.xxh3_64_hexdigest(repr(annotations.to_pylist()).encode("utf-8", "surrogatepass"))
+def is_rewrites(file: str) -> bool:
+    """Whether a table of more captions is one of `rewrite`, and not of `annotate`."""
+    storage, name = located(file)
+    return "of" in storage.read_table(name).column_names
+
+
+def _unread(file: str | None, rewritten: bool) -> InputError:
+    if rewritten:
+        what = f"data.annotations has captions of the kind {rewrites.KIND}, and no item of data.train reads this kind"
+        return InputError(what, file=file, remedy=f"set captions: [human, {rewrites.KIND}] in an item")
+    what = f"an item of data.train reads captions of the kind {rewrites.KIND}, and there are none"
+    return InputError(what, file=file, remedy="name the table of `rewrite` in data.annotations")
+
+
+def _annotated(manifest: Manifest, file: str, rewritten: bool) -> Manifest:
+    """The build with more captions for its clips; another file of them is another plan, as for a resumed run."""
+    if rewritten:
+        storage, name = located(file)
+        more = checked(storage.read_table(name), rewrites.REWRITES, file)
+        table, rows = rewrites.joined(manifest.table, more), more.select(["clip_id", "text"]).to_pylist()
+    else:
+        annotations = read_annotations(file)
+        table, rows = joined(manifest.table, annotations), annotations.to_pylist()
+    contents = xxhash.xxh3_64_hexdigest(repr(rows).encode("utf-8", "surrogatepass"))
     dataset = copy.copy(manifest.dataset)
     dataset["plan"] = f"{dataset['plan']} with annotations {contents}"
-    return Manifest(manifest.storage, dataset, joined(manifest.table, annotations))
+    return Manifest(manifest.storage, dataset, table)
 
 
 def open_pairs(recipe: Recipe, shards: str | None) -> SentencePairs:
