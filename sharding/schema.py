@@ -13,6 +13,7 @@ import pyarrow as pa
 from sharding.common.errors import InputError
 
 FORMAT_VERSION = 2  # what builds are written in
+CARD_LEAKS = "evaluation_clips_in_training"  # the key of a model card's metadata under which it says so
 READABLE_FORMATS = (1, 2)  # format 1 lacks the columns audio_xxh3 of MANIFEST and difference of MATCHES
 
 CAPTION = pa.struct(

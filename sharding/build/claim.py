@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage, is_full
@@ -20,8 +23,9 @@ LOCK = in_work(Work.LOCK)
 def claim(out: Storage) -> Iterator[Claim]:
     """Keep a second builder out, and turn failures of storage into errors that say how to go on.
 
-    Locally the lock is the kernel's, and ends with the process, however that ends.  In an object store it is a file
-    with heartbeats; ``sharding.common.storage.lease`` says when the lock of a dead builder is taken over.
+    Locally the lock is the kernel's, and ends with the process, however that ends; where nothing was begun, no folder
+    is left.  In an object store it is a file with heartbeats; ``sharding.common.storage.lease`` says when the lock of
+    a dead builder is taken over.
 
     Raises:
         InputError: another builder is at work, or storage failed.
@@ -50,11 +54,30 @@ def _storage_errors_explained(out: Storage) -> Iterator[None]:
 @contextlib.contextmanager
 def _kernel_lock(out: Storage) -> Iterator[Claim]:
     assert out.local is not None
-    path = out.local / LOCK
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    path, is_new = out.local / LOCK, not out.local.exists()
+    with _locked(path, out):
+        try:
+            yield Claim(out)
+        finally:
+            with contextlib.suppress(OSError):  # a folder that holds anything stays
+                if [each.name for each in path.parent.iterdir()] == [path.name]:  # nothing was begun here
+                    path.unlink()
+                    path.parent.rmdir()
+                    if is_new:
+                        out.local.rmdir()
+
+
+def _locked(path: Path, out: Storage) -> TextIO:
+    """The lock file, open and locked; one that its owner removed meanwhile is made anew."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            file.close()
             raise InputError("another build is at work here", file=out.url, remedy=REMEDY) from None
-        yield Claim(out)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()

@@ -45,6 +45,12 @@ def leaks(
         if name not in names:
             remedy = f"write {name}=DIR; the build has {', '.join(names)}"
             raise InputError("the build contains no such dataset", file=out_url, value=name, remedy=remedy)
+    taken = next((name for name in outside if name in names), None)
+    if taken is not None:
+        remedy = f"write {taken} alone for the build's own, or another name for the folder: other-{taken}=DIR"
+        if taken in DATASETS:
+            remedy = f"write {taken} alone, without a folder"
+        raise InputError("the build contains a dataset of this name", file=out_url, value=taken, remedy=remedy)
     old = FinishedBuild.read(out, former)
     catalogue, facts, matches = old.catalogue, old.facts, old.matches
     if outside:

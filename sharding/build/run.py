@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +23,7 @@ from sharding.common.errors import InputError
 from sharding.common.runners import Runner
 from sharding.common.storage import Storage
 from sharding.fates.protection import is_unprotected, protection
-from sharding.layout import Work
+from sharding.layout import Work, in_work, work_of
 from sharding.reports.facts import read_facts
 from sharding.rows import column
 from sharding.settings import BuildSettings
@@ -63,8 +65,8 @@ def build(
     out = Storage(out_url)
     if not settings.roots and not settings.sources:
         raise InputError("nothing to build from", remedy="name at least one dataset, e.g. --clotho DIR")
-    plain = settings.as_dict()
-    with claim(out) as held:
+    plain, fresh = settings.as_dict(), not work_of(out).exists(Work.SETTINGS)
+    with claim(out) as held, _forgotten_if_refused(out, fresh):
         journal.finish(out)
         stages = Stages(settings, out, runner, held, allow_unprotected=allow_unprotected, max_failed=max_failed)
         begin_or_reopen(out, plain, new_plan, stages.read_sources)
@@ -78,6 +80,17 @@ def build(
             _make(stages)
         tidy(out)
         return summary(out)
+
+
+@contextlib.contextmanager
+def _forgotten_if_refused(out: Storage, fresh: bool) -> Iterator[None]:
+    """Remove the settings of a ``fresh`` build of which nothing else was written, because its input was refused."""
+    try:
+        yield
+    except InputError:
+        if fresh and set(out.sizes("")) == {in_work(Work.SETTINGS), in_work(Work.LOCK)}:
+            work_of(out).remove(Work.SETTINGS)
+        raise
 
 
 def _retry(stages: Stages, error: str) -> None:

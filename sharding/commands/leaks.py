@@ -16,6 +16,7 @@ from sharding.common.errors import InputError
 from sharding.common.runners import add_runner, runner_of
 from sharding.common.terminal import page
 from sharding.fates.passport import EVIDENCE, Benchmark, Held
+from sharding.schema import CARD_LEAKS
 
 _SHOWN = 10  # examples
 _ABOUT = """Say which clips of evaluation sets the training clips of a build hold, by sound and by id.
@@ -92,7 +93,7 @@ def annotation(benchmarks: list[Benchmark]) -> str:
         {"name": row["name"], "clips": row["clips"], "compared": row["compared"], "held_by": row["held"]}
         for row in benchmarks
     ]
-    return json.dumps({"evaluation_clips_in_training": rows}, indent=2) + "\n"
+    return json.dumps({CARD_LEAKS: rows}, indent=2) + "\n"
 
 
 def _evaluation_sets(words: list[str]) -> tuple[list[str], dict[str, str]]:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sharding.common.errors import InputError
+from sharding.schema import CARD_LEAKS
 from training.commands.arguments import add_model, add_shards
-
-LEAKS = "evaluation_clips_in_training"  # the only key of an annotation of leaks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +59,7 @@ def _annotation(file: Path) -> dict[str, Any]:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError("cannot be read as the annotation of leaks", file=file, remedy=remedy) from error
-    if not isinstance(found, dict) or set(found) != {LEAKS} or not isinstance(found[LEAKS], list):
+    if not isinstance(found, dict) or set(found) != {CARD_LEAKS} or not isinstance(found[CARD_LEAKS], list):
         raise InputError("not the annotation of leaks", file=file, remedy=remedy)
     return found
 

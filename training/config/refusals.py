@@ -37,7 +37,8 @@ def refuse_dangerous(recipe: Recipe, location: Location) -> None:
             recipe.optimizer.steps is None and recipe.optimizer.warmup_epochs >= recipe.optimizer.epochs,
             "optimizer.warmup_epochs",
             "the run would end before its warm-up does",
-            "set warmup_epochs below epochs",
+            f"set optimizer.warmup_epochs below {recipe.optimizer.epochs:g}, for example to a tenth of the epochs: "
+            f"--set optimizer.warmup_epochs={recipe.optimizer.epochs / 10:g}",
         ),
         (
             recipe.validation.metric not in metrics and recipe.validation != ValidationSettings(),

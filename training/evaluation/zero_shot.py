@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sharding.common.errors import InputError
 from training.data.captions import label_prompt, normalise
+from training.data.mixture import select_rows
 from training.data.order import SequentialOrder
 from training.data.sources import labels_of
 from training.engine.distributed import Group
@@ -94,6 +95,7 @@ def dataset_labels(table: Any, split: str) -> tuple[str, ...]:
 
     A split may lack some of them, and the task is to tell all of them apart.
     """
+    select_rows(table, split)  # refuses a split that is none
     dataset = split.partition("/")[0]
     labels = sorted({label for found in labels_of(table, dataset) for label in found if label})
     if len(labels) < 2:

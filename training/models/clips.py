@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from sharding.common.errors import InputError
 from training.data.batch import Batch, EncodedBatch
 from training.engine.dropout import SampleDropout
 from training.models.encoders import AudioEncoder, EncodedAudio
@@ -28,6 +29,11 @@ class ClipModel(nn.Module):
 
     def __init__(self, audio: AudioEncoder, sample_dropout: bool = False, keeps_patches: bool = False) -> None:
         super().__init__()
+        width = getattr(audio, "token_dim", audio.dim)
+        if keeps_patches and width != audio.dim:
+            what = f"the head reads patches, of {width} numbers each, and is made for segments, of {audio.dim}"
+            remedy = "set audio.pooled to last, or a head that reads segments (head.audio: segments)"
+            raise InputError(what, value="audio.pooled: layers", remedy=remedy)
         self.sample_dropout, self.keeps_patches = sample_dropout, keeps_patches
         self.audio = audio
 

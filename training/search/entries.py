@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from sharding.common.errors import InputError
 
 PART = 256  # entries that are encoded and stored together: what a killed build of an index loses
+LICENCES = 20  # that a message names
 REST = 0.1  # of a window: a shorter rest of a sample gets no window of its own
 
 ENTRIES = pa.schema(
@@ -190,6 +191,9 @@ class Filter:
             rules.append(pc.or_(pc.is_in(names, wanted), pc.is_in(entries["dataset"], wanted)))
         if self.licences:
             found = [_has_licence(entries["licence"], text) for text in self.licences]
+            for text, some in zip(self.licences, found, strict=True):
+                if not pc.any(some).as_py():
+                    raise _no_such_licence(text, entries["licence"])
             rules.append(functools.reduce(pc.or_, found))
         if self.least_s is not None:
             rules.append(pc.greater_equal(entries["recording_s"], self.least_s))
@@ -204,6 +208,14 @@ class Filter:
         if not pc.any(pc.or_(pc.equal(entries["dataset"], name), pc.equal(splits, name))).as_py():
             known = ", ".join(sorted(set(pc.unique(splits).to_pylist())))
             raise InputError("the index has no such dataset or split", value=name, remedy=f"it has {known}")
+
+
+def _no_such_licence(text: str, licences: Any) -> InputError:
+    counts = {row["values"]: row["counts"] for row in pc.value_counts(licences.drop_null()).to_pylist()}
+    known = sorted(counts, key=lambda name: (-counts[name], name))
+    more = f" and {len(known) - LICENCES} others" if len(known) > LICENCES else ""
+    remedy = f"it has {', '.join(known[:LICENCES])}{more}" if known else "the build names no licences"
+    return InputError("the index has no such licence", value=text, remedy=remedy)
 
 
 def _has_licence(licences: Any, text: str) -> Any:

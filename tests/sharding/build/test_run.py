@@ -95,7 +95,16 @@ def test_a_folder_of_other_files_is_refused(corpus: Path, tmp_path: Path) -> Non
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="no build wrote"):
         build(settings_for(corpus), str(tmp_path), LocalRunner(1))
-    assert (tmp_path / "thesis.tex").exists()
+    assert [each.name for each in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_refused_build_leaves_no_folder(tmp_path: Path) -> None:
+    gone = BuildSettings(sources={"mine": str(tmp_path / "gone")})
+    for out in (tmp_path / "new", tmp_path / "empty"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        with pytest.raises(InputError):
+            build(gone, str(out), LocalRunner(1))
+    assert [each.name for each in tmp_path.rglob("*")] == ["empty"]
 
 
 def test_nothing_to_build_from_is_said(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_set_outside_of_the_build_is_compared_by_its_sound(
     ("against", "said"),
     [
         (["esc"], "contains no such dataset"),
-        (["mine=DIR"], "in the build already"),
+        (["mine=DIR"], "write mine alone"),
         (["x=DIR", "x=DIR"], "each name once"),
         (["=DIR"], "each name once"),
     ],

@@ -20,6 +20,7 @@ from tests.training.small_runs import small_recipe
         (["data.batch_size=1"], "has no negatives"),
         (["validation.metric=text_to_audio/mAP10"], "did you mean 'text_to_audio/mAP@10'"),
         (["optimizer.warmup_epochs=2"], "before its warm-up does"),
+        (["optimizer.warmup_epochs=2"], "--set optimizer.warmup_epochs=0.2"),
     ],
 )
 def test_what_would_train_something_else_is_refused(overrides: list[str], message: str) -> None:

@@ -118,6 +118,11 @@ def test_noise_is_added_to_waves_or_to_features_and_follows_from_the_clip(
     torch.testing.assert_close(heard(Noise(0.1), batch=2), wave)
 
 
+def test_an_unknown_split_is_refused_with_those_that_there_are(build: Path) -> None:
+    with pytest.raises(InputError, match="they have clotho/development, clotho/evaluation"):
+        dataset_labels(Manifest.open(build).table, "clotho/test")
+
+
 def test_clips_without_labels_are_refused(build: Path) -> None:
     with pytest.raises(InputError, match="at least two labels"):
         dataset_labels(Manifest.open(build).table, SPLIT)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from sharding.common.errors import InputError
 from tests.training.models.encoders.test_encoders import (
     AUDIO,
     AUDIO_NAMES,
@@ -16,10 +17,12 @@ from tests.training.models.encoders.test_encoders import (
     text_encoder,
     tokens_of,
 )
+from tests.training.small_runs import TREE, small_recipe
 from training.models.heads import build_head
 from training.models.heads.base import Side
 from training.models.retrieval import RetrievalModel
 from training.objectives.pairs.tiled import score_all
+from training.tasks.retrieval import assemble
 
 HEADS: list[dict[str, Any]] = [
     {"name": "dual", "dim": 16, "audio_pooling": "attention", "text_pooling": "mean"},
@@ -73,3 +76,14 @@ def test_a_batch_without_sound_has_empty_sides(name: str) -> None:
     with torch.no_grad():
         side = model.audio_side(torch.zeros(0, 1, bins, frames), torch.zeros(0, 1).long(), torch.zeros(0).long())
     assert all(len(tensor) == 0 for tensor in side)
+
+
+def test_a_head_that_reads_patches_is_refused_where_patches_have_another_width_than_segments() -> None:
+    tree = TREE | {
+        "audio": {"encoder": "whisper", "source": "random", "segment_s": 1.0, "max_s": 2.0, "width": 16, "depth": 1}
+        | {"heads": 2, "pooled": "layers"},
+        "head": {"name": "token-attention", "dim": 16, "heads": 2, "audio": "patches"},
+        "data": TREE["data"] | {"masking": {}},
+    }
+    with pytest.raises(InputError, match="reads patches, of 16 numbers each, and is made for segments, of 96"):
+        assemble(small_recipe(tree=tree), ["a low hum"])

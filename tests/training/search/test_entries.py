@@ -98,6 +98,16 @@ def test_entries_need_no_captions() -> None:
     assert entries_of(table, {}, Windows(10.0, 5.0))["captions"][0].as_py() == []
 
 
+def test_a_licence_that_no_entry_has_is_refused_with_those_that_there_are() -> None:
+    entries = entries_of(table_of([row(1, licence="CC-BY"), row(2, licence=None)]), {}, Windows(60.0, 60.0))
+    with pytest.raises(InputError, match="no such licence") as caught:
+        Filter(licences=("CC-BY", "GPL")).mask(entries)
+    assert "GPL" in str(caught.value) and "it has CC-BY" in str(caught.value)
+    unknown = entries_of(table_of([row(1, licence=None)]), {}, Windows(60.0, 60.0))
+    with pytest.raises(InputError, match="names no licences"):
+        Filter(licences=("CC-BY",)).mask(unknown)
+
+
 def test_a_whole_licence_does_not_find_another_that_begins_alike() -> None:
     table = table_of([row(1, licence="CC-BY"), row(2, licence="CC-BY-NC"), row(3, licence=None)])
     entries = entries_of(table, {}, Windows(60.0, 60.0))

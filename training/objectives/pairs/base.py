@@ -157,3 +157,20 @@ class Temperature(nn.Module):
             return torch.tensor([1 / self.tau], dtype=torch.float64)
         raw = self.raw.to(accumulation_dtype(self.raw.dtype))
         return (self.floor + self.span * raw.sigmoid()).exp()
+
+
+class TemperedLoss(PairLoss):
+    """A loss whose logits are scores divided by a temperature, fixed or trained; arguments as of `Temperature`."""
+
+    def __init__(self, tau: float, trainable: bool) -> None:
+        super().__init__()
+        self.temperature = Temperature(tau, trainable)
+
+    def forward(self) -> tuple[Tensor, ...]:
+        return (self.temperature(),)
+
+    def logits(self, scores: Tensor, *numbers: Tensor) -> Tensor:
+        return scores * numbers[0]
+
+    def health(self) -> dict[str, float]:
+        return {"tau": 1 / float(self.temperature())}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from training.objectives.pairs.base import PairLoss, SideName, Statistics, Temperature, Tile, check_temperature
+from training.objectives.pairs.base import SideName, Statistics, TemperedLoss, Tile, check_temperature
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Settings:
         check_temperature(self.teacher_tau, False)
 
 
-class Distillation(PairLoss):
+class Distillation(TemperedLoss):
     """The cross-entropy of the student's softmax over each row and each column, under the teacher's."""
 
     leaves_out = False
@@ -51,15 +51,8 @@ class Distillation(PairLoss):
     }
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__()
+        super().__init__(settings.tau, settings.trainable_tau)
         self.teacher_tau = settings.teacher_tau
-        self.temperature = Temperature(settings.tau, settings.trainable_tau)
-
-    def forward(self) -> tuple[Tensor, ...]:
-        return (self.temperature(),)
-
-    def logits(self, scores: Tensor, *numbers: Tensor) -> Tensor:
-        return scores * numbers[0]
 
     def observe(self, tile: Tile) -> tuple[Statistics, Statistics]:
         assert tile.teacher is not None, "global_loss has checked it"
@@ -75,9 +68,6 @@ class Distillation(PairLoss):
     def terms(self, statistics: Statistics, side: SideName) -> tuple[Tensor, Tensor]:
         terms = (statistics["lse"] - statistics["agreement"]) / 2
         return terms, terms.new_ones(terms.shape)
-
-    def health(self) -> dict[str, float]:
-        return {"tau": 1 / float(self.temperature())}
 
 
 def build(settings: Settings) -> Distillation:

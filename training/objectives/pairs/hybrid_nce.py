@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from training.config.checks import require
-from training.objectives.pairs.base import PairLoss, SideName, Statistics, Temperature, Tile, check_temperature
+from training.objectives.pairs.base import SideName, Statistics, TemperedLoss, Tile, check_temperature
 from training.objectives.pairs.tags import overlap
 
 
@@ -77,7 +77,7 @@ class Settings:
         )
 
 
-class HybridNCE(PairLoss):
+class HybridNCE(TemperedLoss):
     """NT-Xent with positives by tags and with weights of negatives; the module's description has the formula."""
 
     of_rows = of_columns = {  # noqa: RUF012
@@ -91,18 +91,11 @@ class HybridNCE(PairLoss):
     }
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__()
+        super().__init__(settings.tau, settings.trainable_tau)
         self.settings = settings
         self.positives = "clip" if settings.released else settings.positives
         self.leaves_out = not settings.released
         self.gradient_per_rank = settings.released
-        self.temperature = Temperature(settings.tau, settings.trainable_tau)
-
-    def forward(self) -> tuple[Tensor, ...]:
-        return (self.temperature(),)
-
-    def logits(self, scores: Tensor, *numbers: Tensor) -> Tensor:
-        return scores * numbers[0]
 
     def observe(self, tile: Tile) -> tuple[Statistics, Statistics]:
         logits, positive, beta = tile.logits, tile.positive(), self.settings.beta
@@ -153,9 +146,6 @@ class HybridNCE(PairLoss):
         if self.settings.released:
             return 1.0 if side == "columns" else 0.0  # columns are clips, which look for their captions
         return 0.5
-
-    def health(self) -> dict[str, float]:
-        return {"tau": 1 / float(self.temperature())}
 
 
 def build(settings: Settings) -> HybridNCE:

@@ -22,7 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from training.objectives.pairs.base import PairLoss, SideName, Statistics, Temperature, Tile, check_temperature
+from training.objectives.pairs.base import SideName, Statistics, TemperedLoss, Tile, check_temperature
 
 # Numbers this close together share one exponential: neither it nor its inverse leaves float32, and what
 # underflows in it is below 1e-11 of its sum.
@@ -51,26 +51,19 @@ class Settings:
         check_temperature(self.tau, self.trainable_tau)
 
 
-class NTXent(PairLoss):
+class NTXent(TemperedLoss):
     """The cross-entropy of each row's and each column's positives against all pairs that are not left out."""
 
     of_rows = of_columns = {"lse": "logsumexp", "positives": "sum", "pull": "sum"}  # noqa: RUF012
     by_hand = True
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__()
+        super().__init__(settings.tau, settings.trainable_tau)
         self.by_pair = settings.positives == "published"
         self.positives = "clip" if self.by_pair else settings.positives
         self.leaves_out = not self.by_pair
-        self.temperature = Temperature(settings.tau, settings.trainable_tau)
         self.directions = settings.directions
         self.factor = {side: _factor(settings.directions, side) for side in ("rows", "columns")}
-
-    def forward(self) -> tuple[Tensor, ...]:
-        return (self.temperature(),)
-
-    def logits(self, scores: Tensor, *numbers: Tensor) -> Tensor:
-        return scores * numbers[0]
 
     def observe(self, tile: Tile) -> tuple[Statistics, Statistics]:
         logits = tile.logits
@@ -117,9 +110,6 @@ class NTXent(PairLoss):
         """What the softmax of each row (or column) weighs in the gradient."""
         positives = statistics["positives"]
         return factor * (positives if self.by_pair else (positives > 0).to(positives.dtype))
-
-    def health(self) -> dict[str, float]:
-        return {"tau": 1 / float(self.temperature())}
 
 
 def _factor(directions: str, side: str) -> float:
