@@ -8,6 +8,9 @@ Without a GPU the same code runs in miniature on the CPU; its times then mean no
 - ``step``: a step of the dual encoder of Calvet and Toledano (PaSST and RoBERTa-large with random weights, clips of
   30 s, batch 128, bfloat16), plain and with ``torch.compile``; and the same model in a bare loop with float16 and the
   negatives of one GPU alone, as the published baseline trains it;
+- ``multimodal``: a step of the recipe `aurola` as one of eight GPUs takes it: 64 clips of 10 s and 64 captions through
+  a random model of Qwen2.5-Omni-3B's size with adapters (the sizes of its tower, and as many parameters in the blocks
+  of the language model), recomputing activations; also the operations of a step as torch counts them;
 - ``loss``: the tiled loss, forward and backward, beside one that keeps the whole matrix of scores, as open_clip's does;
 - ``scoring``: all pairs of a batch through token-level attention and through co-attention, forward and backward;
 - ``spectrogram``: clips a second on the device, beside hear21passt's own front end;
@@ -66,6 +69,8 @@ class Sizes:
         dim: width of scored vectors.
         scored: clips of ``scoring`` by head.
         clips: clips of 10 s of ``spectrogram``.
+        multimodal: overrides of the recipe aurola.
+        heard: clips of 10 s of ``multimodal``.
         rounds: how often each thing is timed; the median counts.
     """
 
@@ -76,16 +81,31 @@ class Sizes:
     dim: int
     scored: dict[str, int]
     clips: int
+    multimodal: tuple[str, ...]
+    heard: int
     rounds: int
 
 
 RANDOM = ("audio.source=random", "text.source=random", "optimizer.steps=100", "optimizer.warmup_epochs=0")
-FULL = Sizes(RANDOM, 128, 8192, (16_384, 65_536), 1024, {"token-attention": 512, "co-attention": 64}, 256, 5)
+MULTIMODAL = (  # 250 tokens of 10 s, as Qwen2.5-Omni's tower gives them; blocks of 2.7 and 0.63 billion parameters
+    "audio={encoder: multimodal, source: random, bins: 128, width: 1280, depth: 32, heads: 20, segment_s: 10, join: 2}",
+    "text={encoder: multimodal, source: random, width: 2048, depth: 40, heads: 16, vocabulary: 300}",
+    *("optimizer.steps=100", "optimizer.warmup_epochs=0", "engine.dropout=torch"),
+)
+SMALL_MULTIMODAL = (
+    "audio={encoder: multimodal, source: random, bins: 128, width: 32, depth: 2, heads: 2, segment_s: 10, join: 2}",
+    "text={encoder: multimodal, source: random, width: 64, depth: 2, heads: 2, vocabulary: 300}",
+    "lora={audio: {rank: 4}, text: {rank: 4}}",
+    *MULTIMODAL[2:],
+)
+SCORED = {"token-attention": 512, "co-attention": 64}
+FULL = Sizes(RANDOM, 128, 8192, (16_384, 65_536), 1024, SCORED, 256, MULTIMODAL, 64, 5)
 SMALL_MODEL = (
     *("audio.variant=custom", "audio.width=32", "audio.depth=2", "audio.heads=2"),
     *("text.width=32", "text.depth=1", "text.heads=2", "text.vocabulary=300", "head.dim=32"),
 )
-MINIATURE = Sizes((*RANDOM, *SMALL_MODEL), 2, 256, (256,), 32, {"token-attention": 4, "co-attention": 2}, 2, 2)
+FEW = {"token-attention": 4, "co-attention": 2}
+MINIATURE = Sizes((*RANDOM, *SMALL_MODEL), 2, 256, (256,), 32, FEW, 2, SMALL_MULTIMODAL, 2, 2)
 Figures = dict[str, float]
 
 
@@ -184,16 +204,43 @@ def recipe_of(sizes: Sizes, *more: str) -> Recipe:
     return load_recipe("dual_encoder", [*sizes.overrides, f"data.batch_size={max(2, sizes.batch)}", *more])
 
 
-def make_batch(size: int, segments: int = 3, seed: int = 0) -> Batch:
-    """Clips of 30 s and captions of 20 tokens, random."""
+def multimodal(sizes: Sizes, timer: Timer, group: Group) -> Figures:
+    """A step of one multimodal language model as both encoders, with adapters."""
+    recipe = load_recipe("aurola", [*sizes.multimodal, f"data.batch_size={max(2, sizes.heard)}"])
+    batch = make_batch(sizes.heard, segments=1, tokens=60).to(timer.device)
+    product = rate(sizes, timer, group)["TFLOP/s of a product in bf16"]
+    with timer.peak() as peak:
+        engine = make_engine(recipe, group)
+        with FlopCounterMode(display=False) as counter:
+            engine.step(batch)
+        flops = float(counter.get_total_flops())
+        figures = _speed("3B, adapters", timer(partial(engine.step, batch)), sizes.heard, flops, product, peak())
+        engine.close()
+    return figures | {
+        "TFLOP of a step": flops / 1e12,
+        "TFLOP of a step by arithmetic": _arithmetic(recipe, sizes) / 1e12,
+    }
+
+
+def _arithmetic(recipe: Recipe, sizes: Sizes) -> float:
+    """6 operations a parameter of the blocks and token: forward, again, and back; frozen weights have no gradient."""
+    audio: Any = recipe.audio
+    text: Any = recipe.text
+    blocks = {"audio": 12 * audio.depth * audio.width**2, "text": 16 * text.depth * text.width**2}
+    tokens = {"audio": 500 * sizes.heard, "text": (250 + 60) * sizes.heard}  # of prompts, those of the captions alone
+    return 6.0 * sum(blocks[part] * tokens[part] for part in blocks)
+
+
+def make_batch(size: int, segments: int = 3, seed: int = 0, tokens: int = 20) -> Batch:
+    """Clips of 10 s for each segment and captions of so many tokens, random."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.arange(size)
     columns: dict[str, Any] = dict.fromkeys(("clip", "caption", "group", "kin", "seeds"), ids)
     return Batch(
         features=torch.randn(size, segments, 128, 1000, generator=generator),
         frames=torch.full((size, segments), 1000),
-        tokens=torch.randint(5, 200, (size, 20), generator=generator),
-        token_mask=torch.ones(size, 20, dtype=torch.bool),
+        tokens=torch.randint(5, 200, (size, tokens), generator=generator),
+        token_mask=torch.ones(size, tokens, dtype=torch.bool),
         tags=torch.zeros(size, 0, dtype=torch.int64),
         valid=torch.ones(size, dtype=torch.bool),
         keys=[str(number) for number in range(size)],
@@ -378,6 +425,7 @@ def resume(sizes: Sizes, timer: Timer, group: Group) -> Figures:
 PARTS: dict[str, Callable[[Sizes, Timer, Group], Figures]] = {
     "rate": rate,
     "step": step,
+    "multimodal": multimodal,
     "loss": loss,
     "scoring": scoring,
     "spectrogram": spectrogram,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sharding.common.errors import InputError
-from sharding.common.storage import Storage
+from sharding.common.pictures import write_figure
 from sharding.reports.stats import DatasetStats, ranked_counts
 
 if TYPE_CHECKING:
@@ -47,17 +45,7 @@ def write_plots(datasets: Mapping[str, DatasetStats], path: Path) -> None:
         _bars(axes[3], "licence", about.licences, _COLOURS["licences"])
         axes[0].set_ylabel(name, fontsize=13, fontweight="bold", color=_INK)
     figure.suptitle(f"{sum(len(about.durations) for about in datasets.values()):,} clips in shards", fontsize=14)
-    try:
-        image = io.BytesIO()
-        kind = path.suffix[1:] or "png"
-        plain = {"Software": None} if kind == "png" else None  # the version of matplotlib is no part of the picture
-        figure.savefig(image, format=kind, dpi=110, metadata=plain)
-        Storage(path.parent).write(path.name, image.getvalue())
-    except (OSError, ValueError) as error:  # matplotlib raises ValueError for a suffix that it does not know
-        what = getattr(error, "strerror", None) or str(error)
-        raise InputError(what, file=path, remedy="choose another --plot, with a name that ends in .png") from error
-    finally:
-        pyplot.close(figure)
+    write_figure(figure, path)
 
 
 def _plain(axes: Axes, title: str) -> None:

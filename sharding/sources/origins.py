@@ -164,4 +164,34 @@ ORIGINS: dict[str, Origin] = {
         size="labels: 15 MB; recordings: not published",
         remarks=("Recordings are not published by the authors: bring copies of your own, named by video and time.",),
     ),
+    "vggsounder": Origin(
+        publisher="https://vggsounder.github.io",
+        licence="labels: Apache-2.0; recordings: parts of YouTube videos, as of VGGSound",
+        size="labels: 4 MB; recordings: those of VGGSound's test split",
+        commands=("git clone --depth 1 https://github.com/Bizilizi/VGGSounder .",),
+        remarks=("The table is data/vggsounder.csv. Keep one vggsounder.csv in the folder.",),
+    ),
+    "epicsounds": Origin(
+        publisher="https://epic-kitchens.github.io/epic-sounds",
+        licence="CC BY-NC 4.0",
+        size="100 hours of sound, in the videos of EPIC-KITCHENS-100",
+        commands=("git clone --depth 1 https://github.com/epic-kitchens/epic-sounds-annotations .",),
+        remarks=("The sound is in the videos of EPIC-KITCHENS-100; a video or its sound is P01_01 with any suffix.",),
+    ),
+    "hdepic": Origin(
+        publisher="https://hd-epic.github.io",
+        licence="CC BY-NC 4.0",
+        size="41 hours of sound, in the videos",
+        commands=("git clone --depth 1 https://github.com/hd-epic/hd-epic-annotations .",),
+        remarks=("The sound is in the videos; a video or its sound is P01-20240202-110250 with any suffix.",),
+    ),
+    "autoacd": Origin(
+        publisher="https://auto-acd.github.io",
+        licence="captions: see the page; recordings: parts of YouTube videos, as of AudioSet and VGGSound",
+        size="captions: 0.2 GB; recordings: not published",
+        remarks=(
+            "test.json is in datasets/annotations/autoacd of https://github.com/Jazzcharles/AuroLA.",
+            "Recordings are those of AudioSet and VGGSound: bring copies of your own, named by video and time.",
+        ),
+    ),
 }

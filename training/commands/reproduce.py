@@ -37,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="small: the same plan with small random encoders and few steps, which proves that all of it works",
     )
     parser.add_argument("--steps", type=int, metavar="N", help="steps of a run with --scale small (60)")
+    parser.add_argument(
+        "--plot", type=Path, metavar="PNG", help="also draw the curves of a plan that has some (aurola-scaling)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="run nothing; show what would be done")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of every recipe; may be repeated"
@@ -49,6 +52,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.evaluation.relevance import open_relevance
     from training.reproduce.carrying_out import Work, carry_out, outline
     from training.reproduce.papers import PLANS
+    from training.reproduce.plotting import write_curves
+    from training.reproduce.scaling import X
     from training.reproduce.small import STEPS
 
     if args.seeds < 1 or (args.steps is not None and args.steps < 1):
@@ -57,6 +62,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise InputError("--steps is for --scale small", remedy="change the recipes with --set optimizer.steps=N")
     steps = (args.steps or STEPS) if args.scale == "small" else 0
     work = Work(PLANS[args.plan](), args.out, args.shards or "", args.seeds, steps, tuple(args.set), frames=args.frames)
+    if args.plot is not None and not work.plan.curve:
+        curved = ", ".join(name for name, make in PLANS.items() if make().curve)
+        raise InputError("the plan has no curves to draw", value=args.plan, remedy=f"--plot is for {curved}")
     if args.dry_run:
         manifest = Manifest.open(args.shards) if args.shards else None
         table = None if manifest is None else manifest.table
@@ -69,6 +77,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         manifest = Manifest.open(work.shards)
         told = outline(work, manifest.table, table is not None)
         result = told | carry_out(work, manifest, group, table) | {"dry": False, "scale": args.scale}
+        if args.plot is not None and group.rank == 0:
+            write_curves(result["rows"], work.plan.curve, X, args.plot)
     return only_first_rank(result, group)
 
 

@@ -16,11 +16,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sharding.common.errors import InputError
-from training.data.hashing import permutation
+from sharding.schema import stable_id
+from training.data.hashing import hash64, permutation
 from training.data.settings import DataSettings, MixtureItem
 
 Int64 = NDArray[np.int64]
 RUNS = 0x52554E53  # purpose of a hash: the order of an item's runs
+SHARE = 0x53484152  # the clips of an item that is a part of a split
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def integer_codes(column: pa.ChunkedArray) -> Int64:
 def _pool(table: pa.Table, codes: Int64, item: MixtureItem) -> Pool:
     counts = _count_captions(table["captions"], item.captions)
     chosen = select_rows(table, item.split) & (counts > 0)
-    rows = np.flatnonzero(chosen)
+    rows = _part(table, np.flatnonzero(chosen), item.share)
     if not len(rows):
         raise InputError(
             f"no clip of {item.split} has a caption of the kinds {', '.join(item.captions)}",
@@ -110,6 +112,16 @@ def _pool(table: pa.Table, codes: Int64, item: MixtureItem) -> Pool:
     starts = np.append(np.flatnonzero(np.diff(codes[rows], prepend=-1)), len(rows))
     pool = Pool(rows, starts, np.full(len(starts) - 1, -1))
     return pool if item.pairs == "clips" else _by_caption(pool, counts[rows[starts[:-1]]])
+
+
+def _part(table: pa.Table, rows: Int64, share: float) -> Int64:
+    """The rows of a part of their clips, at least one: those whose names have the least hashes."""
+    if share == 1 or not len(rows):
+        return rows
+    names = table["clip_id"].take(rows).to_pylist()
+    hashes = {name: int(hash64(SHARE, stable_id(name))) for name in dict.fromkeys(names)}
+    kept = set(sorted(hashes, key=lambda name: hashes[name])[: max(1, round(share * len(hashes)))])
+    return rows[[name in kept for name in names]]
 
 
 def _by_caption(pool: Pool, counts: Int64) -> Pool:

@@ -28,6 +28,7 @@ class MixtureItem:
     repeat: float = 1.0  # passes over the clips in an epoch
     cap: int | None = None  # largest number of draws in an epoch
     choose: int | None = None  # exact number of draws in an epoch
+    share: float = 1.0  # the part of its clips that is ever drawn; smaller parts lie inside larger ones
     prompt: str | None = None  # "This is a sound of {}": one text of all labels of a clip; needs captions: [label]
 
     def __post_init__(self) -> None:
@@ -35,6 +36,7 @@ class MixtureItem:
         require(bool(self.captions), f"an item of the mixture needs kinds of captions of {KINDS}", self.split)
         require(self.weight is None or self.weight > 0, "weight must be positive", self.weight)
         require(self.repeat > 0, "repeat must be positive", self.repeat)
+        require(0 < self.share <= 1, "share must be above 0 and at most 1", self.share)
         require(self.cap is None or self.cap > 0, "cap must be positive", self.cap)
         require(self.choose is None or self.choose > 0, "choose must be positive", self.choose)
         if self.prompt is not None:

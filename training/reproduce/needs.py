@@ -86,7 +86,7 @@ def pairs_of(recipe: Recipe, table: Any | None) -> int:
     total = 0
     for item in recipe.data.train:
         clips, captions = PUBLISHED[item.split]
-        total += captions if item.pairs == "captions" else clips
+        total += round((captions if item.pairs == "captions" else clips) * item.share * item.repeat)
     return total
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from training.reproduce import collat
 from training.reproduce.plans import Plan, PlannedRun, System, improved, original
+from training.reproduce.scaling import scaling
 
 CLOTHO = "data.train=[{split: clotho/development, pairs: captions}]"
 WITHOUT_WAVCAPS = (
@@ -217,4 +218,5 @@ PLANS = {
     "filomeno-table-2": _filomeno_table_2,
     "coattention": _coattention,
     **collat.PLANS,
+    "aurola-scaling": scaling,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 ORIGINAL, IMPROVED = "text_to_audio", "text_to_audio_multiple"  # captions of the split; the challenge's new relevance
 Figures = Mapping[tuple[str, str], float]  # of a task and a measure, in percent
@@ -70,6 +70,13 @@ class Cell:
         return f"{self.kind}-{self.split.replace('/', '-')}{noise}"
 
 
+class Point(NamedTuple):
+    """Where a system stands in a picture: on the curve of a model, at a place of the horizontal axis."""
+
+    model: str
+    x: float
+
+
 @dataclass(frozen=True)
 class Plan:
     """A table of a paper.  Either all its systems are compared on Clotho, or each of its columns is a test of its own.
@@ -80,6 +87,7 @@ class Plan:
         systems: the rows of a table of systems that are compared on Clotho, by their names.
         differences: what is not as in the paper, or not known of it; one sentence each.
         rows: the rows of a table of tests by their names, and in each the cells by the names of their columns.
+        curve: where each system stands in the picture of the plan; empty: it has none.
     """
 
     source: str
@@ -87,6 +95,7 @@ class Plan:
     systems: Mapping[str, System]
     differences: tuple[str, ...] = field(default=())
     rows: Mapping[str, Mapping[str, Cell]] = field(default_factory=dict)
+    curve: Mapping[str, Point] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         known: set[str] = set()

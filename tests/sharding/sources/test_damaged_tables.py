@@ -60,6 +60,10 @@ TABLES = {
     "tut": [f"TUT-acoustic-scenes-2017-development/{name}.txt" for name in ("meta", "evaluation_setup/fold1_test")],
     "audioset": ["class_labels_indices.csv", "eval_segments.csv"],
     "vggsound": ["vggsound.csv"],
+    "vggsounder": ["data/vggsounder.csv"],
+    "epicsounds": ["EPIC_Sounds_train.csv", "EPIC_Sounds_validation.csv"],
+    "hdepic": ["audio-annotations/HD-EPIC-Sounds.csv"],
+    "autoacd": ["test.json"],
     "mine": ["clips.csv"],
     "lines": ["clips.jsonl"],
 }

@@ -17,12 +17,37 @@ from sharding.common.runners import LocalRunner
 from sharding.common.storage import Storage
 from sharding.settings import BuildSettings
 from sharding.shards.manifest import Manifest
-from sharding.sources import DATASETS, audioset, esc50, fsd50k, tut, urbansound8k, vggsound
+from sharding.sources import (
+    DATASETS,
+    audioset,
+    autoacd,
+    epicsounds,
+    esc50,
+    fsd50k,
+    hdepic,
+    tut,
+    urbansound8k,
+    vggsound,
+    vggsounder,
+)
 from sharding.sources.base import DatasetTables
 from tests.sharding.sounds import noise
 from tests.sharding.sources.trees import archive, by_id, table, touch
 
-LABELLED = ("esc50", "urbansound8k", "fsd50k", "tut", "audioset", "vggsound")
+LABELLED = (
+    *(
+        "esc50",
+        "urbansound8k",
+        "fsd50k",
+        "tut",
+        "audioset",
+        "vggsound",
+        "vggsounder",
+        "epicsounds",
+        "hdepic",
+        "autoacd",
+    ),
+)
 
 
 def labels(row: dict[str, Any]) -> list[str]:
@@ -101,9 +126,57 @@ def a_vggsound(root: Path) -> DatasetTables:
     return vggsound.read(Storage(root))
 
 
+VGGSOUNDER = "video_id,label,modality,background_music,static_image,voice_over"
+EPIC = "video_id,start_timestamp,stop_timestamp,class"
+
+
+def a_vggsounder(root: Path) -> DatasetTables:
+    rows = [
+        ["---g-f_I2yQ_000001", "male singing", "A", "True", "False", "False"],
+        ["---g-f_I2yQ_000001", "people crowd", "AV", "True", "False", "False"],
+        ["---g-f_I2yQ_000001", "playing timpani", "V", "True", "False", "False"],
+        ["--0PQM4-hqg_000030", "waterfall burbling", "V", "False", "True", "False"],
+    ]
+    table(root / "data/vggsounder.csv", VGGSOUNDER, rows)
+    touch(root, "audio/---g-f_I2yQ_000001.wav", "audio/--0PQM4-hqg_30.flac")
+    return vggsounder.read(Storage(root))
+
+
+def an_epicsounds(root: Path) -> DatasetTables:
+    header = "annotation_id,participant_id,video_id,start_timestamp,stop_timestamp,description,class,class_id"
+    sounds = [
+        ["P01_01_0", "P01", "P01_01", "00:00:02.466", "00:00:05.315", "paper rustle", "rustle", 3],
+        ["P01_01_1", "P01", "P01_01", "01:00:02", "01:00:03.5", "Water", "water", 4],
+        ["P02_07_0", "P02", "P02_07", "00:00:00.000", "00:00:01.000", "", "metal-only collision", 5],
+    ]
+    table(root / "EPIC_Sounds_train.csv", header, sounds)
+    table(root / "EPIC_Sounds_validation.csv", header, [["P03_02_0", "P03", "P03_02", *sounds[0][3:]]])
+    touch(root, "P01/audio/P01_01.wav", "P03_02.MP4")
+    return epicsounds.read(Storage(root))
+
+
+def an_hdepic(root: Path) -> DatasetTables:
+    header = "participant_id,video_id,start_timestamp,stop_timestamp,start_sample,stop_sample,class,class_id"
+    row = ["P01", "P01-20240202-110250", "00:00:00.476", "00:00:02.520", 22848, 120960, "rustle", 4]
+    table(root / "audio-annotations/HD-EPIC-Sounds.csv", header, [row])
+    touch(root, "Videos/P01/P01-20240202-110250.mp4")
+    return hdepic.read(Storage(root))
+
+
+def an_autoacd(root: Path) -> DatasetTables:
+    items = [
+        {"id": "VGGSound/audio/Ch_RpcvHirQ_000184.flac", "caption": ["Several people play badminton in the gym."]},
+        {"id": "AudioSet/audio/S6CoSybkYUQ.flac", "caption": "The crowd roars as music plays."},
+    ]
+    (root / "test.json").write_text(json.dumps(items, indent=1))
+    touch(root, "VGGSound/audio/Ch_RpcvHirQ_000184.flac", "elsewhere/S6CoSybkYUQ.wav")
+    return autoacd.read(Storage(root))
+
+
 TREES: dict[str, Callable[[Path], DatasetTables]] = {
     "esc50": an_esc50, "urbansound8k": an_urbansound8k, "fsd50k": an_fsd50k, "tut": a_tut, "audioset": an_audioset,
-    "vggsound": a_vggsound,
+    "vggsound": a_vggsound, "vggsounder": a_vggsounder, "epicsounds": an_epicsounds, "hdepic": an_hdepic,
+    "autoacd": an_autoacd,
 }  # fmt: skip
 
 
@@ -161,13 +234,65 @@ def test_vggsound(tmp_path: Path) -> None:
     assert water["path"] == "audio/--0PQM4-hqg.wav" and water["interval"] == {"start": 30.0, "end": 40.0}
 
 
+def test_vggsounder_keeps_what_is_heard(tmp_path: Path) -> None:
+    rows = by_id(a_vggsounder(tmp_path).catalogue)
+    singing, water = rows["vggsounder/test/---g-f_I2yQ_000001"], rows["vggsounder/test/--0PQM4-hqg_000030"]
+    assert labels(singing) == ["male singing", "people crowd"] and singing["keywords"] == ["background music"]
+    assert singing["identity"] == "youtube:---g-f_I2yQ@1.000" and singing["interval"] == {"start": 1.0, "end": 11.0}
+    assert labels(water) == [] and water["path"] == "audio/--0PQM4-hqg_30.flac" and "not heard" in water["notes"][0]
+
+
+def test_epicsounds_has_times_in_whole_videos(tmp_path: Path) -> None:
+    found = an_epicsounds(tmp_path)
+    rows = by_id(found.catalogue)
+    assert list(rows) == ["epicsounds/train/P01_01", "epicsounds/train/P02_07", "epicsounds/validation/P03_02"]
+    first = rows["epicsounds/train/P01_01"]
+    assert [(each["text"], each["kind"], each["onset"], each["offset"]) for each in first["captions"]] == [
+        ("rustle", "label", 2.466, 5.315),
+        ("paper rustle", "human", 2.466, 5.315),
+        ("water", "label", 3602.0, 3603.5),
+    ]
+    assert first["identity"] == "epic-kitchens:P01_01" and first["path"] == "P01/audio/P01_01.wav"
+    assert rows["epicsounds/train/P02_07"]["problem"] == "missing"
+    assert rows["epicsounds/validation/P03_02"]["path"] == "P03_02.MP4"
+
+
+def test_hdepic(tmp_path: Path) -> None:
+    (row,) = by_id(an_hdepic(tmp_path).catalogue).values()
+    assert row["clip_id"] == "hdepic/test/P01-20240202-110250" and labels(row) == ["rustle"]
+    assert row["captions"][0]["onset"] == 0.476 and row["path"] == "Videos/P01/P01-20240202-110250.mp4"
+
+
+def test_autoacd(tmp_path: Path) -> None:
+    found = an_autoacd(tmp_path)
+    badminton, crowd = by_id(found.catalogue).values()
+    assert badminton["identity"] == "youtube:Ch_RpcvHirQ@184.000" and crowd["identity"] == "youtube:S6CoSybkYUQ"
+    assert [each["kind"] for each in crowd["captions"]] == ["machine"]
+    assert crowd["path"] == "elsewhere/S6CoSybkYUQ.wav" and "train.json is absent" in found.notes
+
+
+@pytest.mark.parametrize(
+    ("item", "row"), [("5", 3), ('{"id": "a.wav", "caption": [7]}', 3), ('{"id": " ", "caption": "x"}', 3),
+                      ('{"id": "b/S6CoSybkYUQ.wav", "caption": "again"}', 3)],
+)  # fmt: skip
+def test_a_bad_item_of_autoacd_is_named(item: str, row: int, tmp_path: Path) -> None:
+    an_autoacd(tmp_path)
+    text = (tmp_path / "test.json").read_text()
+    (tmp_path / "test.json").write_text(f"{text.rstrip().removesuffix(']')}, {item}]")
+    with pytest.raises(InputError) as refusal:
+        autoacd.read(Storage(tmp_path))
+    assert refusal.value.row == row and str(refusal.value.file).endswith("test.json") and refusal.value.remedy
+
+
 @pytest.mark.parametrize("name", LABELLED)
 def test_test_folds_and_splits_are_protected(name: str, tmp_path: Path) -> None:
     """In cross-validation each fold is the test set once, so all of them are."""
     dataset = DATASETS[name]
     splits = set(TREES[name](tmp_path).catalogue["split"].to_pylist())
     assert splits <= set(dataset.splits)
-    held_out = {split for split in splits if "fold" in split or split in ("eval", "val", "test", "evaluation")}
+    held_out = {
+        split for split in splits if "fold" in split or split in ("eval", "val", "validation", "test", "evaluation")
+    }
     assert held_out and held_out == splits & set(dataset.protected)
 
 
@@ -187,6 +312,11 @@ def test_an_empty_folder_is_refused_with_a_remedy(name: str, tmp_path: Path) -> 
         ("audioset", "eval_segments.csv", 'x, 10.000, 0.000, "/m/0bt9lr"'),
         ("audioset", "eval_segments.csv", 'x, 0.000, 10.000, "/m/unknown"'),
         ("vggsound", "vggsound.csv", "x,later,rain,train"),
+        ("vggsounder", "data/vggsounder.csv", "x_000001,rain,B,False,False,False"),
+        ("vggsounder", "data/vggsounder.csv", "without a start,rain,A,False,False,False"),
+        ("epicsounds", "EPIC_Sounds_train.csv", "P_0,P,P_1,00:00:03.0,00:00:02.0,words,rustle,3"),
+        ("epicsounds", "EPIC_Sounds_train.csv", "P_0,P,P_1,2.5,00:00:02.0,words,rustle,3"),
+        ("hdepic", "audio-annotations/HD-EPIC-Sounds.csv", "P,P-1,00:00:00.1,00:00:00.2,1,2,,3"),
     ],
 )
 def test_a_bad_row_is_named(name: str, file: str, line: str, tmp_path: Path) -> None:
@@ -208,11 +338,15 @@ def test_files_outside_of_the_folder_are_never_named(name: str, tmp_path: Path) 
         "tut": ("TUT-acoustic-scenes-2017-development/meta.txt", "../../x.wav\tbeach"),
         "audioset": ("eval_segments.csv", '../../x, 0.000, 10.000, "/m/0bt9lr"'),
         "vggsound": ("vggsound.csv", "../../x,1,rain,train"),
+        "vggsounder": ("data/vggsounder.csv", "../../x_000001,rain,A,False,False,False"),
+        "epicsounds": ("EPIC_Sounds_train.csv", "x,P01,../../x,00:00:00.1,00:00:00.2,words,rustle,3"),
+        "hdepic": ("audio-annotations/HD-EPIC-Sounds.csv", "P01,../../x,00:00:00.1,00:00:00.2,1,2,rustle,3"),
+        "autoacd": ("test.json", ',{"id": "../../x.wav", "caption": "rain"}]'),
     }
     TREES[name](tmp_path)
     file, line = climbing[name]
-    with (tmp_path / file).open("a") as opened:
-        opened.write(line + "\n")
+    text = (tmp_path / file).read_text()
+    (tmp_path / file).write_text((text.rstrip().removesuffix("]") if file.endswith(".json") else text) + line + "\n")
     problems = DATASETS[name].read(Storage(tmp_path)).catalogue["problem"].to_pylist()
     assert problems.count("out_of_root") == 1
 

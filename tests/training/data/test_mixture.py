@@ -72,3 +72,16 @@ def test_items_of_clips_draw_as_before_beside_items_of_captions() -> None:
     items = (MixtureItem("clotho/development"), MixtureItem("clotho/development", pairs="captions"))
     pools = build_pools(TABLE, items)
     assert (pools[0].caption == -1).all() and len(pools[1]) == pools[1].caption.size >= len(pools[0])
+
+
+def test_a_share_is_always_the_same_clips_and_lies_inside_larger_shares() -> None:
+    table = table_of([row(number, split="development") for number in range(60)])
+
+    def drawn(share: float) -> set[str]:
+        (pool,) = build_pools(table, [MixtureItem("clotho/development", share=share)])
+        return {table["clip_id"][int(number)].as_py() for number in pool.rows}
+
+    assert len(drawn(1.0)) == 60 and len(drawn(0.5)) == 30 and len(drawn(0.1)) == 6 and len(drawn(0.001)) == 1
+    assert drawn(0.001) < drawn(0.1) < drawn(0.5) < drawn(1.0) and drawn(0.1) == drawn(0.1)
+    with pytest.raises(InputError, match="share must be above 0"):
+        MixtureItem("clotho/development", share=0.0)

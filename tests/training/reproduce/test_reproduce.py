@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sharding.build.run import build as build_shards
+from sharding.common.errors import InputError
 from sharding.common.runners import LocalRunner
 from sharding.demo.synthesis import synthesise
 from sharding.settings import BuildSettings
@@ -18,7 +19,10 @@ from tests.training.small_runs import write_sounds
 from training import cli
 from training.engine.distributed import Group
 from training.reproduce.carrying_out import Work, carry_out
+from training.reproduce.needs import pairs_of
 from training.reproduce.papers import PLANS
+from training.reproduce.plotting import write_curves
+from training.reproduce.scaling import X
 from training.reproduce.small import shrink
 
 EVERYWHERE = {
@@ -62,6 +66,47 @@ def answer(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     assert cli.main(["reproduce", *words, "--json"]) == 0
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
+
+
+def test_the_scaling_study_trains_two_sizes_on_parts_of_the_data_for_as_many_steps(tmp_path: Path) -> None:
+    plan = PLANS["aurola-scaling"]()
+    work = Work(plan, tmp_path, "", 1, 0)
+    recipes = {name: work.recipe(name, 0, EVERYWHERE) for name in plan.runs}
+    assert {recipe.text.source for recipe in recipes.values()} == {f"Qwen/Qwen2.5-Omni-{size}" for size in ("3B", "7B")}
+    shares = {name: {item.share for item in recipe.data.train} for name, recipe in recipes.items()}
+    assert shares["3B-1"] == {0.01} and shares["7B-10"] == {0.1} and shares["7B-100"] == {1.0}
+    pairs = {name: pairs_of(recipe, None) for name, recipe in recipes.items()}
+    assert len(set(pairs.values())) == 1 and set(plan.curve) == set(plan.systems)
+
+
+def test_curves_are_drawn_of_plans_that_have_some(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = PLANS["aurola-scaling"]()
+    figure = {"mean": 0.4, "least": 0.3, "most": 0.5}
+    rows = {label: {"ours": {"text_to_audio": {"R@1": figure, "mAP@10": figure}}} for label in plan.curve}
+    write_curves(rows, plan.curve, X, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(InputError, match=r"ends in \.png"):
+        write_curves(rows, plan.curve, X, tmp_path / "curves.xyz")
+    words = ["reproduce", "coattention", "--out", str(tmp_path), "--plot", "x.png", "--dry-run"]
+    assert cli.main(words) == 2
+    assert "aurola-scaling" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_scaling_study_is_carried_out_and_drawn(
+    build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "aurola-scaling",
+        "--out",
+        str(tmp_path / "plan"),
+        "--shards",
+        str(build),
+        "--plot",
+        str(tmp_path / "p.svg"),
+    ]
+    found = answer(capsys, *words, "--scale", "small", "--seeds", "1", "--steps", "2", "--set", "data.max_tokens=16")
+    assert len(found["rows"]) == 6 and "<svg" in (tmp_path / "p.svg").read_text()
 
 
 def test_a_dry_run_says_what_is_left_how_long_it_takes_and_what_is_missing(
