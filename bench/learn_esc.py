@@ -23,7 +23,6 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,13 +38,15 @@ from sharding.probe.clip import ProbeSettings
 from sharding.settings import BuildSettings
 from sharding.shards.manifest import Manifest
 from training.config.loading import load_recipe
-from training.engine.distributed import Group
-from training.evaluation.encoding import side_encoder
+from training.data.captions import normalise
+from training.engine.distributed import Group, LocalGroup
+from training.evaluation.encoding import encode_texts, side_encoder
 from training.evaluation.metrics import MEASURED
 from training.evaluation.run import EvaluationSettings, evaluate
+from training.evaluation.two_stage import two_stage_scores
+from training.evaluation.whole_clips import BATCH, EncodedClips, encode_build
 from training.models.hub import load
 from training.models.retriever import Retriever
-from training.search.in_memory import EncodedClips, encode_build, search
 
 WORDINGS = 5
 COMMON = (
@@ -236,7 +237,7 @@ def test(retriever: Retriever, manifest: Manifest, name: str, scenes: list[Scene
     if name == "scenes":
         encoded = encode_build(retriever, manifest, split)
         figures["order"] = order_accuracy(retriever, manifest, split, scenes, encoded)
-        figures["two stages"] = found_in_two_stages(retriever, manifest, split, encoded)
+        figures["two stages"] = found_in_two_stages(retriever, manifest, encoded)
     return figures
 
 
@@ -248,18 +249,25 @@ def by_label(scenes: list[Scene]) -> dict[str, dict[str, float]]:
     return dict(files)
 
 
-def found_in_two_stages(retriever: Retriever, manifest: Manifest, split: str, encoded: EncodedClips) -> float:
+def scores_of(retriever: Retriever, texts: list[str], encoded: EncodedClips, candidates: int = 0) -> np.ndarray:
+    """Every text's score for every clip ``[texts, clips]``; with candidates, exact for so many of each text alone."""
+    data = retriever.recipe.data
+    encoder = side_encoder(retriever.model, data)
+    sides = encode_texts(encoder, [normalise(text, data) for text in texts], LocalGroup(), BATCH)
+    text, audio = (tuple(tensor.to(retriever.device) for tensor in side) for side in (sides, encoded.sides))
+    return np.asarray(two_stage_scores(retriever.model.head, text, audio, candidates).numpy())
+
+
+def found_in_two_stages(retriever: Retriever, manifest: Manifest, encoded: EncodedClips) -> float:
     """The share of each caption's ten best clips that is found where only the first quarter is scored exactly."""
     rows = manifest.table.filter(pc.is_in(manifest.table["clip_id"], pa.array(encoded.clips)))
     texts = sorted({caption["text"] for captions in rows["captions"].to_pylist() for caption in captions})
+    by_name = np.argsort(encoded.clips, kind="stable")  # equal scores are ordered by clip_id
     exact, staged = (
-        search(retriever, manifest, texts, split, 10, encoded, first) for first in (0, len(encoded.clips) // 4)
+        by_name[np.argsort(-scores_of(retriever, texts, encoded, first)[:, by_name], axis=1, kind="stable")[:, :10]]
+        for first in (0, max(10, len(encoded.clips) // 4))
     )
-    shares = [
-        len({hit["clip_id"] for hit in exact[text]} & {hit["clip_id"] for hit in staged[text]}) / len(exact[text])
-        for text in texts
-    ]
-    return float(np.mean(shares))
+    return float(np.mean([np.isin(one, other).mean() for one, other in zip(exact, staged, strict=True)]))
 
 
 def order_accuracy(
@@ -272,13 +280,13 @@ def order_accuracy(
             groups[tuple(sorted(scene.labels))].append(f"{split}/{scene.name}")
     twins = {a: b for members in groups.values() if len(members) == 2 for a, b in (members, members[::-1])}
     rows = {row["clip_id"]: row["captions"] for row in manifest.table.select(["clip_id", "captions"]).to_pylist()}
-    wins = []
+    place = {clip: number for number, clip in enumerate(encoded.clips)}
+    wins: list[float] = []
     for clip, twin in twins.items():
         if clip in rows and twin in rows:
-            texts = [caption["text"] for caption in rows[clip]]
-            for hits in search(retriever, manifest, texts, split, len(encoded.clips), encoded, 0).values():
-                scores: dict[str, Any] = {hit["clip_id"]: hit["score"] for hit in hits}
-                wins.append(float(scores[clip] > scores[twin]))
+            texts = sorted({caption["text"] for caption in rows[clip]})
+            scores = scores_of(retriever, texts, encoded)
+            wins += (scores[:, place[clip]] > scores[:, place[twin]]).astype(float).tolist()
     return float(np.mean(wins)) if wins else float("nan")
 
 

@@ -1,4 +1,4 @@
-"""From a folder of sounds to a search: build, train and search.
+"""From a folder of sounds to a search: build, train, index and search.
 
     python examples/search_your_folder.py WORK "a whistle"
 
@@ -16,7 +16,11 @@ from training.config.loading import load_recipe
 from training.engine.launch import ranks
 from training.models.hub import load
 from training.run.loop import fit
-from training.search.in_memory import search
+from training.search.building import make_index, usual_windows
+from training.search.finding import Finder, Query
+from training.search.models import WholeModel
+from training.search.parts import Source
+from training.search.store import SoundIndex
 
 CHANGES = [
     "data.train=[{split: mine/train}]",
@@ -29,16 +33,19 @@ CHANGES = [
 
 
 def main(work: Path, query: str) -> list[str]:
-    """Build, train and search; returns the captions of the clips that fit the query best, best first."""
+    """Build, train, index and search; returns the captions of the clips that fit the query best, best first."""
     manifest = your_own_sounds.main(work)
     recipe = load_recipe("demo", CHANGES)
     with ranks() as group:
         result = fit(recipe, manifest, work / "run", group)
     retriever = load(result["export"])
-    found = search(retriever, manifest, [query], top=3)[query]
-    for clip in found:
-        print(f"{clip['score']:.3f}  {clip['clip_id']}  {clip['captions'][0]}")
-    return [clip["captions"][0] for clip in found]
+    source = Source(str(result["export"]), False, manifest.storage.url, (), usual_windows(retriever))
+    make_index(retriever, manifest, source, work / "index")
+    index = SoundIndex.open(work / "index")
+    found = Finder(index, WholeModel(index, retriever)).find(Query((query,)), top=3)
+    for hit in found:
+        print(f"{hit.score:.3f}  {hit.start_s:.1f}-{hit.end_s:.1f} s  {hit.facts['path']}  {hit.facts['captions'][0]}")
+    return [hit.facts["captions"][0] for hit in found]
 
 
 if __name__ == "__main__":

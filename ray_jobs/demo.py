@@ -80,7 +80,7 @@ def run(out: Path, seed: int, clips: int) -> None:
         names = ("R@1", "R@5", "R@10", "mAP@10", "mAP@16")
         line = "  ".join(f"{name} {reached[name]:.3f} ({reached['chance_' + name]:.3f})" for name in names)
         print(f"{direction.replace('_', ' ')} (chance): {line}")
-    print(f"report: {page}\n{time.monotonic() - started:.0f} s in all")
+    print(f"report: {page}\nsearch: earshot serve {out / 'index'}\n{time.monotonic() - started:.0f} s in all")
 
 
 def evaluate(training: Path, shards: Path) -> dict[str, Any]:

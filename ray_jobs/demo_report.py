@@ -27,7 +27,11 @@ from training.models.hub import load
 from training.models.retriever import Retriever
 from training.reports.curves import training_charts
 from training.run.log import METRICS, read_records
-from training.search.in_memory import encode_build, search
+from training.search.building import make_index, usual_windows
+from training.search.finding import Finder, Query
+from training.search.models import WholeModel
+from training.search.parts import Source
+from training.search.store import SoundIndex
 
 NAMES = ("R@1", "R@5", "R@10", "mAP@10", "mAP@16")
 QUERIES = 8
@@ -36,7 +40,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_demo_report(folder: Path, build_out: Path, run_dir: Path, evaluation: dict[str, Any]) -> Path:
-    """Write ``folder/report/index.html`` and ``folder/report/metrics.json``; returns the page.
+    """Write ``folder/report/index.html``, ``folder/report/metrics.json`` and ``folder/index``; returns the page.
 
     Args:
         folder: the demo's.
@@ -53,12 +57,14 @@ def write_demo_report(folder: Path, build_out: Path, run_dir: Path, evaluation: 
     metrics = {name: evaluation[name] for name in ("text_to_audio", "audio_to_text")}
     (report / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     held_out = list(rows(build.first.filter(pa.array(select_rows(build.first, evaluation["split"]))), FirstSample))
+    model, split = (run_dir / "export").resolve(), evaluation["split"]
+    source = Source(str(model), False, manifest.storage.url, (split,), usual_windows(retriever))
     values = {
         "title": "Earshot demo",
         "evaluation": evaluation,
         "names": NAMES,
         "tiles": _tiles(build, evaluation),
-        "queries": _queries(build, retriever, manifest, evaluation["split"], held_out),
+        "queries": _queries(build, _finder(folder / "index", retriever, manifest, source), held_out),
         "masked": _masked(build, retriever),
         "build": {
             "clips": build.fates.num_rows,
@@ -85,22 +91,25 @@ def _tiles(build: BuildContents, evaluation: dict[str, Any]) -> list[tuple[str, 
     ]
 
 
-def _queries(
-    build: BuildContents, retriever: Retriever, manifest: Manifest, split: str, held_out: list[FirstSample]
-) -> list[dict[str, Any]]:
+def _finder(folder: Path, retriever: Retriever, manifest: Manifest, source: Source) -> Finder:
+    """A search in an index of ``source``, which is kept in ``folder`` for `earshot search` and `earshot serve`."""
+    make_index(retriever, manifest, source, folder)
+    index = SoundIndex.open(folder)
+    return Finder(index, WholeModel(index, retriever))
+
+
+def _queries(build: BuildContents, finder: Finder, held_out: list[FirstSample]) -> list[dict[str, Any]]:
     """One caption of each of some held-out clips, and what is found for it among all of them."""
     asked = {first_caption(clip.captions): clip.clip_id for clip in held_out[:: max(1, len(held_out) // QUERIES)]}
     asked = dict(list(asked.items())[:QUERIES])
-    encoded = encode_build(retriever, manifest, split)
-    results = search(retriever, manifest, list(asked), split, top=len(encoded.clips), encoded=encoded)
     queries = []
-    for query, found in results.items():
-        order = [hit["clip_id"] for hit in found]
-        shown = [
-            asdict(build.view(hit["clip_id"])) | {"score": hit["score"], "right": hit["clip_id"] == asked[query]}
-            for hit in found[:FOUND]
-        ]
-        rank = order.index(asked[query]) + 1
+    for query, clip in asked.items():
+        scores: dict[str, float] = {}  # of the best place of each recording, best first
+        for hit in finder.find(Query((query,)), top=len(finder.index.entries)):
+            scores.setdefault(hit.facts["clip_id"], hit.score)
+        order = list(scores)
+        shown = [asdict(build.view(name)) | {"score": scores[name], "right": name == clip} for name in order[:FOUND]]
+        rank = order.index(clip) + 1
         queries.append({"query": query, "found": shown, "rank": rank, "hit": rank <= FOUND})
     return queries
 

@@ -29,8 +29,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     from sharding.common.storage import located
     from sharding.shards.manifest import Manifest
+    from training.evaluation.whole_clips import encode_build
     from training.models.hub import open_model
-    from training.search.in_memory import encode_build
 
     require_file(args.out)
     retriever = open_model(args.checkpoint, args.trust_code)

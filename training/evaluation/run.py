@@ -20,8 +20,8 @@ from training.evaluation.counting import Block, comparable
 from training.evaluation.encoding import SideEncoder, encode_clips, encode_texts
 from training.evaluation.scores import Questions, figures, multiple_of, rank_all
 from training.evaluation.split import read_split
+from training.evaluation.two_stage import two_stage_scores
 from training.models.heads.base import Head, Side
-from training.search.two_stage import two_stage_scores
 
 QUERIES_AT_ONCE = 256
 IN_MEMORY = 2**30  # bytes of scores that a rank keeps in memory; more are kept in a file without a name

@@ -13,7 +13,7 @@ import torch
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from training.data.mixture import select_rows
-from training.search.in_memory import BATCH, encode_build
+from training.evaluation.whole_clips import BATCH, encode_build
 from training.tasks.teachers import CAPTIONS, CLIPS
 
 

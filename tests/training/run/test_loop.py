@@ -28,7 +28,6 @@ from training.evaluation.run import EvaluationSettings, evaluate
 from training.models import hub
 from training.models.retrieval import RetrievalModel
 from training.run.loop import fit
-from training.search.in_memory import search
 
 
 @pytest.fixture(scope="module")
@@ -133,20 +132,6 @@ def test_evaluation_repeats_the_validation_in_training(learned: Path, build: Pat
             assert value == pytest.approx(validation[f"{direction}/{name}"]), (direction, name)
     assert (result["clips"], result["captions"], result["queries"]) == (9, 18, 1)
     assert result["text_to_audio_multiple"]["chance_R@1"] == pytest.approx(2 / 9)
-
-
-def test_search_shows_what_it_found(learned: Path, build: Path) -> None:
-    retriever = hub.load(learned / "export")
-    found = search(retriever, Manifest.open(build), ["hiss", "a rising tone"], top=4)
-    assert list(found) == ["hiss", "a rising tone"]
-    for hits in found.values():
-        assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
-        assert len({hit["clip_id"] for hit in hits}) == 4
-        assert all(hit["shard"].endswith(".tar") and hit["captions"] for hit in hits)
-    only = search(retriever, Manifest.open(build), ["hiss"], split="clotho/evaluation", top=50)["hiss"]
-    assert len(only) == 9
-    with pytest.raises(InputError):
-        search(retriever, Manifest.open(build), ["hiss"], top=0)
 
 
 def test_vectors_of_clips_make_batches_of_neighbours(learned: Path, build: Path, tmp_path: Path) -> None:

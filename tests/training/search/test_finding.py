@@ -11,10 +11,10 @@ import soundfile as sf
 from sharding.common.errors import InputError
 from sharding.shards.manifest import Manifest
 from tests.training.search.indexes import ATTENTION, SHORT, indexed, untrained
+from training.evaluation.whole_clips import encode_build
 from training.models.retriever import Retriever
 from training.search.entries import Filter
 from training.search.finding import AWAY, Finder, Query
-from training.search.in_memory import encode_build
 from training.search.models import WholeModel
 from training.search.store import SoundIndex
 

@@ -157,7 +157,7 @@ class Head(nn.Module, ABC):
         """Vectors ``[texts, k]`` and ``[audios, k]`` whose dot products are near the scores, or None.
 
         Each comes from what belongs to one caption or one clip alone, so that the first candidates of a query are
-        found by one product of matrices; see `training.search.two_stage`.
+        found by one product of matrices; see `training.evaluation.two_stage`.
         """
         return None
 

@@ -24,7 +24,6 @@ from training.config.sections import InitSettings
 from training.models import hub
 from training.models.encoders.text.tokenizer import train_tokenizer
 from training.run.initial import initialise
-from training.search.in_memory import search
 from training.tasks.retrieval import make_task
 from training.tasks.teaching import write_teacher
 
@@ -77,7 +76,7 @@ def test_vectors_are_those_of_the_library(fused: bool, tmp_path: Path) -> None:
     assert retriever.recipe.loss.tau == pytest.approx(0.07)
 
 
-def test_a_published_model_is_evaluated_searched_and_taught_like_a_trained_one(
+def test_a_published_model_is_evaluated_and_taught_like_a_trained_one(
     published: Path, build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     split = "clotho/evaluation"
@@ -85,8 +84,6 @@ def test_a_published_model_is_evaluated_searched_and_taught_like_a_trained_one(
     figures = json.loads(capsys.readouterr().out)
     assert figures["clips"] == 9 and 0 <= figures["text_to_audio"]["mAP@10"] <= 1
     retriever, manifest = hub.open_model(published), Manifest.open(build)
-    hits = search(retriever, manifest, ["a whistle"], split, top=3)["a whistle"]
-    assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
     assert write_teacher(retriever, manifest, [split], Storage(tmp_path / "vectors"))["width"] == 24
 
 

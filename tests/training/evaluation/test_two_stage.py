@@ -8,10 +8,10 @@ import torch
 from sharding.common.errors import InputError
 from tests.training.models.heads.test_candidates import sides
 from tests.training.models.heads.test_heads import ALL, AUDIO, TEXT, randomised
+from training.evaluation.two_stage import two_stage_scores
 from training.models.heads import build_head, dual
 from training.models.heads.base import rough_scores
 from training.objectives.pairs.tiled import score_all
-from training.search.two_stage import two_stage_scores
 
 
 @pytest.mark.parametrize("by_text", [True, False])
