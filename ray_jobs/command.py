@@ -26,9 +26,10 @@ from sharding.common import commandline
 from sharding.common.processes import run_program
 from training import cli
 
-NAMES = ("annotate", "clusters", "embed", "evaluate", "mine", "rerank", "rewrite", "scores", "teach")
+NAMES = ("annotate", "clusters", "embed", "evaluate", "index", "mine", "rerank", "rewrite", "scores", "teach")
 COMMANDS = {name: cli.COMMANDS[name] for name in NAMES}
-HANDS_OUT_GPUS = ("annotate", "rewrite")  # the model runs in the tasks that the command hands out, not in the command
+# the model runs in the tasks that these commands hand out, not in the command
+HANDS_OUT_GPUS = ("annotate", "index", "rewrite")
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def make_index(
         raise InputError("the model hears less at once", value=source.windows.length_s, remedy=f"at most {longest:g} s")
     key = fingerprint(retriever)
     made = {"model": key, "windows": asdict(source.windows)}
-    encoder = PartEncoder(source, folder, key, (retriever, manifest))
+    encoder = PartEncoder(source, folder, key)
     require_own(folder)
     with hold(folder):
         former = _former(folder, made)
@@ -64,6 +64,7 @@ def make_index(
         parts = parts_of(entries)
         if not parts:
             raise InputError("the build has no samples to search", file=manifest.storage.url)
+        encoder.opened = retriever, manifest, entries
         encoded = _encode_missing(encoder, parts, former, runner or LocalRunner())
         about = {
             **made,

@@ -21,6 +21,7 @@ RECALL, AMONG = 0.99, 10  # inverted lists must find this share of the ten best 
 REFINED = 4  # times as many entries as are wanted are taken from the lists and scored again
 LEAST_REFINED = 200
 FEW = 20_000  # entries that a filter leaves: these are compared one by one
+MOST_LISTS = 4096  # every vector is compared with the centre of every list when lists are made
 TRAINED_ON = 48  # vectors for each list, from which k-means learns the lists' centres
 BLOCK = 1 << 16  # vectors that are compared at once
 
@@ -113,7 +114,7 @@ def make_lists(vectors: Vectors, queries: Vectors, path: Path) -> dict[str, Any]
     """
     faiss = import_faiss()
     count, width = vectors.shape
-    number = 1 << round(np.log2(4 * np.sqrt(count)))
+    number = min(1 << round(np.log2(4 * np.sqrt(count))), MOST_LISTS)
     index = faiss.IndexIVFScalarQuantizer(
         faiss.IndexFlatIP(width), width, number, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
     )
@@ -139,7 +140,7 @@ def make_lists(vectors: Vectors, queries: Vectors, path: Path) -> dict[str, Any]
 
 
 def best_of(vectors: Vectors, queries: Vectors, count: int) -> NDArray[np.int64]:
-    """The ``count`` best entries of each query, ``[queries, count]``, found by comparing every vector."""
+    """The ``count`` best entries of each query in any order, ``[queries, count]``, found by comparing every vector."""
     best = np.zeros((len(queries), 0), np.int64)
     scores = np.zeros((len(queries), 0), np.float32)
     for begin in range(0, len(vectors), BLOCK):
@@ -148,7 +149,7 @@ def best_of(vectors: Vectors, queries: Vectors, count: int) -> NDArray[np.int64]
         best = np.concatenate(
             [best, np.broadcast_to(np.arange(begin, begin + len(block)), (len(queries), len(block)))], 1
         )
-        kept = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+        kept = np.argpartition(-scores, min(count, scores.shape[1]) - 1, axis=1)[:, :count]
         scores, best = np.take_along_axis(scores, kept, 1), np.take_along_axis(best, kept, 1)
     return best
 

@@ -61,15 +61,20 @@ class PartEncoder:
         source: what is encoded.
         folder: of the index, which every worker sees.
         key: a hash of the model, which is part of the files' names.
-        opened: the model and the build, where this process has them already.
+        opened: the model, the build and the entries, where this process has them already.
         report: called with the number of entries so far of the parts that are being encoded.
     """
 
     source: Source
     folder: Path
     key: str
-    opened: tuple[Retriever, Any] | None = None
+    opened: tuple[Retriever, Any, pa.Table] | None = None
     report: Callable[[int], None] = field(default=lambda done: None)
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs of a cluster a worker takes, where it has any."""
+        return 1
 
     def __getstate__(self) -> dict[str, Any]:
         """What travels to a worker: the model is loaded there."""
@@ -80,9 +85,10 @@ class PartEncoder:
         if self.opened is None:
             from training.models.hub import open_model
 
-            self.opened = open_model(self.source.model, self.source.trust_code), Manifest.open(self.source.shards)
-        retriever, manifest = self.opened
-        entries = entries_of(self.source.select(manifest), {}, self.source.windows)
+            manifest = Manifest.open(self.source.shards)
+            entries = entries_of(self.source.select(manifest), {}, self.source.windows)
+            self.opened = open_model(self.source.model, self.source.trust_code), manifest, entries
+        retriever, manifest, entries = self.opened
         missing = [part for part in parts if read_part(self.file(part), len(part)) is None]
         done = sum(map(len, parts)) - sum(map(len, missing))
         if missing:
