@@ -262,6 +262,7 @@ def batch_of(sounds: Sounds, rows: Sequence[int], text: TextEncoder, view: str) 
         frames=torch.full((len(rows), 1), features.shape[-1]), tokens=words["input_ids"],
         token_mask=words["attention_mask"].bool(), texts=texts, labels=[sounds.labels[row] for row in rows],
         tags=torch.zeros(len(rows), 0, dtype=torch.int64),
+        heard_s=torch.zeros(len(rows), 2, dtype=torch.float64),
     )  # fmt: skip
 
 

@@ -242,6 +242,7 @@ def make_batch(size: int, segments: int = 3, seed: int = 0, tokens: int = 20) ->
         tokens=torch.randint(5, 200, (size, tokens), generator=generator),
         token_mask=torch.ones(size, tokens, dtype=torch.bool),
         tags=torch.zeros(size, 0, dtype=torch.int64),
+        heard_s=torch.zeros(size, 2, dtype=torch.float64),
         valid=torch.ones(size, dtype=torch.bool),
         keys=[str(number) for number in range(size)],
         texts=[""] * size,

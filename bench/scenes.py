@@ -130,7 +130,7 @@ def mix(scene: Scene, rng: np.random.Generator) -> NDArray[np.float32]:
 
     Events that follow each other are joined with short pauses.  At once: the first is repeated under the others.
     """
-    events = [_event(recording, rng) for recording in scene.recordings]
+    events = [event(recording, rng) for recording in scene.recordings]
     if len(events) == 1:
         return events[0]
     if scene.together:
@@ -152,7 +152,7 @@ def _in_turn(events: Sequence[NDArray[np.float32]], rng: np.random.Generator, sh
     return np.concatenate(parts)
 
 
-def _event(recording: Recording, rng: np.random.Generator) -> NDArray[np.float32]:
+def event(recording: Recording, rng: np.random.Generator) -> NDArray[np.float32]:
     """A recording without the silence at its ends, at a random speed and level, faded in and out."""
     wave, rate = sf.read(recording.path, dtype="float32", always_2d=True)
     assert rate == RATE, f"{recording.path}: {rate} Hz"

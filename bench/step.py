@@ -55,6 +55,7 @@ def make_batch(size: int) -> Batch:
         tokens=torch.randint(5, 200, (size, 12)),
         token_mask=torch.ones(size, 12, dtype=torch.bool),
         tags=torch.zeros(size, 0, dtype=torch.int64),
+        heard_s=torch.zeros(size, 2, dtype=torch.float64),
         clip=ids,
         caption=ids + 10**6,
         group=ids,

@@ -95,12 +95,14 @@ def write_sounds(
     held_out: int = 9,
     seed: int = 0,
     labels: bool = False,
+    times: bool = False,
     splits: Mapping[str, int] | None = None,
 ) -> None:
     """A build of ``SOUNDS`` in turn, in clotho/development and clotho/evaluation, 1 to 3 s each.
 
     With ``labels``, each clip has the name of its sound as a label too.  ``splits`` names other splits, as
-    dataset/split, and how many clips each has.
+    dataset/split, and how many clips each has.  With ``times``, the second caption of each clip is true of its first 0.9 s
+    alone.
     """
     splits = splits or {"clotho/development": clips, "clotho/evaluation": held_out}
     draw = np.random.default_rng(seed)
@@ -116,6 +118,8 @@ def write_sounds(
                     {"text": text, "kind": "human", "onset": None, "offset": None, "source": None}
                     for text in (f"A {SOUNDS[kind]} is heard.", f"There is a {SOUNDS[kind]}, take {number}.")
                 ]
+                if times:
+                    captions[1] |= {"onset": 0.0, "offset": 0.9}
                 if labels:
                     captions.append(captions[0] | {"text": SOUNDS[kind], "kind": "label"})
                 seconds = round(float(draw.uniform(1.0, 3.0)), 2)

@@ -87,6 +87,7 @@ class Batch(Columns):
         frames: ``[b, S]`` int64, how many frames of a segment hold sound; 0: the whole segment is padding.
         tokens: ``[b, N]`` int64; token_mask: ``[b, N]`` bool.
         tags: ``[b, w]`` int64, the sets of tags of the clips as words; see `training.data.tags`.
+        heard_s: ``[b, 2]`` float64, where in its recording each sample begins and ends, in seconds.
         texts: the captions of the ``b`` samples.
         labels: the labels of each clip, in the order of the manifest.
     """
@@ -96,6 +97,7 @@ class Batch(Columns):
     tokens: Tensor
     token_mask: Tensor
     tags: Tensor
+    heard_s: Tensor
     texts: list[str]
     labels: list[list[str]]
 

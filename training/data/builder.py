@@ -125,7 +125,9 @@ class BatchBuilder(Dataset[Any]):
         tokens, token_mask = self._tokens(draws.texts)
         ids = {name: getattr(draws, name).copy() for name in ("clip", "caption", "group", "kin", "seeds")}
         tags = self.tags.words(draws.labels, draws.texts, self.settings)
-        tensors = {"frames": frames, "tokens": tokens, "token_mask": token_mask, "tags": tags}
+        begin = draws.origin_s + draws.start_s
+        heard = torch.from_numpy(np.column_stack([begin, begin + draws.duration_s]))
+        tensors = {"frames": frames, "tokens": tokens, "token_mask": token_mask, "tags": tags, "heard_s": heard}
         return PackedBatch(
             features=features if filled is None else filled,
             arrays={name: tensor.numpy() for name, tensor in tensors.items()} | ids | {"valid": valid},

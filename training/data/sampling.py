@@ -51,6 +51,7 @@ class DrawnSamples:
         offset, size: where the audio begins in its shard, and its length, in bytes, ``[b]``.
         rate: sample rate of the stored audio in Hz, ``[b]``.
         start_s, duration_s: the crop in the stored audio, ``[b]``.
+        origin_s: where the stored audio begins in its recording, ``[b]``; times of captions count from there.
         clip, caption, group, kin: stable 64-bit ids, ``[b]``.
         seeds: ``[b]`` int64, the seed of masks, of augmentation and of what the model draws.
         labels: the captions of each clip that are labels.
@@ -69,6 +70,7 @@ class DrawnSamples:
     rate: Int64
     start_s: NDArray[np.float64]
     duration_s: NDArray[np.float64]
+    origin_s: NDArray[np.float64]
     clip: Int64
     caption: Int64
     group: Int64
@@ -175,7 +177,7 @@ def draw_samples(
     columns: dict[str, Any] = {name: [sample[name] for sample in drawn] for name in names}
     for name in ("offset", "size", "rate", "clip", "caption", "group", "kin", "seeds"):
         columns[name] = np.array(columns[name], dtype=np.int64)
-    for name in ("start_s", "duration_s"):
+    for name in ("start_s", "duration_s", "origin_s"):
         columns[name] = np.array(columns[name], dtype=np.float64)
     return DrawnSamples(**columns)
 
@@ -226,6 +228,7 @@ def _draw(
         "labels": [each["text"] for each in windows[0]["captions"] if each["kind"] == "label"],
         "start_s": start,
         "duration_s": duration,
+        "origin_s": row["start_s"] or 0.0,
         "caption": stable_id(text or row["clip_id"]),  # two captions without words are not the same caption
         "group": stable_id(row["group"] or row["clip_id"]),
         "kin": stable_id(row["kin"] or row["group"] or row["clip_id"]),

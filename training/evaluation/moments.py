@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from sharding.common.errors import InputError
-from training.data.captions import normalise
 from training.data.mixture import select_rows
+from training.data.moments import Floats, Moment, moments_of
 from training.engine.distributed import LocalGroup
 from training.evaluation.encoding import SideEncoder, encode_texts
 from training.models.heads.base import Side
@@ -32,39 +30,6 @@ from training.search.reading import BATCH, encode_parts
 LENGTHS_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # of proposals; a hop is half a window
 MOST_OVERLAP = 0.5  # intersection over union with a better proposal, above which a proposal is dropped
 THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Moment:
-    """A caption and where in its recording it is true.
-
-    Attributes:
-        clip: the recording.
-        text: the caption as the model reads it.
-        intervals: ``[n, 2]`` starts and ends in seconds.
-    """
-
-    clip: str
-    text: str
-    intervals: Floats
-
-
-def moments_of(table: pa.Table, settings: Any) -> list[Moment]:
-    """The captions with times of a split, by clip and text; captions of duplicates do not count.
-
-    Args:
-        table: rows of MANIFEST.
-        settings: the data section of the model's recipe, which says how captions are spelled.
-    """
-    found: dict[tuple[str, str], set[tuple[float, float]]] = {}
-    for clip, captions in zip(table["clip_id"].to_pylist(), table["captions"].to_pylist(), strict=True):
-        for one in captions or ():
-            timed = one["onset"] is not None and one["offset"] is not None and one["offset"] > one["onset"]
-            if timed and one["source"] is None and (text := normalise(one["text"] or "", settings)):
-                found.setdefault((clip, text), set()).add((one["onset"], one["offset"]))
-    return [Moment(clip, text, np.array(sorted(times))) for (clip, text), times in found.items()]
 
 
 def overlaps(intervals: Floats, others: Floats) -> Floats:

@@ -232,7 +232,7 @@ def _joined(samples: Sequence[tuple[DrawnSamples, int]]) -> DrawnSamples:
     integers = ("offset", "size", "rate", "clip", "caption", "group", "kin", "seeds")
     columns: dict[str, Any] = {name: [getattr(draws, name)[row] for draws, row in samples] for name in names}
     columns |= {name: np.array(columns[name], np.int64) for name in integers}
-    columns |= {name: np.array(columns[name], np.float64) for name in ("start_s", "duration_s")}
+    columns |= {name: np.array(columns[name], np.float64) for name in ("start_s", "duration_s", "origin_s")}
     return DrawnSamples(**columns)
 
 

@@ -76,6 +76,7 @@ def drawn(entries: pa.Table) -> DrawnSamples:
         rate=entries["rate"].to_numpy().astype(np.int64),
         start_s=start - origin,
         duration_s=end - start,
+        origin_s=origin,
         clip=nothing,
         caption=nothing,
         group=nothing,

@@ -22,6 +22,7 @@ TASKS: dict[str, str] = {
     "captioning": "training.tasks.captioning",
     "classification": "training.tasks.classification",
     "collat": "training.tasks.collat",
+    "moments": "training.tasks.moments",
     "reranking": "training.tasks.reranking",
     "retrieval": "training.tasks.retrieval",
     "text_pairs": "training.tasks.text_pairs",

@@ -137,6 +137,7 @@ def batch_of(step: int) -> Batch:
         tokens=torch.randint(5, 260, length.shape, generator=generator).where(length, 1),
         token_mask=length,
         tags=pattern["ids"][:, TAGS:],
+        heard_s=torch.zeros(len(pattern["ids"]), 2, dtype=torch.float64),
         clip=clip,
         caption=caption,
         group=group,

@@ -21,6 +21,7 @@ from training.run.loop import fit
 from training.tasks import TASKS, task_module
 
 AUDIO_ONLY = ["text=null", "head=null", "loss=null"]
+ATTENTION = "head={name: token-attention, dim: 16, heads: 2, audio: segments}"
 VALIDATED = "validation.split=clotho/evaluation"
 CASES: dict[str, list[str]] = {
     "retrieval": [VALIDATED],
@@ -47,6 +48,8 @@ CASES: dict[str, list[str]] = {
         *("task={name: classification, probe: decoder, kind: multiple, heads: 2, dropout: 0.1}", *AUDIO_ONLY),
         *(VALIDATED, "validation.metric=mAP"),
     ],
+    "moments": ["task={name: moments, weight: 0.5}", VALIDATED],
+    "moments of segments": ["task={name: moments}", ATTENTION, VALIDATED, "validation.first=4"],
     "reranking": [
         "task={name: reranking}",
         "audio={encoder: multimodal, source: random, segment_s: 1, max_s: 3, width: 8, depth: 1, heads: 2}",
@@ -65,7 +68,7 @@ SHORT = ["optimizer.steps=3", "optimizer.warmup_epochs=0", "log.health=0"]
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("labelled")
-    write_sounds(root / "build", labels=True)
+    write_sounds(root / "build", labels=True, times=True)
     for name, first, count in (("pairs", 0, 24), ("held", 100, 8)):
         rows = [
             f"sound {n % 6} is heard {n},one hears sound {n % 6} {n},{'' if n % 3 else f'silence {n}'}"
@@ -107,7 +110,7 @@ def test_a_task_learns_validates_and_exports(case: str, labelled: Path, group: G
         assert value.shape == other.shape, name
 
 
-@pytest.mark.parametrize("case", ["collat", "text_pairs", "classification", "captioning", "reranking"])
+@pytest.mark.parametrize("case", ["collat", "text_pairs", "classification", "captioning", "moments", "reranking"])
 def test_a_killed_run_of_a_task_resumes_bit_for_bit(case: str, labelled: Path, group: Group, tmp_path: Path) -> None:
     more = ("checkpoint.every=2", "optimizer.steps=5", "optimizer.warmup_epochs=0")
     train(case, labelled, tmp_path / "whole", group, *more)
@@ -144,7 +147,17 @@ def test_ranks_stages_and_chunks_change_no_loss(case: str, labelled: Path, tmp_p
             assert losses == pytest.approx(expected, rel=2e-5), (world, name)
 
 
-@pytest.mark.parametrize("case", ["collat", "text_pairs", "classification by a decoder", "captioning", "reranking"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "collat",
+        "text_pairs",
+        "classification by a decoder",
+        "captioning",
+        "moments of segments",
+        "reranking",
+    ],
+)
 def test_two_ranks_give_the_losses_of_one(case: str, labelled: Path, tmp_path: Path) -> None:
     expected = courses(case, labelled, 1, [(0, 0)], tmp_path)["0-0"]
     for losses in courses(case, labelled, 2, [(1, 2), (3, 0)], tmp_path).values():
