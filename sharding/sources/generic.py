@@ -149,12 +149,19 @@ def _rows(tree: Tree) -> list[_Row]:
 def _named_by(path: str) -> dict[str, Any]:
     """The caption of a file without one: the words of its path below the folder; its name where these are none.
 
-    One letter is no word, but one sign of a script without upper and lower case is (犬, a dog).
+    One letter is no word, but one sign of a script without upper and lower case is (犬, a dog).  The words of a folder
+    with which the next name begins are said once: ``dog/Dog 1.wav`` is a dog.
     """
-    text = unicodedata.normalize("NFC", posixpath.splitext(path)[0].replace(".zip!", ""))
-    letters = "".join(sign if unicodedata.category(sign)[0] in "LM" else " " for sign in text)
-    words = [word for word in letters.split() if len(word) > 1 or unicodedata.category(word) == "Lo"]
-    return {"captions": [" ".join(words).lower() or _name(path)], "kind": "label"}
+    text = unicodedata.normalize("NFC", posixpath.splitext(path)[0].replace(".zip!", "")).lower()
+    letters = "".join(sign if unicodedata.category(sign)[0] in "LM" or sign == "/" else " " for sign in text)
+    words: list[str] = []
+    folder: list[str] = []
+    for name in letters.split("/"):
+        own = [word for word in name.split() if len(word) > 1 or unicodedata.category(word) == "Lo"]
+        if own[: len(folder)] == folder:
+            del words[len(words) - len(folder) :]
+        words, folder = words + own, own
+    return {"captions": [" ".join(words) or _name(path)], "kind": "label"}
 
 
 def _json_lines(text: str, file: str) -> list[_Row]:

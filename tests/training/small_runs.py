@@ -101,8 +101,8 @@ def write_sounds(
     """A build of ``SOUNDS`` in turn, in clotho/development and clotho/evaluation, 1 to 3 s each.
 
     With ``labels``, each clip has the name of its sound as a label too.  ``splits`` names other splits, as
-    dataset/split, and how many clips each has.  With ``times``, the second caption of each clip is true of its first 0.9 s
-    alone.
+    dataset/split, and how many clips each has.  With ``times``, the second caption of each clip is true of its first
+    0.9 s alone.
     """
     splits = splits or {"clotho/development": clips, "clotho/evaluation": held_out}
     draw = np.random.default_rng(seed)

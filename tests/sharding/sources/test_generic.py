@@ -128,7 +128,8 @@ def test_a_folder_without_a_table(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_sounds_without_a_table_is_captioned_by_its_paths(tmp_path: Path) -> None:
-    for path in ("dogs/Big_bark-02.wav", "rain on tin.flac", "0001.ogg", "notes.txt"):
+    paths = ("dogs/Big_bark-02.wav", "rain on tin.flac", "0001.ogg", "notes.txt", "Door knock/door-knock_7.wav")
+    for path in (*paths, "dog/3.wav"):
         touch(tmp_path, path)
     found = read(Storage(tmp_path), "mine")
     captions = {row["path"]: [one["text"] for one in row["captions"]] for row in found.catalogue.to_pylist()}
@@ -136,6 +137,8 @@ def test_a_folder_of_sounds_without_a_table_is_captioned_by_its_paths(tmp_path: 
         "dogs/Big_bark-02.wav": ["dogs big bark"],
         "rain on tin.flac": ["rain on tin"],
         "0001.ogg": ["0001"],
+        "Door knock/door-knock_7.wav": ["door knock"],  # what the folder says already is said once
+        "dog/3.wav": ["dog"],
     }
     assert any("no table" in note for note in found.notes)
     assert {one["kind"] for row in found.catalogue.to_pylist() for one in row["captions"]} == {"label"}

@@ -4,6 +4,7 @@
 const $ = (id) => document.getElementById(id);
 const FILTERS = ["dataset", "licence", "min", "max"];
 const PAGE = 20;
+const PATIENCE_MS = 700; // before the page says that it searches
 const names = new Map(); // what chosen sounds are called, by "sound=NAME" or "like=ROW"
 let hits = [];
 let here = -1; // the chosen hit
@@ -55,6 +56,7 @@ async function show() {
     return;
   }
   document.body.classList.add("busy");
+  const waiting = setTimeout(() => mine === turn && say("Searching…"), PATIENCE_MS);
   try {
     const found = await answer(fetch("/api/search?" + ask));
     if (mine !== turn) return;
@@ -66,6 +68,7 @@ async function show() {
     $("more").hidden = true;
     say(error.message, true);
   } finally {
+    clearTimeout(waiting);
     if (mine === turn) document.body.classList.remove("busy");
   }
 }
@@ -386,7 +389,8 @@ async function begin() {
   try {
     const about = await answer(fetch("/api/about"));
     const hours = about.hours < 10 ? about.hours.toFixed(1) : Math.round(about.hours).toLocaleString("en");
-    $("holdings").textContent = `${about.recordings.toLocaleString("en")} recordings, ${hours} hours`;
+    const length = about.hours < 1 ? `${Math.ceil(60 * about.hours)} min` : `${hours} hours`;
+    $("holdings").textContent = `${about.recordings.toLocaleString("en")} recordings, ${length}`;
     const places = about.splits.length > about.datasets.length ? [...about.datasets, ...about.splits].sort() : about.datasets;
     for (const name of places) $("dataset").add(new Option(name, name));
     for (const name of about.licences) $("licence").add(new Option(name, name));
