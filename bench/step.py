@@ -1,6 +1,7 @@
 """Measures what DeepSpeed, exact negatives and bookkeeping add to a training step, against a bare loop.
 
     python -m bench.step [--quick] [--full]
+    python -m bench.step --collat [--quick]
 
 The bare loop has the same encoders, head and optimizer, torch's own dropout, a plain symmetric cross-entropy over its
 batch, and data in memory: nothing that a training script could leave out. Further rows are the cached step, and the
@@ -8,6 +9,9 @@ same global batch on 1, 2 and 4 ranks of this machine. The ranks share its cores
 Without a GPU, the ratios of single processes are of processor seconds, which depend little on the machine's other
 users.  A second table gives the share of the encoders' input that is padding. ``--full`` adds steps of the recipe
 dual_encoder at its full size with random weights, batch 2: about 14 GB of memory.
+
+``--collat`` compares a step of CoLLAT with that of a dual encoder between the same towers, AST and CLIP's text tower in
+a small size: eight blocks write the 75 tokens of a text of 77, and the noise term hears each clip twice.
 """
 
 from __future__ import annotations
@@ -35,6 +39,8 @@ from training.data.features import AudioInput
 from training.engine.launch import ranks
 from training.engine.schedule import make_schedule
 from training.engine.step import Engine
+from training.tasks import task_module
+from training.tasks.collat import CollatTask
 from training.tasks.retrieval import RetrievalTask, assemble
 
 BATCH = 16
@@ -99,6 +105,49 @@ def engine_of(recipe: Recipe, group: Any) -> Engine:
 def engine_step(recipe: Recipe, batch: Batch, group: Any) -> Callable[[], float]:
     engine = engine_of(recipe, group)
     return lambda: engine.step(batch).loss
+
+
+COLLAT = [
+    *("audio={encoder: ast, source: random, width: 192, depth: 4, heads: 3, segment_s: 10.0}", "data.max_tokens=77"),
+    *("text={encoder: clip, source: random, width: 192, depth: 4, heads: 3, vocabulary: 1000}", "engine.dtype=fp32"),
+]
+DUAL = ["task={name: retrieval}", "head={name: dual, dim: 192, project_text: false}", "optimizer.rates={}"]
+PARTS = {  # of a step: changes of the recipe collat
+    "dual encoder, both towers trained": DUAL,
+    "dual encoder, text locked": [*DUAL, "optimizer.freeze=['text.*']"],
+    "CoLLAT, pairs alone": ["task.token_weight=0", "task.noise_weight=0"],
+    "CoLLAT, tokens and pairs": ["task.noise_weight=0"],
+    "CoLLAT": [],
+    "CoLLAT, optimal matching": ["task.matching=optimal"],
+}
+
+
+def collat_step(changes: list[str], size: int, group: Any) -> Callable[[], float]:
+    """A step of the recipe collat in a small size, on clips of 10 s and prompts of 12 tokens."""
+    recipe = load_recipe("collat", [*COLLAT, *changes])
+    made = task_module(recipe).blank(recipe, ["This is a sound of one, two, and three"])
+    task = RetrievalTask(made.model, made.loss)
+    if recipe.task.name == "collat":
+        task = CollatTask(made.model, made.loss, recipe.loss.name, recipe.task)
+    batch, words = make_batch(size), made.tokenizer("a")["input_ids"]
+    batch.tokens[:, 0], batch.tokens[:, -1] = words[0], words[-1]
+    flat = replace(recipe.optimizer, lr=1e-5, final_lr=1e-5, warmup_epochs=0)
+    engine = Engine(task, replace(recipe, optimizer=flat), make_schedule(flat, 100), group)
+    return lambda: engine.step(batch).loss
+
+
+def compare_collat(rounds: int, size: int) -> None:
+    """Print what a step of CoLLAT takes, with and without its parts, beside the dual encoder's."""
+    clock = 0 if torch.cuda.is_available() else 1
+    with ranks() as group:
+        found = seconds([collat_step(changes, size, group) for changes in PARTS.values()], rounds, warm=1)
+    taken = dict(zip(PARTS, (times[clock] for times in found), strict=True))
+    base = taken["dual encoder, text locked"]
+    print(f"batch {size}, {torch.get_num_threads()} threads, median of {rounds}, load {os.getloadavg()[0]:.0f}")
+    print(f"{'':36}{'processor s' if clock else 's':>12}{'of locked':>11}")
+    for name, value in taken.items():
+        print(f"{name:36}{value:12.3f}{value / base:11.2f}")
+    print(json.dumps({name: round(value / base, 4) for name, value in taken.items()}))
 
 
 def seconds(steps: list[Callable[[], float]], rounds: int, warm: int = 2) -> list[tuple[float, float]]:
@@ -177,12 +226,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="under a minute")
     parser.add_argument("--full", action="store_true", help="also the full-size recipe at batch 2")
+    parser.add_argument("--collat", action="store_true", help="CoLLAT's step beside the dual encoder's")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--ranks", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     rounds = 5 if args.quick else args.rounds
     if args.ranks:
         measure_ranks(rounds)
+        return
+    if args.collat:
+        compare_collat(2 if args.quick else 10, 2 if args.quick else BATCH)
         return
     batch = make_batch(BATCH)
     with ranks() as group:
