@@ -72,7 +72,11 @@ class Host:
             command += [f"--address={NETWORK}.10:6379"]
         with (self.scratch / "ray.log").open("ab") as log:
             self._node = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**environment, "EARSHOT_CACHE": str(self.scratch / "cache")},
+                start_new_session=True,
             )
 
     def runs(self) -> bool:
@@ -99,9 +103,10 @@ class Host:
     def kill(self) -> None:
         """The host loses its power: it answers no packet any more, and all its processes end at once."""
         self.cut()
-        self._power_off()
+        self.stop()
 
-    def _power_off(self) -> None:
+    def stop(self) -> None:
+        """All its processes end at once; who talked to them is told so."""
         while self.end(""):
             time.sleep(0.1)
         if self._node is not None:
@@ -118,7 +123,7 @@ class Host:
 
     def remove(self) -> None:
         """End what runs there, and take host and link away, if they are there."""
-        self._power_off()
+        self.stop()
         subprocess.run(["ip", "netns", "del", self._space], capture_output=True, check=False)
 
 
