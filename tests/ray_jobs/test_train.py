@@ -12,7 +12,7 @@ import pytest
 import yaml
 from ray.cluster_utils import Cluster
 
-from ray_jobs.train import shortage
+from ray_jobs.ranks import shortage
 from sharding.common.storage import Storage
 from tests.training.small_runs import REPOSITORY, TREE, lines, run_ranks, write_sounds
 from training.engine import checkpoint

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sharding.common.errors import InputError
 from training.commands.fit import only_first_rank
+
+if TYPE_CHECKING:
+    from training.reproduce.carrying_out import Work
 
 SMALL = "Small scale: small random encoders and few steps. These figures say nothing about the methods."
 
@@ -36,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="full",
         help="small: the same plan with small random encoders and few steps, which proves that all of it works",
     )
-    parser.add_argument("--steps", type=int, metavar="N", help="steps of a run with --scale small (60)")
+    parser.add_argument("--steps", type=int, metavar="N", help="steps of a run with --scale small (20)")
     parser.add_argument(
         "--plot", type=Path, metavar="PNG", help="also draw the curves of a plan that has some (aurola-scaling)"
     )
@@ -46,32 +49,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    from sharding.shards.manifest import Manifest
-    from training.engine.launch import ranks
-    from training.evaluation.relevance import open_relevance
-    from training.reproduce.carrying_out import Work, carry_out, outline
+def work_of(args: argparse.Namespace) -> Work:
+    """The plan and where it goes, as the options say."""
+    from training.reproduce.carrying_out import Work
     from training.reproduce.papers import PLANS
-    from training.reproduce.plotting import write_curves
-    from training.reproduce.scaling import X
     from training.reproduce.small import STEPS
 
     if args.seeds < 1 or (args.steps is not None and args.steps < 1):
         raise InputError("--seeds and --steps count from 1", value=(args.seeds, args.steps))
     if args.steps is not None and args.scale == "full":
         raise InputError("--steps is for --scale small", remedy="change the recipes with --set optimizer.steps=N")
+    if not (args.shards or args.dry_run):
+        remedy = "give --shards OUT; `earshot demo-corpus DIR` and `earshot build` make a small one"
+        raise InputError("a plan is trained on a build", remedy=remedy)
     steps = (args.steps or STEPS) if args.scale == "small" else 0
-    work = Work(PLANS[args.plan](), args.out, args.shards or "", args.seeds, steps, tuple(args.set), frames=args.frames)
-    if args.plot is not None and not work.plan.curve:
+    plan, shards = PLANS[args.plan](), args.shards or ""
+    if args.plot is not None and not plan.curve:
         curved = ", ".join(name for name, make in PLANS.items() if make().curve)
         raise InputError("the plan has no curves to draw", value=args.plan, remedy=f"--plot is for {curved}")
+    return Work(plan, args.out, shards, args.seeds, steps, tuple(args.set), frames=args.frames)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    from sharding.shards.manifest import Manifest
+    from training.engine.launch import ranks
+    from training.evaluation.relevance import open_relevance
+    from training.reproduce.carrying_out import carry_out, outline
+    from training.reproduce.plotting import write_curves
+    from training.reproduce.scaling import X
+
+    work = work_of(args)
     if args.dry_run:
         manifest = Manifest.open(args.shards) if args.shards else None
         table = None if manifest is None else manifest.table
         return outline(work, table, args.relevance is not None) | {"dry": True}
-    if not args.shards:
-        remedy = "give --shards OUT; `earshot demo-corpus DIR` and `earshot build` make a small one"
-        raise InputError("a plan is trained on a build", remedy=remedy)
     table = None if args.relevance is None else open_relevance(args.relevance)
     with ranks() as group:
         manifest = Manifest.open(work.shards)
@@ -100,6 +111,9 @@ def show(result: dict[str, Any]) -> str:
         lines += _tests(result) if "cells" in result else _table(result)
         if result["scale"] == "small":
             lines += ["", SMALL]
+    if failed := result.get("failed"):
+        lines += ["", "Runs that are not done; the same command does them again:"]
+        lines += [f"  - {run}: {why}" for run, why in failed.items()]
     if result["missing"]:
         lines += ["Missing:", *(f"  - {each}" for each in result["missing"])]
     lines += ["What differs from the paper:", *(f"  - {each}" for each in result["differences"])]

@@ -26,7 +26,8 @@ from training.reproduce import needs
 from training.reproduce.measuring import measure, obstacle
 from training.reproduce.plans import IMPROVED, Cell, Plan
 from training.reproduce.small import shrink
-from training.run.loop import fit
+from training.run.loop import Report, fit
+from training.run.progress import StatusLine
 
 SPLIT = "clotho/evaluation"
 
@@ -71,6 +72,20 @@ class Work:
     def is_done(self, name: str, seed: int) -> bool:
         """Whether a run is finished."""
         return (self.run(name, seed) / EXPORT / CONFIG).is_file()
+
+    def is_scored(self, name: str, seed: int) -> bool:
+        """Whether a run is finished, and its scores are."""
+        return self.is_done(name, seed) and is_scores(self.scores(name, seed))
+
+    def needs(self, name: str) -> tuple[str, ...]:
+        """The runs from whose weights a run starts and from which it learns."""
+        planned = self.plan.runs[name]
+        return tuple(dict.fromkeys(each for each in (planned.start, *planned.teachers) if each))
+
+    def left(self) -> list[tuple[str, int]]:
+        """The runs that are not scored, each with its seed, in an order in which a run comes after what it needs."""
+        every = [(name, seed) for seed in range(self.seeds) for name in self.plan.runs]
+        return [each for each in every if not self.is_scored(*each)]
 
     def recipe(self, name: str, seed: int, there: set[str]) -> Recipe:
         """The recipe of a run; ``there`` are the splits of the build."""
@@ -144,26 +159,71 @@ def carry_out(
     Raises:
         InputError: the build lacks a split.
     """
-    there = splits_of(manifest.table)
     if work.plan.rows:
-        return _carry_out_tests(work, manifest, group, there)
-    if work.split not in there:
+        return _carry_out_tests(work, manifest, group, splits_of(manifest.table))
+    check_split(work, manifest)
+    left = group.gather_objects(work.left(), "runs that are left")[0]
+    for number, (name, seed) in enumerate(left):
+        StatusLine("", 0, quiet=group.rank > 0).say(f"run {number + 1} of {len(left)}: {name}, seed {seed}")
+        do_run(work, name, seed, manifest, group, table)
+    return tabulate(work, group, table)
+
+
+def check_split(work: Work, manifest: Any) -> None:
+    """``InputError`` where the build lacks the split that is scored."""
+    if work.split not in splits_of(manifest.table):
         raise InputError("the build has no evaluation split", file=work.shards, value=work.split)
-    for seed in range(work.seeds):
-        for name in work.plan.runs:
-            if not work.is_done(name, seed):
-                fit(work.recipe(name, seed, there), manifest, work.run(name, seed), group)
-            _score(work, name, seed, manifest, group, table)
+
+
+def do_run(
+    work: Work,
+    name: str,
+    seed: int,
+    manifest: Any,
+    group: Group,
+    table: Mapping[str, Mapping[str, float]] | None,
+    watch: Report | None = None,
+) -> None:
+    """Train and score one run of one seed, as far as that is not done; what it needs must be done.
+
+    Args:
+        work: the plan.
+        name: of the run.
+        seed: of the run.
+        manifest: of the build.
+        group: the ranks, which train together.
+        table: see `carry_out`.
+        watch: see `training.run.loop.fit`.
+    """
+    if not work.is_done(name, seed):
+        recipe = work.recipe(name, seed, splits_of(manifest.table))
+        fit(recipe, manifest, work.run(name, seed), group, watch=watch)
+    if not is_scores(work.scores(name, seed)):
+        settings = ScoringSettings(f"{name}, seed {seed}", work.split, relevance=table)
+        write_scores(open_model(work.run(name, seed) / EXPORT), manifest, settings, str(work.scores(name, seed)), group)
+
+
+def tabulate(work: Work, group: Group, table: Mapping[str, Mapping[str, float]] | None) -> dict[str, Any]:
+    """The table of a plan: the systems of which every run of a seed is scored, each with the seeds of which this is so.
+
+    Raises:
+        InputError: there is no such system.
+    """
     systems: dict[str, list[ScoreFile]] = {}
     for label, system in work.plan.systems.items():
-        systems[label] = [_of_system(work, label, system.runs, seed, group) for seed in range(work.seeds)]
+        seeds = [seed for seed in range(work.seeds) if all(work.is_scored(name, seed) for name in system.runs)]
+        if seeds:
+            systems[label] = [_of_system(work, label, system.runs, seed, group) for seed in seeds]
+    if not systems:
+        raise InputError("no system of the plan is complete", file=str(work.folder))
     found = compare(systems, table)
+    published = {label: work.plan.systems[label].published for label in systems}
     rows = {
         label: {
-            "published": {f"{task} {measure}": value for (task, measure), value in system.published.items()},
+            "published": {f"{task} {measure}": value for (task, measure), value in figures.items()},
             "ours": found["systems"][label],
         }
-        for label, system in work.plan.systems.items()
+        for label, figures in published.items()
     }
     return {"split": work.split, "rows": rows, "relevance": table is not None}
 
@@ -217,13 +277,6 @@ def _cell(
 
 def _has_all(recipe: Recipe, there: set[str]) -> bool:
     return all(needs.has(there, item.split) for item in recipe.data.train)
-
-
-def _score(work: Work, name: str, seed: int, manifest: Any, group: Group, table: Any) -> None:
-    if is_scores(work.scores(name, seed)):
-        return
-    settings = ScoringSettings(f"{name}, seed {seed}", work.split, relevance=table)
-    write_scores(open_model(work.run(name, seed) / EXPORT), manifest, settings, str(work.scores(name, seed)), group)
 
 
 def _of_system(work: Work, label: str, runs: tuple[str, ...], seed: int, group: Group) -> ScoreFile:

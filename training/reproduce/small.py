@@ -12,7 +12,8 @@ from typing import Any
 from sharding.common.errors import InputError
 from training.config.sections import CheckpointSettings, EngineSettings, LogSettings, Recipe, ValidationSettings
 
-STEPS = 60
+STEPS = 20
+LONGEST_S = 5.0  # of a clip
 WIDTH = 64
 
 
@@ -23,7 +24,9 @@ def shrink(recipe: Recipe, there: Collection[str], steps: int) -> Recipe:
         asked = ", ".join(item.split for item in recipe.data.train)
         raise InputError("the build has none of the splits that the plan trains on", value=asked)
     longest = min(recipe.data.max_tokens, 32)
-    data = replace(recipe.data, train=train, batch_size=16, last="keep", crop_s=10.0, workers=0, max_tokens=longest)
+    data = replace(
+        recipe.data, train=train, batch_size=16, last="keep", crop_s=LONGEST_S, workers=0, max_tokens=longest
+    )
     freeze_below = {part: min(block, 1) for part, block in recipe.optimizer.freeze_below.items()}
     optimizer = replace(
         recipe.optimizer, steps=steps, lr=2e-3, final_lr=1e-5, warmup_epochs=0.0, freeze_below=freeze_below
@@ -44,7 +47,7 @@ def shrink(recipe: Recipe, there: Collection[str], steps: int) -> Recipe:
 
 
 def _small_audio(settings: Any) -> Any:
-    common = {"source": "random", "width": WIDTH, "depth": 2, "heads": 2, "max_s": 10.0}
+    common = {"source": "random", "width": WIDTH, "depth": 2, "heads": 2, "max_s": LONGEST_S}
     if settings.encoder == "passt":
         hop = None if settings.hop_s is None else 0.5
         more = {"variant": "custom", "segment_s": 1.0, "hop_s": hop, "patchout_time": 0, "patchout_freq": 0}

@@ -1,0 +1,167 @@
+"""A function on the ranks that Ray Train starts, and starts again where one dies."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ray_jobs.connection import add_nodes, resources_of, selector
+from sharding.common.errors import InputError
+
+LOOK_S = 10.0  # between two looks at what the cluster has
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The ranks of a run, and what each of them gets.
+
+    Attributes:
+        workers: ranks at most.
+        fewest: ranks with which a run begins or goes on.
+        failures: restarts after which a run is given up.
+        cpus: CPUs of each rank.
+        gpus: GPUs of each rank; None: 1 if the cluster has GPUs now, else 0.
+        nodes: the label of the nodes on which ranks run; None: all.
+    """
+
+    workers: int
+    fewest: int
+    failures: int
+    cpus: float
+    gpus: int | None
+    nodes: str | None
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Ranks:
+        """What the options of `add_ranks` say; ``InputError`` where they cannot be met."""
+        fewest = args.workers if args.min_workers is None else args.min_workers
+        if not 1 <= fewest <= args.workers:
+            raise InputError("--workers and --min-workers count from 1", value=(fewest, args.workers))
+        if args.cpus <= 0:
+            raise InputError("a rank needs CPUs", value=args.cpus, remedy="--cpus above 0")
+        return cls(args.workers, fewest, args.max_failures, args.cpus, args.gpus, args.nodes)
+
+    def each(self) -> dict[str, float]:
+        """The resources of one rank on the cluster as it is now."""
+        has_gpus = resources_of(self.nodes).get("GPU", 0) > 0 if self.gpus is None else self.gpus == 1
+        return {"CPU": self.cpus} | ({"GPU": 1.0} if has_gpus else {})
+
+    def room(self) -> int:
+        """How many runs fit on the cluster as it is now; at least 1, for nodes may still join."""
+        there = resources_of(self.nodes)
+        return max(1, int(min(there.get(name, 0) / (self.fewest * count) for name, count in self.each().items())))
+
+
+def add_ranks(parser: argparse.ArgumentParser) -> None:
+    """The options that say on how many ranks a run trains."""
+    parser.add_argument("--workers", type=int, default=1, help="ranks; with --min-workers, the highest number of them")
+    parser.add_argument(
+        "--min-workers", type=int, help="continue with as few ranks as this when nodes are lost, and grow again"
+    )
+    parser.add_argument("--max-failures", type=int, default=3, help="restarts after which the run is given up")
+    parser.add_argument("--cpus", type=float, default=1, help="CPUs of each rank, its loader's processes included")
+    parser.add_argument(
+        "--gpus", type=int, choices=(0, 1), help="GPUs of each rank; by default 1 if the cluster has GPUs now, else 0"
+    )
+    add_nodes(parser)
+    parser.add_argument("--address", default="auto", help="the Ray cluster; `local` starts one here")
+
+
+@dataclass(frozen=True)
+class Share:
+    """What every rank gets: ``function`` is called with ``task`` and the group of the ranks."""
+
+    function: Callable[[Any, Any], None]
+    task: Any
+
+
+def run_on_ranks(function: Callable[[Any, Any], None], task: Any, place: str, ranks: Ranks) -> None:
+    """Call a function on all ranks of a run, and wait for its end; this process belongs to a cluster already.
+
+    Args:
+        function: is called with ``task`` and the group of the ranks.
+        task: what is to be done.
+        place: the run's folder, or its address, which every rank sees.
+        ranks: how many, and with what.
+
+    Raises:
+        InputError: what a rank raised, or the ranks died more often than ``ranks.failures`` allows.
+    """
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchTrainer
+
+    from ray_jobs.rank_failures import RankFailures, explained
+    from ray_jobs.rank_network import RankNetwork
+
+    each = ranks.each()
+    trainer = TorchTrainer(
+        rank_main,
+        train_loop_config={"share": Share(function, task)},
+        torch_config=RankNetwork(backend="nccl" if "GPU" in each else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=ranks.workers if ranks.fewest == ranks.workers else (ranks.fewest, ranks.workers),
+            use_gpu="GPU" in each,
+            resources_per_worker=each,
+            label_selector=selector(ranks.nodes),
+        ),
+        run_config=RunConfig(
+            name=place.rpartition("/")[2],
+            storage_path=place.rpartition("/")[0] or "/",
+            failure_config=FailureConfig(max_failures=ranks.failures),
+            callbacks=[RankFailures(ranks.failures)],
+            logging_config=LoggingConfig(log_level="WARNING"),  # the run has its own lines about progress
+        ),
+    )
+    wanted = {name: ranks.fewest * count for name, count in each.items()}
+    ended = threading.Event()
+    watch = threading.Thread(target=_watch_nodes, args=(ended, ranks.nodes, ranks.fewest, wanted), daemon=True)
+    watch.start()
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise explained(error, place) from error
+    finally:
+        ended.set()
+
+
+def _watch_nodes(ended: threading.Event, nodes: str | None, ranks: int, wanted: dict[str, float]) -> None:
+    """Say whenever training waits for nodes, because the cluster cannot hold the ranks that were asked for."""
+    said = None
+    while True:
+        try:
+            says = shortage(resources_of(nodes), ranks, wanted)
+        except Exception:  # the head is gone, and Ray ends this driver
+            return
+        if says is not None and says != said:
+            print(f"  {says}", file=sys.stderr, flush=True)
+        said = says
+        if ended.wait(LOOK_S):
+            return
+
+
+def shortage(available: dict[str, float], ranks: int, wanted: dict[str, float]) -> str | None:
+    """What the cluster lacks for so many ranks; None if nothing."""
+    lacking = [name for name, count in wanted.items() if available.get(name, 0) < count]
+    if not lacking:
+        return None
+    needs = ", ".join(f"{wanted[name]:g} {name}s" for name in lacking)
+    there = ", ".join(f"{available.get(name, 0):g}" for name in lacking)
+    return (
+        f"waiting for nodes: {ranks} ranks need {needs}, and the cluster has {there}; "
+        "fewer --workers need less, and --min-workers begins with fewer"
+    )
+
+
+def rank_main(config: dict[str, Share]) -> None:
+    """Do a share as one of Ray Train's workers; Ray Train has made the process group."""
+    from training.engine.launch import ranks
+
+    logging.getLogger().setLevel(logging.WARNING)  # Ray Train lets every library's messages through
+    share = config["share"]
+    with ranks() as group:
+        share.function(share.task, group)
