@@ -50,7 +50,8 @@ def noted(run: TrainingRun) -> Iterator[None]:
     except BaseException as error:
         words = "it was interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
         with contextlib.suppress(OSError):  # the error that ended the run counts, such as that of a full disk
-            _add(run.folder, _end(run, words))
+            if (run.folder / STARTS).exists():  # else the run's folder has vanished, and is not made again
+                _add(run.folder, _end(run, words))
         raise
     _add(run.folder, _end(run, None))
 
