@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,8 @@ def test_a_plan_is_carried_out_and_not_done_twice(
     before = export.stat().st_mtime_ns
     assert answer(capsys, *words)["rows"] == found["rows"] and export.stat().st_mtime_ns == before
     assert answer(capsys, *words, "--dry-run")["left"] == 0
+    shutil.rmtree(tmp_path / "plan/scores/partial/seed-1")  # as if it had been killed while this run was scored
+    assert answer(capsys, *words)["rows"] == found["rows"] and export.stat().st_mtime_ns == before
     assert cli.main(["reproduce", *words]) == 0
     shown = capsys.readouterr().out
     assert "35.23" in shown and "say nothing about the methods" in shown
