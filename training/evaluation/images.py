@@ -7,7 +7,7 @@ of its video.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from sharding.common.errors import InputError
 from training.data.order import SequentialOrder
+from training.data.originals import original_paths
 from training.engine.distributed import Group
 from training.evaluation.counting import rank_relevant
 from training.evaluation.encoding import encode_clips, side_encoder
@@ -66,8 +67,13 @@ def _picture(file: Path) -> Any:
         raise InputError(f"no image can be read: {error}", file=file) from error
 
 
-def find_frames(folder: Path, clips: Sequence[str]) -> list[Path]:
-    """The image of each clip: the file of ``folder`` that has the name of the clip's sound.
+def find_frames(folder: Path, clips: Sequence[str], originals: Mapping[str, str]) -> list[Path]:
+    """The image of each clip: the file of ``folder`` that has the name of the clip's sound, or the end of its id.
+
+    Args:
+        folder: the images.
+        clips: ids.
+        originals: the sound file of each clip, as far as it is known.
 
     Raises:
         InputError: a clip has none; it says how many have none.
@@ -75,15 +81,17 @@ def find_frames(folder: Path, clips: Sequence[str]) -> list[Path]:
     if not folder.is_dir():
         raise InputError("there is no such folder of images", file=folder)
     there = {file.stem: file for file in sorted(folder.iterdir()) if file.suffix.lower() in KINDS}
-    missing = [clip for clip in clips if clip.rpartition("/")[2] not in there]
+    names = [(Path(originals.get(clip, clip)).stem, clip.rpartition("/")[2]) for clip in clips]
+    found = [there.get(end) or there.get(sound) for sound, end in names]
+    missing = [place for place, file in enumerate(found) if file is None]
     if missing:
         raise InputError(
             f"{len(missing)} of {len(clips)} clips have no image",
             file=folder,
-            value=missing[0],
-            remedy=f"name each image as its sound file, such as {missing[0].rpartition('/')[2]}.jpg",
+            value=clips[missing[0]],
+            remedy=f"name each image as its sound file, such as {names[missing[0]][0]}.jpg",
         )
-    return [there[clip.rpartition("/")[2]] for clip in clips]
+    return [file for file in found if file is not None]
 
 
 def evaluate_images(
@@ -113,7 +121,7 @@ def evaluate_images(
     """
     order = SequentialOrder(manifest.table, split, retriever.recipe.data, batch_size)
     clips = clips_of(order)
-    files = find_frames(frames, clips)
+    files = find_frames(frames, clips, original_paths(manifest))
     encoder = side_encoder(retriever.model, retriever.recipe.data, retriever.device)
     sounds = retriever.model.head.embedding(encode_clips(encoder, manifest, order, group, progress))
     if sounds is None or sounds.shape[1] != tower.width:

@@ -17,9 +17,8 @@ import pyarrow as pa
 
 from sharding.common.errors import InputError
 from sharding.common.runners import LocalRunner, Runner
-from sharding.common.storage import Storage
-from sharding.layout import Work, work_of
 from training.data.captions import normalise
+from training.data.originals import original_paths
 from training.models.retriever import Retriever
 from training.run.progress import StatusLine
 from training.search.entries import Part, Windows, entries_of, parts_of
@@ -108,25 +107,6 @@ def usual_windows(retriever: Retriever) -> Windows:
     """The longest stretch of a recording that the model was trained on, and half of it from window to window."""
     length = min(retriever.recipe.data.crop_s, retriever.audio_input.max_s)
     return Windows(length, length / 2)
-
-
-def original_paths(manifest: Any) -> dict[str, str]:
-    """The original file of each clip: below the dataset's folder where the build's work folder still names it."""
-    storage: Storage = manifest.storage
-    work = work_of(storage)
-    folders: dict[str, Any] = {}
-    if work.exists(Work.SETTINGS):
-        settings = work.read_json(Work.SETTINGS)
-        for key in ("roots", "sources"):
-            if isinstance(settings.get(key), dict):
-                folders |= settings[key]
-    paths: dict[str, str] = {}
-    for name in manifest.catalogue():
-        table = storage.read_table(name, ["clip_id", "dataset", "path"])
-        for clip, dataset, path in zip(*(column.to_pylist() for column in table.columns), strict=True):
-            if path is not None:
-                paths[clip] = f"{str(folders[dataset]).rstrip('/')}/{path}" if dataset in folders else path
-    return paths
 
 
 def _former(folder: Path, source: Mapping[str, Any]) -> SoundIndex | None:
