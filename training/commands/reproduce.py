@@ -124,12 +124,12 @@ def _table(result: dict[str, Any]) -> list[str]:
     rows = result["rows"]
     width = max(len(label) for label in rows) + 2
     columns = list(dict.fromkeys(name for row in rows.values() for name in row["published"]))
+    if not result["relevance"]:
+        columns = [name for name in columns if not name.startswith("text_to_audio_multiple ")]
     columns = columns or ["text_to_audio mAP@10", "text_to_audio R@1", "text_to_audio R@10"]
     lines = [f"{result['split']}; published, then ours with its 95 % interval and the range of the seeds"]
     for name in columns:
         task, measure = name.split(" ")
-        if task == "text_to_audio_multiple" and not result["relevance"]:
-            continue
         lines += ["", f"{measure}, {'improved' if task.endswith('multiple') else 'original'} captions"]
         for label, row in rows.items():
             ours = row["ours"][task][measure]
