@@ -67,6 +67,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     ranks = Ranks.of(args)
     if args.dry_run:
         return reproduce.run(args)
+    reproduce.refuse_store(args.out)
     refuse_relative("--out", str(args.out))
     args.out, args.shards = Path(absolute(str(args.out))), args.shards and absolute(args.shards)
     work = reproduce.work_of(args)

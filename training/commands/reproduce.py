@@ -49,12 +49,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def refuse_store(out: Path) -> None:
+    """InputError where ``out`` names an object store."""
+    if ":/" in str(out):  # a path has lost the second slash
+        raise InputError("the runs of a plan lie in a folder, not in an object store", value=str(out))
+
+
 def work_of(args: argparse.Namespace) -> Work:
     """The plan and where it goes, as the options say."""
     from training.reproduce.carrying_out import Work
     from training.reproduce.papers import PLANS
     from training.reproduce.small import STEPS
 
+    refuse_store(args.out)
     if args.seeds < 1 or (args.steps is not None and args.steps < 1):
         raise InputError("--seeds and --steps count from 1", value=(args.seeds, args.steps))
     if args.steps is not None and args.scale == "full":

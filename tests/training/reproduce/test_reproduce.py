@@ -222,6 +222,11 @@ def test_a_plan_needs_a_build_at_full_scale(tmp_path: Path, capsys: pytest.Captu
     assert "--shards OUT" in capsys.readouterr().err
 
 
+def test_a_plan_does_not_go_into_an_object_store(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["reproduce", "calvet-table-1", "--shards", "OUT", "--out", "s3://bucket/plan"]) == 2
+    assert "not in an object store" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_table_1_whole_on_a_synthesised_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     corpus, shards = tmp_path / "corpus", tmp_path / "shards"
