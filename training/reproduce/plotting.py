@@ -35,8 +35,9 @@ def write_curves(rows: Mapping[str, Any], curve: Mapping[str, Point], what: str,
             places = sorted((point.x, label) for label, point in curve.items() if point.model == model)
             ours = [rows[label]["ours"]["text_to_audio"][measure] for _, label in places]
             means = [100 * each["mean"] for each in ours]
-            below = [100 * (each["mean"] - each["least"]) for each in ours]
-            above = [100 * (each["most"] - each["mean"]) for each in ours]
+            # where all seeds are equal, their mean may be rounded to outside of their range
+            below = [100 * max(0.0, each["mean"] - each["least"]) for each in ours]
+            above = [100 * max(0.0, each["most"] - each["mean"]) for each in ours]
             panel.errorbar([x for x, _ in places], means, (below, above), marker="o", capsize=3, label=model)
         panel.set(xscale="log", xlabel=what, ylabel=name)
         panel.legend()
