@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from sharding.build.run import build
 from sharding.common.runners import LocalRunner
 from tests.conftest import REPOSITORY
 from tests.ray_jobs.conftest import STORE, head
+from tests.ray_jobs.killing import kill, when
 from tests.sharding.conftest import settings_for
 from tests.sharding.corpora import tree, write_corpus
 
@@ -48,22 +47,6 @@ def drive(corpus: Path, out: Path, address: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(arguments, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE)
 
 
-def when(pattern: str, out: Path, process: subprocess.Popen[bytes]) -> None:
-    """Wait until a file of this name is below ``out``."""
-    deadline = time.monotonic() + 240
-    while not list(out.glob(pattern)):
-        assert time.monotonic() < deadline and process.poll() is None, process.communicate()[1].decode()
-        time.sleep(0.01)
-
-
-def workers(node: Any) -> list[int]:
-    """Process ids of a node's worker processes that run a task."""
-    raylet = node.all_processes["raylet"][0].process.pid
-    children = Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split()
-    names = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
-    return [pid for pid, name in names.items() if name.startswith(b"ray::_apply")]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", [".build/packs/*", ".build/facts/*.parquet", ".build/plan.json"])
 @pytest.mark.parametrize("victim", ["worker", "node", "driver"])
@@ -74,15 +57,7 @@ def test_whatever_is_killed_the_build_has_the_same_bytes(
     out = tmp_path / "out"
     process = drive(corpus, out, cluster.address)
     when(moment, out, process)
-    if victim == "worker":
-        for pid in [pid for node in nodes for pid in workers(node)][:1]:
-            os.kill(pid, signal.SIGKILL)
-    elif victim == "node":
-        cluster.remove_node(nodes.pop(), allow_graceful=False)
-    else:
-        process.kill()
-        process.communicate()
-        process = drive(corpus, out, cluster.address)
+    process = kill(victim, cluster, nodes, process, lambda: drive(corpus, out, cluster.address))
     _, message = process.communicate(timeout=280)
     for node in nodes:
         cluster.remove_node(node)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.ray_jobs.conftest import STORE
-from tests.ray_jobs.test_build_shards import when, workers
+from tests.ray_jobs.killing import kill, when
 from tests.training.search.indexes import exported, untrained
 from tests.training.small_runs import write_sounds
 
@@ -57,15 +56,7 @@ def test_whatever_is_killed_the_index_has_the_same_bytes(cluster: Any, root: Pat
     arguments = ["ray_jobs/command.py", "index", *command(root, tmp_path / "index", "--address", cluster.address)]
     process = start(arguments)
     when("parts/[!.]*", tmp_path / "index", process)
-    if victim == "worker":
-        for pid in [pid for node in nodes for pid in workers(node)][:1]:
-            os.kill(pid, signal.SIGKILL)
-    elif victim == "node":
-        cluster.remove_node(nodes.pop(), allow_graceful=False)
-    else:
-        process.kill()
-        process.communicate()
-        process = start(arguments)
+    process = kill(victim, cluster, nodes, process, lambda: start(arguments))
     finish(process)
     for node in nodes:
         cluster.remove_node(node)
