@@ -6,8 +6,8 @@
 
 Scenes of three to five recordings (folds 1 and 2 of ESC-50) and single recordings are trained on; captions of scenes of
 fold 3 look for their scenes.  The towers are Whisper tiny's encoder and MiniLM, frozen, so that their vectors are
-computed once for all runs.  Stage 1 trains the three methods, stage 2 goes on from each with the three as teachers.
-As much training without teachers is the control of stage 2: it tells what the teachers do from what more steps do.
+computed once for all runs.  Stage 1 trains the three methods.  Stage 2 trains each of them further, with all three as
+teachers.  Its control is as much training without teachers: the difference is what the teachers do.
 
     python -m bench.learn_distil MODELS [--quick] [--seeds N] [--data FOLDER] [--out FOLDER]
 

@@ -1,4 +1,4 @@
-"""Simulates builds and training that are larger than anything at hand, and says where the design breaks first.
+"""Simulates builds and training that are too large to run here, and says where the design breaks first.
 
     python -m bench.simulate [--check] [--quick]
 

@@ -75,6 +75,6 @@ def cause(failures: Mapping[int, Exception]) -> str:
 
 
 def _death(error: Exception) -> RayActorError | None:
-    """Ray's error about a rank that is gone."""
+    """The error that Ray raised because a rank died; None: it is another error."""
     inner = getattr(error, "health_check_failure", error)  # Ray Train wraps it
     return inner if isinstance(inner, RayActorError) else None

@@ -32,7 +32,7 @@ class _RankBackend(_TorchBackend):
         super().on_start(worker_group, backend_config)
 
     def on_shutdown(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        with contextlib.suppress(RayActorError):  # a rank that is gone; `rank_failures` has said so
+        with contextlib.suppress(RayActorError):  # a rank died, and `rank_failures` has reported it
             super().on_shutdown(worker_group, backend_config)
 
 

@@ -135,7 +135,7 @@ def _watch_nodes(ended: threading.Event, nodes: str | None, ranks: int, wanted: 
     while True:
         try:
             says = shortage(resources_of(nodes), ranks, wanted)
-        except Exception:  # the head is gone, and Ray ends this driver
+        except Exception:  # the head died, so Ray ends this driver
             return
         if says is not None and says != said:
             print(f"  {says}", file=sys.stderr, flush=True)

@@ -97,7 +97,7 @@ def calm_build(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 @pytest.fixture(scope="session")
 def calm_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An undisturbed run of two ranks on one host, ``pair``; beside it its shards and its recipe."""
+    """The folder of an undisturbed run of two ranks on one host: the run ``pair``, its shards and its recipe."""
     folder = tmp_path_factory.mktemp("calm")
     write_sounds(folder / "build")
     (folder / "recipe.yaml").write_text(yaml.safe_dump(TREE))

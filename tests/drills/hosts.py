@@ -106,7 +106,7 @@ class Host:
         self.stop()
 
     def stop(self) -> None:
-        """All its processes end at once; who talked to them is told so."""
+        """End all processes of the host at once.  Their peers see that the connections close."""
         while self.end(""):
             time.sleep(0.1)
         if self._node is not None:
