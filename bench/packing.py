@@ -46,7 +46,6 @@ def main() -> int:
         lengths = lengths_of(kind, count, torch.Generator().manual_seed(1))
         mask = torch.arange(int(lengths.max())) < lengths[:, None]
         embedded = torch.randn(*mask.shape, 576)
-        net.set_attn_implementation("sdpa")
 
         def padded(embedded: Tensor = embedded, mask: Tensor = mask) -> Tensor:
             states = net.model(inputs_embeds=embedded, attention_mask=mask.long(), use_cache=False).last_hidden_state

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from sharding.common.errors import InputError
 from sharding.probe.clip import ProbeSettings
-from training.config.sections import Recipe
-from training.data.mixture import build_pools, draws_per_item, splits_of
-from training.engine.schedule import make_schedule
-from training.run.checks import with_found_splits
+
+if TYPE_CHECKING:
+    from training.config.sections import Recipe
 
 Float64 = NDArray[np.float64]
 
@@ -148,6 +147,9 @@ def training_cost(name: str, recipe: Recipe, sounds: Sounds, nodes: Nodes, trial
     Raises:
         InputError: the recipe trains on text alone, or on no split of the catalogue.
     """
+    from training.data.mixture import build_pools, draws_per_item
+    from training.engine.schedule import make_schedule
+
     recipe, missing = _with_splits_that_exist(name, recipe, sounds.table)
     pools = build_pools(sounds.table, recipe.data.train)
     draws = draws_per_item(pools, recipe.data)
@@ -189,6 +191,9 @@ def _hours(clips: int, ranks: int, rate: Span) -> Span:
 
 def _with_splits_that_exist(name: str, recipe: Recipe, table: pa.Table) -> tuple[Recipe, list[str]]:
     """The recipe with the splits of its mixture that the table has, and the names of the others."""
+    from training.data.mixture import splits_of
+    from training.run.checks import with_found_splits
+
     if recipe.audio is None:
         raise InputError("this recipe trains on text alone, which no catalogue lists", file=name, remedy="leave it out")
     recipe, _ = with_found_splits(recipe, table)

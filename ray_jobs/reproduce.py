@@ -11,6 +11,7 @@ What is done is not done again, so the same command continues, on the cluster or
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,7 +63,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.evaluation.relevance import open_relevance
     from training.reproduce.carrying_out import check_split, outline, tabulate
     from training.reproduce.plotting import write_curves
-    from training.reproduce.scaling import X
 
     ranks = Ranks.of(args)
     if args.dry_run:
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         reasons = "; ".join(f"{label}: {why}" for label, why in failed.items())
         raise InputError(f"{error.what}: {reasons}", file=work.folder, remedy="the same command continues") from error
     if args.plot is not None and not failed:
-        write_curves(found["rows"], work.plan.curve, X, args.plot)
+        write_curves(found["rows"], work.plan.curve, work.plan.axis, args.plot)
     state = {"dry": False, "scale": args.scale, "failed": failed}
     return told | found | state | ({"exit": 1} if failed else {})
 
@@ -108,11 +108,10 @@ def _carry_out(work: Work, table: Any, ranks: Ranks) -> dict[str, str]:
         for one in [each for each in waiting if _lost_needs(each, failed)]:
             waiting.remove(one)
             failed[one.label] = f"not begun, because it needs {', '.join(_lost_needs(one, failed))}"
-        for one in list(_ready(waiting)):
-            if len(running) < ranks.room():
-                waiting.remove(one)
-                running[task.remote(one, ranks)] = one
-                line.say(f"  {one.label}: begun")
+        for one in list(itertools.islice(_ready(waiting), max(0, ranks.room() - len(running)))):
+            waiting.remove(one)
+            running[task.remote(one, ranks)] = one
+            line.say(f"  {one.label}: begun")
         if not running:  # a shared file system may show a finished run late
             time.sleep(1)
             continue

@@ -343,10 +343,10 @@ def _cut_off(wide: np.ndarray, narrow: np.ndarray) -> np.ndarray:
     The band is there in ``wide`` in most moments, and ``narrow`` ends below it in a cliff, where ``wide`` goes on: an
     event that is there for a moment, or sound above the end of a natural spectrum, is not lost bandwidth.
     """
-    lost, usual = np.zeros(len(wide), bool), (wide, narrow)
-    ratio = 10 * np.log10((usual[0] + 1e-12) / (usual[1] + 1e-12))
+    lost = np.zeros(len(wide), bool)
+    ratio = 10 * np.log10((wide + 1e-12) / (narrow + 1e-12))
     missing = ratio - np.median(ratio[(_HERTZ > 300) & (_HERTZ < 3000)]) > 8
-    nothing = (usual[0] < 40 * _ROUNDING) & (usual[1] < 40 * _ROUNDING)
+    nothing = (wide < 40 * _ROUNDING) & (narrow < 40 * _ROUNDING)
     there = np.flatnonzero(~(missing | nothing))
     first = int(there[-1]) + 1 if len(there) else 0
     if first >= len(lost) or _HERTZ[first] < 3000 or not missing[first:].any():
@@ -355,6 +355,6 @@ def _cut_off(wide: np.ndarray, narrow: np.ndarray) -> np.ndarray:
     below, above = slice(first - step, first), slice(first + step // 2, first + step + step // 2)
     if above.start >= len(lost):
         return lost
-    fall = [10 * np.log10(level[below].mean() / max(float(level[above].mean()), 1e-12)) for level in usual]
+    fall = [10 * np.log10(level[below].mean() / max(float(level[above].mean()), 1e-12)) for level in (wide, narrow)]
     lost[first - step // 2 :] = fall[1] > 9 and fall[1] - fall[0] > 6
     return lost

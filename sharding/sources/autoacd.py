@@ -55,11 +55,10 @@ def _add_all(tree: Tree, rows: CatalogueBuilder, index: AudioIndex, split: str, 
             raise InputError("two items name one clip", file=file, row=number, value=name[:80], remedy=FETCH_AGAIN)
         segment = _SEGMENT.fullmatch(stem)
         start = None if segment is None or segment[2] is None else float(segment[2])
-        found = [] if outside else [each for each in (tree.find(name), *index.all(stem)) if each is not None]
         rows.add(
             split,
             stem,
-            path=found[0] if found else None,
+            path=None if outside else tree.find(name) or index.one(stem),
             out_of_root=outside,
             captions=[PublishedCaption(text, "machine") for text in dict.fromkeys(texts)],
             identity=None if segment is None else youtube(segment[1], start),

@@ -15,7 +15,7 @@ from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.common.tables import FETCH_AGAIN, LONGEST_S, csv_rows
 from sharding.sources.base import CatalogueBuilder, DatasetTables, PublishedCaption, PublishedDataset, label_caption
-from sharding.sources.tree import Tree, climbs
+from sharding.sources.tree import AudioIndex, Tree, climbs
 
 NAME = "epicsounds"
 TABLES = {"train": "EPIC_Sounds_train.csv", "validation": "EPIC_Sounds_validation.csv"}
@@ -31,10 +31,10 @@ def read(root: Storage) -> DatasetTables:
     if not any(paths.values()):
         remedy = f"put {' or '.join(TABLES.values())} of github.com/epic-kitchens/epic-sounds-annotations into it"
         raise InputError("no table of sounds in it", file=root.url, remedy=remedy)
-    rows = CatalogueBuilder(NAME, tree.outside)
+    index, rows = tree.index(), CatalogueBuilder(NAME, tree.outside)
     for split, path in paths.items():
         if path is not None:
-            add_videos(tree, rows, split, timed_captions(tree, path), "epic-kitchens", LICENCE)
+            add_videos(index, rows, split, timed_captions(tree, path), "epic-kitchens", LICENCE)
     notes = [f"{TABLES[split]} is absent" for split, path in paths.items() if path is None]
     notes += tree.advice if len(rows.used_paths()) < len(rows) else []
     return DatasetTables(rows.table(), tree.orphans(NAME, rows.used_paths()), tuple(notes))
@@ -60,7 +60,7 @@ def timed_captions(tree: Tree, path: str) -> dict[str, list[PublishedCaption]]:
 
 
 def add_videos(
-    tree: Tree,
+    index: AudioIndex,
     rows: CatalogueBuilder,
     split: str,
     videos: dict[str, list[PublishedCaption]],
@@ -70,14 +70,13 @@ def add_videos(
     """Add a clip for each video.
 
     Args:
-        tree: the dataset's folder.
+        index: the sound files of the dataset's folder.
         rows: the catalogue.
         split: of the videos.
         videos: their captions by their names.
         scheme: of their identities.
         licence: of the annotations.
     """
-    index = tree.index()
     for video, captions in videos.items():
         outside = climbs(video)
         found: Sequence[str] = [] if outside else index.all(video)

@@ -25,7 +25,7 @@ def read(root: Storage) -> DatasetTables:
         remedy = f"put {TABLES[0]} of github.com/hd-epic/hd-epic-annotations into it"
         raise InputError(f"no {TABLES[0]} in it", file=root.url, remedy=remedy)
     rows = CatalogueBuilder(NAME, tree.outside)
-    add_videos(tree, rows, "test", timed_captions(tree, path), "hd-epic", LICENCE)
+    add_videos(tree.index(), rows, "test", timed_captions(tree, path), "hd-epic", LICENCE)
     notes = tuple(tree.advice) if len(rows.used_paths()) < len(rows) else ()
     return DatasetTables(rows.table(), tree.orphans(NAME, rows.used_paths()), notes)
 

@@ -90,10 +90,8 @@ def _clips(tree: Tree, path: str) -> dict[str, _Clip]:
 
 def _audio(index: AudioIndex, stem: str, clip: _Clip) -> str | None:
     """The clip's file under one of the names that downloaders of VGGSound give it."""
-    for name in (stem, f"{clip.video}_{clip.start:g}", f"{clip.video}_{clip.start:g}_{clip.start + CLIP_S:g}"):
-        if paths := index.all(name):
-            return paths[0]
-    return None
+    names = (stem, f"{clip.video}_{clip.start:g}", f"{clip.video}_{clip.start:g}_{clip.start + CLIP_S:g}")
+    return next((path for name in names if (path := index.one(name)) is not None), None)
 
 
 DATASET = PublishedDataset(NAME, read, {}, splits=("test",), protected=("test",), least_audio=LEAST_AUDIO)

@@ -83,7 +83,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.evaluation.relevance import open_relevance
     from training.reproduce.carrying_out import carry_out, outline
     from training.reproduce.plotting import write_curves
-    from training.reproduce.scaling import X
 
     work = work_of(args)
     if args.dry_run:
@@ -96,7 +95,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         told = outline(work, manifest.table, table is not None)
         result = told | carry_out(work, manifest, group, table) | {"dry": False, "scale": args.scale}
         if args.plot is not None and group.rank == 0:
-            write_curves(result["rows"], work.plan.curve, X, args.plot)
+            write_curves(result["rows"], work.plan.curve, work.plan.axis, args.plot)
     return only_first_rank(result, group)
 
 

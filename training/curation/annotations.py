@@ -99,7 +99,12 @@ def read_annotations(url: str) -> pa.Table:
         InputError: it is missing, no such table, or names a clip twice.
     """
     storage, name = located(url)
-    table = checked(storage.read_table(name), ANNOTATIONS, url)
+    return annotations_of(storage.read_table(name), url)
+
+
+def annotations_of(table: pa.Table, url: str) -> pa.Table:
+    """As `read_annotations`, of what was read from the file."""
+    table = checked(table, ANNOTATIONS, url)
     clips = table["clip_id"].to_pylist()
     if len(set(clips)) < len(clips):
         raise InputError("a clip has two annotations", file=url, value=Counter(clips).most_common(1)[0][0])

@@ -128,7 +128,7 @@ def answers(
     order = mask.byte().argsort(dim=1, stable=True)  # padding comes first where a model writes on
     plain = model.tokenizer.plain
     stops = {plain.eos_token_id, plain.get_vocab().get(END)} - {None}
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
         written = model.net.generate(

@@ -15,7 +15,7 @@ from sharding.common.progress import Progress
 from sharding.common.runners import Runner
 from sharding.common.storage import Storage
 from sharding.layout import catalogue_name
-from sharding.shards.manifest import Manifest
+from sharding.shards.manifest import Manifest, read_dataset
 from training.curation.annotators import KnownClip
 from training.data.mixture import select_rows
 from training.data.order import SequentialOrder
@@ -43,7 +43,7 @@ def begin(storage: Storage, shards: str, identity: dict[str, Any], what: str) ->
     Raises:
         InputError: it holds such work with another identity ("other annotations"), or anything else.
     """
-    identity = identity | {"plan": Manifest.open(shards).dataset["plan"]}
+    identity = identity | {"plan": read_dataset(Storage(shards))["plan"]}
     if storage.exists(STARTED):
         known, found = storage.read_json(STARTED), f"other {what}"
     else:

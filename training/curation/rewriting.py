@@ -85,7 +85,7 @@ class _Rewrite:
         ]
         seed = xxhash.xxh32_intdigest(f"{work.model} {work.prompt} {step}".encode())
         written = _alternatives(work, [text for _, text in pairs], seed)
-        spelled = {clip: {tuple(rewrites.words(text)) for text in known[clip].captions} for clip, _ in pairs}
+        spelled = {clip: {tuple(rewrites.words(text)) for text in known[clip].captions} for clip in dict(pairs)}
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         rows, counts = [], Counter(asked=len(pairs))
         for (clip, text), some in zip(pairs, written, strict=True):

@@ -94,6 +94,10 @@ class Order:
         draws = self._draw(window, range(start, end), epoch)
         return replace(draws, name_part=name_part(draws.keys, start - inside.start))
 
+    def items(self) -> list[tuple[int, int]]:
+        """Of each item of the mixture how many clips it has, and how many an epoch draws of them."""
+        return [(len(pool), count) for pool, count in zip(self._pools, self._counts.tolist(), strict=True)]
+
     def count_kin_repeats(self, epoch: int, step: int) -> int:
         """How many samples of a global batch have kin earlier in it; the loss leaves such pairs out."""
         window, inside = self._locate(epoch, step)

@@ -174,7 +174,11 @@ def draw_samples(
         for each, choice, numbers, clip in zip(windows, choices, random, clips, strict=True)
     ]
     names = [each.name for each in fields(DrawnSamples) if each.name != "name_part"]
-    columns: dict[str, Any] = {name: [sample[name] for sample in drawn] for name in names}
+    return samples_of({name: [sample[name] for sample in drawn] for name in names})
+
+
+def samples_of(columns: dict[str, Any]) -> DrawnSamples:
+    """Samples from a list for each of their fields but ``name_part``."""
     for name in ("offset", "size", "rate", "clip", "caption", "group", "kin", "seeds"):
         columns[name] = np.array(columns[name], dtype=np.int64)
     for name in ("start_s", "duration_s", "origin_s"):

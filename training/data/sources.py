@@ -17,7 +17,7 @@ from sharding.common.storage import located
 from sharding.shards.manifest import Manifest
 from training.config.sections import Recipe
 from training.curation import rewrites
-from training.curation.annotations import checked, joined, read_annotations
+from training.curation.annotations import annotations_of, checked, joined
 from training.data.captions import label_prompt, normalise
 from training.data.mixture import select_rows
 from training.data.pairs import SentencePairs
@@ -36,16 +36,17 @@ def open_clips(recipe: Recipe, shards: str | None) -> Manifest:
     if shards is None:
         raise InputError(f"the task {recipe.task.name} reads clips", remedy="name a build: --shards OUT")
     manifest = Manifest.open(shards)
-    rewritten = recipe.data.annotations is not None and is_rewrites(recipe.data.annotations)
+    file = recipe.data.annotations
+    more = None if file is None else _read(file)
+    rewritten = more is not None and "of" in more.column_names  # of `rewrite`, and not of `annotate`
     if rewritten != any(rewrites.KIND in item.captions for item in recipe.data.train):
-        raise _unread(recipe.data.annotations, rewritten)
-    return manifest if recipe.data.annotations is None else _annotated(manifest, recipe.data.annotations, rewritten)
+        raise _unread(file, rewritten)
+    return manifest if file is None else _annotated(manifest, more, file, rewritten)
 
 
-def is_rewrites(file: str) -> bool:
-    """Whether a table of more captions is one of `rewrite`, and not of `annotate`."""
+def _read(file: str) -> pa.Table:
     storage, name = located(file)
-    return "of" in storage.read_table(name).column_names
+    return storage.read_table(name)
 
 
 def _unread(file: str | None, rewritten: bool) -> InputError:
@@ -56,14 +57,13 @@ def _unread(file: str | None, rewritten: bool) -> InputError:
     return InputError(what, file=file, remedy="name the table of `rewrite` in data.annotations")
 
 
-def _annotated(manifest: Manifest, file: str, rewritten: bool) -> Manifest:
+def _annotated(manifest: Manifest, more: pa.Table, file: str, rewritten: bool) -> Manifest:
     """The build with more captions for its clips; another file of them is another plan, as for a resumed run."""
     if rewritten:
-        storage, name = located(file)
-        more = checked(storage.read_table(name), rewrites.REWRITES, file)
+        more = checked(more, rewrites.REWRITES, file)
         table, rows = rewrites.joined(manifest.table, more), more.select(["clip_id", "text"]).to_pylist()
     else:
-        annotations = read_annotations(file)
+        annotations = annotations_of(more, file)
         table, rows = joined(manifest.table, annotations), annotations.to_pylist()
     contents = xxhash.xxh3_64_hexdigest(repr(rows).encode("utf-8", "surrogatepass"))
     dataset = copy.copy(manifest.dataset)

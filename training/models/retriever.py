@@ -15,7 +15,6 @@ from training.config.sections import Recipe
 from training.data.captions import normalise, tokenise
 from training.data.features import AudioInput
 from training.models.encoders import EncodedAudio
-from training.models.multimodal.listening import Listener
 from training.models.retrieval import RetrievalModel
 from training.models.waves import prepare
 from training.objectives.pairs.base import PairLoss
@@ -84,6 +83,8 @@ class Retriever:
         Raises:
             InputError: the encoders are no multimodal language model, or ``wave`` is anything else.
         """
+        from training.models.multimodal.listening import Listener  # imports transformers
+
         listener = self.model.audio
         if not isinstance(listener, Listener):
             remedy = "name a model whose recipe has audio.encoder and text.encoder multimodal"

@@ -119,7 +119,7 @@ def chart(
 def training_charts(records: Sequence[Mapping[str, Any]], marks: Sequence[int]) -> list[Chart]:
     """The loss, its terms where there are several, and every other figure of the steps, the loss first."""
     steps = _edges(records)
-    parts = sorted({name for record in records for name in _mapping(record.get("loss_parts"))})
+    parts = sorted({name for record in records for name in mapping_of(record.get("loss_parts"))})
     wanted = {"loss": "loss"}
     if len(parts) > 1:
         wanted |= {f"{part}, a term of the loss": f"loss_parts/{part}" for part in parts}
@@ -133,13 +133,13 @@ def training_charts(records: Sequence[Mapping[str, Any]], marks: Sequence[int]) 
 def validation_charts(records: Sequence[Mapping[str, Any]], marks: Sequence[int]) -> list[Chart]:
     """The figures of the validations: those with a common first word in one chart, without their bounds."""
     steps = _edges(records)
-    names = list(dict.fromkeys(name for record in records for name in flatten(_mapping(record.get("validation")))))
+    names = list(dict.fromkeys(name for record in records for name in flatten(mapping_of(record.get("validation")))))
     groups: dict[str, list[str]] = {}
     for name in names:
         task, slash, measure = name.partition("/")
         if not (measure or task).startswith(BOUNDS):
             groups.setdefault(task if slash else name, []).append(name)
-    plain = [{"step": record["step"]} | flatten(_mapping(record.get("validation"))) for record in records]
+    plain = [{"step": record["step"]} | flatten(mapping_of(record.get("validation"))) for record in records]
     charts = [
         chart(
             _words(task),
@@ -157,7 +157,8 @@ def _edges(records: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     return (min(steps), max(steps)) if steps else (0, 0)
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def mapping_of(value: Any) -> Mapping[str, Any]:
+    """``value``, or nothing where it is no mapping."""
     return value if isinstance(value, Mapping) else {}
 
 

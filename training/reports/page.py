@@ -16,7 +16,7 @@ from training.analysis.page import TEMPLATES as EXAMPLE_TEMPLATES
 from training.evaluation.comparing import compare
 from training.evaluation.score_files import ScoreFile
 from training.reports.course import FAILED, GOING, STOPPED, Effort, Stretch, duration, effort_of, state_of, stretches
-from training.reports.curves import BOUNDS, training_charts, validation_charts
+from training.reports.curves import BOUNDS, mapping_of, training_charts, validation_charts
 from training.reports.run_files import RunFiles
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -126,7 +126,7 @@ def _tiles(
     if losses:
         tail = losses[-10:]
         tiles.append((f"{sum(tail) / len(tail):.4g}", "loss, mean of the last steps"))
-    metric = _mapping(files.tree.get("validation")).get("metric")
+    metric = mapping_of(files.tree.get("validation")).get("metric")
     value = _last_validation(files)[1].get(str(metric))
     if value is not None:
         tiles.append((_figure(str(metric), value), f"validation, {_words(str(metric))}"))
@@ -142,7 +142,7 @@ def _last_validation(files: RunFiles) -> tuple[int | None, dict[str, float]]:
     if files.export is not None and files.export.get("validation"):
         return files.export.get("step"), dict(files.export["validation"])
     for record in reversed(files.records):
-        if _mapping(record.get("validation")):
+        if mapping_of(record.get("validation")):
             return record["step"] + 1, dict(record["validation"])
     return None, {}
 
@@ -167,7 +167,7 @@ def _validation(files: RunFiles) -> dict[str, Any]:
             }
         )
     return {
-        "split": _mapping(files.tree.get("validation")).get("split"),
+        "split": mapping_of(files.tree.get("validation")).get("split"),
         "step": step,
         "is_exported": files.export is not None,
         "rows": rows,
@@ -226,10 +226,10 @@ def _about(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("head", "name"),
         ("loss", "name"),
     ):
-        value = _mapping(tree.get(section)).get(key)
+        value = mapping_of(tree.get(section)).get(key)
         if value is not None:
             found.append((section, str(value)))
-    data, optimizer = _mapping(tree.get("data")), _mapping(tree.get("optimizer"))
+    data, optimizer = mapping_of(tree.get("data")), mapping_of(tree.get("optimizer"))
     for name, value in (("batch size", data.get("batch_size")), ("learning rate", optimizer.get("lr"))):
         if value is not None:
             found.append((name, str(value)))
@@ -239,10 +239,6 @@ def _about(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _figure(name: str, value: float) -> str:
     measure = name.rpartition("/")[2]
     return f"{100 * value:.2f} %" if measure.startswith(_OF_ALL) and 0 <= value <= 1 else f"{value:.4g}"
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _words(name: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from sharding.common.errors import InputError
 from training.config.loading import load_recipe
 from training.config.sections import DistillationSettings, InitSettings, Recipe
-from training.data.mixture import select_rows
+from training.data.mixture import splits_of
 from training.engine.distributed import Group
 from training.evaluation.comparing import compare
 from training.evaluation.ensembles import write_blend
@@ -103,13 +103,6 @@ class Work:
         return recipe
 
 
-def splits_of(table: Any) -> set[str]:
-    """The splits of a build, as dataset/split."""
-    names = table.select(["dataset", "split"]).group_by(["dataset", "split"]).aggregate([])
-    pairs = zip(names["dataset"].to_pylist(), names["split"].to_pylist(), strict=True)
-    return {f"{dataset}/{split}" for dataset, split in pairs if select_rows(table, f"{dataset}/{split}").any()}
-
-
 def outline(work: Work, table: Any | None, relevance: bool = False) -> dict[str, Any]:
     """The runs of a plan, with their hours and what they need that is not here; nothing is run.
 
@@ -118,7 +111,7 @@ def outline(work: Work, table: Any | None, relevance: bool = False) -> dict[str,
         table: the manifest of the build; None: there is none yet.
         relevance: whether there is a relevance table, which the figures of the improved captions need.
     """
-    there = set() if table is None else splits_of(table)
+    there = set() if table is None else set(splits_of(table))
     runs: list[dict[str, Any]] = []
     missing: list[str] = []
     for name, planned in work.plan.runs.items():
@@ -160,7 +153,7 @@ def carry_out(
         InputError: the build lacks a split.
     """
     if work.plan.rows:
-        return _carry_out_tests(work, manifest, group, splits_of(manifest.table))
+        return _carry_out_tests(work, manifest, group, set(splits_of(manifest.table)))
     check_split(work, manifest)
     left = group.gather_objects(work.left(), "runs that are left")[0]
     for number, (name, seed) in enumerate(left):
@@ -196,7 +189,7 @@ def do_run(
         watch: see `training.run.loop.fit`.
     """
     if not work.is_done(name, seed):
-        recipe = work.recipe(name, seed, splits_of(manifest.table))
+        recipe = work.recipe(name, seed, set(splits_of(manifest.table)))
         fit(recipe, manifest, work.run(name, seed), group, watch=watch)
     if not is_scores(work.scores(name, seed)):
         settings = ScoringSettings(f"{name}, seed {seed}", work.split, relevance=table)
@@ -245,10 +238,9 @@ def _carry_out_tests(work: Work, manifest: Any, group: Group, there: set[str]) -
             value=next(iter(lacking.values())),
             remedy="`earshot reproduce PLAN --dry-run` says which data it needs, and where they are published",
         )
-    needed = {run for name in work.plan.runs if name not in lacking for run in (name, work.plan.runs[name].start)}
     for seed in range(work.seeds):
         for name in work.plan.runs:
-            if name in needed and not work.is_done(name, seed):
+            if name not in lacking and not work.is_done(name, seed):
                 fit(work.recipe(name, seed, there), manifest, work.run(name, seed), group)
     cells = {
         label: {column: _cell(work, cell, manifest, group, there, lacking) for column, cell in row.items()}

@@ -24,6 +24,7 @@ from training.evaluation.zero_shot import ZeroShotSettings, classify
 from training.models.hub import open_any
 from training.reproduce.needs import has
 from training.reproduce.plans import Cell
+from training.run.log import flatten
 
 BATCH = 32
 
@@ -55,7 +56,7 @@ def measure(
     storage, name = Storage(str(store)), f"{cell.test}.json"
     found: dict[str, float | str] = {}
     if not storage.exists(name):
-        found = _flat(_test(cell, export, manifest, group, frames))
+        found = flatten(_test(cell, export, manifest, group, frames))
         if group.rank == 0:
             storage.write(name, json.dumps(found, indent=1).encode())
     group.barrier("a test of a plan")
@@ -78,11 +79,3 @@ def _test(cell: Cell, export: Path, manifest: Any, group: Group, frames: Path | 
     written = write_captions(model, manifest, cell.split, BATCH, group)
     scores = score_captions(written.written, written.references)
     return scores.figures | scores.skipped
-
-
-def _flat(found: Mapping[str, Any], before: str = "") -> dict[str, float | str]:
-    """Figures of figures as ``name/name``."""
-    flat: dict[str, float | str] = {}
-    for name, value in found.items():
-        flat |= _flat(value, f"{before}{name}/") if isinstance(value, Mapping) else {before + name: value}
-    return flat

@@ -88,6 +88,7 @@ class Plan:
         differences: what is not as in the paper, or not known of it; one sentence each.
         rows: the rows of a table of tests by their names, and in each the cells by the names of their columns.
         curve: where each system stands in the picture of the plan; empty: it has none.
+        axis: the name of the picture's horizontal axis.
     """
 
     source: str
@@ -96,6 +97,7 @@ class Plan:
     differences: tuple[str, ...] = field(default=())
     rows: Mapping[str, Mapping[str, Cell]] = field(default_factory=dict)
     curve: Mapping[str, Point] = field(default_factory=dict)
+    axis: str = ""
 
     def __post_init__(self) -> None:
         known: set[str] = set()

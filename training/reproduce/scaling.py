@@ -7,7 +7,6 @@ from training.reproduce.plans import ORIGINAL, Plan, PlannedRun, Point, System
 SPLITS = ("clotho/development", "audiocaps/train", "wavcaps/train", "tacos/development")
 PARTS = (1, 10, 100)  # percent of the clips
 PUBLISHED = {"3B": 25.6, "7B": 26.7}  # R@1 on Clotho of the released models, from text to audio
-X = "percent of the clips"
 
 
 def scaling() -> Plan:
@@ -32,6 +31,7 @@ def scaling() -> Plan:
             "The hours are those of the dual encoder; docs/SCALING.md says what a step of a multimodal model takes.",
         ),
         curve=curve,
+        axis="percent of the clips",
     )
 
 

@@ -28,7 +28,7 @@ from training.data.loader import Loader
 from training.data.masking import Masking
 from training.data.mixture import build_pools
 from training.data.order import SequentialOrder
-from training.data.sampling import ClipChoice, DrawnSamples, ManifestRows, draw_samples
+from training.data.sampling import ClipChoice, DrawnSamples, ManifestRows, draw_samples, samples_of
 from training.data.settings import AugmentSettings
 from training.data.sources import training_captions
 from training.data.stored import (
@@ -229,11 +229,7 @@ def _sliced(choices: Sequence[ClipChoice]) -> Iterable[Sequence[ClipChoice]]:
 def _joined(samples: Sequence[tuple[DrawnSamples, int]]) -> DrawnSamples:
     """Rows of several draws as one; no sample gives an empty one."""
     names = [each.name for each in fields(DrawnSamples) if each.name != "name_part"]
-    integers = ("offset", "size", "rate", "clip", "caption", "group", "kin", "seeds")
-    columns: dict[str, Any] = {name: [getattr(draws, name)[row] for draws, row in samples] for name in names}
-    columns |= {name: np.array(columns[name], np.int64) for name in integers}
-    columns |= {name: np.array(columns[name], np.float64) for name in ("start_s", "duration_s", "origin_s")}
-    return DrawnSamples(**columns)
+    return samples_of({name: [getattr(draws, name)[row] for draws, row in samples] for name in names})
 
 
 def _refuse_changing(task: RunTask, engine: Any, recipe: Recipe, source: Any, part: str, encoder: str) -> None:

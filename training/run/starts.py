@@ -28,7 +28,6 @@ import torch
 
 from sharding.common.machine import cpu
 from sharding.common.storage import Storage
-from training.data.mixture import build_pools, draws_per_item
 from training.run.log import METRICS, json_lines, read_records
 from training.run.training_run import TrainingRun
 
@@ -103,15 +102,12 @@ def _versions() -> dict[str, str]:
 
 def _data(run: TrainingRun) -> dict[str, Any]:
     """What the run draws from."""
-    table, settings = run.manifest.table, run.recipe.data
-    pools = build_pools(table, settings.train)
-    draws = draws_per_item(pools, settings).tolist()
     return {
         "plan": run.manifest.dataset.get("plan"),
-        "samples": table.num_rows,
+        "samples": run.manifest.table.num_rows,
         "train": [
-            {"split": item.split, "captions": list(item.captions), "clips": len(pool), "draws": count}
-            for item, pool, count in zip(settings.train, pools, draws, strict=True)
+            {"split": item.split, "captions": list(item.captions), "clips": clips, "draws": draws}
+            for item, (clips, draws) in zip(run.recipe.data.train, run.order.items(), strict=True)
         ],
     }
 

@@ -95,7 +95,9 @@ def _encode_missing(encoder: PartEncoder, parts: list[Part], former: SoundIndex 
         return 0
     line = StatusLine("encoding windows", sum(map(len, parts)), done)
     line.update(done)
-    groups = [missing[first : first + TOGETHER] for first in range(0, len(missing), TOGETHER)]
+    alone = isinstance(runner, LocalRunner) and runner.workers == 1  # one loader then reads for all parts
+    together = len(missing) if alone else TOGETHER
+    groups = [missing[first : first + together] for first in range(0, len(missing), together)]
     encoder.report = lambda within: line.update(done + within)
     for encoded in runner.map(encoder, groups):
         done += encoded

@@ -190,11 +190,8 @@ class Filter:
             wanted = pa.array(self.datasets)
             rules.append(pc.or_(pc.is_in(names, wanted), pc.is_in(entries["dataset"], wanted)))
         if self.licences:
-            found = [_has_licence(entries["licence"], text) for text in self.licences]
-            for text, some in zip(self.licences, found, strict=True):
-                if not pc.any(some).as_py():
-                    raise _no_such_licence(text, entries["licence"])
-            rules.append(functools.reduce(pc.or_, found))
+            chosen = [licence for text in self.licences for licence in _licences_like(entries["licence"], text)]
+            rules.append(pc.is_in(entries["licence"], pa.array(chosen, pa.string())))
         if self.least_s is not None:
             rules.append(pc.greater_equal(entries["recording_s"], self.least_s))
         if self.most_s is not None:
@@ -210,17 +207,29 @@ class Filter:
             raise InputError("the index has no such dataset or split", value=name, remedy=f"it has {known}")
 
 
-def _no_such_licence(text: str, licences: Any) -> InputError:
+def licences_by_use(licences: Any) -> list[str]:
+    """The licences of entries, the most common first."""
     counts = {row["values"]: row["counts"] for row in pc.value_counts(licences.drop_null()).to_pylist()}
-    known = sorted(counts, key=lambda name: (-counts[name], name))
+    return sorted(counts, key=lambda name: (-counts[name], name))
+
+
+def _no_such_licence(text: str, licences: Any) -> InputError:
+    known = licences_by_use(licences)
     more = f" and {len(known) - LICENCES} others" if len(known) > LICENCES else ""
     remedy = f"it has {', '.join(known[:LICENCES])}{more}" if known else "the build names no licences"
     return InputError("the index has no such licence", value=text, remedy=remedy)
 
 
-def _has_licence(licences: Any, text: str) -> Any:
-    """Which entries have exactly this licence; where none has, which have a licence with this text in it."""
-    exact = pc.fill_null(pc.equal(pc.utf8_lower(licences), text.lower()), False)
-    if pc.any(exact).as_py():
-        return exact
-    return pc.fill_null(pc.match_substring(licences, text, ignore_case=True), False)
+def _licences_like(licences: Any, text: str) -> list[str]:
+    """The licences that are exactly ``text``, whatever its case; where none is, those with this text in them.
+
+    Raises:
+        InputError: there is none.
+    """
+    names = pc.unique(licences.drop_null())
+    exact = names.filter(pc.equal(pc.utf8_lower(names), text.lower()))
+    within = names.filter(pc.match_substring(names, text, ignore_case=True))
+    found: list[str] = (exact if len(exact) else within).to_pylist()
+    if not found:
+        raise _no_such_licence(text, licences)
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ class PartEncoder:
     folder: Path
     key: str
     opened: tuple[Retriever, Any, pa.Table] | None = None
-    report: Callable[[int], None] = field(default=lambda done: None)
+    report: Callable[[int], None] | None = None
 
     @property
     def gpus(self) -> int:

@@ -29,7 +29,7 @@ from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.layout import shard_name
 from sharding.shards.checksum import is_changed
-from training.search.entries import Filter
+from training.search.entries import Filter, licences_by_use
 from training.search.finding import Finder, Hit, Query
 from training.search.spectrum import BANDS, spectrum
 from training.search.words import parse_words
@@ -77,8 +77,6 @@ class Service:
         """What the index holds, and what can be filtered by."""
         entries = self._entries
         splits = pc.value_counts(pc.binary_join_element_wise(entries["dataset"], entries["split"], "/")).to_pylist()
-        licences = pc.value_counts(pc.drop_null(entries["licence"])).to_pylist()
-        common = sorted(licences, key=lambda one: (-one["counts"], one["values"]))[:SHOWN_LICENCES]
         recordings = entries.select(["clip_id", "recording_s"]).group_by("clip_id").aggregate([("recording_s", "max")])
         return {
             "entries": len(entries),
@@ -86,7 +84,7 @@ class Service:
             "hours": (pc.sum(recordings["recording_s_max"]).as_py() or 0.0) / 3600,
             "datasets": sorted({one["values"].partition("/")[0] for one in splits}),
             "splits": sorted(one["values"] for one in splits),
-            "licences": sorted(one["values"] for one in common),
+            "licences": sorted(licences_by_use(entries["licence"])[:SHOWN_LICENCES]),
             "examples": _examples(entries),
         }
 

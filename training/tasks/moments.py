@@ -8,7 +8,6 @@ The windows are the segments of the audio encoder, ``audio.hop_s`` apart, each s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,7 +26,6 @@ from training.models.encoders import EncodedAudio
 from training.models.encoders.randomness import splitmix64
 from training.models.heads.base import Side
 from training.models.retrieval import RetrievalModel
-from training.models.retriever import Retriever
 from training.objectives.pairs.base import PairLoss
 from training.objectives.pairs.moments import MomentNCE, caption_words, window_words
 from training.objectives.pairs.moments import Settings as LossSettings
@@ -35,7 +33,7 @@ from training.objectives.pairs.relations import batch_ids, stack_ids
 from training.objectives.pairs.tiled import Items
 from training.tasks import retrieval
 from training.tasks.base import Outputs, PairTerm
-from training.tasks.retrieval import METRICS, RetrievalTask, assemble, complete
+from training.tasks.retrieval import METRICS, RetrievalTask, assemble, blank, complete
 
 __all__ = ["METRICS", "SECTIONS", "Settings", "blank", "complete", "make_task", "open_source"]
 
@@ -132,8 +130,3 @@ def make_task(recipe: Recipe, source: Any, trust_code: bool = False) -> MomentTa
         remedy = "set head.audio: segments, or a head that needs no patches"
         raise InputError("the task moments compares the segments of clips, not their patches", remedy=remedy)
     return MomentTask(model, loss, recipe.loss.name, recipe.task, CaptionTimes(moments))
-
-
-def blank(recipe: Recipe, texts: Iterable[str]) -> Retriever:
-    """A retriever with random weights; a tokenizer is trained on ``texts`` where the recipe names none."""
-    return retrieval.blank(recipe, texts)

@@ -23,7 +23,6 @@ from training.reproduce.carrying_out import Work, carry_out
 from training.reproduce.needs import pairs_of
 from training.reproduce.papers import PLANS
 from training.reproduce.plotting import write_curves
-from training.reproduce.scaling import X
 from training.reproduce.small import shrink
 
 EVERYWHERE = {
@@ -85,10 +84,10 @@ def test_curves_are_drawn_of_plans_that_have_some(tmp_path: Path, capsys: pytest
     figure = {"mean": 0.4, "least": 0.3, "most": 0.5}
     equal = {"mean": 0.3, "least": 0.1 + 0.2, "most": 0.3}  # seeds whose mean is rounded
     rows = {label: {"ours": {"text_to_audio": {"R@1": figure, "mAP@10": equal}}} for label in plan.curve}
-    write_curves(rows, plan.curve, X, tmp_path / "curves.png")
+    write_curves(rows, plan.curve, plan.axis, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(InputError, match=r"ends in \.png"):
-        write_curves(rows, plan.curve, X, tmp_path / "curves.xyz")
+        write_curves(rows, plan.curve, plan.axis, tmp_path / "curves.xyz")
     words = ["reproduce", "coattention", "--out", str(tmp_path), "--plot", "x.png", "--dry-run"]
     assert cli.main(words) == 2
     assert "aurola-scaling" in capsys.readouterr().err

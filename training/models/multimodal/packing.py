@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -35,7 +34,7 @@ def hidden(net: Any, embedded: Tensor, mask: Tensor) -> Tensor:
         mask: ``[b, L]`` bool, True at tokens.
     """
     places = mask.flatten().nonzero()[:, 0]
-    positions = torch.arange(mask.shape[1], device=mask.device).repeat(len(mask))[places]
+    positions = places % mask.shape[1]
     states = net(
         inputs_embeds=embedded.flatten(0, 1)[places][None],
         position_ids=positions[None],

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from training.config.checks import require
 from training.objectives.pairs import ntxent
-from training.objectives.pairs.base import SideName, Statistics, Tile
+from training.objectives.pairs.base import Statistics, Tile, check_temperature
 from training.objectives.pairs.ntxent import NTXent
 from training.objectives.pairs.relations import Related
 
-__all__ = ["MomentNCE", "Settings", "SideName", "caption_words", "window_words"]
+__all__ = ["MomentNCE", "Settings", "caption_words", "window_words"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         require(0 < self.least <= 1, "least is above 0, and at most 1", self.least)
-        ntxent.Settings(tau=self.tau, trainable_tau=self.trainable_tau)
+        check_temperature(self.tau, self.trainable_tau)
 
 
 def caption_words(clip: Tensor, intervals: Tensor) -> Tensor:
