@@ -8,6 +8,8 @@ from typing import Any
 
 from sharding.common.errors import InputError
 
+COLUMN = 25  # characters of a figure with its interval, of which 23 are needed: 100.00 (100.00, 100.00)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
@@ -63,12 +65,12 @@ def show(result: dict[str, Any]) -> str:
     lines = [result["split"]]
     for task in tasks:
         measures = list(next(iter(systems.values()))[task])
-        lines += ["", task.replace("_", " "), " " * width + "".join(f"{name:>22}" for name in measures)]
+        lines += ["", task.replace("_", " "), " " * width + "".join(f"{name:>{COLUMN}}" for name in measures)]
         for name, found in systems.items():
-            lines.append(f"{name:{width}}" + "".join(f"{_interval(found[task][each]):>22}" for each in measures))
+            lines.append(f"{name:{width}}" + "".join(f"{_interval(found[task][each]):>{COLUMN}}" for each in measures))
             if found["seeds"] > 1:
                 cells = [f"{100 * found[task][m]['least']:.2f}..{100 * found[task][m]['most']:.2f}" for m in measures]
-                lines.append(f"  {found['seeds']} seeds".ljust(width) + "".join(f"{cell:>22}" for cell in cells))
+                lines.append(f"  {found['seeds']} seeds".ljust(width) + "".join(f"{cell:>{COLUMN}}" for cell in cells))
         for name, difference in result["differences"].items():
             row = difference[task][result["measure"]]
             lines.append(

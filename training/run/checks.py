@@ -63,7 +63,7 @@ def with_found_splits(recipe: Recipe, table: pa.Table) -> tuple[Recipe, list[str
         recipe = replace(recipe, data=replace(recipe.data, train=tuple(train)))
         lines.append(f"training on {', '.join(trained)}")
     if recipe.validation.split == EVERY:
-        sizes = {name: int(select_rows(table, name).sum()) for name in held_out if VALIDATION & _words(name)}
+        sizes = {name: int(select_rows(table, name).sum()) for name in _for_validation(held_out)}
         chosen = max(sorted(sizes), key=sizes.__getitem__, default=None)
         recipe = replace(recipe, validation=replace(recipe.validation, split=chosen))
         lines.append(
@@ -79,6 +79,11 @@ def _held_out(known: list[str]) -> list[str]:
     """The splits that are protected from leaks."""
     protect = parse_protect()
     return [name for name in known if is_protected(name.partition("/")[0], name.partition("/")[2], protect)]
+
+
+def _for_validation(held_out: list[str]) -> list[str]:
+    """Those of the splits that are for validation, and not for tests, as their names say."""
+    return [name for name in held_out if VALIDATION & _words(name)]
 
 
 def _words(split: str) -> set[str]:
@@ -106,5 +111,5 @@ def _options(known: list[str]) -> str:
     if not trained:
         return ""
     items = ", ".join(f"{{split: {split}}}" for split in trained)
-    validation = held_out[0] if held_out else "null"
+    validation = [*_for_validation(held_out), *held_out, "null"][0]
     return f"; to use them: --set 'data.train=[{items}]' --set validation.split={validation}"

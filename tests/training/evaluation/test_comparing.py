@@ -51,6 +51,13 @@ def test_a_better_system_is_found_better_and_an_equal_one_is_not(
     assert "2 seeds" in shown and "p = 0.0002" in shown
 
 
+def test_figures_of_100_percent_stand_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        write_matrix(tmp_path / name, ASKED, noisy(ASKED, 1000, 1), name)
+    assert cli.main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    assert "100.00 (100.00, 100.00)  100.00 (100.00, 100.00)" in capsys.readouterr().out
+
+
 def test_systems_on_other_clips_or_texts_are_refused(tmp_path: Path) -> None:
     write_matrix(tmp_path / "a", ASKED, noisy(ASKED, 1, 1))
     few = questions(60, 4)

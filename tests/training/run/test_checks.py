@@ -36,6 +36,12 @@ def test_the_options_that_are_shown_make_the_recipe_fit() -> None:
     check_recipe(recipe, SimpleNamespace(table=MINE))
 
 
+def test_the_options_that_are_shown_validate_on_a_split_that_is_not_for_tests() -> None:
+    table = table_of([row(number, "mine", split) for number, split in enumerate(("test", "train", "validation"))])
+    with pytest.raises(InputError, match=r"--set validation.split=mine/validation"):
+        check_splits(load_recipe("demo"), table)
+
+
 def test_a_dataset_stands_for_all_of_its_splits() -> None:
     check_splits(small_recipe(["data.train=[{split: mine}]"]), MINE)
 
