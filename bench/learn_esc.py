@@ -91,6 +91,7 @@ PRETRAINED: dict[str, tuple[str, ...]] = {
     "published-temperature": ("loss.tau=0.05",),
     "short-segments": ("audio.segment_s=1.0",),
     "half-hop": ("audio.segment_s=2.0", "audio.hop_s=1.0"),
+    "half-hop-projected": ("audio.segment_s=2.0", "audio.hop_s=1.0", "head.project_text=true"),
     "attention-pooling": ("audio.segment_s=1.0", "head.audio_pooling=attention"),
     "masking": ("data.stored=[text]", "data.masking={time_masks: 1, freq_masks: 1}", "optimizer.epochs=12"),
     "top-block": (*_TUNED, "optimizer.freeze=[]", "optimizer.freeze_below={audio: 3, text: 5}"),
@@ -98,7 +99,11 @@ PRETRAINED: dict[str, tuple[str, ...]] = {
     "tuned": (*_TUNED, "optimizer.freeze=[]"),
     "sentence-attention": (*_SEGMENTS, "head={name: sentence-attention}", *_ATTENDING, "head.text_pooling=encoder"),
     "token-attention": (*_SEGMENTS, "head={name: token-attention}", *_ATTENDING),
-    "co-attention": (*_SEGMENTS, "head={name: co-attention}", *_ATTENDING, "head.modules=1"),
+    # all 4,096 pairs of a batch, for 60 epochs as the others, would take an hour
+    "co-attention": (
+        *(*_SEGMENTS, "head={name: co-attention}", *_ATTENDING, "head.modules=1"),
+        *("head.candidates=8", "optimizer.epochs=20"),
+    ),
     "text-aware-pooling": (*_SEGMENTS, "head={name: text-aware-pooling, dim: 256, audio: segments}"),
 }
 

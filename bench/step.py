@@ -96,10 +96,11 @@ def bare_step(recipe: Recipe, batch: Batch) -> Callable[[], float]:
     return step
 
 
-def engine_of(recipe: Recipe, group: Any) -> Engine:
-    model, loss = assemble(recipe, ["one two three"])
+def engine_of(recipe: Recipe, group: Any, task: RetrievalTask | None = None) -> Engine:
+    """An engine of a constant rate; by default for the recipe's dual encoder."""
     flat = replace(recipe.optimizer, lr=1e-5, final_lr=1e-5, warmup_epochs=0)
-    return Engine(RetrievalTask(model, loss), replace(recipe, optimizer=flat), make_schedule(flat, 100), group)
+    task = task or RetrievalTask(*assemble(recipe, ["one two three"]))
+    return Engine(task, replace(recipe, optimizer=flat), make_schedule(flat, 100), group)
 
 
 def engine_step(recipe: Recipe, batch: Batch, group: Any) -> Callable[[], float]:
@@ -131,8 +132,7 @@ def collat_step(changes: list[str], size: int, group: Any) -> Callable[[], float
         task = CollatTask(made.model, made.loss, recipe.loss.name, recipe.task)
     batch, words = make_batch(size), made.tokenizer("a")["input_ids"]
     batch.tokens[:, 0], batch.tokens[:, -1] = words[0], words[-1]
-    flat = replace(recipe.optimizer, lr=1e-5, final_lr=1e-5, warmup_epochs=0)
-    engine = Engine(task, replace(recipe, optimizer=flat), make_schedule(flat, 100), group)
+    engine = engine_of(recipe, group, task)
     return lambda: engine.step(batch).loss
 
 

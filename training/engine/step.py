@@ -6,7 +6,8 @@ Two ways to compute the same step:
 - cached (``engine.chunk``): encode chunk by chunk without gradient, score all pairs, then encode each chunk again with
   gradient and give it its share of the loss's gradient (GradCache, arXiv 2101.06983), together with the chunk's own
   local losses.  Dropout, patchout and masks are the same both times, so the gradient is exact, and memory is that of
-  one chunk at any batch size.
+  one chunk at any batch size.  The first chunk keeps its graph and is encoded once, so that of n chunks n - 1 are
+  encoded twice.
 
 DeepSpeed averages gradients over ranks; pair losses and local losses are scaled for that.  Under ZeRO 1-3 a gradient
 is complete only after the backward pass at the accumulation boundary, so all chunks but the last run with the boundary
@@ -155,9 +156,9 @@ class Engine:
     def _cached(self, batch: Columns) -> tuple[float, dict[str, float], dict[str, Items]]:
         chunks = self._chunks(batch)
         encoded = []
-        with torch.no_grad():
-            for number, chunk in enumerate(chunks):
-                self._seed(number)
+        for number, chunk in enumerate(chunks):
+            self._seed(number)
+            with torch.set_grad_enabled(number == 0):  # the first chunk's graph stays for its backward pass
                 encoded.append(self._outputs(chunk))
         whole = joined(encoded)
         # Not through DeepSpeed's forward: this gradient is taken by hand, and reduced with the last chunk's.
@@ -167,8 +168,11 @@ class Engine:
         value = self._value(parts)
         shares, own = Cotangents.of(self._weighted(pairs), whole.sides, self.trained())
         for number, chunk in enumerate(chunks):
-            self._seed(number)
-            again = self._outputs(chunk, fixed=False)
+            if number == 0:
+                again = encoded[0]
+            else:
+                self._seed(number)
+                again = self._outputs(chunk, fixed=False)
             surrogate = shares.chunk(again.sides, encoded[:number]) + self._local_share(again, counts)
             # where no side is trained, only a scorer's or the loss's own numbers, the first chunk has everything
             last = number == len(chunks) - 1 or not surrogate.requires_grad
