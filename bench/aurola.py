@@ -260,7 +260,7 @@ def reranked(first: Retriever, second: Retriever, out: Path, folder: Path, group
         scored = folder / f"scores-{split}"
         write_scores(first, manifest, ScoringSettings("ntxent", f"clips/{split}", 16, None), str(scored), group)
         own = Storage(folder / f"judged-{split}")
-        judged[split] = judge(second, reranker, manifest, ScoreFile.open(scored), TOP, own, group, lambda *_: None)
+        judged[split] = judge(second, reranker, manifest, ScoreFile.open(scored), TOP, own, group)
     result = compare(judged["test"], judged["validation"])["text_to_audio"]
     figures = {
         f"{name} {kind}": result[kind][name] for kind in ("first", "reranked", "oracle") for name in ("R@1", "mAP@10")

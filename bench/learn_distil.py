@@ -162,7 +162,7 @@ def plan(size: Size, stored: Path) -> Plan:
 
 def learn(work: Work) -> dict[str, Any]:
     """Carry out the plan; figures by system."""
-    from training.engine.launch import ranks  # imports DeepSpeed
+    from training.engine.launch import ranks
 
     with ranks() as group:
         rows = carry_out(work, Manifest.open(work.shards), group, None)["rows"]

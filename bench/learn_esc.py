@@ -203,7 +203,7 @@ def learn(
     method: str, seed: int, sounds: dict[str, dict[str, list[Scene]]], out: Path, size: Size, setup: Setup
 ) -> dict[str, float]:
     """Train and test one model; returns figures, also kept below ``out``."""
-    from training.engine.launch import ranks  # imports DeepSpeed
+    from training.engine.launch import ranks
     from training.run.loop import fit
 
     run = out / f"{method}-{size.steps}-{seed}"

@@ -123,7 +123,7 @@ def scene(
 
 def learn(manifest: Manifest, run: Path, changes: list[str], encoded: list[EncodedAudio]) -> dict[str, Any]:
     """Train a model and find the moments of the test split."""
-    from training.engine.launch import ranks  # imports DeepSpeed
+    from training.engine.launch import ranks
     from training.run.loop import fit
 
     began = time.process_time()

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray_jobs.connection import add_nodes, resources_of, selector
+from sharding.common.addresses import is_address
 from sharding.common.errors import InputError
+from training.commands.arguments import file_in_the_way
 
 LOOK_S = 10.0  # between two looks at what the cluster has
 
@@ -90,8 +92,13 @@ def run_on_ranks(function: Callable[[Any, Any], None], task: Any, place: str, ra
         ranks: how many, and with what.
 
     Raises:
-        InputError: what a rank raised, or the ranks died more often than ``ranks.failures`` allows.
+        InputError: a file stands where the folder should be; what a rank raised, or the ranks died more often than
+            ``ranks.failures`` allows.
     """
+    found = None if is_address(place) else file_in_the_way(place)
+    if found is not None:  # Ray Train would say that its controller died
+        remedy = "move it away, or name another folder"
+        raise InputError("a file stands where the run's folder should be", file=found, remedy=remedy)
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 

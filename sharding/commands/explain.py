@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     fate = next(rows(fates.filter(pc.field("clip_id") == clip), FateRow), None)
     if fate is None:
         near = difflib.get_close_matches(clip, column(fates, "clip_id", str), 3, 0.5)
-        remedy = f"did you mean {' or '.join(near)}?" if near else "OUT/fates.parquet lists all clips"
+        remedy = f"did you mean {' or '.join(near)}?" if near else f"{build.name(layout.FATES)} lists all clips"
         raise InputError("this build has no such clip", file=args.out, value=clip, remedy=remedy)
     matches = read_checked(build, layout.MATCHES, MATCHES).filter((pc.field("a") == clip) | (pc.field("b") == clip))
     catalogue = read_checked(build, layout.catalogue_name(clip.partition("/")[0]), CATALOGUE)

@@ -124,6 +124,9 @@ def read_dataset(storage: Storage) -> Dataset:
     """
     file = storage.name(DATASET)
     if not storage.exists(DATASET):
+        if storage.local is not None and not storage.local.is_dir():
+            remedy = "give the folder that `earshot build` wrote"
+            raise InputError("no finished build here: there is no such folder", file=storage.url, remedy=remedy)
         raise InputError(
             "no finished build here: dataset.json is missing",
             file=storage.url,

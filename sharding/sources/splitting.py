@@ -29,9 +29,9 @@ def random_splits(originals: Mapping[str, str], seed: int) -> dict[str, str]:
     sizes = Counter(originals.values())
     if len(sizes) < 3:
         raise InputError(
-            "too few recordings to be split at random into train, validation and test",
+            "too few recordings for train, validation and test, into which the build splits sounds at random",
             value=len(sizes),
-            remedy="leave out --split-by, or give more sounds; clips of one identity count as one recording",
+            remedy="give more sounds (clips of one identity count as one recording), or a table with a column split",
         )
     order = sorted(sizes, key=lambda original: (stable_id(f"{seed} {original}"), original))
     split_of: dict[str, str] = {}

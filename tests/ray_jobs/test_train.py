@@ -12,7 +12,8 @@ import pytest
 import yaml
 from ray.cluster_utils import Cluster
 
-from ray_jobs.ranks import shortage
+from ray_jobs.ranks import Ranks, run_on_ranks, shortage
+from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from tests.training.small_runs import REPOSITORY, TREE, lines, run_ranks, write_sounds
 from training.engine import checkpoint
@@ -52,6 +53,13 @@ def test_a_job_that_waits_for_nodes_says_what_it_lacks() -> None:
     said = shortage({"CPU": 16.0, "GPU": 4.0}, 8, {"CPU": 8.0, "GPU": 8.0})
     assert said is not None and "8 ranks need 8 GPUs, and the cluster has 4" in said
     assert shortage({"CPU": 8.0}, 8, {"CPU": 8.0}) is None
+
+
+def test_a_file_where_the_runs_folder_should_be_is_said_before_any_rank_starts(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("in the way")
+    with pytest.raises(InputError, match="a file stands where the run's folder should be") as refusal:
+        run_on_ranks(print, None, f"{tmp_path}/runs/first", Ranks(1, 1, 0, 1, 0, None))
+    assert refusal.value.file == tmp_path / "runs"
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import torch
 
 from tests.training.small_runs import write_sounds
 from training.engine.distributed import Group
+from training.engine.launch import ranks
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,7 +28,5 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def group() -> Iterator[Group]:
-    from training.engine.launch import ranks  # DeepSpeed takes seconds, and most tests do without it
-
     with ranks() as alone:
         yield alone

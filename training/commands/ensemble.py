@@ -134,12 +134,13 @@ def _write_scores(models: Mapping[str, str], args: argparse.Namespace, table: An
 
 def _measured(folders: Mapping[str, str], validation: list[str] | None, table: Any, out: str | None) -> dict[str, Any]:
     """The figures of every combination of scores, and of the weights that are chosen on the validation split."""
+    from training.evaluation.comparing import common_questions
     from training.evaluation.ensembles import Blended, all_subsets, choose_weights, write_blend
     from training.evaluation.score_files import ScoreFile
     from training.evaluation.scores import figures, multiple_of, rank_all, require_truth
 
     files = {name: ScoreFile.open(folder) for name, folder in folders.items()}
-    questions = next(iter(files.values())).questions
+    questions = common_questions(list(files.values()))
     if not out:  # scores of a challenge's queries can be written together, but not measured
         require_truth(questions, table, next(iter(folders.values())))
     result: dict[str, Any] = {"combinations": all_subsets(files, table), "split": questions.split}
@@ -194,9 +195,7 @@ def show(result: dict[str, Any]) -> str:
         f"{result['split']}" + (f", weights of {result['validation']}" if "weights" in result else ""),
         "",
     ]
-    for task in SHOWN:
-        if task not in next(iter(found.values())):
-            continue
+    for task in [task for task in SHOWN if task in next(iter(found.values()))] or ["audio_to_text"]:
         lines += [task.replace("_", " "), " " * width + "".join(f"{name:>9}" for name in MEASURED)]
         for name, figures in found.items():
             lines.append(f"{name:{width}}" + "".join(f"{100 * figures[task][each]:9.2f}" for each in MEASURED))

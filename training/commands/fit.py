@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharding.common.addresses import is_address
 from sharding.common.processes import leave
-from training.commands.arguments import add_recipe, add_shards, add_trust_code
+from training.commands.arguments import add_recipe, add_shards, add_trust_code, file_in_the_way
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help does without it
     from training.engine.distributed import Group
@@ -35,8 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_folder(text: str) -> str:
     """The folder of ``--run``, or its address."""
-    if not is_address(text) and Path(text).is_file():
-        raise argparse.ArgumentTypeError(f"{text} is a file: name a folder")
+    found = None if is_address(text) else file_in_the_way(text)
+    if found is not None:
+        raise argparse.ArgumentTypeError(f"{found} is a file: name a folder")
     return text
 
 

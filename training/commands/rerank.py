@@ -9,6 +9,7 @@ from sharding.common.errors import InputError
 from training.commands.arguments import add_model, add_shards
 from training.commands.fit import only_first_rank
 
+WRITTEN = {"scores": "measured", "tune": "tuned"}  # below --out: the new scores, and what they are of
 ROWS = {"first": "first stage", "reranked": "re-ranked", "oracle": "always right"}
 
 
@@ -16,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Ask a multimodal language model of each query's best candidates whether they match, in both directions, and "
         "add the probability of yes to the scores of all of them. The weight of this probability is chosen on a "
-        "validation split. If it is killed, the same command continues."
+        "validation split. The new scores of both splits are written too, one folder for each direction, which "
+        "`evaluate`, `compare`, `ensemble` and `submit` read. If it is killed, the same command continues."
     )
     add_model(parser)
     add_shards(parser)
@@ -37,10 +39,18 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from sharding.common.storage import Storage
     from sharding.shards.manifest import Manifest
     from training.engine.launch import ranks
+    from training.evaluation.metrics import DIRECTIONS
     from training.evaluation.score_files import ScoreFile
     from training.models.hub import open_model
-    from training.reranking.run import begin, compare, judge, open_reranker, require_captions
-    from training.run.progress import StatusLine
+    from training.reranking.run import (
+        begin,
+        compare,
+        judge,
+        open_reranker,
+        require_both_directions,
+        write_scores,
+    )
+    from training.search.vectors import fingerprint
 
     if args.top < 1 or args.batch < 1:
         raise InputError("--top and --batch count from 1", value=(args.top, args.batch))
@@ -48,42 +58,40 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if files["measured"].questions.split == files["tuned"].questions.split:
         raise InputError("--tune is the split that is measured", value=args.tune, remedy="name a validation split")
     for file in files.values():
-        require_captions(file)
+        require_both_directions(file)
     if files["measured"].head["fingerprint"] != files["tuned"].head["fingerprint"]:
         remedy = "score the validation split with the model whose scores are re-ranked"
         raise InputError("these scores are of another model than those of --scores", file=args.tune, remedy=remedy)
     manifest = Manifest.open(args.shards)
     retriever = open_model(args.checkpoint, args.trust_code)
-    identity = {"model": str(args.checkpoint), "top": args.top}
-    identity |= {name: {key: file.head.get(key) for key in ("model", "contents")} for name, file in files.items()}
+    judge_is = {"model": str(args.checkpoint), "fingerprint": fingerprint(retriever), "top": args.top}
+    known = ("model", "fingerprint", "contents")
+    identity = judge_is | {name: {key: file.head.get(key) for key in known} for name, file in files.items()}
     with ranks() as group:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         reranker = open_reranker(retriever, device, args.batch)
         if group.rank == 0:
             begin(Storage(args.out), identity)
         group.barrier("folder of judgements")
-        judged = {}
-        for name, file in files.items():
-            lines: dict[str, StatusLine] = {}
-
-            def report(
-                direction: str, done: int, total: int, lines: Any = lines, split: str = file.questions.split
-            ) -> None:
-                what = f"parts of the queries of {split}, {direction.replace('_', ' ')}"
-                line = lines.setdefault(direction, StatusLine(what, total, quiet=group.rank > 0))
-                line.update(done)
-
-            folder = Storage(f"{args.out.rstrip('/')}/{name}")
-            judged[name] = judge(retriever, reranker, manifest, file, args.top, folder, group, report)
+        out = args.out.rstrip("/")
+        judged = {
+            name: judge(retriever, reranker, manifest, file, args.top, Storage(f"{out}/{name}"), group)
+            for name, file in files.items()
+        }
         result = {"split": files["measured"].questions.split} | compare(judged["measured"], judged["tuned"])
+        for direction in DIRECTIONS if group.rank == 0 else ():
+            for folder, name in WRITTEN.items():
+                own, place = judged[name][direction], Storage(f"{out}/{folder}/{direction}")
+                write_scores(own, result[direction]["weight"], files[name], direction, judge_is, place)
+            result[direction]["scores"] = f"{out}/scores/{direction}"
     return only_first_rank(result, group)
 
 
 def show(result: dict[str, Any]) -> str:
-    from training.evaluation.metrics import MEASURED
+    from training.evaluation.metrics import DIRECTIONS, MEASURED
 
     lines = [f"{result['split']}:", f"{'':32}" + "".join(f"{name:>9}" for name in MEASURED)]
-    for direction in ("text_to_audio", "audio_to_text"):
+    for direction in DIRECTIONS:
         found = result[direction]
         for row, label in ROWS.items():
             values = "".join(f"{100 * found[row][name]:9.2f}" for name in MEASURED)
@@ -91,5 +99,5 @@ def show(result: dict[str, Any]) -> str:
         cost = (
             f"{found['candidates']} candidates, {found['seconds_per_query']:.3f} s a query, weight {found['weight']:g}"
         )
-        lines.append(f"{'':4}{cost}")
+        lines += [f"{'':4}{cost}", f"{'':4}scores: {found['scores']}"]
     return "\n".join(lines)

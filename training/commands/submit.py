@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from sharding.common.storage import located
     from training.evaluation.score_files import ScoreFile
+    from training.evaluation.scores import BACKWARD
     from training.evaluation.submission import (
         check_predictions,
         file_names,
@@ -46,6 +47,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     scores = ScoreFile.open(args.scores)
     questions = scores.questions
+    if questions.direction == BACKWARD:
+        what, remedy = "the challenge ranks sounds, and these scores rank captions", "name those of text to audio"
+        raise InputError(what, file=args.scores, remedy=remedy)
     names = file_names(questions.clips, questions.split, args.extension)
     if args.check and args.year != 2025:
         raise InputError("only tables of 2025 are checked", value=args.year)

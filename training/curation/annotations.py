@@ -92,14 +92,27 @@ def to_table(annotations: Iterable[Annotation]) -> pa.Table:
     return pa.Table.from_pylist([each._asdict() for each in annotations], schema=ANNOTATIONS)
 
 
+TABLE = "annotations.parquet"  # below the folder that `annotate` writes
+
+
 def read_annotations(url: str) -> pa.Table:
     """ANNOTATIONS of a file, local or s3://.
 
     Raises:
         InputError: it is missing, no such table, or names a clip twice.
     """
+    return annotations_of(read_beside(url), url)
+
+
+def read_beside(url: str) -> pa.Table:
+    """A table that lies beside a build, local or s3://; ``InputError`` where there is none, or a folder."""
     storage, name = located(url)
-    return annotations_of(storage.read_table(name), url)
+    if storage.exists(name):
+        return storage.read_table(name)
+    if storage.list(name):
+        remedy = f"name the table in it, such as {url.rstrip('/')}/{TABLE}, which `annotate` writes"
+        raise InputError("this is a folder, and no table of annotations", file=url, remedy=remedy)
+    raise InputError("there is no such table", file=url, remedy=f"name the {TABLE} that `annotate` wrote")
 
 
 def annotations_of(table: pa.Table, url: str) -> pa.Table:

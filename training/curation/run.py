@@ -12,7 +12,7 @@ from typing import Any
 from sharding.common.errors import InputError
 from sharding.common.runners import Runner
 from sharding.common.storage import Storage
-from training.curation.annotations import ANNOTATIONS, Annotation, filtered, to_table
+from training.curation.annotations import ANNOTATIONS, TABLE, Annotation, filtered, to_table
 from training.curation.annotators import Annotator, Model, Rules
 from training.curation.audioverse import read_audioverse
 from training.curation.parts import COUNTS, begin, carry_out, known_clips, order_of, part, part_counts, settings_of
@@ -21,8 +21,6 @@ from training.data.features import AudioInput, FeatureExtractor
 from training.data.samples import SampleReader
 from training.data.settings import MaskingSettings
 from training.evaluation.split import clips_of
-
-TABLE = "annotations.parquet"
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,10 @@ import pyarrow.compute as pc
 import xxhash
 
 from sharding.common.errors import InputError
-from sharding.common.storage import located
 from sharding.shards.manifest import Manifest
 from training.config.sections import Recipe
 from training.curation import rewrites
-from training.curation.annotations import annotations_of, checked, joined
+from training.curation.annotations import annotations_of, checked, joined, read_beside
 from training.data.captions import label_prompt, normalise
 from training.data.mixture import select_rows
 from training.data.pairs import SentencePairs
@@ -37,16 +36,11 @@ def open_clips(recipe: Recipe, shards: str | None) -> Manifest:
         raise InputError(f"the task {recipe.task.name} reads clips", remedy="name a build: --shards OUT")
     manifest = Manifest.open(shards)
     file = recipe.data.annotations
-    more = None if file is None else _read(file)
+    more = None if file is None else read_beside(file)
     rewritten = more is not None and "of" in more.column_names  # of `rewrite`, and not of `annotate`
     if rewritten != any(rewrites.KIND in item.captions for item in recipe.data.train):
         raise _unread(file, rewritten)
     return manifest if file is None else _annotated(manifest, more, file, rewritten)
-
-
-def _read(file: str) -> pa.Table:
-    storage, name = located(file)
-    return storage.read_table(name)
 
 
 def _unread(file: str | None, rewritten: bool) -> InputError:

@@ -31,6 +31,7 @@ from training.config.sections import Recipe
 from training.data.batch import Columns
 from training.engine.chunks import Cotangents, joined
 from training.engine.distributed import Group
+from training.engine.launch import join_deepspeed
 from training.engine.optimizers import first_state, freeze, make_optimizer, moment_names, parameter_groups
 from training.engine.recompute import recompute_blocks
 from training.engine.schedule import Schedule
@@ -114,6 +115,7 @@ class Engine:
                 for block in tower.blocks():
                     block.compile()
         moment_list = moment_names(recipe.optimizer, recipe.engine.ema)
+        join_deepspeed()
         self.deepspeed, *_ = deepspeed.initialize(
             model=Trained(task),
             optimizer=make_optimizer(parameter_groups(task, recipe.optimizer), recipe.optimizer, recipe.engine.ema),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,8 +47,12 @@ def measured(found: Mapping[str, Ties], questions: Questions, multiple: Relevant
     return tasks
 
 
-def check_alike(files: Sequence[ScoreFile]) -> None:
-    """``InputError`` unless all files score the same texts against the same clips, in the same order."""
+def common_questions(files: Sequence[ScoreFile]) -> Questions:
+    """What all files score; where one of them is of one direction alone, so is this.
+
+    Raises:
+        InputError: they score other texts or clips, or in another order, or have no direction in common.
+    """
     first = files[0].questions
     for file in files[1:]:
         other = file.questions
@@ -67,6 +71,11 @@ def check_alike(files: Sequence[ScoreFile]) -> None:
                 file=file.storage.name(""),
                 remedy="score all systems on the same split of the same build",
             )
+    of_one = {direction: file for file in files if (direction := file.questions.direction) is not None}
+    if len(of_one) > 1:
+        names = " and ".join(f"{file.storage.name('')} of {each.replace('_', ' ')}" for each, file in of_one.items())
+        raise InputError(f"these scores are of different directions: {names}", remedy="name folders of one direction")
+    return replace(first, direction=next(iter(of_one), None))
 
 
 def compare(
@@ -81,8 +90,7 @@ def compare(
         ``adjusted`` is p after Holm's correction for the number of systems.
     """
     files = [file for seeds in systems.values() for file in seeds]
-    check_alike(files)
-    questions = files[0].questions
+    questions = common_questions(files)
     require_truth(questions, table, files[0].storage.name(""))
     multiple = None if table is None else multiple_of(questions, table)
     of_system = {

@@ -11,11 +11,11 @@ import xxhash
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
-from training.evaluation.comparing import check_alike, together
+from training.evaluation.comparing import common_questions, together
 from training.evaluation.counting import Block, Relevant, RowCounter, comparable
 from training.evaluation.metrics import of_each_query
 from training.evaluation.score_files import ScoreFile, ScoreWriter
-from training.evaluation.scores import Questions, figures, multiple_of, rank_all
+from training.evaluation.scores import BACKWARD, Questions, figures, multiple_of, rank_all
 
 MOST = 8  # systems: all subsets of more would fill pages
 STEPS = 10  # a weight is a multiple of one tenth
@@ -60,6 +60,9 @@ def choose_weights(files: Mapping[str, ScoreFile], measure: str = "mAP@10") -> t
     long as that makes the mean over captions better; of equally good moves the first one is taken.
     """
     questions = _questions(files)
+    if questions.direction == BACKWARD:
+        remedy = "leave out the validation, for equal weights"
+        raise InputError("weights are chosen by text to audio, and these scores are of audio to text", remedy=remedy)
     names = list(files)
     shares = [STEPS // len(names) + (number < STEPS % len(names)) for number in range(len(names))]
     known: dict[tuple[int, ...], float] = {}
@@ -142,5 +145,4 @@ def _values(
 def _questions(files: Mapping[str, ScoreFile]) -> Questions:
     if not 2 <= len(files) <= MOST:
         raise InputError(f"an ensemble has 2 to {MOST} systems", value=len(files))
-    check_alike(list(files.values()))
-    return next(iter(files.values())).questions
+    return common_questions(list(files.values()))

@@ -1,6 +1,7 @@
 """A score matrix as a folder: every query's score for every clip, with ids, in parts of a bounded size.
 
-scores.json            written last: what was scored, by which model, and the shape of the parts
+scores.json            written last: what was scored, by which model, and the shape of the parts; ``direction``
+                       where the scores are of one direction alone
 clips.parquet          ``clip_id``: the columns of the matrix
 queries.parquet        ``text`` as published and ``read`` as the model reads it: the rows of the matrix; ``clip`` is the
                        column of the clip whose caption a text is, or null for a query that is no caption
@@ -31,7 +32,7 @@ from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from training.evaluation.counting import Block
 from training.evaluation.metrics import Ints
-from training.evaluation.scores import Questions
+from training.evaluation.scores import BACKWARD, FORWARD, Questions
 
 HEAD, STARTED = "scores.json", "started.json"
 CLIPS, QUERIES = "clips.parquet", "queries.parquet"
@@ -91,7 +92,10 @@ class ScoreFile:
         own = clip.drop_null().to_numpy().astype(np.int64)
         if clip[: len(own)].null_count or (len(own) and not (own.min() >= 0 and own.max() < len(clips))):
             raise InputError("the queries do not fit the clips", file=storage.name(QUERIES), remedy=REMEDY)
-        questions = Questions(str(head.get("split")), clips, table["text"].to_pylist(), table["read"].to_pylist(), own)
+        if head.get("direction") not in (None, FORWARD, BACKWARD):
+            raise InputError("scores of an unknown direction", file=storage.name(HEAD), remedy=REMEDY)
+        texts, read = table["text"].to_pylist(), table["read"].to_pylist()
+        questions = Questions(str(head.get("split")), clips, texts, read, own, head.get("direction"))
         if head.get("contents") != contents(questions):
             what = f"{CLIPS} and {QUERIES} are not the tables with which these scores were written"
             raise InputError(what, file=storage.name(HEAD), remedy=REMEDY)
@@ -186,7 +190,7 @@ class ScoreWriter:
             "queries": len(self.questions.read),
             "contents": contents(self.questions),
             "rows": self.rows,
-        }
+        } | ({"direction": self.questions.direction} if self.questions.direction else {})
 
     def begin(self) -> bool:
         """Make the folder one of these scores; False where they are finished already.

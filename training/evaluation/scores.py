@@ -37,6 +37,8 @@ class Questions:
             then the queries of a relevance table that are no captions.
         read: the same as the model reads them.
         clip_of: ``[captions]`` the column of each caption's clip.
+        direction: the one direction of which the scores are, where a re-ranker has judged the candidates of its queries
+            alone: ``text_to_audio`` or ``audio_to_text``; None: of both.
     """
 
     split: str
@@ -44,6 +46,7 @@ class Questions:
     texts: list[str]
     read: list[str]
     clip_of: np.ndarray[Any, np.dtype[np.int64]]
+    direction: str | None = None
 
     @staticmethod
     def of(split: Split, table: Mapping[str, Any] | None, settings: DataSettings) -> Questions:
@@ -121,7 +124,8 @@ def rank_all(
 
     Returns:
         ``text_to_audio`` and ``audio_to_text``; where clips share captions also ``text_to_audio_equal`` and
-        ``audio_to_text_equal``; with ``multiple`` also ``text_to_audio_multiple``.
+        ``audio_to_text_equal``; with ``multiple`` also ``text_to_audio_multiple``.  Where the scores are of one
+        direction, only that one's.
     """
     group = group or LocalGroup()
     truth, captions = questions.truth(), questions.captions
@@ -129,8 +133,9 @@ def rank_all(
         return {} if multiple is None else {MULTIPLE: _joined(group, rank_rows(blocks(), multiple))}
     wanted = {FORWARD: truth.own()} | ({f"{FORWARD}_equal": truth.equal()} if truth.shared else {})
     backward = {name.replace(FORWARD, BACKWARD): transposed(pairs) for name, pairs in wanted.items()}
-    rows = {name: RowCounter(pairs) for name, pairs in wanted.items()}
-    if multiple is not None:
+    backward = {} if questions.direction == FORWARD else backward
+    rows = {} if questions.direction == BACKWARD else {name: RowCounter(pairs) for name, pairs in wanted.items()}
+    if multiple is not None and questions.direction != BACKWARD:
         rows[MULTIPLE] = RowCounter(multiple)
     seek = {} if by_clip else {name: ColumnScores(pairs) for name, pairs in backward.items()}
     for first, block in blocks():
@@ -141,7 +146,7 @@ def rank_all(
     found = {name: _joined(group, row.ties()) for name, row in rows.items()}
     if by_clip is not None:
         return found | {name: _joined(group, rank_rows(by_clip(), pairs)) for name, pairs in backward.items()}
-    return found | _columns(blocks, seek, questions, group)
+    return found | (_columns(blocks, seek, questions, group) if seek else {})
 
 
 def _columns(blocks: Blocks, seek: Mapping[str, ColumnScores], questions: Questions, group: Group) -> dict[str, Ties]:
@@ -179,9 +184,9 @@ def figures(found: Mapping[str, Ties], questions: Questions, multiple: Relevant 
         result[name] = metrics(ties.ranking(captions if name.startswith(BACKWARD) else clips))
     truth = questions.truth()
     if truth.shared:
-        result[f"{FORWARD}_ceiling"] = _means(truth.ceiling_of_clips())
-        result[f"{BACKWARD}_ceiling"] = _means(truth.ceiling_of_captions())
-    if multiple is not None:
+        ceilings = {FORWARD: truth.ceiling_of_clips, BACKWARD: truth.ceiling_of_captions}
+        result |= {f"{name}_ceiling": _means(ceiling()) for name, ceiling in ceilings.items() if name in found}
+    if multiple is not None and MULTIPLE in found:
         result["queries"] = len(np.unique(multiple.query))
         if multiple.gain is not None and len(np.unique(multiple.gain)) > 1:
             for k, values in graded(found[MULTIPLE], multiple, clips).items():

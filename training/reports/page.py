@@ -15,6 +15,7 @@ from training.analysis.examples import Clips, browse, chosen
 from training.analysis.page import TEMPLATES as EXAMPLE_TEMPLATES
 from training.evaluation.comparing import compare
 from training.evaluation.score_files import ScoreFile
+from training.evaluation.scores import BACKWARD
 from training.reports.course import FAILED, GOING, STOPPED, Effort, Stretch, duration, effort_of, state_of, stretches
 from training.reports.curves import BOUNDS, mapping_of, training_charts, validation_charts
 from training.reports.run_files import RunFiles
@@ -192,7 +193,8 @@ def _evaluation(folder: str, settings: PageSettings) -> dict[str, Any]:
         if manifest.dataset["plan"] != scores.head.get("build"):
             raise InputError("these scores are of another build", file=folder, value=settings.shards)
     clips = Clips(questions, manifest)
-    queries = chosen(browse(scores.blocks(), questions), settings.examples)
+    found = [] if questions.direction == BACKWARD else browse(scores.blocks(), questions)
+    queries = chosen(found, settings.examples)
     return {
         "folder": folder,
         "model": scores.head.get("model"),

@@ -1,15 +1,21 @@
-"""Re-ranks the best candidates of any scores, and measures what it brings; what a killed run has written is kept."""
+"""Re-ranks the best candidates of any scores, and measures what it brings; what a killed run has written is kept.
+
+The new ranking is written as scores too, one folder for each direction, because what a re-ranker says of the candidates
+of a caption does not rank the captions of a clip.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+import xxhash
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -19,19 +25,20 @@ from training.data.features import AudioInput
 from training.data.loader import Loader
 from training.data.order import SequentialOrder
 from training.engine.distributed import Group
+from training.evaluation.counting import comparable
 from training.evaluation.encoding import refuse_damaged
-from training.evaluation.metrics import DIRECTIONS
-from training.evaluation.score_files import ScoreFile
+from training.evaluation.score_files import ScoreFile, ScoreWriter
+from training.evaluation.scores import BACKWARD, FORWARD
 from training.evaluation.split import clips_of
 from training.models.multimodal.language import LanguageModel
 from training.models.multimodal.listening import Listener
 from training.models.retriever import Retriever
 from training.reranking.fusion import Bools, Floats, Ints, best_items, choose_weight, fuse, measure, oracle
 from training.reranking.model import Reranker, RerankModel, Sounds
+from training.run.progress import StatusLine
 
 QUERIES = 32  # of a part
 IDENTITY = "reranking.json"
-FORWARD, BACKWARD = DIRECTIONS
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ class Judged:
 
     Attributes:
         scores: ``[queries, items]`` of the first stage.
-        relevant: ``[queries, items]`` bool.
+        relevant: ``[captions or clips, items]`` bool, of the queries whose items are known, which come first.
         candidates: ``[queries, K]`` items.
         probabilities: ``[queries, K]`` of Yes.
         seconds: that one query took.
@@ -70,9 +77,8 @@ def judge(
     top: int,
     out: Storage,
     group: Group,
-    report: Callable[[str, int, int], None],
 ) -> dict[str, Judged]:
-    """Let the re-ranker judge the candidates of every caption and of every clip of a split.
+    """Let the re-ranker judge the candidates of every query and of every clip of a split.
 
     Args:
         retriever: the model, for its recipe.
@@ -82,16 +88,15 @@ def judge(
         top: candidates of each query.
         out: a folder, which keeps what is finished.
         group: the ranks; each judges its share of the queries.
-        report: called with a direction, how many of its parts this rank has done, and how many there are.
     """
     asked = scores.questions
-    matrix = np.concatenate([block for _, block in scores.blocks()])[: asked.captions]
+    matrix = np.concatenate([block for _, block in scores.blocks()])
     own = asked.clip_of[:, None] == np.arange(len(asked.clips))[None]
-    settings = retriever.recipe.data
-    texts = retriever.tokenizer.cut(asked.read[: asked.captions], settings.max_tokens)
-    sounds = _sounds(retriever, reranker, manifest, asked.split, asked.clips)
+    texts = retriever.tokenizer.cut(asked.read, retriever.recipe.data.max_tokens)
+    sounds = _Clips(retriever, reranker, manifest, asked.split, asked.clips, quiet=group.rank > 0)
     found = {}
-    for direction, values, relevant in ((FORWARD, matrix, own), (BACKWARD, matrix.T.copy(), own.T.copy())):
+    by_clip = matrix[: asked.captions].T.copy()
+    for direction, values, relevant in ((FORWARD, matrix, own), (BACKWARD, by_clip, own.T.copy())):
         candidates = best_items(values, top)
 
         def ask(query: int, direction: str = direction, candidates: Ints = candidates) -> torch.Tensor:
@@ -100,16 +105,22 @@ def judge(
                 return reranker.sounds(texts[query], _stacked([sounds[clip] for clip in chosen]))
             return reranker.captions(_stacked([sounds[query]]), [texts[caption] for caption in chosen])
 
-        parts = -(-len(values) // QUERIES)
-        mine = range(group.rank, parts, group.size)
-        for done, part in enumerate(mine, 1):
-            _judge_part(out, f"{direction}-{part:06d}.safetensors", range(len(values))[_rows(part)], candidates, ask)
-            report(direction, done, len(mine))
+        parts = [range(len(values))[start : start + QUERIES] for start in range(0, len(values), QUERIES)]
+        names = [f"{direction}-{part:06d}.safetensors" for part in range(len(parts))]
+        there = set(out.list())
+        missing = [part for part, name in enumerate(names) if name not in there]
+        group.barrier(f"parts of {direction}")
+        done = len(values) - sum(len(parts[part]) for part in missing)
+        what = f"queries of {asked.split}, {direction.replace('_', ' ')}"
+        line = StatusLine(what, len(values), done, quiet=group.rank > 0)
+        for part in missing[group.rank :: group.size]:
+            for _ in _judge_part(out, names[part], parts[part], candidates, ask):
+                done += group.size
+                line.update(min(done, len(values)))
         group.barrier(direction)
-        names = [f"{direction}-{part:06d}.safetensors" for part in range(parts)]
         read, clocks = [_read(out, name) for name in names], [out.read_json(_clock_of(name)) for name in names]
-        for part, tensors in enumerate(read):
-            if not np.array_equal(tensors["candidates"], candidates[_rows(part)]):
+        for queries, tensors in zip(parts, read, strict=True):
+            if not np.array_equal(tensors["candidates"], candidates[queries.start : queries.stop]):
                 remedy = "remove the folder, or name another one for --out"
                 raise InputError("the folder holds judgements of other candidates", file=out.name(""), remedy=remedy)
         probabilities = np.concatenate([tensors["probabilities"] for tensors in read])
@@ -118,19 +129,20 @@ def judge(
     return found
 
 
-def _rows(part: int) -> slice:
-    return slice(part * QUERIES, (part + 1) * QUERIES)
-
-
-def _judge_part(out: Storage, name: str, queries: range, candidates: Ints, ask: Callable[[int], torch.Tensor]) -> None:
-    if out.exists(name):
-        return
-    began = time.perf_counter()
-    found = np.stack([ask(query).float().cpu().numpy() for query in queries])
-    taken = {"seconds": time.perf_counter() - began, "queries": len(queries)}
+def _judge_part(
+    out: Storage, name: str, queries: range, candidates: Ints, ask: Callable[[int], torch.Tensor]
+) -> Iterator[int]:
+    """Judge some queries and write what was found; gives each query when it is judged."""
+    found, seconds = [], 0.0
+    for query in queries:
+        began = time.perf_counter()
+        found.append(ask(query).float().cpu().numpy())
+        seconds += time.perf_counter() - began
+        yield query
     some = candidates[queries.start : queries.stop]
-    out.write(_clock_of(name), json.dumps(taken).encode())  # beside the part, whose bytes are always the same
-    out.write(name, save({"probabilities": found, "candidates": some.copy()}))
+    # beside the part, whose bytes are always the same
+    out.write(_clock_of(name), json.dumps({"seconds": seconds, "queries": len(queries)}).encode())
+    out.write(name, save({"probabilities": np.stack(found), "candidates": some.copy()}))
 
 
 def _clock_of(part: str) -> str:
@@ -146,23 +158,41 @@ def _read(out: Storage, name: str) -> dict[str, Any]:
         raise InputError(f"missing or damaged: {error}", file=out.name(name), remedy=remedy) from error
 
 
-def require_captions(scores: ScoreFile) -> None:
-    """``InputError`` where the scores are of queries that are no captions, so that nobody knows what is right."""
+def require_both_directions(scores: ScoreFile) -> None:
+    """``InputError`` where the scores are of queries whose clips are not known, or of one direction alone."""
     if not scores.questions.captions:
         remedy = "score the captions of a split: `scores` without --queries"
         raise InputError("these scores are of no captions", file=scores.storage.name(""), remedy=remedy)
+    if scores.questions.direction is not None:
+        what, remedy = "these scores are re-ranked already", "name those of the first stage"
+        raise InputError(what, file=scores.storage.name(""), value=scores.questions.direction, remedy=remedy)
 
 
-def _sounds(retriever: Retriever, reranker: Reranker, manifest: Any, split: str, clips: list[str]) -> list[Sounds]:
-    """The tokens of every clip of a split, ``[1, A, d]`` on the CPU."""
-    settings, model = retriever.recipe.data, reranker.model
-    device = next(model.parameters()).device
-    order = SequentialOrder(manifest.table, split, settings, reranker.batch)
-    names = clips_of(order)
-    if names != clips:
-        raise InputError("the scores are of other clips than the build has", value=split, remedy="score this build")
-    loader = Loader(manifest, order, settings, AudioInput.of(model.audio), retriever.tokenizer, train=False)
-    return [sound for batch in loader.epoch(0) for sound in _heard(model, batch, device)]
+class _Clips:
+    """The tokens of every clip of a split, ``[1, A, d]`` on the CPU; read when the first one is asked for."""
+
+    def __init__(
+        self, retriever: Retriever, reranker: Reranker, manifest: Any, split: str, clips: list[str], quiet: bool
+    ) -> None:
+        settings, model = retriever.recipe.data, reranker.model
+        order = SequentialOrder(manifest.table, split, settings, reranker.batch)
+        if clips_of(order) != clips:
+            raise InputError("the scores are of other clips than the build has", value=split, remedy="score this build")
+        self._model, self._steps, self._quiet = model, order.steps_per_epoch, quiet
+        self._loader = Loader(manifest, order, settings, AudioInput.of(model.audio), retriever.tokenizer, train=False)
+
+    @functools.cached_property
+    def _found(self) -> list[Sounds]:
+        device = next(self._model.parameters()).device
+        line = StatusLine("batches of clips", self._steps, quiet=self._quiet)
+        found: list[Sounds] = []
+        for number, batch in enumerate(self._loader.epoch(0), 1):
+            found += _heard(self._model, batch, device)
+            line.update(number)
+        return found
+
+    def __getitem__(self, number: int) -> Sounds:
+        return self._found[number]
 
 
 def _heard(model: RerankModel, batch: Any, device: torch.device) -> Iterator[Sounds]:
@@ -192,18 +222,51 @@ def compare(judged: dict[str, Judged], tuned: dict[str, Judged], metric: str = "
     """
     result: dict[str, Any] = {}
     for direction, found in judged.items():
-        own = tuned[direction]
-        weight = choose_weight(own.scores, own.candidates, own.probabilities, own.relevant, metric)
-        fused = fuse(found.scores, found.candidates, found.probabilities, weight)
+        own, known = tuned[direction], slice(len(found.relevant))
+        some = slice(len(own.relevant))
+        weight = choose_weight(own.scores[some], own.candidates[some], own.probabilities[some], own.relevant, metric)
+        scores, candidates = found.scores[known], found.candidates[known]
+        fused = fuse(scores, candidates, found.probabilities[known], weight)
         result[direction] = {
             "weight": weight,
-            "candidates": found.candidates.shape[1],
+            "candidates": candidates.shape[1],
             "seconds_per_query": found.seconds,
-            "first": measure(found.scores, found.relevant),
+            "first": measure(scores, found.relevant),
             "reranked": measure(fused, found.relevant),
-            "oracle": measure(oracle(found.scores, found.candidates, found.relevant), found.relevant),
+            "oracle": measure(oracle(scores, candidates, found.relevant), found.relevant),
         }
     return result
+
+
+def write_scores(
+    judged: Judged, weight: float, first: ScoreFile, direction: str, identity: dict[str, Any], out: Storage
+) -> None:
+    """Write the new ranking of a direction in the form of `training.evaluation.score_files`.
+
+    Args:
+        judged: the direction.
+        weight: of the re-ranker.
+        first: the scores of the first stage.
+        direction: ``text_to_audio`` or ``audio_to_text``, of which alone these scores are.
+        identity: ``model`` and ``fingerprint`` of the re-ranker, and ``top``, the candidates that it was asked for.
+        out: the folder, of this direction alone.
+    """
+    matrix = fuse(judged.scores, judged.candidates, judged.probabilities, weight)
+    asked = first.questions
+    if direction == BACKWARD:
+        texts, read = asked.texts[: asked.captions], asked.read[: asked.captions]
+        matrix, asked = np.ascontiguousarray(matrix.T), replace(asked, texts=texts, read=read)
+    parts = (first.head.get("fingerprint"), identity["fingerprint"], identity["top"], weight)
+    own = {
+        "model": f"{first.head.get('model')}, re-ranked by {identity['model']}",
+        "fingerprint": xxhash.xxh3_128_hexdigest(" ".join(map(str, parts)).encode()),
+        "build": str(first.head.get("build")),
+    }
+    writer = ScoreWriter(out, replace(asked, direction=direction), own)
+    if writer.begin():
+        for part in writer.missing():
+            writer.write(part, comparable(matrix[writer.rows_of(part)]))
+        writer.finish()
 
 
 def begin(out: Storage, identity: dict[str, Any]) -> None:

@@ -73,6 +73,13 @@ def test_what_is_no_finished_build_is_refused_with_a_remedy(
         assert message in shown.err and "remedy:" in shown.err and "Traceback" not in shown.err
 
 
+@pytest.mark.parametrize("verb", ["verify", "stats"])
+def test_a_folder_that_is_not_there_is_called_so(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, str(tmp_path / "nosuch")]) == 2
+    shown = capsys.readouterr().err
+    assert f"{tmp_path / 'nosuch'}: " in shown and "there is no such folder" in shown and "remedy:" in shown
+
+
 def test_every_command_gives_one_json_object(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "copy"
     shutil.copytree(built, out)  # a report is written into it

@@ -17,6 +17,14 @@ def test_a_failed_clip_is_explained_in_words(built: Path, capsys: pytest.Capture
     assert "begins with" in capsys.readouterr().out
 
 
+def test_a_clip_that_is_not_there_is_refused_with_the_table_of_all_clips(
+    built: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", str(built), "nosuch"]) == 2
+    shown = capsys.readouterr().err
+    assert "no such clip" in shown and f"{built}/fates.parquet lists all clips" in shown
+
+
 def test_a_damaged_table_is_named(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     shutil.copytree(built, out)

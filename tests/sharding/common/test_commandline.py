@@ -99,6 +99,16 @@ def test_a_program_can_add_arguments_to_the_used_command(outcome: dict[str, Any]
     assert seen == ["program work"]
 
 
+def test_an_unknown_option_is_refused_in_the_name_of_its_command(
+    outcome: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        work("--numbr", "4")
+    shown = capsys.readouterr().err
+    assert end.value.code == 2
+    assert "usage: program work" in shown and "program work: error: unrecognized arguments: --numbr 4" in shown
+
+
 def test_texts_are_utf8_in_every_locale() -> None:
     assert text(os.fsdecode("é dog".encode())) == "é dog"
     with pytest.raises(argparse.ArgumentTypeError):

@@ -13,9 +13,10 @@ from training.commands import fit
 
 
 def test_a_file_is_no_run_folder(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        cli.main(["fit", "demo", "--shards", "shards", "--run", __file__])
-    assert "is a file: name a folder" in capsys.readouterr().err
+    for run in (__file__, f"{__file__}/below/it"):
+        with pytest.raises(SystemExit):
+            cli.main(["fit", "demo", "--shards", "shards", "--run", run])
+        assert f"{__file__} is a file: name a folder" in capsys.readouterr().err
 
 
 def test_a_wrong_recipe_ends_with_status_2_and_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:

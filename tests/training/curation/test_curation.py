@@ -109,6 +109,21 @@ def test_a_file_of_something_else_is_refused(shards: Path, tmp_path: Path) -> No
         read_annotations(str(tmp_path / "manifest.parquet"))
 
 
+@pytest.mark.parametrize("trains", [False, True])
+def test_a_folder_in_place_of_a_table_is_refused_with_the_tables_name(
+    trains: bool, shards: Path, tmp_path: Path
+) -> None:
+    def read(place: Path) -> Any:
+        recipe = small_recipe([f"data.annotations={place}"])
+        return open_clips(recipe, str(shards)) if trains else read_annotations(str(place))
+
+    pq.write_table(to_table([Annotation("a", None, "b", ())]), tmp_path / "annotations.parquet")
+    with pytest.raises(InputError, match=f"name the table in it, such as {tmp_path}/annotations.parquet"):
+        read(tmp_path)
+    with pytest.raises(InputError, match="there is no such table"):
+        read(tmp_path / "nosuch.parquet")
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_rules_annotate_every_clip_and_a_killed_run_continues(shards: Path, tmp_path: Path, workers: int) -> None:
     work = Work(str(shards), "clotho/development", "rules", str(tmp_path / "out"), 5)

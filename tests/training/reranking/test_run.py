@@ -1,38 +1,117 @@
-"""Re-ranking as a command: a run that is killed continues, and ends with the bytes of one that was not."""
+"""Re-ranking as a command: its ranking is scores like any others, and a killed run ends with the same bytes."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from sharding.common.storage import Storage
+from tests.training.evaluation.score_folders import noisy, questions, write_matrix
 from tests.training.models.multimodal.test_multimodal import TINY
 from tests.training.search.indexes import exported, untrained
 from tests.training.small_runs import REPOSITORY
 from training.cli import main
+from training.evaluation.score_files import ScoreFile
+from training.reranking.fusion import best_items, fuse
+from training.reranking.run import Judged, write_scores
+
+IDENTITY = {"model": "judge", "fingerprint": "j", "top": 3}
 
 
 def parts(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))}
 
 
-@pytest.mark.slow
-def test_a_killed_run_continues_to_the_same_bytes(build: Path, tmp_path: Path) -> None:
-    shards, model, cut = ["--shards", str(build)], tmp_path / "model", tmp_path / "cut"
-    exported(untrained(TINY), model)
+@pytest.fixture(scope="module")
+def scored(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, and its scores of two splits."""
+    root = tmp_path_factory.mktemp("scored")
+    exported(untrained(TINY), root / "model")
     for split in ("development", "evaluation"):
-        words = ["scores", str(model), *shards, "--split", f"clotho/{split}", "--out", str(tmp_path / split)]
-        assert main(words) == 0
-    files = ["--scores", str(tmp_path / "development"), "--tune", str(tmp_path / "evaluation")]
-    judge = ["rerank", str(model), *shards, *files, "--top", "9", "--out"]
-    assert main([*judge, str(tmp_path / "whole")]) == 0
+        words = ["scores", str(root / "model"), "--shards", str(build), "--split", f"clotho/{split}"]
+        assert main([*words, "--out", str(root / split)]) == 0
+    return root
+
+
+def command(build: Path, scored: Path, measured: str, tuned: str, out: Path) -> list[str]:
+    files = ["--scores", str(scored / measured), "--tune", str(scored / tuned)]
+    return ["rerank", str(scored / "model"), "--shards", str(build), *files, "--top", "12", "--out", str(out)]
+
+
+def test_the_new_ranking_is_scores_that_every_command_reads(
+    build: Path, scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def answer(*words: str) -> dict[str, Any]:
+        capsys.readouterr()
+        assert main([*words, "--json"]) == 0
+        return dict(json.loads(capsys.readouterr().out))
+
+    def refusal(*words: str) -> str:
+        assert main(list(words)) == 2
+        return capsys.readouterr().err
+
+    out = tmp_path / "judged"
+    words = command(build, scored, "evaluation", "development", out)
+    found = answer(*words)
+    for direction, other in (("text_to_audio", "audio_to_text"), ("audio_to_text", "text_to_audio")):
+        assert found[direction]["scores"] == f"{out}/scores/{direction}"
+        figures = answer("evaluate", found[direction]["scores"])
+        assert figures[direction] == pytest.approx(found[direction]["reranked"]) and other not in figures
+        compared = answer("compare", f"first={scored / 'evaluation'}", f"judged={found[direction]['scores']}")
+        assert set(compared["systems"]["first"]) == {"seeds", direction, f"{direction}_equal"}
+    forward, backward = (found[direction]["scores"] for direction in ("text_to_audio", "audio_to_text"))
+    systems = [f"first={scored / 'evaluation'}", f"judged={forward}"]
+    validation = [str(scored / "development"), f"{out}/tune/text_to_audio"]
+    weights = answer("ensemble", *systems, "--validation", *validation, "--out", str(tmp_path / "both"))["weights"]
+    assert weights["first"] + weights["judged"] == pytest.approx(1)
+    assert "audio_to_text" not in answer("evaluate", str(tmp_path / "both"))
+    assert answer("submit", forward, "--out", str(tmp_path / "predictions.csv"))["files"] == 9
+    assert "rank captions" in refusal("submit", backward, "--out", str(tmp_path / "predictions.csv"))
+    assert "different directions" in refusal("compare", f"a={forward}", f"b={backward}")
+    again = [forward if word == str(scored / "evaluation") else word for word in words]
+    assert "re-ranked already" in refusal(*again)
+
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.*")}
+    assert answer(*words) == found
+    assert {path: path.stat().st_mtime_ns for path in before if path.name != "reranking.json"} == {
+        path: when for path, when in before.items() if path.name != "reranking.json"
+    }
+
+
+def test_the_scores_that_are_written_are_those_of_the_new_ranking(tmp_path: Path) -> None:
+    asked = questions(5, 2)
+    matrix = noisy(asked, 0.5, 0).astype(np.float32)
+    first = write_matrix(tmp_path / "first", asked, matrix)
+    own = asked.clip_of[:, None] == np.arange(5)[None]
+    for direction, scores, relevant in (("text_to_audio", matrix, own), ("audio_to_text", matrix.T, own.T)):
+        candidates = best_items(scores, 3)
+        said = np.random.default_rng(1).random(candidates.shape).astype(np.float32)
+        out = tmp_path / direction
+        write_scores(Judged(scores, relevant, candidates, said, 0.1), 2.0, first, direction, IDENTITY, Storage(out))
+        written = ScoreFile.open(out)
+        assert (written.questions.direction, written.questions.texts) == (direction, asked.texts)
+        found = np.concatenate([block for _, block in written.blocks()])
+        expected = fuse(scores, candidates, said, 2.0)
+        np.testing.assert_array_equal(found if direction == "text_to_audio" else found.T, expected)
+        assert written.head["fingerprint"] != first.head["fingerprint"]
+
+
+@pytest.mark.slow
+def test_a_killed_run_continues_to_the_same_bytes(build: Path, scored: Path, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert main(command(build, scored, "development", "evaluation", whole)) == 0
+    again = command(build, scored, "development", "evaluation", cut)
     killed = subprocess.Popen(
-        [sys.executable, "-m", "training", *judge, str(cut)],
+        [sys.executable, "-m", "training", *again],
         cwd=REPOSITORY,
         env=os.environ | {"OMP_NUM_THREADS": "1"},  # sums round differently with another number of threads
         start_new_session=True,
@@ -42,7 +121,7 @@ def test_a_killed_run_continues_to_the_same_bytes(build: Path, tmp_path: Path) -
         time.sleep(0.005)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
-    expected = parts(tmp_path / "whole")
-    assert len(parts(cut)) < len(expected) == 5
-    assert main([*judge, str(cut)]) == 0
+    expected = parts(whole)
+    assert len(parts(cut)) < len(expected) == 9  # five of judgements, and four of scores
+    assert main(again) == 0
     assert parts(cut) == expected
