@@ -147,9 +147,10 @@ def _add(old: FinishedBuild, settings: BuildSettings, runner: Runner, held: Clai
     check_shard_names(pa.concat_tables([old.catalogue, catalogue]))
     facts = stages.probe(catalogue)
     try:
+        stages.check_times(catalogue, facts)
         protection = stages.protection(*clips.tables(catalogue, facts))
     except InputError:
-        old.out.remove_tree(_ADDITION)  # so that the same command reads the audio again
+        old.out.remove_tree(_ADDITION)  # so that the same command reads tables and audio again
         raise
     matches = stages.match(catalogue, facts)
     decided = decide_new_clips(clips, catalogue, facts, matches, stages)

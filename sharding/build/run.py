@@ -128,7 +128,10 @@ def _remark_on_new_audio(stages: Stages) -> None:
 
 
 def _read_failed_again(stages: Stages) -> None:
-    """Where a build stopped because too much audio could not be read, forget what the probe found of such clips."""
+    """Where a build stopped because too much audio could not be read, forget what the probe found of such clips.
+
+    Where it stopped because captions have times outside of their recordings, its tables are read again.
+    """
     if stages.out.exists(layout.MATCHES) or not stages.work.exists(Work.MARKER):
         return
     catalogue, facts = stages.catalogue(), read_facts(stages.work)
@@ -138,7 +141,7 @@ def _read_failed_again(stages: Stages) -> None:
         return  # the probe is not finished
     protect = stages.settings.fates.protect
     unprotected = not stages.allow_unprotected and any(map(is_unprotected, protection(catalogue, facts, protect)))
-    if failed or unprotected:
+    if failed or unprotected or any(stages.captions_outside(catalogue, facts)):
         reopen_unchanged(stages.out, facts, stages.settings.as_dict(), stages.read_sources())
 
 
@@ -146,6 +149,7 @@ def _make(stages: Stages) -> None:
     """All stages, one after the other."""
     catalogue = stages.catalogue()
     facts = stages.probe(catalogue)
+    stages.check_times(catalogue, facts)
     protected = stages.protection(catalogue, facts)
     matches = stages.match(catalogue, facts)
     fates = stages.decide(catalogue, facts, matches)

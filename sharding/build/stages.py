@@ -33,6 +33,7 @@ from sharding.build.state import Marker
 from sharding.catalogue.archives import require_unpacked
 from sharding.catalogue.table import Catalogue, build_catalogue, check_protected
 from sharding.checks import conform, read_checked
+from sharding.common.errors import InputError
 from sharding.common.progress import Progress
 from sharding.common.runners import Runner
 from sharding.common.storage import Storage
@@ -40,6 +41,7 @@ from sharding.dedup.candidates import JoinSettings
 from sharding.dedup.identity import identity_matches
 from sharding.dedup.matching import MatchSettings, find_matches
 from sharding.fates.decide import decide, trimmed_parts
+from sharding.fates.moments import Outside, captions_outside
 from sharding.fates.protection import SplitProtection, check_protection, protection
 from sharding.fates.trimming import WindowPart
 from sharding.layout import Work, catalogue_name, facts_name, trimmed_name, work_of
@@ -53,6 +55,7 @@ from sharding.shards.manifest import ShardRecord
 from sharding.shards.plan import make_plan, with_keys
 from sharding.shards.write import StoredPlan, store_plan, write_shards
 from sharding.sources.exclusion import listed, read_exclusion_list
+from sharding.sources.generic import row_of_times
 
 BATCH_CLIPS = 64
 BATCH_SECONDS = 1200.0
@@ -170,6 +173,27 @@ class Stages:
         if not self.allow_unprotected:
             check_protection(found)
         return found
+
+    def captions_outside(self, catalogue: pa.Table, facts: pa.Table) -> Iterator[Outside]:
+        """The captions of users' own datasets whose times are not in their recordings."""
+        return captions_outside(catalogue, facts, self.settings.sources)
+
+    def check_times(self, catalogue: pa.Table, facts: pa.Table) -> None:
+        """Refuse captions whose times are not in their recordings.
+
+        Raises:
+            InputError: there is one; names the row of the user's table.
+        """
+        if (one := next(self.captions_outside(catalogue, facts), None)) is not None:
+            root = Storage(self.settings.sources[one.dataset], self.settings.follow_links)
+            file, row = row_of_times(root, one.path, one.onset, one.offset)
+            raise InputError(
+                f"a caption of {one.path} is true where there is no recording: it is {one.duration_s:g} s long",
+                file=file,
+                row=row,
+                value=f"{one.onset:g} to {one.offset:g} s",
+                remedy="give onset and offset in seconds of the file; then run the same command again, it continues",
+            )
 
     def match(self, catalogue: pa.Table, facts: pa.Table) -> pa.Table:
         """MATCHES of all clips, from ids and from sound; what an earlier build compared is not compared again."""

@@ -1,8 +1,9 @@
 """A user's own sounds: a folder with ``clips.csv`` or ``clips.jsonl``, or a folder of sounds without a table.
 
 Columns: ``path`` (below the folder), ``captions`` (one text, or a JSON list) or ``caption_1 ... caption_n``,
-and optionally ``identity``, ``split``, ``licence``, ``start_s``, ``end_s`` (of the original), ``kind`` (of the
-captions: human, machine or label; default human), ``title``, ``uploader``, ``keywords`` (``;``-separated).
+and optionally ``onset``, ``offset`` (seconds in the file between which the captions of the row are true), ``identity``,
+``split``, ``licence``, ``start_s``, ``end_s`` (of the original), ``kind`` (of the captions: human, machine or label;
+default human), ``title``, ``uploader``, ``keywords`` (``;``-separated).
 
 Without a table, every sound file is a clip, and the words of its path are its caption, a label.
 """
@@ -97,7 +98,8 @@ def read(root: Storage, name: str, split_seed: int | None = None) -> DatasetTabl
                 raise row.error(
                     "several rows give one file other times of its original",
                     row.path,
-                    "start_s and end_s cut nothing: give each part a file of its own",
+                    "start_s and end_s cut nothing: give each part a file of its own, or say by onset and offset where "
+                    "each caption is true",
                 )
             rows.merge(clip_id, _captions(row), "several rows of the table name it")
             continue
@@ -106,6 +108,16 @@ def read(root: Storage, name: str, split_seed: int | None = None) -> DatasetTabl
     notes = list(tree.advice) if len(rows.used_paths()) < len(rows) else []
     orphans = tree.orphans(name, rows.used_paths())
     return DatasetTables(rows.table(), orphans, (*remarks, *notes))
+
+
+def row_of_times(root: Storage, path: str, onset: float, offset: float) -> tuple[str, int | None]:
+    """The table of a folder, and the row of it that gives captions of ``path`` these times; None: no row does."""
+    tree, file = Tree(root), root.url
+    for row in _rows(tree):
+        file = row.file
+        if _times(row) == (onset, offset) and tree.find(posixpath.normpath(row.path)) == path:
+            return file, row.number
+    return file, None
 
 
 def _split(table_rows: list[_Row], seed: int) -> tuple[list[_Row], str]:
@@ -218,7 +230,21 @@ def _captions(row: _Row) -> list[PublishedCaption]:
         raise row.error("captions are not texts", str(value)[:80], "write a text, or a JSON list of texts")
     numbered = sorted((int(found[1]), column) for column in row.cells if (found := _NUMBERED.fullmatch(column)))
     texts = texts + [str(row.cells[column] or "") for _, column in numbered]
-    return [PublishedCaption(text, kind) for text in texts if text.strip()]
+    times = _times(row)
+    return [PublishedCaption(text, kind, *times) for text in texts if text.strip()]
+
+
+def _times(row: _Row) -> tuple[float, float] | tuple[None, None]:
+    """Between which seconds of the file the captions of a row are true; None, None: they describe all of it."""
+    onset, offset = row.number_of("onset"), row.number_of("offset")
+    if onset is None and offset is None:
+        return None, None
+    if onset is None or offset is None:
+        lacks = "onset" if onset is None else "offset"
+        raise row.error(f"a caption with a time has no {lacks}", row.path, "give both, or none where it is true of all")
+    if offset <= onset:
+        raise row.error("offset is not after onset", f"{onset:g} to {offset:g}", "give seconds of the file in order")
+    return onset, offset
 
 
 def _identity(row: _Row) -> str | None:

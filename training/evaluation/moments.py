@@ -1,6 +1,7 @@
 """Moment retrieval: where in a recording is what a caption describes?
 
-A query is a caption with times, as TACOS has them.  The proposals are windows of several lengths of its own recording.
+A query is a caption with times, as TACOS has them, or a table of one's own.  The proposals are windows of several
+lengths of its own recording.
 The model scores them, and of proposals that overlap much only the best stays.  The measures are those of moment
 retrieval in video (Lei et al. 2021, arXiv 2107.09609): R1@0.5 and R1@0.7, the share of captions whose first
 proposal has at least this intersection over union with a true interval, and mAP, the mean average precision over the
@@ -91,7 +92,7 @@ def retrieve_moments(encoder: SideEncoder, manifest: Any, split: str) -> dict[st
     table = manifest.table.filter(pa.array(select_rows(manifest.table, split)))
     moments = moments_of(table, encoder.settings)
     if not moments:
-        remedy = "TACOS has them: earshot build --tacos DIR"
+        remedy = "TACOS has them (--tacos DIR); in a table of your own, onset and offset are times (README)"
         raise InputError("the split has no captions with times", value=split, remedy=remedy)
     by_clip: dict[str, list[Moment]] = {}
     for moment in moments:

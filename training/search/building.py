@@ -7,13 +7,14 @@ grown keeps what it has and encodes only what is new.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sharding.common.errors import InputError
 from sharding.common.runners import LocalRunner, Runner
@@ -21,13 +22,24 @@ from training.data.captions import normalise
 from training.data.originals import original_paths
 from training.models.retriever import Retriever
 from training.run.progress import StatusLine
-from training.search.entries import Part, Windows, entries_of, parts_of
+from training.search.entries import BLOCK, Part, Windows, entry_batches, parts_of, values_at
 from training.search.nearest import EXACT_UP_TO, make_lists
-from training.search.parts import PartEncoder, Source, read_part
-from training.search.store import SoundIndex, commit, hold, read_about, require_own, write_file
+from training.search.parts import PartEncoder, Source, part_shapes, read_part
+from training.search.store import (
+    SoundIndex,
+    commit,
+    hold,
+    move_file,
+    read_about,
+    read_entries,
+    require_own,
+    write_entries,
+    write_file,
+)
 from training.search.vectors import fingerprint, first_stage
 
 TOGETHER = 4  # parts that a worker takes at once
+LISTED_AT_ONCE = 100_000  # samples whose windows are listed in seconds, about which nobody needs to hear
 MEASURED_WITH = 200  # captions by which the number of visited lists is chosen
 
 
@@ -44,8 +56,8 @@ def make_index(
         runner: encodes the parts; None: this process.
 
     Returns:
-        ``entries``, ``encoded`` (how many of them now), ``recordings``, ``seconds`` of sound, and ``search``: how the
-        nearest vectors are found, for large indexes with the recall that was measured.
+        ``entries``, ``encoded`` (how many of them now), ``recordings``, ``seconds`` of sound in them, ``width`` of a
+        vector, and ``search``: how the nearest vectors are found, for large indexes with the recall that was measured.
 
     Raises:
         InputError: the folder holds an index of another model or other windows, or a sample is damaged.
@@ -56,40 +68,50 @@ def make_index(
     key = fingerprint(retriever)
     made = {"model": key, "windows": asdict(source.windows)}
     encoder = PartEncoder(source, folder, key)
+    samples = source.select(manifest)
+    if not len(samples):
+        raise InputError("the build has no samples to search", file=manifest.storage.url)
     require_own(folder)
     with hold(folder):
         former = _former(folder, made)
-        entries = entries_of(source.select(manifest), original_paths(manifest), source.windows)
+        entries = _list_entries(encoder.listed, samples, original_paths(manifest), source.windows)
         parts = parts_of(entries)
-        if not parts:
-            raise InputError("the build has no samples to search", file=manifest.storage.url)
         encoder.opened = retriever, manifest, entries
         encoded = _encode_missing(encoder, parts, former, runner or LocalRunner())
+        recordings = entries.select(["clip_id", "recording_s"]).group_by("clip_id").aggregate([("recording_s", "max")])
         about = {
             **made,
             "model_path": source.model,
             "shards": source.shards,
             "plan": manifest.dataset["plan"],
             "entries": len(entries),
+            "recordings": len(recordings),
+            "seconds": round(pc.sum(recordings["recording_s_max"]).as_py(), 3),
             "parts": {part.name: [part.begin, part.end] for part in parts},
         }
         about = _assemble(retriever, entries, parts, former, encoder, about)
-    begins, ends = entries["start_s"].to_numpy(), entries["end_s"].to_numpy()
-    return {
-        "out": str(folder),
-        "entries": len(entries),
-        "encoded": encoded,
-        "recordings": len(set(entries["clip_id"].to_pylist())),
-        "seconds": float((ends - begins).sum()),
-        "width": about["width"],
-        "search": about["search"],
-    }
+    shown = ("entries", "recordings", "seconds", "width", "search")
+    return {"out": str(folder), "encoded": encoded, **{name: about[name] for name in shown}}
+
+
+def _list_entries(path: Path, samples: pa.Table, paths: Mapping[str, str], windows: Windows) -> pa.Table:
+    """The entries of an index, written to a file, from which this process and its workers map them."""
+    line = StatusLine("listing windows, samples", len(samples), quiet=len(samples) <= LISTED_AT_ONCE)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for number, batch in enumerate(entry_batches(samples, paths, windows), 1):
+            yield batch
+            line.update(min(number * BLOCK, len(samples)))
+
+    path.parent.mkdir(exist_ok=True)
+    write_file(path, lambda draft: write_entries(draft, batches()))
+    return read_entries(path)
 
 
 def _encode_missing(encoder: PartEncoder, parts: list[Part], former: SoundIndex | None, runner: Runner) -> int:
     """Encode the parts that neither the former index nor a killed build has; returns how many entries these hold."""
     known = set() if former is None else set(former.about["parts"])
-    missing = [part for part in parts if part.name not in known and read_part(encoder.file(part), len(part)) is None]
+    missing = [part for part in parts if part.name not in known and part_shapes(encoder.file(part), len(part)) is None]
     done = sum(map(len, parts)) - sum(map(len, missing))
     if not missing:
         return 0
@@ -140,12 +162,11 @@ def _assemble(
     about: dict[str, Any],
 ) -> dict[str, Any]:
     """Join the parts into the files of the index and commit them; returns index.json."""
-    folder, facts = encoder.folder, hashlib.sha256()
-    for batch in entries.to_batches():
-        facts.update(repr(batch.to_pydict()).encode())
-    key = hashlib.sha256(repr((about, facts.hexdigest())).encode()).hexdigest()[:12]
+    folder = encoder.folder
+    with encoder.listed.open("rb") as file:
+        facts = hashlib.file_digest(file, "sha256").hexdigest()
+    key = hashlib.sha256(repr((about, facts)).encode()).hexdigest()[:12]
     names = [f"entries-{key}.arrow"]
-    write_file(folder / names[0], lambda path: _write_arrow(entries, path))
     arrays = _Stacked(parts, former, encoder)
     for name, shape in arrays.shapes.items():
         names.append(f"{name}-{key}.npy")
@@ -156,20 +177,18 @@ def _assemble(
         names.append(f"lists-{key}.faiss")
         vectors = np.load(folder / f"vectors-{key}.npy", mmap_mode="r", allow_pickle=False)
         queries = _sample_queries(retriever, entries, vectors)
-        write_file(
-            folder / names[-1],
-            lambda path: about["search"].update({"kind": "lists", **make_lists(vectors, queries, path)}),
-        )
+        line = StatusLine("sorting vectors into lists", len(entries))
+
+        def write_lists(path: Path) -> None:
+            about["search"] = {"kind": "lists", **make_lists(vectors, queries, path, line.update)}
+
+        write_file(folder / names[-1], write_lists)
     if former is not None and "tower" in former.about:
         about["tower"] = former.about["tower"]
         names += former.about["tower"]["files"]
+    move_file(encoder.listed, folder / names[0])
     commit(folder, about, names)
     return about
-
-
-def _write_arrow(entries: pa.Table, path: Path) -> None:
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, entries.schema) as writer:
-        writer.write_table(entries)
 
 
 class _Stacked:
@@ -180,9 +199,9 @@ class _Stacked:
         total = parts[-1].end
         shapes: dict[str, tuple[int, ...]] = {}
         for part in parts:
-            for name, array in self._arrays(part).items():
-                known = shapes.get(name, array.shape[1:])
-                shapes[name] = tuple(map(max, known, array.shape[1:]))  # shorter sides are padded, as in `join`
+            for name, shape in self._shapes(part).items():
+                known = shapes.get(name, shape[1:])
+                shapes[name] = tuple(map(max, known, shape[1:]))  # shorter sides are padded, as in `join`
         self.shapes = {name: (total, *shape) for name, shape in sorted(shapes.items(), reverse=True)}
 
     def write(self, name: str, shape: tuple[int, ...], path: Path) -> None:
@@ -199,17 +218,17 @@ class _Stacked:
             begin, end = self._former.about["parts"][part.name]
             sides = {f"side-{number:02d}": side for number, side in enumerate(self._former.sides)}
             return {name: array[begin:end] for name, array in ({"vectors": self._former.vectors} | sides).items()}
-        found = read_part(self._encoder.file(part), len(part))
-        if found is None:
-            remedy = "run the same command again, which encodes it again"
-            raise InputError("a part of the index is gone", file=self._encoder.file(part), remedy=remedy)
-        return found
+        return read_part(self._encoder.file(part), len(part))
+
+    def _shapes(self, part: Part) -> Mapping[str, tuple[int, ...]]:
+        shapes = part_shapes(self._encoder.file(part), len(part))  # reads no vectors
+        return shapes or {name: array.shape for name, array in self._arrays(part).items()}
 
 
 def _sample_queries(retriever: Retriever, entries: pa.Table, vectors: np.ndarray) -> np.ndarray:
     """Vectors of captions of entries, ``[n, d]``; of the entries themselves where none has a caption."""
     rows = np.unique(np.linspace(0, len(entries) - 1, MEASURED_WITH).astype(int))
-    written = entries["captions"].take(pa.array(rows)).to_pylist()
+    written = values_at(entries["captions"], rows.tolist())
     texts = [normalise(captions[0], retriever.recipe.data) for captions in written if captions]
     if not any(texts):
         return np.ascontiguousarray(vectors[rows])

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,24 +17,26 @@ import pyarrow.compute as pc
 from sharding.common.errors import InputError
 
 PART = 256  # entries that are encoded and stored together: what a killed build of an index loses
+BLOCK = 1 << 14  # samples whose entries are made at once
 LICENCES = 20  # that a message names
 REST = 0.1  # of a window: a shorter rest of a sample gets no window of its own
 
+_CODED = pa.dictionary(pa.int32(), pa.string())  # few values: a filter compares numbers, and a value is stored once
 ENTRIES = pa.schema(
     [
         ("clip_id", pa.string()),
         ("key", pa.string()),  # of the sample that holds the sound
-        ("dataset", pa.string()),
-        ("split", pa.string()),
+        ("dataset", _CODED),
+        ("split", _CODED),
         ("path", pa.string()),  # the original file; null: the build does not say
         ("captions", pa.list_(pa.string())),  # of the recording, but for those of other moments of it
-        ("licence", pa.string()),
+        ("licence", _CODED),
         ("start_s", pa.float64()),  # of the window, in the recording
         ("end_s", pa.float64()),
         ("recording_s", pa.float64()),  # how much of the recording the shards hold
         ("sample_start_s", pa.float64()),  # where the sample begins in the recording
         ("sample_s", pa.float64()),  # how long the sample is
-        ("shard", pa.string()),
+        ("shard", _CODED),
         ("audio", pa.string()),  # name of the sound in the shard
         ("audio_offset", pa.int64()),
         ("audio_bytes", pa.int64()),
@@ -43,8 +45,8 @@ ENTRIES = pa.schema(
         ("rate", pa.int32()),
     ]
 )
-_COPIED = ("clip_id", "key", "dataset", "split", "licence", "shard", "audio", "audio_offset", "audio_bytes")
-_CHECKED = ("audio_sha256", "audio_xxh3", "rate")
+_COPIED = ("clip_id", "key", "audio", "audio_offset", "audio_bytes", "audio_sha256", "audio_xxh3", "rate")
+_NAMES = ("dataset", "split", "licence", "shard")
 
 
 @dataclass(frozen=True)
@@ -61,52 +63,97 @@ class Windows:
                 value=(self.length_s, self.hop_s),
             )
 
-    def starts(self, seconds: float) -> np.ndarray:
-        """Where the windows of a sample begin, in seconds ``[n]``; the last one ends with the sample."""
-        rest = seconds - self.length_s
-        if rest <= REST * self.length_s:
-            return np.zeros(1)
-        count = 1 + int(np.ceil(rest / self.hop_s - REST))
-        return np.minimum(self.hop_s * np.arange(count), rest)
+    def starts(self, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The windows of samples that are ``seconds [samples]`` long, sample after sample.
+
+        Returns:
+            the sample of each window, and where in it the window begins, in seconds, ``[windows]`` both; the last
+            window of a sample ends with it.
+        """
+        rest = np.asarray(seconds, float) - self.length_s
+        more = np.where(rest <= REST * self.length_s, 0, np.ceil(rest / self.hop_s - REST))
+        counts = 1 + more.astype(np.int64)
+        sample = np.repeat(np.arange(len(counts)), counts)
+        number = np.arange(len(sample)) - (np.cumsum(counts) - counts)[sample]
+        return sample, np.maximum(0.0, np.minimum(self.hop_s * number, rest[sample]))
 
 
 def entries_of(samples: pa.Table, paths: Mapping[str, str], windows: Windows) -> pa.Table:
-    """ENTRIES of the rows of a manifest, in their order.
+    """ENTRIES of the rows of a manifest, in their order; see `entry_batches`."""
+    return pa.Table.from_batches(list(entry_batches(samples, paths, windows)), ENTRIES)
+
+
+def entry_batches(samples: pa.Table, paths: Mapping[str, str], windows: Windows) -> Iterator[pa.RecordBatch]:
+    """ENTRIES of the rows of a manifest, in their order, those of ``BLOCK`` rows at once.
 
     Args:
         samples: rows of MANIFEST.
         paths: the original file of each clip_id, as far as it is known.
         windows: how samples are cut.
     """
-    samples = samples.combine_chunks()
-    durations, rates = samples["duration_s"].to_numpy(), samples["rate"].to_numpy()
-    begins = np.nan_to_num(samples["start_s"].to_numpy(zero_copy_only=False).astype(float))
-    starts = [windows.starts(seconds) for seconds in durations.tolist()]
-    row = np.repeat(np.arange(len(starts)), [len(each) for each in starts])
-    inside = np.concatenate([*starts, np.zeros(0)])
-    inside = np.round(inside * rates[row]) / rates[row]
-    length = np.minimum(windows.length_s, durations[row] - inside)
-    taken = samples.select([*_COPIED, *_CHECKED]).take(pa.array(row))
-    columns = {name: taken[name] for name in taken.column_names} | {
-        "path": [paths.get(clip) for clip in taken["clip_id"].to_pylist()],
-        "captions": _captions(samples["captions"], row, begins[row] + inside, length),
-        "start_s": begins[row] + inside,
-        "end_s": begins[row] + inside + length,
-        "recording_s": _recording_s(samples, durations)[row],
-        "sample_start_s": begins[row],
-        "sample_s": durations[row],
-    }
-    return pa.table({name: columns[name] for name in ENTRIES.names}, schema=ENTRIES).combine_chunks()
+    lengths = _recording_s(samples)
+    known = {name: pc.unique(samples[name]).drop_null() for name in _NAMES}
+    for begin in range(0, len(samples), BLOCK):
+        block = samples.slice(begin, BLOCK).combine_chunks().to_batches()[0]
+        durations, rates = block["duration_s"].to_numpy(), block["rate"].to_numpy()
+        row, inside = windows.starts(durations)
+        inside = np.round(inside * rates[row]) / rates[row]
+        length = np.minimum(windows.length_s, durations[row] - inside)
+        origin = np.nan_to_num(block["start_s"].to_numpy(zero_copy_only=False).astype(float))[row]
+        clips = block["clip_id"].to_pylist()
+        columns: dict[str, Any] = {name: block[name].take(pa.array(row)) for name in _COPIED}
+        for name, values in known.items():
+            codes = pc.index_in(block[name], values).take(pa.array(row))
+            columns[name] = pa.DictionaryArray.from_arrays(codes, values)
+        columns |= {
+            "path": pa.array([paths.get(clip) for clip in clips], pa.string()).take(pa.array(row)),
+            "captions": pa.array(_captions(block["captions"], row, origin + inside, length), pa.list_(pa.string())),
+            "start_s": pa.array(origin + inside),
+            "end_s": pa.array(origin + inside + length),
+            "recording_s": pa.array(lengths[begin : begin + len(block)][row]),
+            "sample_start_s": pa.array(origin),
+            "sample_s": pa.array(durations[row]),
+        }
+        yield pa.RecordBatch.from_arrays([columns[name] for name in ENTRIES.names], schema=ENTRIES)
 
 
-def _recording_s(samples: pa.Table, durations: np.ndarray) -> np.ndarray:
+def _recording_s(samples: pa.Table) -> np.ndarray:
     """How many seconds of each row's recording the samples hold, ``[rows]``; samples may overlap by their hop."""
-    _, clip = np.unique(np.asarray(samples["clip_id"].to_pylist(), dtype=object).astype(str), return_inverse=True)
-    begins = np.nan_to_num(samples["start_s"].to_numpy(zero_copy_only=False).astype(float))
-    first, last = np.full(clip.max(initial=-1) + 1, np.inf), np.zeros(clip.max(initial=-1) + 1)
+    clip, names = codes_of(pc.dictionary_encode(samples["clip_id"]))
+    durations = samples["duration_s"].to_numpy()
+    begins = np.nan_to_num(samples["start_s"].to_numpy().astype(float))
+    first, last = np.full(len(names), np.inf), np.zeros(len(names))
     np.minimum.at(first, clip, begins)
     np.maximum.at(last, clip, begins + durations)
     return np.asarray((last - first)[clip])
+
+
+def codes_of(column: Any) -> tuple[np.ndarray, pa.Array]:
+    """A column of names as numbers, ``[rows]``, and the name of each number; -1 where there is no name."""
+    chunks = column.unify_dictionaries().chunks
+    codes = [pc.fill_null(chunk.indices, -1).to_numpy(zero_copy_only=False) for chunk in chunks]
+    names = chunks[0].dictionary if chunks else pa.array([], pa.string())
+    return np.concatenate([*codes, np.zeros(0, np.int32)]), names
+
+
+def splits_of(entries: pa.Table) -> tuple[np.ndarray, list[str]]:
+    """The dataset/split of each entry as a number, ``[entries]``, and the name of each number."""
+    (dataset, datasets), (split, splits) = codes_of(entries["dataset"]), codes_of(entries["split"])
+    pair = dataset * np.int32(len(splits)) + split
+    found = np.flatnonzero(np.bincount(pair, minlength=len(datasets) * len(splits)))
+    number = np.zeros(len(datasets) * len(splits), np.int32)
+    number[found] = np.arange(len(found))
+    names = [f"{datasets[one // len(splits)].as_py()}/{splits[one % len(splits)].as_py()}" for one in found.tolist()]
+    return number[pair], names
+
+
+def values_at(column: Any, rows: Iterable[int]) -> list[Any]:
+    """The cells of some rows.
+
+    One by one: Arrow's ``take`` joins the chunks of a column, which may be larger than memory, and imports pandas,
+    which takes longer than a search.
+    """
+    return [column[row].as_py() for row in rows]
 
 
 def _captions(column: Any, row: np.ndarray, start: np.ndarray, length: np.ndarray) -> list[list[str]]:
@@ -142,16 +189,18 @@ class Part:
 
 def parts_of(entries: pa.Table) -> list[Part]:
     """The parts of an index: at most ``PART`` entries of one shard each, in the order of the entries."""
-    shards = entries["shard"].to_numpy(zero_copy_only=False)
+    shards, names = codes_of(entries["shard"])
     changes = np.flatnonzero(shards[1:] != shards[:-1]) + 1
+    sounds = entries.select(["audio_sha256", "start_s", "end_s", "sample_start_s"])
     found = []
     bounds = [0, *changes.tolist(), len(shards)] if len(shards) else []
     for first, last in itertools.pairwise(bounds):
         for number, begin in enumerate(range(first, last, PART)):
             end = min(begin + PART, last)
-            sound = entries.slice(begin, end - begin).select(["audio_sha256", "start_s", "end_s", "sample_start_s"])
+            sound = sounds.slice(begin, end - begin)
             digest = hashlib.sha256(repr(sound.to_pydict()).encode()).hexdigest()[:16]
-            found.append(Part(f"{shards[begin].removesuffix('.tar')}-{number:05d}-{digest}", begin, end))
+            shard = names[shards[begin].item()].as_py().removesuffix(".tar")
+            found.append(Part(f"{shard}-{number:05d}-{digest}", begin, end))
     return found
 
 
@@ -184,37 +233,46 @@ class Filter:
         """Which entries may be found, bool ``[entries]``; None: all of them."""
         rules = []
         if self.datasets:
-            names = pc.binary_join_element_wise(entries["dataset"], entries["split"], "/")
-            for name in self.datasets:
-                self._require(name, entries, names)
-            wanted = pa.array(self.datasets)
-            rules.append(pc.or_(pc.is_in(names, wanted), pc.is_in(entries["dataset"], wanted)))
+            rules.append(_in_datasets(entries, self.datasets))
         if self.licences:
-            chosen = [licence for text in self.licences for licence in _licences_like(entries["licence"], text)]
-            rules.append(pc.is_in(entries["licence"], pa.array(chosen, pa.string())))
+            codes, names = codes_of(entries["licence"])
+            chosen = {licence for text in self.licences for licence in _licences_like(entries["licence"], text)}
+            rules.append(_chosen(codes, [name in chosen for name in names.to_pylist()]))
         if self.least_s is not None:
-            rules.append(pc.greater_equal(entries["recording_s"], self.least_s))
+            rules.append(entries["recording_s"].to_numpy() >= self.least_s)
         if self.most_s is not None:
-            rules.append(pc.less_equal(entries["recording_s"], self.most_s))
-        if not rules:
-            return None
-        return np.asarray(functools.reduce(pc.and_, rules).to_numpy()).astype(bool)
+            rules.append(entries["recording_s"].to_numpy() <= self.most_s)
+        return functools.reduce(np.logical_and, rules) if rules else None
 
-    @staticmethod
-    def _require(name: str, entries: pa.Table, splits: Any) -> None:
-        if not pc.any(pc.or_(pc.equal(entries["dataset"], name), pc.equal(splits, name))).as_py():
-            known = ", ".join(sorted(set(pc.unique(splits).to_pylist())))
+
+def _in_datasets(entries: pa.Table, wanted: Iterable[str]) -> np.ndarray:
+    """Which entries are of one of some datasets, or dataset/split, bool ``[entries]``.
+
+    Raises:
+        InputError: no entry is of one of them.
+    """
+    codes, names = splits_of(entries)
+    for name in wanted:
+        if not any(name in (split, split.partition("/")[0]) for split in names):
+            known = ", ".join(sorted(names))
             raise InputError("the index has no such dataset or split", value=name, remedy=f"it has {known}")
+    return _chosen(codes, [bool({split, split.partition("/")[0]} & set(wanted)) for split in names])
+
+
+def _chosen(codes: np.ndarray, chosen: Sequence[bool]) -> np.ndarray:
+    """Which codes are chosen; -1, no name, never is."""
+    return np.array([*chosen, False])[codes]
 
 
 def licences_by_use(licences: Any) -> list[str]:
     """The licences of entries, the most common first."""
-    counts = {row["values"]: row["counts"] for row in pc.value_counts(licences.drop_null()).to_pylist()}
-    return sorted(counts, key=lambda name: (-counts[name], name))
+    codes, names = codes_of(licences)
+    counts = np.bincount(codes + 1, minlength=len(names) + 1)[1:]
+    used = [(-count, name) for count, name in zip(counts.tolist(), names.to_pylist(), strict=True) if count]
+    return [name for _, name in sorted(used)]
 
 
-def _no_such_licence(text: str, licences: Any) -> InputError:
-    known = licences_by_use(licences)
+def _no_such_licence(text: str, known: Sequence[str]) -> InputError:
     more = f" and {len(known) - LICENCES} others" if len(known) > LICENCES else ""
     remedy = f"it has {', '.join(known[:LICENCES])}{more}" if known else "the build names no licences"
     return InputError("the index has no such licence", value=text, remedy=remedy)
@@ -226,10 +284,9 @@ def _licences_like(licences: Any, text: str) -> list[str]:
     Raises:
         InputError: there is none.
     """
-    names = pc.unique(licences.drop_null())
-    exact = names.filter(pc.equal(pc.utf8_lower(names), text.lower()))
-    within = names.filter(pc.match_substring(names, text, ignore_case=True))
-    found: list[str] = (exact if len(exact) else within).to_pylist()
+    known = licences_by_use(licences)
+    found = [name for name in known if name.lower() == text.lower()]
+    found = found or [name for name in known if text.lower() in name.lower()]
     if not found:
-        raise _no_such_licence(text, licences)
+        raise _no_such_licence(text, known)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,7 +11,7 @@ import numpy as np
 
 from sharding.common.errors import InputError
 from training.search import CANDIDATES
-from training.search.entries import Filter
+from training.search.entries import Filter, values_at
 from training.search.nearest import nearest
 from training.search.spans import Span, spans_of
 from training.search.store import SoundIndex
@@ -18,6 +19,7 @@ from training.search.store import SoundIndex
 AWAY = 0.5  # how strongly what should not be heard counts, against 1 for what should
 WINDOWS_A_HIT = 10  # windows that are looked at for each hit that is wanted, so that neighbours are among them
 LEAST_WINDOWS = 100
+KEPT_MASKS = 8  # of filters: people change their words more often than their filters
 SHORTEST = 1e-12  # of a vector's length, so that silence divides by no zero
 _SHOWN = ("clip_id", "dataset", "split", "path", "captions", "licence", "recording_s", "key", "shard", "audio")
 
@@ -97,6 +99,7 @@ class Finder:
 
     def __init__(self, index: SoundIndex, model: Model) -> None:
         self.index, self.model = index, model
+        self._mask = functools.lru_cache(KEPT_MASKS)(lambda among: among.mask(self.index.entries))
 
     def sound_vector(self, data: bytes, name: object, text: str | None = None) -> np.ndarray:
         """The vector ``[d]``, of length 1, of a sound file; ``name`` stands for it in errors.
@@ -127,7 +130,7 @@ class Finder:
         if top < 1 or candidates < 1:
             raise InputError("--top and --first count from 1", value=(top, candidates))
         entries, count = self.index.entries, max(LEAST_WINDOWS, WINDOWS_A_HIT * top)
-        mask = None if among is None else among.mask(entries)
+        mask = None if among is None else self._mask(among)
         wanted = count if self.model.exact else max(count, candidates)
         rows, scores = nearest(self.index.vectors, self._vector(query), wanted, self.index.lists, mask)
         if not len(rows):
@@ -163,8 +166,7 @@ class Finder:
     def _hits(self, rows: np.ndarray, scores: np.ndarray, top: int, allowed: int) -> list[Hit]:
         """The spans of found windows, with their facts."""
         columns = {name: self.index.entries[name] for name in ("clip_id", "start_s", "end_s")}
-        # One by one: Arrow imports pandas for `take`, which takes longer than a search.
-        found = {name: [column[row].as_py() for row in rows.tolist()] for name, column in columns.items()}
+        found = {name: values_at(column, rows.tolist()) for name, column in columns.items()}
         background = float(scores[min(len(scores), -(-allowed // 2)) - 1])
         spans = spans_of(
             rows,

@@ -7,6 +7,7 @@ scores are exact in both.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class Lists:
 
     Attributes:
         index: faiss's ``IndexIVFScalarQuantizer``.
-        probes: how many of the lists a query visits.
+        probes: how many of the lists a query visits where every entry may be found.
     """
 
     index: Any
@@ -54,14 +55,26 @@ class Lists:
         return cls(index, probes)
 
     def find(self, query: Vectors, count: int, mask: Mask | None = None) -> NDArray[np.int64]:
-        """Up to ``count`` entries that are probably nearest to ``query [d]``, in no order that counts."""
+        """Up to ``count`` entries that are probably nearest to ``query [d]``, in no order that counts.
+
+        A mask makes a search visit as many lists more as it leaves entries fewer, so that as many entries as without it
+        are compared; and more of them, until ``count`` are found.
+        """
         faiss = import_faiss()
-        settings = {"nprobe": min(self.probes, self.index.nlist)}
+        settings: dict[str, Any] = {}
+        probes, allowed = self.probes, self.index.ntotal
         if mask is not None:
+            allowed = int(np.count_nonzero(mask))
+            probes = -(-probes * len(mask) // max(allowed, 1))
             bits = np.packbits(mask, bitorder="little")
             settings["sel"] = faiss.IDSelectorBitmap(bits)
-        _, rows = self.index.search(query[None], count, params=faiss.SearchParametersIVF(**settings))
-        return np.asarray(rows[0][rows[0] >= 0])
+        while True:
+            parameters = faiss.SearchParametersIVF(nprobe=min(probes, self.index.nlist), **settings)
+            _, rows = self.index.search(query[None], count, params=parameters)
+            found = rows[0][rows[0] >= 0]
+            if len(found) >= min(count, allowed) or probes >= self.index.nlist:
+                return np.asarray(found)
+            probes *= 4
 
 
 def nearest(
@@ -103,15 +116,37 @@ def products(vectors: Vectors, query: Vectors) -> Vectors:
     return found
 
 
-def make_lists(vectors: Vectors, queries: Vectors, path: Path) -> dict[str, Any]:
+def make_lists(
+    vectors: Vectors, queries: Vectors, path: Path, report: Callable[[int], object] = lambda done: None
+) -> dict[str, Any]:
     """Write inverted lists of vectors, and choose how many a query must visit.
 
     The number of visited lists is twice the smallest power of two with which ``RECALL`` of the ``AMONG`` best entries
     of ``queries`` are found; they are compared with those that comparing every vector finds.
 
+    Args:
+        vectors: ``[entries, d]``, in memory or mapped.
+        queries: ``[n, d]``.
+        path: the file that is written.
+        report: called with the number of vectors so far that are in their lists.
+
     Returns:
         ``lists``, ``probes``, ``recall`` and ``queries`` (how many it was measured with).
     """
+    faiss = import_faiss()
+    index = _filled(vectors, report)
+    best = best_of(vectors, queries, AMONG)
+    probes = 1
+    while recall_of(vectors, queries, best, Lists(index, probes)) < RECALL and probes < index.nlist:
+        probes *= 2
+    probes = min(2 * probes, index.nlist)  # other queries are a little harder than those that it was chosen with
+    recall = recall_of(vectors, queries, best, Lists(index, probes))
+    faiss.write_index(index, str(path))
+    return {"lists": index.nlist, "probes": probes, "recall": recall, "queries": len(queries)}
+
+
+def _filled(vectors: Vectors, report: Callable[[int], object]) -> Any:
+    """Faiss's inverted lists with every vector in them."""
     faiss = import_faiss()
     count, width = vectors.shape
     number = min(1 << round(np.log2(4 * np.sqrt(count))), MOST_LISTS)
@@ -122,21 +157,12 @@ def make_lists(vectors: Vectors, queries: Vectors, path: Path) -> dict[str, Any]
     index.cp.seed, index.cp.niter = 0, 8
     index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, TRAINED_ON
     sample = np.random.default_rng(0).choice(count, min(count, TRAINED_ON * number), replace=False)
+    report(0)
     index.train(np.ascontiguousarray(vectors[np.sort(sample)]))
     for begin in range(0, count, BLOCK):
         index.add(np.ascontiguousarray(vectors[begin : begin + BLOCK]))
-    best = best_of(vectors, queries, AMONG)
-    probes, recall = 1, 0.0
-    while True:
-        lists = Lists(index, probes)
-        recall = recall_of(vectors, queries, best, lists)
-        if recall >= RECALL or probes >= number:
-            break
-        probes *= 2
-    probes = min(2 * probes, number)  # other queries are a little harder than those that the number was chosen with
-    recall = recall_of(vectors, queries, best, Lists(index, probes))
-    faiss.write_index(index, str(path))
-    return {"lists": number, "probes": probes, "recall": recall, "queries": len(queries)}
+        report(min(begin + BLOCK, count))
+    return index
 
 
 def best_of(vectors: Vectors, queries: Vectors, count: int) -> NDArray[np.int64]:
@@ -144,14 +170,19 @@ def best_of(vectors: Vectors, queries: Vectors, count: int) -> NDArray[np.int64]
     best = np.zeros((len(queries), 0), np.int64)
     scores = np.zeros((len(queries), 0), np.float32)
     for begin in range(0, len(vectors), BLOCK):
-        block = vectors[begin : begin + BLOCK]
-        scores = np.concatenate([scores, queries @ block.T], axis=1)
-        best = np.concatenate(
-            [best, np.broadcast_to(np.arange(begin, begin + len(block)), (len(queries), len(block)))], 1
-        )
-        kept = np.argpartition(-scores, min(count, scores.shape[1]) - 1, axis=1)[:, :count]
+        found = queries @ vectors[begin : begin + BLOCK].T
+        kept = _greatest(found, count)
+        scores = np.concatenate([scores, np.take_along_axis(found, kept, 1)], axis=1)
+        best = np.concatenate([best, begin + kept], axis=1)
+        kept = _greatest(scores, count)
         scores, best = np.take_along_axis(scores, kept, 1), np.take_along_axis(best, kept, 1)
     return best
+
+
+def _greatest(scores: Vectors, count: int) -> NDArray[np.int64]:
+    """Where the ``count`` greatest numbers of each row are, in any order."""
+    places: NDArray[np.int64] = np.argpartition(-scores, min(count, scores.shape[1]) - 1, axis=1)[:, :count]
+    return places
 
 
 def recall_of(vectors: Vectors, queries: Vectors, best: NDArray[np.int64], lists: Lists) -> float:

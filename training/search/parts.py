@@ -9,17 +9,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
+from sharding.common.errors import InputError
 from sharding.shards.manifest import Manifest
 from training.data.mixture import select_rows
 from training.evaluation.encoding import SideEncoder, side_encoder
 from training.models.heads.base import Side
 from training.models.retriever import Retriever
-from training.search.entries import Part, Windows, entries_of
+from training.search.entries import Part, Windows
 from training.search.reading import encode_parts
-from training.search.store import PARTS, write_file
+from training.search.store import PARTS, read_entries, write_file
 from training.search.vectors import first_stage, is_exact
 
 _PROBE = ["a sound"]  # a caption whose side stands for any other: a first stage looks at each side alone
@@ -85,14 +86,12 @@ class PartEncoder:
         if self.opened is None:
             from training.models.hub import open_model
 
-            manifest = Manifest.open(self.source.shards)
-            entries = entries_of(self.source.select(manifest), {}, self.source.windows)
-            self.opened = open_model(self.source.model, self.source.trust_code), manifest, entries
+            model = open_model(self.source.model, self.source.trust_code)
+            self.opened = model, Manifest.open(self.source.shards), read_entries(self.listed)
         retriever, manifest, entries = self.opened
-        missing = [part for part in parts if read_part(self.file(part), len(part)) is None]
+        missing = [part for part in parts if part_shapes(self.file(part), len(part)) is None]
         done = sum(map(len, parts)) - sum(map(len, missing))
         if missing:
-            (self.folder / PARTS).mkdir(exist_ok=True)
             encoder = side_encoder(retriever.model, retriever.recipe.data)
             for part, tensors in _encoded(encoder, retriever, manifest, entries, missing):
                 write_file(self.file(part), lambda path, tensors=tensors: save_file(tensors, path))  # type: ignore[misc]
@@ -101,18 +100,36 @@ class PartEncoder:
                     self.report(done)
         return done
 
+    @property
+    def listed(self) -> Path:
+        """The file of the entries, until the index is finished."""
+        return self.folder / PARTS / f"entries-{self.key[:12]}.arrow"
+
     def file(self, part: Part) -> Path:
         """The file of a part."""
         return self.folder / PARTS / f"{part.name}-{self.key[:16]}.safetensors"
 
 
-def read_part(path: Path, count: int) -> dict[str, np.ndarray] | None:
-    """The tensors of a part that is finished; None where it is not."""
+def part_shapes(path: Path, count: int) -> dict[str, tuple[int, ...]] | None:
+    """The shapes of the tensors of a part that is finished, without reading them; None where it is not."""
     try:
-        tensors = load_file(path)
+        with safe_open(path, "np") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (FileNotFoundError, SafetensorError):
         return None
-    return tensors if "vectors" in tensors and all(len(each) == count for each in tensors.values()) else None
+    return shapes if "vectors" in shapes and all(shape[0] == count for shape in shapes.values()) else None
+
+
+def read_part(path: Path, count: int) -> dict[str, np.ndarray]:
+    """The tensors of a finished part.
+
+    Raises:
+        InputError: it is not there any more.
+    """
+    if part_shapes(path, count) is None:
+        remedy = "run the same command again, which encodes it again"
+        raise InputError("a part of the index is gone", file=path, remedy=remedy)
+    return dict(load_file(path))
 
 
 def _encoded(

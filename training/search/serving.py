@@ -23,13 +23,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.layout import shard_name
 from sharding.shards.checksum import is_changed
-from training.search.entries import Filter, licences_by_use
+from training.search.entries import Filter, licences_by_use, splits_of, values_at
 from training.search.finding import Finder, Hit, Query
 from training.search.spectrum import BANDS, spectrum
 from training.search.words import parse_words
@@ -75,15 +74,14 @@ class Service:
     @functools.cached_property
     def about(self) -> dict[str, Any]:
         """What the index holds, and what can be filtered by."""
-        entries = self._entries
-        splits = pc.value_counts(pc.binary_join_element_wise(entries["dataset"], entries["split"], "/")).to_pylist()
-        recordings = entries.select(["clip_id", "recording_s"]).group_by("clip_id").aggregate([("recording_s", "max")])
+        entries, about = self._entries, self._finder.index.about
+        splits = splits_of(entries)[1]
         return {
             "entries": len(entries),
-            "recordings": len(recordings),
-            "hours": (pc.sum(recordings["recording_s_max"]).as_py() or 0.0) / 3600,
-            "datasets": sorted({one["values"].partition("/")[0] for one in splits}),
-            "splits": sorted(one["values"] for one in splits),
+            "recordings": about["recordings"],
+            "hours": about["seconds"] / 3600,
+            "datasets": sorted({name.partition("/")[0] for name in splits}),
+            "splits": sorted(splits),
             "licences": sorted(licences_by_use(entries["licence"])[:SHOWN_LICENCES]),
             "examples": _examples(entries),
         }
@@ -287,9 +285,8 @@ def listen(host: str, port: int) -> socket.socket:
 def _examples(entries: pa.Table) -> list[str]:
     """Short captions of entries that lie evenly apart: what the page suggests to look for."""
     rows = np.unique(np.linspace(0, len(entries) - 1, 40 * EXAMPLES).astype(int)) if len(entries) else np.zeros(0, int)
-    found = dict.fromkeys(
-        text.strip().rstrip(".") for texts in entries["captions"].take(rows).to_pylist() for text in texts[:1]
-    )
+    written = values_at(entries["captions"], rows.tolist())
+    found = dict.fromkeys(text.strip().rstrip(".") for texts in written for text in texts[:1])
     short = [text for text in found if 3 <= len(text) <= 70]
     return short[:: max(1, len(short) // EXAMPLES)][:EXAMPLES]
 

@@ -19,7 +19,7 @@ import contextlib
 import fcntl
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from training.engine.sealed import sealed, unsealed
 from training.search.entries import ENTRIES
 from training.search.nearest import Lists
 
-FORMAT = 1
+FORMAT = 2
 ABOUT, LOCK, PARTS = "index.json", ".lock", "parts"
 _OWN = re.compile(r"(entries|vectors|side-\d+|lists|text|tokenizer)-[0-9a-f]{12}\.(arrow|npy|faiss|onnx|json)")
 _PART = re.compile(r".+-[0-9]{5}-[0-9a-f]{16}-[0-9a-f]{16}\.safetensors")
@@ -81,7 +81,7 @@ class SoundIndex:
                 raise InputError(f"index.json says {size} bytes", file=path / name, value=found, remedy=_AGAIN)
         names = {name.partition("-")[0]: name for name in sorted(about["files"])}
         try:
-            entries = pa.ipc.open_file(pa.memory_map(str(path / names["entries"]))).read_all()
+            entries = read_entries(path / names["entries"])
             vectors = _mapped(path / names["vectors"])
             sides = tuple(_mapped(path / name) for name in sorted(about["files"]) if name.startswith("side-"))
             if entries.schema != ENTRIES or vectors.ndim != 2:
@@ -109,10 +109,23 @@ def read_about(folder: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise InputError(f"damaged: {error}", file=folder / ABOUT, remedy=_AGAIN) from error
     if about.get("format") != FORMAT:
+        remedy = "make it again with `earshot index`, in another folder or after you have removed this one"
         raise InputError(
-            f"an index of format {about.get('format')}; this version reads {FORMAT}", file=folder, remedy=_AGAIN
+            f"an index of format {about.get('format')}; this version reads {FORMAT}", file=folder, remedy=remedy
         )
     return about
+
+
+def read_entries(path: Path) -> pa.Table:
+    """The ENTRIES of a file, mapped into memory."""
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def write_entries(path: Path, batches: Iterable[pa.RecordBatch]) -> None:
+    """Write ENTRIES batch by batch."""
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, ENTRIES) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
 
 
 def commit(folder: Path, about: dict[str, Any], files: list[str]) -> None:
@@ -160,7 +173,12 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
     write(draft)
     with draft.open("rb") as file:
         os.fsync(file.fileno())
-    draft.replace(path)
+    move_file(draft, path)
+
+
+def move_file(source: Path, path: Path) -> None:
+    """Give a finished file another name, durably."""
+    source.replace(path)
     handle = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(handle)  # the new name is durable

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sharding.common.errors import InputError
+from training.search.entries import values_at
 from training.search.store import SoundIndex, commit, hold, write_file
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a search with the tower does without it
@@ -110,7 +111,7 @@ def _write(retriever: Retriever, files: list[Path]) -> None:
 def _difference(tower: TextTower, retriever: Retriever, index: SoundIndex) -> float:
     """The greatest difference between vectors of the tower and of the model, over captions and odd texts."""
     rows = np.unique(np.linspace(0, len(index.entries) - 1, COMPARED).astype(int))
-    captions = [texts[0] for texts in index.entries["captions"].take(rows).to_pylist() if texts]
+    captions = [texts[0] for texts in values_at(index.entries["captions"], rows.tolist()) if texts]
     texts = [*captions, *_ODD]
     return float(np.abs(tower(texts) - retriever.encode_texts(texts)[0].cpu().float().numpy()).max())
 

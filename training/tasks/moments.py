@@ -123,7 +123,7 @@ def make_task(recipe: Recipe, source: Any, trust_code: bool = False) -> MomentTa
         raise InputError(
             "the training data have no captions with times",
             value=", ".join(item.split for item in recipe.data.train),
-            remedy="TACOS has them (earshot build --tacos DIR); or train the task retrieval",
+            remedy="TACOS has them (--tacos DIR); in a table of your own, onset and offset are times (README)",
         )
     model, loss = assemble(recipe, training_captions(source.table, recipe.data))
     if model.keeps_patches:

@@ -7,7 +7,7 @@ import pytest
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
-from sharding.sources.generic import read
+from sharding.sources.generic import read, row_of_times
 from tests.sharding.sources.trees import archive, by_id, table, texts, touch
 
 
@@ -78,6 +78,34 @@ def test_several_rows_of_one_file_are_one_clip(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not the same one") as caught:
         catalogue(tmp_path)
     assert (caught.value.row, caught.value.value) == (4, "freesound:2")
+
+
+def test_captions_with_times(tmp_path: Path) -> None:
+    rows = [["a.wav", "a dog", "0.5", "2"], ["a.wav", "a dog", "4", "5.25"], ["a.wav", "a street", "", ""]]
+    table(tmp_path / "clips.csv", "path,captions,onset,offset", rows)
+    captions = catalogue(tmp_path)["mine/all/a"]["captions"]
+    found = [(one["text"], one["onset"], one["offset"]) for one in captions]
+    assert found == [("a dog", 0.5, 2.0), ("a dog", 4.0, 5.25), ("a street", None, None)]
+    touch(tmp_path, "a.wav")
+    assert row_of_times(Storage(tmp_path), "a.wav", 4.0, 5.25) == (str(tmp_path / "clips.csv"), 3)
+
+
+@pytest.mark.parametrize(
+    ("onset", "offset", "what"),
+    [
+        ("1", "", "a caption with a time has no offset"),
+        ("", "1", "a caption with a time has no onset"),
+        ("2", "2", "offset is not after onset"),
+        ("-1", "2", "onset is not a number of seconds"),
+        ("0", "nan", "offset is not a number of seconds"),
+        ("0:01", "2", "onset is not a number of seconds"),
+    ],
+)
+def test_times_that_are_none_name_the_row(tmp_path: Path, onset: str, offset: str, what: str) -> None:
+    table(tmp_path / "clips.csv", "path,captions,onset,offset", [["a.wav", "x", "", ""], ["a.wav", "y", onset, offset]])
+    with pytest.raises(InputError, match=what) as caught:
+        read(Storage(tmp_path), "mine")
+    assert caught.value.row == 3 and caught.value.remedy
 
 
 def test_paths_that_climb_and_members_of_archives(tmp_path: Path) -> None:

@@ -23,7 +23,9 @@ SHORT = [row(1, duration_s=4.0), row(2, duration_s=11.0, licence="http://x/by/4.
 @given(st.floats(0.05, 500), st.floats(0.1, 40), st.floats(0.05, 1))
 def test_windows_cover_a_sample_but_for_a_short_rest(seconds: float, length: float, share: float) -> None:
     windows = Windows(length, length * share)
-    starts = windows.starts(seconds)
+    samples, starts = windows.starts(np.array([seconds, seconds]))
+    starts, again = np.split(starts, 2)
+    assert np.array_equal(starts, again) and np.array_equal(samples, np.repeat([0, 1], len(starts)))
     assert starts[0] == 0 and np.all(np.diff(starts) > 0)
     assert np.all(np.diff(starts) <= windows.hop_s * (1 + 1e-9) + REST * windows.hop_s)
     assert starts[-1] <= max(0, seconds - length) + 1e-9
