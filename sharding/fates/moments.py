@@ -51,7 +51,9 @@ def captions_outside(catalogue: pa.Table, facts: pa.Table, datasets: Collection[
     lengths = {row.clip_id: row.duration_s for row in rows(facts, _Length)}
     for clip in rows(own, _Clip):
         length = lengths.get(clip.clip_id)
-        for caption in clip.captions if length is not None and clip.path is not None else ():
+        if length is None or clip.path is None:
+            continue
+        for caption in clip.captions:
             onset, offset = caption["onset"], caption["offset"]
             if onset is not None and offset is not None and offset > length + SLACK_S:
                 yield Outside(clip.dataset, clip.path, onset, offset, length)

@@ -36,10 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     try:
         import uvicorn
-    except ImportError as error:
-        raise InputError("the page needs uvicorn", remedy="pip install earshot[search]") from error
 
-    from training.search.serving import Service, application, listen
+        from training.search.web import application, listen
+    except ModuleNotFoundError as error:
+        raise InputError(f"the page needs {error.name}", remedy="pip install earshot[search]") from error
+
+    from training.search.serving import Service
 
     listening = listen(args.host, args.port)
     finder = open_finder(args)

@@ -15,7 +15,7 @@ from tests.training.search.browser import CHROMIUM, Browser, browser
 from tests.training.search.indexes import SHORT, indexed, untrained
 from training.search.finding import Finder
 from training.search.models import WholeModel
-from training.search.serving import Service, application, listen
+from training.search.serving import Service
 from training.search.store import SoundIndex
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
@@ -41,6 +41,8 @@ def asked() -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def address(build: Path, asked: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     uvicorn = pytest.importorskip("uvicorn")
+    from training.search.web import application, listen
+
     manifest, retriever, folder = Manifest.open(build), untrained([]), tmp_path_factory.mktemp("page") / "index"
     indexed(retriever, manifest, folder, windows=SHORT)
     index = SoundIndex.open(folder)
