@@ -9,6 +9,7 @@ from sharding.common.processes import run_program
 COMMANDS = {
     "plan": Command("Commands", "ray_jobs.plan", "say what a build and training will cost on a cluster"),
     "reproduce": Command("Commands", "ray_jobs.reproduce", "train and measure a table of a paper on a cluster"),
+    "tune": Command("Commands", "ray_jobs.tune", "try values of a recipe's keys side by side, and rank them"),
     "status": Command("Commands", "ray_jobs.status", "say what became of a submitted job"),
 }
 

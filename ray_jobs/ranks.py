@@ -6,7 +6,8 @@ import argparse
 import logging
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from sharding.common.errors import InputError
 from training.commands.arguments import file_in_the_way
 
 LOOK_S = 10.0  # between two looks at what the cluster has
+FEWER = "fewer --workers need less, and --min-workers begins with fewer"
 
 
 @dataclass(frozen=True)
@@ -125,23 +127,37 @@ def run_on_ranks(function: Callable[[Any, Any], None], task: Any, place: str, ra
         ),
     )
     wanted = {name: ranks.fewest * count for name, count in each.items()}
+    with telling_shortage(ranks.nodes, wanted, f"{ranks.fewest} ranks need", FEWER):
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            raise explained(error, place) from error
+
+
+@contextmanager
+def telling_shortage(nodes: str | None, wanted: Mapping[str, float], who: str, remedy: str) -> Iterator[None]:
+    """Meanwhile, say whenever work waits for nodes, because the cluster cannot hold what is ``wanted``.
+
+    Args:
+        nodes: the label of the nodes that count; None: all.
+        wanted: resources.
+        who: wants them, and a verb.
+        remedy: what needs less.
+    """
     ended = threading.Event()
-    watch = threading.Thread(target=_watch_nodes, args=(ended, ranks.nodes, ranks.fewest, wanted), daemon=True)
+    watch = threading.Thread(target=_watch_nodes, args=(ended, nodes, wanted, who, remedy), daemon=True)
     watch.start()
     try:
-        trainer.fit()
-    except TrainingFailedError as error:
-        raise explained(error, place) from error
+        yield
     finally:
         ended.set()
 
 
-def _watch_nodes(ended: threading.Event, nodes: str | None, ranks: int, wanted: dict[str, float]) -> None:
-    """Say whenever training waits for nodes, because the cluster cannot hold the ranks that were asked for."""
+def _watch_nodes(ended: threading.Event, nodes: str | None, wanted: Mapping[str, float], who: str, remedy: str) -> None:
     said = None
     while True:
         try:
-            says = shortage(resources_of(nodes), ranks, wanted)
+            says = shortage(resources_of(nodes), wanted, who, remedy)
         except Exception:  # the head died, so Ray ends this driver
             return
         if says is not None and says != said:
@@ -151,17 +167,19 @@ def _watch_nodes(ended: threading.Event, nodes: str | None, ranks: int, wanted: 
             return
 
 
-def shortage(available: dict[str, float], ranks: int, wanted: dict[str, float]) -> str | None:
-    """What the cluster lacks for so many ranks; None if nothing."""
+def shortage(available: Mapping[str, float], wanted: Mapping[str, float], who: str, remedy: str) -> str | None:
+    """What the cluster lacks; None if nothing.  See `telling_shortage`."""
     lacking = [name for name, count in wanted.items() if available.get(name, 0) < count]
     if not lacking:
         return None
     needs = ", ".join(f"{wanted[name]:g} {name}s" for name in lacking)
     there = ", ".join(f"{available.get(name, 0):g}" for name in lacking)
-    return (
-        f"waiting for nodes: {ranks} ranks need {needs}, and the cluster has {there}; "
-        "fewer --workers need less, and --min-workers begins with fewer"
-    )
+    return f"waiting for nodes: {who} {needs}, and the cluster has {there}; {remedy}"
+
+
+def in_one_line(error: BaseException) -> str:
+    """The kind of an error and its last line, which is where a traceback in it says what happened."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[-1].strip()}"
 
 
 def rank_main(config: dict[str, Share]) -> None:

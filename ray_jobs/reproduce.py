@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray_jobs.connection import connect, refuse_relative
 from ray_jobs.metrics import TRAINING, Gauges, of_step
-from ray_jobs.ranks import Ranks, add_ranks, run_on_ranks
+from ray_jobs.ranks import Ranks, add_ranks, in_one_line, run_on_ranks
 from sharding.commands.arguments import absolute
 from sharding.common.errors import InputError
 from training.commands import reproduce
@@ -144,15 +144,10 @@ def _failure(reference: Any) -> str | None:
         ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         cause = error.cause or error
-        return str(cause) if isinstance(cause, InputError) else _last_line(cause)
+        return str(cause) if isinstance(cause, InputError) else in_one_line(cause)
     except ray.exceptions.RayError as error:
-        return _last_line(error)
+        return in_one_line(error)
     return None
-
-
-def _last_line(error: BaseException) -> str:
-    """The kind of an error and its last line, which is where a traceback in it says what happened."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[-1].strip()}"
 
 
 def _supervise(one: OneRun, ranks: Ranks) -> None:

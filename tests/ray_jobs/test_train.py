@@ -12,7 +12,7 @@ import pytest
 import yaml
 from ray.cluster_utils import Cluster
 
-from ray_jobs.ranks import Ranks, run_on_ranks, shortage
+from ray_jobs.ranks import FEWER, Ranks, run_on_ranks, shortage
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from tests.training.small_runs import REPOSITORY, TREE, lines, run_ranks, write_sounds
@@ -48,11 +48,11 @@ def test_what_is_wrong_is_refused_before_ray_starts(options: list[str], message:
 
 
 def test_a_job_that_waits_for_nodes_says_what_it_lacks() -> None:
-    said = shortage({"CPU": 2.0}, 8, {"CPU": 8.0})
+    said = shortage({"CPU": 2.0}, {"CPU": 8.0}, "8 ranks need", FEWER)
     assert said is not None and "8 ranks need 8 CPUs, and the cluster has 2" in said and "--min-workers" in said
-    said = shortage({"CPU": 16.0, "GPU": 4.0}, 8, {"CPU": 8.0, "GPU": 8.0})
+    said = shortage({"CPU": 16.0, "GPU": 4.0}, {"CPU": 8.0, "GPU": 8.0}, "8 ranks need", FEWER)
     assert said is not None and "8 ranks need 8 GPUs, and the cluster has 4" in said
-    assert shortage({"CPU": 8.0}, 8, {"CPU": 8.0}) is None
+    assert shortage({"CPU": 8.0}, {"CPU": 8.0}, "8 ranks need", FEWER) is None
 
 
 def test_a_file_where_the_runs_folder_should_be_is_said_before_any_rank_starts(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from training.run.log import check_log_settings
 
 EVERY = "*"  # in place of a split: what the build has
 VALIDATION = {"val", "valid", "validation", "dev"}  # words in the names of splits for validation, not for tests
+TESTS = {"eval", "evaluation", "test", "testing"}  # words in the names of splits for tests
 
 
 def check_recipe(recipe: Recipe, manifest: Any) -> None:
@@ -84,6 +85,11 @@ def _held_out(known: list[str]) -> list[str]:
 def _for_validation(held_out: list[str]) -> list[str]:
     """Those of the splits that are for validation, and not for tests, as their names say."""
     return [name for name in held_out if VALIDATION & _words(name)]
+
+
+def is_for_tests(split: str) -> bool:
+    """Whether a split is for tests, as its name says."""
+    return bool(TESTS & _words(split)) and not VALIDATION & _words(split)
 
 
 def _words(split: str) -> set[str]:

@@ -81,17 +81,18 @@ def store_frozen(
         name = hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=8)
         name.update(work.ids.tobytes())
         place = Path(recipe.data.stored_folder or folder / FOLDER) / f"{part}-{name.hexdigest()}"
-        _compute(work, place, group)
+        _compute(work, place, group, is_shared=recipe.data.stored_folder is not None)
         found[part] = StoredVectors(place, work.ids)
     return Stored(**found, encoders=encoders)
 
 
-def _compute(work: _Sounds | _Captions, place: Path, group: Group) -> None:
+def _compute(work: _Sounds | _Captions, place: Path, group: Group, is_shared: bool) -> None:
     """Encode the items of the parts that are missing, each rank its share, and write them."""
     missing: list[int] = []
     if group.rank == 0:
         place.mkdir(parents=True, exist_ok=True)
-        Storage(place).sweep()
+        if not is_shared:  # else drafts may be those of a run that works now
+            Storage(place).sweep()
         there = finished_parts(place)
         missing = [number for number in range(-(-len(work.ids) // PART)) if number not in there]
     missing = group.gather_objects(missing, "missing parts")[0]
