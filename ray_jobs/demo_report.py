@@ -32,6 +32,7 @@ from training.search.finding import Finder, Query
 from training.search.models import WholeModel
 from training.search.parts import Source
 from training.search.store import SoundIndex
+from training.search.text_tower import add_text_tower
 
 NAMES = ("R@1", "R@5", "R@10", "mAP@10", "mAP@16")
 QUERIES = 8
@@ -94,6 +95,7 @@ def _tiles(build: BuildContents, evaluation: dict[str, Any]) -> list[tuple[str, 
 def _finder(folder: Path, retriever: Retriever, manifest: Manifest, source: Source) -> Finder:
     """A search in an index of ``source``, which is kept in ``folder`` for `earshot search` and `earshot serve`."""
     make_index(retriever, manifest, source, folder)
+    add_text_tower(retriever, folder)
     index = SoundIndex.open(folder)
     return Finder(index, WholeModel(index, retriever))
 

@@ -32,6 +32,8 @@ from sharding.sources.protected import is_protected
 
 __all__ = ["BuildSettings", "build", "summary"]
 
+NAMED = 3  # clips that a summary names of each reason to fail
+
 
 def build(
     settings: BuildSettings,
@@ -162,7 +164,8 @@ def _make(stages: Stages) -> None:
 def summary(out: Storage) -> dict[str, Any]:
     """What a finished build holds, for people and machines.
 
-    ``out, plan, shards, samples, bytes, clips, fates`` (fate: count), ``reasons`` (``fate/reason``: count),
+    ``out, plan, shards, samples, bytes, clips, fates`` (fate: count), ``reasons`` (``fate/reason``: count), ``failed``
+    (reason: the first few clips that failed for it),
     ``datasets`` (name: clips), ``overview`` (see ``sharding.catalogue.overview``) and ``protection`` (see
     ``sharding.fates.protection``).
     """
@@ -176,7 +179,19 @@ def summary(out: Storage) -> dict[str, Any]:
         "clips": sum(dataset["fates"].values()),
         "fates": dataset["fates"],
         "reasons": dataset["reasons"],
+        "failed": _first_failed(out),
         "datasets": dataset["datasets"],
         "overview": read_overview(out),
         "protection": dataset.get("protection", []),
     }
+
+
+def _first_failed(out: Storage) -> dict[str, list[str]]:
+    """The first clips of each reason to fail."""
+    fates = out.read_table(layout.FATES, ["clip_id", "fate", "reason"])
+    failed = fates.filter(pc.equal(fates["fate"], "failed"))
+    found: dict[str, list[str]] = {}
+    for clip, reason in zip(column(failed, "clip_id", str), column(failed, "reason", str), strict=True):
+        if len(named := found.setdefault(reason, [])) < NAMED:
+            named.append(clip)
+    return found

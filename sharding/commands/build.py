@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sharding.audio import ERROR_CLASSES
@@ -202,16 +202,25 @@ def show(result: dict[str, Any]) -> str:
             "with an error class (--retry missing: those without audio), or --new-plan to look at all inputs again"
         )
     lines += [f"  {protection_line(split)}" for split in result["protection"] if split["clips"]]
-    return page(lines + reason_lines(result["reasons"]) + remarks(result["overview"]))
+    return page(lines + reason_lines(result["reasons"], result["failed"]) + remarks(result["overview"]))
 
 
-def reason_lines(reasons: Mapping[str, int]) -> list[str]:
-    """One line for each reason why clips were not written whole; ``reasons`` counts the clips by ``fate/reason``."""
-    return [
-        f"  {count:7} {name.replace('/', ': ')}"
-        for name, count in reasons.items()
-        if name.partition("/")[0] != "written" or name == "written/trimmed"
-    ]
+def reason_lines(reasons: Mapping[str, int], failed: Mapping[str, Sequence[str]] | None = None) -> list[str]:
+    """One line for each reason why clips were not written whole.
+
+    Args:
+        reasons: counts the clips by ``fate/reason``.
+        failed: some of the clips that failed, by reason.
+    """
+    lines = []
+    for name, count in reasons.items():
+        fate, _, reason = name.partition("/")
+        if fate == "written" and reason != "trimmed":
+            continue
+        named = (failed or {}).get(reason, ()) if fate == "failed" else ()
+        such = "such as " if len(named) < count else ""
+        lines.append(f"  {count:7} {fate}: {reason}" + (f" ({such}{', '.join(named)})" if named else ""))
+    return lines
 
 
 def remarks(about: Overview) -> list[str]:

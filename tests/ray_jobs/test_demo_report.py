@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -28,6 +29,8 @@ from training.evaluation.encoding import side_encoder
 from training.evaluation.run import EvaluationSettings, evaluate
 from training.models import hub
 from training.models.build import TOKENIZER
+from training.search.store import SoundIndex
+from training.search.text_tower import LIBRARIES
 from training.tasks.retrieval import assemble
 
 SMALL = ("data.train=[{split: mine/train}]", "validation.split=null", "audio.depth=1", "text.depth=1")
@@ -72,6 +75,8 @@ def test_the_page_shows_metrics_queries_and_masks_and_links_the_build(shards: Pa
         LocalGroup(),
     )
     page = write_demo_report(tmp_path, shards, tmp_path / "run", evaluation)
+    answers_at_once = all(map(importlib.util.find_spec, LIBRARIES))
+    assert ("tower" in SoundIndex.open(tmp_path / "index").about) == answers_at_once
     assert page == tmp_path / "report/index.html"
     text = page.read_text()
     metrics = json.loads((tmp_path / "report/metrics.json").read_text())

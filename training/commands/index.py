@@ -76,8 +76,10 @@ def show(result: dict[str, Any]) -> str:
     if search["kind"] == "lists":
         found = f"{100 * search['recall']:.1f} % of the ten best of {search['queries']} captions"
         how = f"visits {search['probes']} of {search['lists']} lists, which finds {found}"
+    minutes = result["seconds"] / 60
+    length = f"{minutes:.0f} minutes" if minutes < 60 else f"{minutes / 60:,.1f} hours"
     loads = f"\na query loads the whole model: {result['no_text_tower']}" if result["no_text_tower"] else ""
     return (
-        f"{result['entries']:,} windows of {result['recordings']:,} recordings ({result['seconds'] / 3600:.1f} hours), "
+        f"{result['entries']:,} windows of {result['recordings']:,} recordings ({length}), "
         f"{result['encoded']:,} of them encoded now: {result['out']}\na query {how}{loads}"
     )

@@ -6,6 +6,7 @@ which they were scored.
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from training.evaluation.encoding import SideEncoder, encode_clips, encode_texts
 from training.evaluation.scores import Questions, figures, multiple_of, rank_all
 from training.evaluation.split import read_split
 from training.evaluation.two_stage import two_stage_scores
-from training.models.heads.base import Head, Side
+from training.models.heads.base import Head, Side, rows_of
 
 QUERIES_AT_ONCE = 256
 IN_MEMORY = 2**30  # bytes of scores that a rank keeps in memory; more are kept in a file without a name
@@ -70,26 +71,20 @@ def evaluate(
     multiple = None if settings.relevance is None else multiple_of(questions, settings.relevance)
     sounds = scored_side(encoder.head, encode_clips(encoder, manifest, order, group, progress))
     texts = scored_side(encoder.head, encode_texts(encoder, questions.read, group, settings.batch_size))
-    rows = _Share(len(questions.read), group, lambda some: _scores(encoder.head, texts, sounds, some, settings))
+    # Once: ranks score different numbers of queries, and ZeRO-3 asks all ranks for weights whenever a module runs.
+    with torch.no_grad():
+        shared = encoder.head.shared()
+    score = functools.partial(two_stage_scores, encoder.head, candidates=settings.candidates, shared=shared)
+    rows = _Share(len(questions.read), group, lambda some: score(rows_of(texts, some), sounds))
     by_clip = None
     if settings.candidates:
-        captions = tuple(tensor[: questions.captions] for tensor in texts)
+        captions = rows_of(texts, slice(questions.captions))
         columns = _Share(
-            len(questions.clips), group, lambda some: _scores(encoder.head, captions, sounds, some, settings, False)
+            len(questions.clips), group, lambda some: score(captions, rows_of(sounds, some), by_text=False).t()
         )
         by_clip = columns.blocks
     found = rank_all(rows.blocks, questions, multiple, group, by_clip)
     return figures(found, questions, multiple)
-
-
-def _scores(
-    head: Head, texts: Side, sounds: Side, some: slice, settings: EvaluationSettings, by_text: bool = True
-) -> torch.Tensor:
-    """Scores ``[queries, items]`` of some queries, which are texts or sounds."""
-    queries = tuple(tensor[some] for tensor in (texts if by_text else sounds))
-    if by_text:
-        return two_stage_scores(head, queries, sounds, settings.candidates)
-    return two_stage_scores(head, texts, queries, settings.candidates, by_text=False).t()
 
 
 class _Share:

@@ -21,15 +21,16 @@ class StatusLine:
     def __init__(self, what: str, total: int, done: int = 0, quiet: bool = False) -> None:
         self.what, self.total, self.done_before, self.quiet = what, total, done, quiet
         self.started = time.monotonic()
-        self.printed = -float("inf")
+        self.printed, self.shown = -float("inf"), (-1, "")
         self.terminal = sys.stderr.isatty()
 
     def update(self, done: int, note: str = "") -> None:
         """Show progress, at most ten times a second on a terminal and every ten seconds elsewhere."""
         now = time.monotonic()
-        if self.quiet or (done < self.total and now - self.printed < (0.1 if self.terminal else 10.0)):
+        early = done < self.total and now - self.printed < (0.1 if self.terminal else 10.0)
+        if self.quiet or early or (done, note) == self.shown:
             return
-        self.printed = now
+        self.printed, self.shown = now, (done, note)
         rate = (done - self.done_before) / max(now - self.started, 1e-9)
         left = clock((self.total - done) / rate) if rate > 0 else "?"
         line = f"{self.what} {done}/{self.total}  {rate:.2f}/s  {left} left  {note}"

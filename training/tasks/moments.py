@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from sharding.common.errors import InputError
 from training.config.checks import require
@@ -96,15 +97,22 @@ class MomentTask(RetrievalTask):
         ids = stack_ids(batch.clip[clip], batch.caption[clip], batch.group[clip], batch.kin[clip], words)
         seeds = splitmix64(batch.seeds[clip], segment + WINDOW)
         with self.model.dropout(seeds):
-            alone = EncodedAudio(
-                audio.segments[clip, segment][:, None], torch.ones_like(clip[:, None], dtype=torch.bool)
-            )
-            side: Side = self.model.head.audio_side(alone)
+            side: Side = self.model.head.audio_side(_alone(audio, clip, segment))
         return Items(tuple(side), ids)
 
     def terms(self) -> dict[str, PairTerm]:
         windows = PairTerm(CAPTIONS, WINDOWS, self.model.head, self.moments, self.settings.weight)
         return super().terms() | {MOMENTS: windows}
+
+
+def _alone(audio: EncodedAudio, clip: Tensor, segment: Tensor) -> EncodedAudio:
+    """Some segments of clips, ``[n]`` both, each as a clip of its own."""
+    one = torch.ones_like(clip[:, None], dtype=torch.bool)
+    if audio.tokens is None or audio.token_mask is None:
+        return EncodedAudio(audio.segments[clip, segment][:, None], one)
+    places = (audio.segment_mask.shape[1], -1)
+    tokens, mask = (each.unflatten(1, places)[clip, segment] for each in (audio.tokens, audio.token_mask))
+    return EncodedAudio(audio.segments[clip, segment][:, None], one, tokens, mask)
 
 
 def make_task(recipe: Recipe, source: Any, trust_code: bool = False) -> MomentTask:
@@ -126,7 +134,4 @@ def make_task(recipe: Recipe, source: Any, trust_code: bool = False) -> MomentTa
             remedy="TACOS has them (--tacos DIR); in a table of your own, onset and offset are times (README)",
         )
     model, loss = assemble(recipe, training_captions(source.table, recipe.data))
-    if model.keeps_patches:
-        remedy = "set head.audio: segments, or a head that needs no patches"
-        raise InputError("the task moments compares the segments of clips, not their patches", remedy=remedy)
     return MomentTask(model, loss, recipe.loss.name, recipe.task, CaptionTimes(moments))

@@ -37,7 +37,7 @@ def test_a_build_stops_and_goes_on_once_files_are_mended(small: Path, tmp_path: 
     assert not (out / "dataset.json").exists()
     shutil.copy(small / "train/a1.flac", small / "train/page.flac")
     result = build(settings, str(out), LocalRunner(1), max_failed=none)
-    assert result["reasons"].get("failed/not_audio") is None
+    assert result["reasons"].get("failed/not_audio") is None and result["failed"] == {"missing": ["mine/train/gone"]}
     build(settings, str(tmp_path / "calm"), LocalRunner(1))
     names = {name: data for name, data in outcome(out).items() if name.startswith("shards/")}
     assert names == {name: data for name, data in outcome(tmp_path / "calm").items() if name.startswith("shards/")}

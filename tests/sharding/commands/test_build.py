@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sharding.cli import main
+from sharding.commands.build import reason_lines
 from tests.conftest import REPOSITORY
 from tests.sharding.corpora import outcome
 
@@ -22,6 +23,16 @@ def test_a_split_that_ones_own_source_lacks_is_not_protected_in_silence(
     words = ["build", "--source", f"mine={corpus}", "--out", str(tmp_path / "out"), "--protect"]
     assert main([*words, "mine/tset"]) == 2
     assert "mine has no such split to protect (found 'mine/tset')" in capsys.readouterr().err
+
+
+def test_clips_that_failed_are_named_with_their_reason() -> None:
+    reasons = {"written/whole": 9, "duplicate/same_interval": 2, "failed/truncated": 4, "failed/silent": 1}
+    failed = {"truncated": ["mine/all/a", "mine/all/b", "mine/all/c"], "silent": ["mine/all/d"]}
+    assert [line.strip() for line in reason_lines(reasons, failed)] == [
+        "2 duplicate: same_interval",
+        "4 failed: truncated (such as mine/all/a, mine/all/b, mine/all/c)",
+        "1 failed: silent (mine/all/d)",
+    ]
 
 
 def test_a_command_that_is_asked_to_end_leaves_nothing_behind(corpus: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from training.run.loop import fit
 from training.tasks import TASKS, task_module
 
 AUDIO_ONLY = ["text=null", "head=null", "loss=null"]
-ATTENTION = "head={name: token-attention, dim: 16, heads: 2, audio: segments}"
+ATTENTION = "head={name: token-attention, dim: 16, heads: 2, audio: KIND}"
 VALIDATED = "validation.split=clotho/evaluation"
 CASES: dict[str, list[str]] = {
     "retrieval": [VALIDATED],
@@ -49,7 +49,11 @@ CASES: dict[str, list[str]] = {
         *(VALIDATED, "validation.metric=mAP"),
     ],
     "moments": ["task={name: moments, weight: 0.5}", VALIDATED],
-    "moments of segments": ["task={name: moments}", ATTENTION, VALIDATED, "validation.first=4"],
+    "moments of segments": ["task={name: moments}", ATTENTION.replace("KIND", "segments"), VALIDATED],
+    "moments of patches": [  # two stages of validation too, in which ranks score different numbers of queries
+        *("task={name: moments}", ATTENTION.replace("KIND", "patches")),
+        *(VALIDATED, "validation.first=4"),
+    ],
     "reranking": [
         "task={name: reranking}",
         "audio={encoder: multimodal, source: random, segment_s: 1, max_s: 3, width: 8, depth: 1, heads: 2}",
@@ -154,7 +158,7 @@ def test_ranks_stages_and_chunks_change_no_loss(case: str, labelled: Path, tmp_p
         "text_pairs",
         "classification by a decoder",
         "captioning",
-        "moments of segments",
+        "moments of patches",
         "reranking",
     ],
 )

@@ -126,10 +126,16 @@ def global_loss(
     return value
 
 
-def score_all(head: Head, text: Side, audio: Side) -> Tensor:
-    """Every text's similarity to every audio, ``[texts, audios]`` on the CPU, in tiles, without gradient."""
+def score_all(head: Head, text: Side, audio: Side, shared: Side | None = None) -> Tensor:
+    """Every text's similarity to every audio, ``[texts, audios]`` on the CPU, in tiles, without gradient.
+
+    Args:
+        head: the model's.
+        text, audio: the sides.
+        shared: what ``head.shared()`` gave; None: it is asked here.  Under ZeRO-3 every rank must ask equally often.
+    """
     with torch.no_grad():
-        text, audio, shared = wide(text), wide(audio), wide(head.shared())
+        text, audio, shared = wide(text), wide(audio), wide(head.shared() if shared is None else shared)
         scores = torch.empty(len(text[0]), len(audio[0]), dtype=text[0].dtype)
         for texts, audios in _tiling(head, text, audio, shared).tiles():
             scores[texts, audios] = head.pair_scores(rows_of(text, texts), rows_of(audio, audios), shared).cpu()

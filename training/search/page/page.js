@@ -4,6 +4,7 @@
 const $ = (id) => document.getElementById(id);
 const FILTERS = ["dataset", "licence", "min", "max"];
 const PAGE = 20;
+const EXAMPLE = $("words").placeholder;
 const PATIENCE_MS = 700; // before the page says that it searches
 const names = new Map(); // what chosen sounds are called, by "sound=NAME" or "like=ROW"
 let hits = [];
@@ -315,6 +316,7 @@ function chips(ask) {
     return chip;
   });
   $("chosen").replaceChildren(...shown);
+  $("words").placeholder = shown.length ? "and words, if you like" : EXAMPLE;
 }
 
 async function bring(file) {
