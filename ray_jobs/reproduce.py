@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise InputError(f"{error.what}: {reasons}", file=work.folder, remedy="the same command continues") from error
     if args.plot is not None and not failed:
         write_curves(found["rows"], work.plan.curve, work.plan.axis, args.plot)
-    state = {"dry": False, "scale": args.scale, "failed": failed}
+    state = {"dry": False, "scale": args.scale, "towers": args.towers, "failed": failed}
     return told | found | state | ({"exit": 1} if failed else {})
 
 

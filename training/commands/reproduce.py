@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from training.reproduce.carrying_out import Work
 
 SMALL = "Small scale: small random encoders and few steps. These figures say nothing about the methods."
+ON_TOWERS = "Small scale: heads on the named towers, which are frozen, and few steps. Large models may rank otherwise."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +41,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="full",
         help="small: the same plan with small random encoders and few steps, which proves that all of it works",
     )
-    parser.add_argument("--steps", type=int, metavar="N", help="steps of a run with --scale small (20)")
+    parser.add_argument(
+        "--towers",
+        nargs=2,
+        metavar=("AUDIO", "TEXT"),
+        help="with --scale small: frozen encoders with real weights in place of the random ones, of Whisper's and of "
+        "BERT's kind, as folders or names (openai/whisper-tiny.en sentence-transformers/all-MiniLM-L6-v2)",
+    )
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="steps of a run with --scale small (20; 200 with --towers)"
+    )
     parser.add_argument(
         "--plot", type=Path, metavar="PNG", help="also draw the curves of a plan that has some (aurola-scaling)"
     )
@@ -59,22 +70,33 @@ def work_of(args: argparse.Namespace) -> Work:
     """The plan and where it goes, as the options say."""
     from training.reproduce.carrying_out import Work
     from training.reproduce.papers import PLANS
-    from training.reproduce.small import STEPS
+    from training.reproduce.small import STEPS, TOWER_STEPS, Towers, check_towers
 
     refuse_store(args.out)
-    if args.seeds < 1 or (args.steps is not None and args.steps < 1):
-        raise InputError("--seeds and --steps count from 1", value=(args.seeds, args.steps))
-    if args.steps is not None and args.scale == "full":
-        raise InputError("--steps is for --scale small", remedy="change the recipes with --set optimizer.steps=N")
-    if not (args.shards or args.dry_run):
-        remedy = "give --shards OUT; `earshot demo-corpus DIR` and `earshot build` make a small one"
-        raise InputError("a plan is trained on a build", remedy=remedy)
-    steps = (args.steps or STEPS) if args.scale == "small" else 0
+    _refuse_options(args)
+    towers = None if args.towers is None else Towers(*args.towers)
+    few = STEPS if towers is None else TOWER_STEPS
+    steps = (args.steps or few) if args.scale == "small" else 0
     plan, shards = PLANS[args.plan](), args.shards or ""
     if args.plot is not None and not plan.curve:
         curved = ", ".join(name for name, make in PLANS.items() if make().curve)
         raise InputError("the plan has no curves to draw", value=args.plan, remedy=f"--plot is for {curved}")
-    return Work(plan, args.out, shards, args.seeds, steps, tuple(args.set), frames=args.frames)
+    full = Work(plan, args.out, shards, args.seeds, 0, tuple(args.set), frames=args.frames)
+    if towers is not None:
+        check_towers(towers, plan, [full.recipe(name, 0, set()) for name in plan.runs])
+    return replace(full, steps=steps, towers=towers)
+
+
+def _refuse_options(args: argparse.Namespace) -> None:
+    if args.seeds < 1 or (args.steps is not None and args.steps < 1):
+        raise InputError("--seeds and --steps count from 1", value=(args.seeds, args.steps))
+    if args.steps is not None and args.scale == "full":
+        raise InputError("--steps is for --scale small", remedy="change the recipes with --set optimizer.steps=N")
+    if args.towers is not None and args.scale == "full":
+        raise InputError("--towers is for --scale small", remedy="choose encoders with --set audio=... --set text=...")
+    if not (args.shards or args.dry_run):
+        remedy = "give --shards OUT; `earshot demo-corpus DIR` and `earshot build` make a small one"
+        raise InputError("a plan is trained on a build", remedy=remedy)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -94,6 +116,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         manifest = Manifest.open(work.shards)
         told = outline(work, manifest.table, table is not None)
         result = told | carry_out(work, manifest, group, table) | {"dry": False, "scale": args.scale}
+        result["towers"] = args.towers
         if args.plot is not None and group.rank == 0:
             write_curves(result["rows"], work.plan.curve, work.plan.axis, args.plot)
     return only_first_rank(result, group)
@@ -116,7 +139,7 @@ def show(result: dict[str, Any]) -> str:
     else:
         lines += _tests(result) if "cells" in result else _table(result)
         if result["scale"] == "small":
-            lines += ["", SMALL]
+            lines += ["", ON_TOWERS if result["towers"] else SMALL]
     if failed := result.get("failed"):
         lines += ["", "Runs that are not done; the same command does them again:"]
         lines += [f"  - {run}: {why}" for run, why in failed.items()]

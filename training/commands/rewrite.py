@@ -60,4 +60,6 @@ def show(result: dict[str, Any]) -> str:
 
     lines = [f"{result['kept']} alternatives of {result['captions']} captions: {result['out']}"]
     lines += [f"  {count} left out: {REASONS[reason]}" for reason, count in sorted(result["removed"].items())]
+    if result["labels"]:
+        lines.append(f"  {result['labels']} labels were skipped: they name classes and are not rewritten")
     return "\n".join(lines)

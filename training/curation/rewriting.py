@@ -50,7 +50,7 @@ class Rewriting:
 def rewrite(work: Rewriting, runner: Runner) -> dict[str, Any]:
     """Write alternatives of every caption of the split as REWRITES; a killed run continues.
 
-    Labels are not rewritten, nor captions that a clip received from its duplicates twice.
+    Labels are not rewritten, but counted, and a caption that a clip received from its duplicates too is written once.
 
     Raises:
         InputError: the folder holds something else, or the model cannot be loaded.
@@ -61,7 +61,9 @@ def rewrite(work: Rewriting, runner: Runner) -> dict[str, Any]:
     table, counts = carry_out(storage, _Rewrite(work), steps, REWRITES, "rewrite", runner)
     asked = counts.pop("asked", 0)
     storage.write_table(TABLE, table)
-    return {"captions": asked, "kept": len(table), "removed": dict(counts), "out": storage.name(TABLE)}
+    labels = sum(len(clip.labels) for clip in known_clips(work).values())
+    found = {"captions": asked, "labels": labels, "kept": len(table), "removed": dict(counts)}
+    return found | {"out": storage.name(TABLE)}
 
 
 @dataclass(frozen=True)

@@ -171,6 +171,7 @@ def _validation(files: RunFiles) -> dict[str, Any]:
         "split": mapping_of(files.tree.get("validation")).get("split"),
         "step": step,
         "is_exported": files.export is not None,
+        "is_scored": any(name.startswith("text_to_audio/") for name in numbers),  # else `scores` refuses the model
         "rows": rows,
         "figures": numbers,
     }
@@ -240,7 +241,8 @@ def _about(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _figure(name: str, value: float) -> str:
     measure = name.rpartition("/")[2]
-    return f"{100 * value:.2f} %" if measure.startswith(_OF_ALL) and 0 <= value <= 1 else f"{value:.4g}"
+    is_share = measure.startswith(_OF_ALL) or measure.endswith("accuracy")
+    return f"{100 * value:.2f} %" if is_share and 0 <= value <= 1 else f"{value:.4g}"
 
 
 def _words(name: str) -> str:

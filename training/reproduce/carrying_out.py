@@ -25,7 +25,7 @@ from training.models.hub import CONFIG, EXPORT, open_model
 from training.reproduce import needs
 from training.reproduce.measuring import measure, obstacle
 from training.reproduce.plans import IMPROVED, Cell, Plan
-from training.reproduce.small import shrink
+from training.reproduce.small import Towers, on_towers, shrink
 from training.run.loop import Report, fit
 from training.run.progress import StatusLine
 
@@ -45,6 +45,7 @@ class Work:
         changes: of every recipe, as ``--set`` takes them.
         split: which is scored.
         frames: a folder with an image of each clip, for tests of retrieval between sounds and images.
+        towers: real encoders for the small scale; None: small random ones.
     """
 
     plan: Plan
@@ -55,6 +56,7 @@ class Work:
     changes: tuple[str, ...] = ()
     split: str = SPLIT
     frames: Path | None = None
+    towers: Towers | None = None
 
     @property
     def tests(self) -> list[str]:
@@ -93,6 +95,8 @@ class Work:
         recipe = replace(load_recipe(planned.recipe, [*planned.changes, *self.changes]), seed=seed)
         if self.steps:
             recipe = shrink(recipe, there, self.steps)
+        if self.towers is not None:
+            recipe = on_towers(recipe, self.towers, self.folder / "stored")
         if planned.start:
             parts = () if recipe.init_from is None else recipe.init_from.parts
             start = str(self.run(planned.start, seed) / EXPORT)
@@ -115,13 +119,15 @@ def outline(work: Work, table: Any | None, relevance: bool = False) -> dict[str,
     runs: list[dict[str, Any]] = []
     missing: list[str] = []
     for name, planned in work.plan.runs.items():
-        full = replace(work, steps=0).recipe(name, 0, there)
+        full = replace(work, steps=0, towers=None).recipe(name, 0, there)
         pairs = needs.pairs_of(full, table if table is not None and _has_all(full, there) else None)
         least, most = needs.hours(pairs, full.optimizer.epochs, bool(planned.teachers))
         done = [seed for seed in range(work.seeds) if work.is_done(name, seed)]
         runs.append({"run": name, "recipe": planned.recipe, "pairs": pairs, "hours": [least, most], "done": done})
         if not work.steps:
             missing += needs.missing_weights(full) + needs.missing_data(full, there, work.tests)
+        elif work.towers is not None and there:
+            missing += needs.missing_weights(work.recipe(name, 0, there))
     if not relevance and any(task == IMPROVED for system in work.plan.systems.values() for task, _ in system.published):
         missing.append(needs.RELEVANCE)
     left = sum(work.seeds - len(run["done"]) for run in runs)

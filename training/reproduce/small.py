@@ -1,20 +1,40 @@
-"""A plan on two cores: the same runs with small random encoders and a few steps, on whatever splits a build has.
+"""A plan on two cores: the same runs with small encoders and a few steps, on whatever splits a build has.
 
-It proves that every step of the plan works.  Its figures are those of models that have hardly learned anything.
+With small random encoders it proves that every step of the plan works, and its figures are those of models that have
+hardly learned anything.  With two towers that have real weights, its figures are those of heads on them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import fields, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from sharding.common.errors import InputError
 from training.config.sections import CheckpointSettings, EngineSettings, LogSettings, Recipe, ValidationSettings
+from training.data.settings import AugmentSettings, MaskingSettings
+from training.models.encoders.audio import whisper
+from training.models.encoders.text.families import Bert
+from training.reproduce.plans import Plan
 
 STEPS = 20
+TOWER_STEPS = 200  # on frozen towers, whose vectors are computed once, a step is cheap
 LONGEST_S = 5.0  # of a clip
 WIDTH = 64
+TOWER_WIDTH = 256
+
+
+class Towers(NamedTuple):
+    """Encoders with real weights for the small scale, each a folder or a name on the hub.
+
+    Attributes:
+        audio: an encoder of Whisper's kind.
+        text: an encoder of BERT's kind.
+    """
+
+    audio: str
+    text: str
 
 
 def shrink(recipe: Recipe, there: Collection[str], steps: int) -> Recipe:
@@ -44,6 +64,49 @@ def shrink(recipe: Recipe, there: Collection[str], steps: int) -> Recipe:
         validation=ValidationSettings(),
         log=LogSettings(tensorboard=False),
     )
+
+
+def on_towers(recipe: Recipe, towers: Towers, stored: Path) -> Recipe:
+    """A recipe of the small scale with its head on frozen towers, whose vectors all runs keep in ``stored``.
+
+    What would make a clip sound different from epoch to epoch is left out: masks, changes of the wave, random crops.
+    """
+    data = replace(
+        recipe.data,
+        crop="start",
+        masking=MaskingSettings(),
+        augment=AugmentSettings(),
+        stored=("audio", "text"),
+        stored_folder=str(stored),
+    )
+    optimizer = replace(recipe.optimizer, freeze=("audio.*", "text.*"), freeze_below={}, rates={}, layer_decay=1.0)
+    return replace(
+        recipe,
+        audio=whisper.Settings(source=towers.audio, segment_s=LONGEST_S / 2, max_s=LONGEST_S, pooled="layers"),
+        text=Bert(source=towers.text, dropout=0.0),
+        head=_with(recipe.head, dim=TOWER_WIDTH, heads=8),
+        data=data,
+        optimizer=optimizer,
+    )
+
+
+def check_towers(towers: Towers, plan: Plan, recipes: Collection[Recipe]) -> None:
+    """``InputError`` where a tower is a folder that is not there, or where a plan would lose what it is about.
+
+    Args:
+        towers: see `on_towers`.
+        plan: to be carried out.
+        recipes: of all of its runs, at the full scale.
+    """
+    for name in towers:
+        if not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
+            remedy = "name a folder, or a model on the hub such as openai/whisper-tiny.en"
+            raise InputError("no such tower", file=name, remedy=remedy)
+    compared = {tuple((one.encoder, one.source) for one in (recipe.audio, recipe.text)) for recipe in recipes}
+    if plan.rows or len(compared) > 1:
+        what = "a table of tests" if plan.rows else "about encoders"
+        remedy = "leave --towers out: small random encoders take the place of each"
+        raise InputError(f"the plan is {what}, so it cannot be carried out on one pair of towers", remedy=remedy)
 
 
 def _small_audio(settings: Any) -> Any:

@@ -20,7 +20,7 @@ from training.engine.step import Engine
 from training.models.build import TOKENIZER, with_tokenizer
 from training.models.encoders.naming import encoder_name
 from training.run.frozen import store_frozen
-from training.run.initial import initialise
+from training.run.initial import initialise, open_origin
 from training.run.lock import RunPlace
 from training.run.progress import StatusLine
 from training.tasks import task_module
@@ -89,6 +89,7 @@ def start_run(recipe: Recipe, manifest: Any, place: RunPlace, group: Group, trus
     digest = resolved.digest(recipe)  # before the tokenizer's folder stands in it, which may be moved
     if found is not None:
         checkpoint.check_recipe_digest(found, digest, folder / "recipe.yaml")
+    origin = open_origin(recipe, trust_code) if found is None else None
     recipe = with_tokenizer(recipe, folder)
     task: RunTask = task_module(recipe).make_task(recipe, manifest, trust_code)
     group.barrier("model")  # all ranks have looked for a saved tokenizer before the first one saves it
@@ -101,7 +102,7 @@ def start_run(recipe: Recipe, manifest: Any, place: RunPlace, group: Group, trus
         _check_data(found, order)
         checkpoint.restore_named(task.tensors(), found.model())
     elif recipe.init_from is not None:
-        for line in initialise(task, recipe.init_from, trust_code):
+        for line in initialise(task, recipe.init_from, origin):
             StatusLine("", 0, quiet=group.rank > 0).say(line)
     encoders: dict[str, str] = {
         part: encoder_name(recipe, part, tower, task.tokenizer)

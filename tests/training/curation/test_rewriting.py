@@ -128,6 +128,8 @@ def test_the_command_and_the_job(shards: Path, model: Path, tmp_path: Path, caps
     assert cli.main([*words, "--count", "0"]) == 2
     assert cli.main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["captions"] == 10
+    assert cli.main(words) == 0
+    assert "5 labels were skipped" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         job(["rewrite", "--help"])
     assert "--address" in capsys.readouterr().out

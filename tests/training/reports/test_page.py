@@ -118,6 +118,18 @@ def test_a_run_that_has_not_taken_a_step(tmp_path: Path) -> None:
     assert (result["state"], result["steps"]) == ("stopped", 0) and "No step has been logged" in page
 
 
+def test_a_task_without_scores_is_not_sent_to_them(tmp_path: Path) -> None:
+    """As captioning and classification, whose figures have no chance and no direction."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "recipe.yaml").write_text("task: {name: captioning}\nvalidation: {split: a/b, metric: token_accuracy}\n")
+    figures = {"log_likelihood": -4.5, "token_accuracy": 0.25}
+    (run / "metrics.jsonl").write_text(json.dumps({"step": 0, "loss": 1.0, "validation": figures}) + "\n")
+    _, page = page_of(run, tmp_path)
+    assert "25.00 %" in page and "-4.5" in page
+    assert "earshot scores" not in page and "by chance" not in page
+
+
 def test_a_run_of_an_earlier_version(resumed: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     for name in ("recipe.yaml", "metrics.jsonl"):

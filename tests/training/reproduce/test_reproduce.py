@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 
 from sharding.build.run import build as build_shards
 from sharding.common.errors import InputError
@@ -16,7 +17,7 @@ from sharding.common.runners import LocalRunner
 from sharding.demo.synthesis import synthesise
 from sharding.settings import BuildSettings
 from sharding.shards.manifest import Manifest
-from tests.training.small_runs import write_sounds
+from tests.training.small_runs import small_recipe, write_sounds
 from training import cli
 from training.engine.distributed import Group
 from training.reproduce.carrying_out import Work, carry_out
@@ -24,6 +25,7 @@ from training.reproduce.needs import pairs_of
 from training.reproduce.papers import PLANS
 from training.reproduce.plotting import write_curves
 from training.reproduce.small import shrink
+from training.tasks.retrieval import assemble
 
 EVERYWHERE = {
     "clotho/development",
@@ -220,6 +222,49 @@ def test_a_table_of_tests_needs_something_to_train_on(
 def test_a_plan_needs_a_build_at_full_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["reproduce", "coattention", "--out", str(tmp_path)]) == 2
     assert "--shards OUT" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def towers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Small encoders of Whisper's and BERT's kinds, as folders of transformers."""
+    audio, text = (tmp_path_factory.mktemp("towers") / name for name in ("whisper", "bert"))
+    sizes = {"d_model": 16, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
+    sizes |= {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 16}
+    transformers.WhisperModel(transformers.WhisperConfig(**sizes)).save_pretrained(audio)
+    bert = "text={encoder: bert, source: random, width: 16, depth: 1, heads: 2, vocabulary: 280}"
+    made = assemble(small_recipe([bert]), ["a dog barks", "rain falls"])[0].text
+    made.net.save_pretrained(text)
+    made.tokenizer.save_pretrained(text)
+    return audio, text
+
+
+@pytest.mark.parametrize(
+    ("plan", "options", "message"),
+    [
+        ("calvet-table-1", ["--towers", "openai/whisper-tiny.en", "a/b"], "--towers is for --scale small"),
+        ("calvet-table-1", ["--scale=small", "--towers", "nowhere", "a/b"], "no such tower"),
+        ("calvet-table-1", ["--scale=small", "--towers", "a/b", "./nowhere/b"], "no such tower"),
+        ("filomeno-table-1", ["--scale=small", "--towers", "a/b", "c/d"], "the plan is about encoders"),
+        ("aurola-scaling", ["--scale=small", "--towers", "a/b", "c/d"], "the plan is about encoders"),
+        ("collat-table-3", ["--scale=small", "--towers", "a/b", "c/d"], "a table of tests"),
+    ],
+)
+def test_towers_are_for_plans_of_one_pair_of_encoders(
+    plan: str, options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["reproduce", plan, "--shards", "OUT", "--out", str(tmp_path), *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_heads_of_a_plan_are_trained_on_towers(
+    build: Path, towers: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["filomeno-table-2", "--out", str(tmp_path / "plan"), "--shards", str(build), "--scale", "small"]
+    words += ["--towers", *map(str, towers), "--seeds", "1", "--steps", "2", "--set", "data.max_tokens=16"]
+    assert cli.main(["reproduce", *words]) == 0
+    assert "heads on the named towers" in capsys.readouterr().out
+    names = {path.name.partition("-")[0] for path in (tmp_path / "plan/stored").iterdir()}
+    assert names == {"audio", "text"}, "the vectors of frozen towers are computed once"
 
 
 def test_a_plan_does_not_go_into_an_object_store(capsys: pytest.CaptureFixture[str]) -> None:

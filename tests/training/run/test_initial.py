@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,18 @@ def test_an_impossible_start_is_refused(build: Path, group: Group, former: Path,
     ):
         with pytest.raises(InputError, match=told):
             started(build, group, tmp_path / str(number), f"init_from.model={former}", override)
+
+
+def test_another_encoder_is_refused_before_its_weights_are_looked_for(
+    build: Path, group: Group, former: Path, tmp_path: Path
+) -> None:
+    """As where the recipe linear_probe, whose encoder is published, names a model with another one."""
+    overrides = ["init_from.parts=[audio]", "audio={encoder: whisper, source: nobody/has-this}"]
+    with pytest.raises(InputError, match="another audio encoder") as refused:
+        started(build, group, tmp_path, f"init_from.model={former}", *overrides)
+    found = re.search("--set 'audio=({.*})'", str(refused.value))
+    assert found is not None
+    assert started(build, group, tmp_path / "run", f"init_from.model={former}", overrides[0], f"audio={found[1]}")
 
 
 def test_frozen_parameters_are_saved_once_and_resumed(build: Path, group: Group, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_a_run_starts_from_a_published_model(published: Path, build: Path) -> No
         "data.crop_s=10",
     ]
     task = make_task(small_recipe(sections), Manifest.open(build))
-    lines = initialise(task, InitSettings(str(published)))
+    lines = initialise(task, InitSettings(str(published)), hub.open_any(published))
     assert len(lines) == 1, lines  # every tensor was found, and every one was used
     model = transformers.ClapModel.from_pretrained(published)
     weight = task.model.head.text_projection.linear2.weight
