@@ -92,6 +92,7 @@ PRETRAINED: dict[str, tuple[str, ...]] = {
     "short-segments": ("audio.segment_s=1.0",),
     "half-hop": ("audio.segment_s=2.0", "audio.hop_s=1.0"),
     "half-hop-projected": ("audio.segment_s=2.0", "audio.hop_s=1.0", "head.project_text=true"),
+    "long-segments": ("audio.segment_s=10.0",),
     "attention-pooling": ("audio.segment_s=1.0", "head.audio_pooling=attention"),
     "masking": ("data.stored=[text]", "data.masking={time_masks: 1, freq_masks: 1}", "optimizer.epochs=12"),
     "top-block": (*_TUNED, "optimizer.freeze=[]", "optimizer.freeze_below={audio: 3, text: 5}"),

@@ -55,7 +55,7 @@ def initialise(task: Task, settings: InitSettings, origin: Any) -> list[str]:
     is what `open_origin` returned.
 
     Returns:
-        lines that say what was copied, what was not found, and what was not used.
+        lines that say what was copied, how many tensors new adapters have, what was not found, and what was not used.
 
     Raises:
         InputError: there is no such part, or nothing fits.
@@ -83,6 +83,9 @@ def initialise(task: Task, settings: InitSettings, origin: Any) -> list[str]:
     used = set(found) | {name.replace(".base_layer.", ".") for name in found}
     unused = [name for name in source if name not in used]
     lines = [f"started from {settings.model}: {len(found)} of {len(own)} tensors"]
+    adapters = [name for name in missing if ".lora_" in name]
+    missing = [name for name in missing if name not in adapters]
+    lines += [f"  new adapters: {len(adapters)} tensors"] if adapters else []
     lines += [f"  not found there: {_listed(missing)}"] if missing else []
     lines += [f"  not used: {_listed(unused)}"] if unused else []
     return lines

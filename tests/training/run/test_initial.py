@@ -58,6 +58,15 @@ def test_parts_and_what_does_not_fit_are_told(
     assert "not found there: head.audio_projection.bias" in told and "not used:" in told
 
 
+def test_new_adapters_are_told_apart_from_weights_that_are_missing(
+    build: Path, group: Group, former: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = started(build, group, tmp_path, f"init_from.model={former}", "lora={text: {rank: 2}}")
+    told = capsys.readouterr().err
+    adapters = [name for name in found if ".lora_" in name]
+    assert f"new adapters: {len(adapters)} tensors" in told and "not found there" not in told
+
+
 def test_an_impossible_start_is_refused(build: Path, group: Group, former: Path, tmp_path: Path) -> None:
     for number, (override, told) in enumerate(
         (("init_from.parts=[adio]", "no such part"), ("init_from.model=nowhere", "no"))
