@@ -81,9 +81,11 @@ METHODS: dict[str, tuple[str, ...]] = {
 _TUNED = ("data.stored=[]", "optimizer.rates={'audio.*': 0.1, 'text.*': 0.03}", "optimizer.epochs=6")
 _SEGMENTS = ("audio.pooled=last", "audio.segment_s=1.0")  # several vectors of a clip to attend to
 _ATTENDING = ["head.dim=256", "head.heads=8", "head.audio=segments"]
-# The same for pre-trained encoders: overrides of the recipe own_sounds, in which both encoders are frozen.
+# The same for pre-trained encoders: overrides of the recipe own_sounds, in which both encoders are frozen, with segments
+# that do not overlap.
 PRETRAINED: dict[str, tuple[str, ...]] = {
     "frozen": (),
+    "recipe": ("audio.hop_s=2.5",),
     "published-head": ("audio.pooled=last", "head={name: dual, dim: 1024}", "loss.tau=0.05"),
     "captions-projected": ("head.project_text=true",),
     "last-layer": ("audio.pooled=last",),
@@ -176,7 +178,7 @@ class Setup:
         if pretrained is None:
             return cls("demo", COMMON, METHODS, ("scenes", "clips"), "shards")
         towers = (f"audio.source={pretrained / 'whisper-tiny.en'}", f"text.source={pretrained / 'all-MiniLM-L6-v2'}")
-        more = ("data.workers=0", "validation.split=null", "log.tensorboard=false")
+        more = ("audio.hop_s=null", "data.workers=0", "validation.split=null", "log.tensorboard=false")
         return cls("own_sounds", (*towers, *more), PRETRAINED, ("clips",), "shards-clips")
 
 

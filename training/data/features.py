@@ -17,6 +17,7 @@ from training.data.settings import MaskingSettings
 from training.data.spectrogram import FRONT_ENDS, FrontEnd
 
 Int64 = NDArray[np.int64]
+REST = 0.05  # of a segment: a shorter rest of a clip is no segment of its own
 SEGMENT = 0x5345474D  # purpose of a hash: the seed of a segment, made from the seed of its sample
 
 
@@ -55,9 +56,14 @@ class AudioInput:
         return round(self.segment_s * self.rate)
 
     def segment_lengths(self, samples: int) -> Int64:
-        """Samples of sound in each segment of a clip; the first segment that reaches the clip's end is the last one."""
+        """Samples of sound in each segment of a clip; the first segment that reaches the clip's end is the last one.
+
+        A rest of at most `REST` of a segment is left out.  A clip of 10 s that a codec has made a little longer would
+        otherwise be two segments of 10 s, the second one of silence, and both count alike in the mean.
+        """
         hop = round(self.hop_s * self.rate)
-        count = 1 + max(0, -(-(samples - self.segment) // hop))
+        rest = samples - self.segment - int(REST * self.segment)
+        count = 1 + max(0, -(-rest // hop))
         return np.minimum(self.segment, samples - hop * np.arange(count))
 
     def cut(self, wave: NDArray[np.float32]) -> NDArray[np.float32]:

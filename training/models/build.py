@@ -47,7 +47,8 @@ def _audio(recipe: Recipe) -> AudioEncoder:
     audio: AudioEncoder = encoder_module(AUDIO_ENCODERS, recipe.audio.encoder).build(recipe.audio)
     if not 0 < audio.hop_s <= audio.segment_s:
         remedy = (
-            f"a hop above 0, and at most the encoder's {audio.segment_s:g} s, or sound between segments is never heard"
+            f"at most audio.segment_s, which is {audio.segment_s:g}, or sound between segments is never heard; null: "
+            "segments that do not overlap"
         )
         raise InputError("audio.hop_s cannot be", value=audio.hop_s, remedy=remedy)
     masking = Masking(recipe.data.masking)

@@ -23,7 +23,7 @@ from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from training.config.sections import Recipe
 from training.data.captions import tokenise
-from training.data.features import AudioInput, FeatureExtractor, find_front_end
+from training.data.features import REST, AudioInput, FeatureExtractor, find_front_end
 from training.data.loader import Loader
 from training.data.masking import Masking
 from training.data.mixture import build_pools
@@ -142,7 +142,7 @@ class _Sounds:
         for draws, row in self._draws:
             crop = (draws.xxh3[row], draws.sha256[row], float(draws.start_s[row]), float(draws.duration_s[row]))
             sounds.update(repr(crop).encode())
-        return [repr(self.input), sounds.hexdigest(), self.task.model.keeps_patches]
+        return [repr(self.input), REST, sounds.hexdigest(), self.task.model.keeps_patches]
 
     def encode(self, batches: Sequence[range]) -> Iterator[list[Item]]:
         """The vectors of the items of each batch, in turn."""
