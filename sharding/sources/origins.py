@@ -190,7 +190,8 @@ ORIGINS: dict[str, Origin] = {
         licence="captions: see the page; recordings: parts of YouTube videos, as of AudioSet and VGGSound",
         size="captions: 0.2 GB; recordings: not published",
         remarks=(
-            "test.json is in datasets/annotations/autoacd of https://github.com/Jazzcharles/AuroLA.",
+            "The tables are train.csv and test.csv of https://huggingface.co/datasets/Loie/Auto-ACD.",
+            "AuroLA's test.json in place of test.csv: datasets/annotations/autoacd of github.com/Jazzcharles/AuroLA.",
             "Recordings are those of AudioSet and VGGSound: bring copies of your own, named by video and time.",
         ),
     ),

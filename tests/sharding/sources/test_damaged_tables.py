@@ -63,7 +63,7 @@ TABLES = {
     "vggsounder": ["data/vggsounder.csv"],
     "epicsounds": ["EPIC_Sounds_train.csv", "EPIC_Sounds_validation.csv"],
     "hdepic": ["audio-annotations/HD-EPIC-Sounds.csv"],
-    "autoacd": ["test.json"],
+    "autoacd": ["test.json", "train.csv"],
     "mine": ["clips.csv"],
     "lines": ["clips.jsonl"],
 }

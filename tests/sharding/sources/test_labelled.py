@@ -32,7 +32,7 @@ from sharding.sources import (
 )
 from sharding.sources.base import DatasetTables
 from tests.sharding.sounds import noise
-from tests.sharding.sources.trees import archive, by_id, table, touch
+from tests.sharding.sources.trees import archive, by_id, table, texts, touch
 
 LABELLED = (
     *(
@@ -169,7 +169,9 @@ def an_autoacd(root: Path) -> DatasetTables:
         {"id": "AudioSet/audio/S6CoSybkYUQ.flac", "caption": "The crowd roars as music plays."},
     ]
     (root / "test.json").write_text(json.dumps(items, indent=1))
-    touch(root, "VGGSound/audio/Ch_RpcvHirQ_000184.flac", "elsewhere/S6CoSybkYUQ.wav")
+    rows = [["--0PQM4-hqg_000030", "A waterfall, loud."], ["-1LrH01Ei1w", "A dog."], ["-1LrH01Ei1w", "A bark."]]
+    table(root / "train.csv", "youtube_id,caption", rows)
+    touch(root, "VGGSound/audio/Ch_RpcvHirQ_000184.flac", "elsewhere/S6CoSybkYUQ.wav", "audioset/Y-1LrH01Ei1w.wav")
     return autoacd.read(Storage(root))
 
 
@@ -265,10 +267,25 @@ def test_hdepic(tmp_path: Path) -> None:
 
 def test_autoacd(tmp_path: Path) -> None:
     found = an_autoacd(tmp_path)
-    badminton, crowd = by_id(found.catalogue).values()
+    waterfall, dog, badminton, crowd = by_id(found.catalogue).values()
+    assert (waterfall["clip_id"], waterfall["path"]) == ("autoacd/train/--0PQM4-hqg_000030", None)
+    assert waterfall["identity"] == "youtube:--0PQM4-hqg@30.000"
+    assert texts(dog) == ["A dog.", "A bark."] and dog["path"] == "audioset/Y-1LrH01Ei1w.wav"
     assert badminton["identity"] == "youtube:Ch_RpcvHirQ@184.000" and crowd["identity"] == "youtube:S6CoSybkYUQ"
     assert [each["kind"] for each in crowd["captions"]] == ["machine"]
-    assert crowd["path"] == "elsewhere/S6CoSybkYUQ.wav" and "train.json is absent" in found.notes
+    assert crowd["path"] == "elsewhere/S6CoSybkYUQ.wav" and "val.csv and val.json are absent" in found.notes
+
+
+def test_two_tables_of_one_split_and_rows_without_an_id_are_refused(tmp_path: Path) -> None:
+    an_autoacd(tmp_path)
+    table(tmp_path / "test.csv", "youtube_id,caption", [["S6CoSybkYUQ", "A crowd."]])
+    with pytest.raises(InputError, match=r"two tables of one split: test\.csv and test\.json"):
+        autoacd.read(Storage(tmp_path))
+    (tmp_path / "test.json").unlink()
+    table(tmp_path / "test.csv", "youtube_id,caption", [["S6CoSybkYUQ", "A crowd."], [" ", "A dog."]])
+    with pytest.raises(InputError, match="a row has no youtube_id") as refusal:
+        autoacd.read(Storage(tmp_path))
+    assert refusal.value.row == 3
 
 
 @pytest.mark.parametrize(
