@@ -9,7 +9,7 @@ import os
 import signal
 import tarfile
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from sharding.common.storage import Storage
 from sharding.layout import manifest_name
 from sharding.schema import FORMAT_VERSION
 from tests.training.data.shards import RATE, _add, flac, row, table_of
-from tests.training.ranks import on_ranks
+from tests.training.ranks import on_ranks, start_on_ranks
 from training.config.loading import parse_recipe
 from training.config.overrides import apply_override
 from training.config.sections import Recipe
@@ -167,6 +167,22 @@ def run_ranks(world: int, build: Path, cases: Mapping[str, Sequence[str]], out: 
                 raise
         else:
             assert not die_after, f"the run ended before step {die_after}"
+
+
+def kill_ranks(
+    world: int, build: Path, cases: Mapping[str, Sequence[str]], out: Path, moment: Callable[[], None]
+) -> None:
+    """Fit as `run_ranks` does, and kill every rank when ``moment``, which waits for it, returns; none is left."""
+    with tempfile.TemporaryDirectory() as folder:
+        context = start_on_ranks(_fit_rank, world, world, folder, str(build), dict(cases), str(out), 0)
+        try:
+            moment()
+        finally:
+            for process in context.processes:
+                process.kill()
+            for process in context.processes:
+                process.join(20)
+        assert not any(process.is_alive() for process in context.processes)
 
 
 def _fit_rank(

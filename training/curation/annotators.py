@@ -5,15 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from training.curation.annotations import Annotation
-from training.models.multimodal import language, listening
-from training.models.multimodal.listening import packed
-from training.models.multimodal.prompts import END, sound_marks
-from training.models.multimodal.towers import PARTS
+
+if TYPE_CHECKING:  # seconds of transformers, which rules do without
+    from training.models.multimodal import language, listening
 
 ASKED = {
     "long": "Describe the sounds in one detailed sentence.",
@@ -119,6 +118,9 @@ def answers(
         tokens: the most tokens of an answer.
         seed: draw the answers from the model's distribution; None: the most probable ones, token by token.
     """
+    from training.models.multimodal.listening import packed
+    from training.models.multimodal.prompts import END, sound_marks
+
     before, after = model.chat
     start, end = sound_marks(model.tokenizer.plain) if sound is not None else ("", "")
     pieces = [_embedded(model, [before + start] * len(questions))]
@@ -159,6 +161,8 @@ def opened(source: str) -> tuple[language.LanguageModel, listening.Listener | No
     import transformers
 
     from training.models.encoders.published import folder_of
+    from training.models.multimodal import language, listening
+    from training.models.multimodal.towers import PARTS
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = language.build(language.Settings(source=source), ())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import fftconvolve
 
 from training.data.hashing import hash64, signed
 from training.data.settings import AugmentSettings
@@ -69,6 +68,8 @@ def _in_room(wave: Wave, rate: int, random: np.random.Generator, rt60_s: tuple[f
     response = random.standard_normal(len(times)) * 10 ** (-3 * times / rt60)
     response[0] = np.abs(response).max() * 4  # the direct sound
     response /= np.sqrt(np.sum(response**2))
+    from scipy.signal import fftconvolve  # takes most of a second to import, in every process that reads sounds
+
     return fftconvolve(wave, response.astype(np.float32))[: len(wave)].astype(np.float32)
 
 

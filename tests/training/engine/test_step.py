@@ -249,7 +249,10 @@ def differences(one: Case, group: Group) -> str:
     """
     plain = tuple(word for word in one if not word.startswith(HOW))
     found = by_engine(one, group)
-    wrong = distant(found, by_torch(plain), group)
+    # computed by one rank; the others compare losses and norms alone
+    known = by_torch(plain) if group.rank == 0 else None
+    shared = group.gather_objects(known and dataclasses.replace(known, weights=[], average={}))[0]
+    wrong = distant(found, known or shared, group)
     if wrong and any(not distant(found, by_torch(plain, nudge), group) for nudge in range(1, NUDGES + 1)):
         return ""
     return f"rank {group.rank}: {wrong}" if wrong else ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -13,16 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import torch
 import yaml
 
 from sharding.common.errors import InputError
 from sharding.shards.manifest import Manifest
-from tests.training.small_runs import REPOSITORY, TREE, figures, lines, run_ranks, small_recipe, write_sounds
+from tests.training.small_runs import (
+    REPOSITORY,
+    TREE,
+    figures,
+    kill_ranks,
+    lines,
+    run_ranks,
+    small_recipe,
+    write_sounds,
+)
 from training.config import resolved
-from training.config.resolved import to_tree
 from training.engine import checkpoint
 from training.engine.distributed import Group
 from training.models import hub
@@ -190,27 +196,19 @@ def test_killed_at_any_moment(build: Path, tmp_path: Path) -> None:
 
     steps = ["checkpoint.every=1", *SOME_OF_ALL[:-1]]
     run_ranks(2, build, {"whole": steps}, tmp_path)
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(to_tree(small_recipe(steps))))
     draw = np.random.default_rng(0)
     log = tmp_path / "killed/metrics.jsonl"
     for goal in (1, 4, 6):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-        process = subprocess.Popen(
-            [*command, "-m", "--", "training", "fit", str(recipe), f"--shards={build}", f"--run={log.parent}"],
-            cwd=REPOSITORY,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        while process.poll() is None and not (log.is_file() and len(lines_so_far(log)) >= goal):
-            time.sleep(0.01)
-        time.sleep(float(draw.uniform(0, 0.3)))
-        ranks = psutil.Process(process.pid).children()
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        assert not psutil.wait_procs(ranks, timeout=20)[1]  # no rank writes while the resumed run does
+        pause = float(draw.uniform(0, 0.3))
+
+        def soon_after(goal: int = goal, pause: float = pause) -> None:
+            deadline = time.monotonic() + 300
+            while not (log.is_file() and len(lines_so_far(log)) >= goal):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            time.sleep(pause)
+
+        kill_ranks(2, build, {"killed": steps}, tmp_path, soon_after)
     run_ranks(2, build, {"killed": steps}, tmp_path)
     assert figures(tmp_path / "killed") == figures(tmp_path / "whole")
     assert all(math.isfinite(line["loss"]) for line in figures(tmp_path / "killed"))
