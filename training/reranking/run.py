@@ -6,10 +6,9 @@ of a caption does not rank the captions of a clip.
 
 from __future__ import annotations
 
-import functools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,7 +27,7 @@ from training.engine.distributed import Group
 from training.evaluation.counting import comparable
 from training.evaluation.encoding import refuse_damaged
 from training.evaluation.score_files import ScoreFile, ScoreWriter
-from training.evaluation.scores import BACKWARD, FORWARD
+from training.evaluation.scores import BACKWARD, FORWARD, Questions
 from training.evaluation.split import clips_of
 from training.models.multimodal.language import LanguageModel
 from training.models.multimodal.listening import Listener
@@ -93,7 +92,8 @@ def judge(
     matrix = np.concatenate([block for _, block in scores.blocks()])
     own = asked.clip_of[:, None] == np.arange(len(asked.clips))[None]
     texts = retriever.tokenizer.cut(asked.read, retriever.recipe.data.max_tokens)
-    sounds = _Clips(retriever, reranker, manifest, asked.split, asked.clips, quiet=group.rank > 0)
+    order = _order(retriever, reranker, manifest, asked)
+    sounds: list[Sounds] = []
     found = {}
     by_clip = matrix[: asked.captions].T.copy()
     for direction, values, relevant in ((FORWARD, matrix, own), (BACKWARD, by_clip, own.T.copy())):
@@ -105,28 +105,38 @@ def judge(
                 return reranker.sounds(texts[query], _stacked([sounds[clip] for clip in chosen]))
             return reranker.captions(_stacked([sounds[query]]), [texts[caption] for caption in chosen])
 
-        parts = [range(len(values))[start : start + QUERIES] for start in range(0, len(values), QUERIES)]
-        names = [f"{direction}-{part:06d}.safetensors" for part in range(len(parts))]
+        starts = range(0, len(values), QUERIES)
+        queries = [range(len(values))[start : start + QUERIES] for start in starts]
+        parts = {f"{direction}-{number:06d}.safetensors": some for number, some in enumerate(queries)}
         there = set(out.list())
-        missing = [part for part, name in enumerate(names) if name not in there]
+        missing = [name for name in parts if name not in there]
         group.barrier(f"parts of {direction}")
-        done = len(values) - sum(len(parts[part]) for part in missing)
+        mine = missing[group.rank :: group.size]
+        if mine and not sounds:  # before the clocks run
+            sounds.extend(_sounds(retriever, reranker, manifest, order, quiet=group.rank > 0))
+        done = len(values) - sum(len(parts[name]) for name in missing)
         what = f"queries of {asked.split}, {direction.replace('_', ' ')}"
         line = StatusLine(what, len(values), done, quiet=group.rank > 0)
-        for part in missing[group.rank :: group.size]:
-            for _ in _judge_part(out, names[part], parts[part], candidates, ask):
+        for name in mine:
+            for _ in _judge_part(out, name, parts[name], candidates, ask):
                 done += group.size
                 line.update(min(done, len(values)))
         group.barrier(direction)
-        read, clocks = [_read(out, name) for name in names], [out.read_json(_clock_of(name)) for name in names]
-        for queries, tensors in zip(parts, read, strict=True):
-            if not np.array_equal(tensors["candidates"], candidates[queries.start : queries.stop]):
-                remedy = "remove the folder, or name another one for --out"
-                raise InputError("the folder holds judgements of other candidates", file=out.name(""), remedy=remedy)
-        probabilities = np.concatenate([tensors["probabilities"] for tensors in read])
-        seconds = sum(each["seconds"] for each in clocks) / sum(each["queries"] for each in clocks)
-        found[direction] = Judged(values, relevant, candidates, probabilities, seconds)
+        found[direction] = Judged(values, relevant, candidates, *_judgements(out, parts, candidates))
     return found
+
+
+def _judgements(out: Storage, parts: Mapping[str, range], candidates: Ints) -> tuple[Floats, float]:
+    """The probabilities of all parts ``[queries, K]``, and the seconds that a query took."""
+    found, seconds = [], 0.0
+    for name, queries in parts.items():
+        tensors = _read(out, name)
+        if not np.array_equal(tensors["candidates"], candidates[queries.start : queries.stop]):
+            remedy = "remove the folder, or name another one for --out"
+            raise InputError("the folder holds judgements of other candidates", file=out.name(""), remedy=remedy)
+        found.append(tensors["probabilities"])
+        seconds += out.read_json(_clock_of(name))["seconds"]
+    return np.concatenate(found), seconds / len(candidates)
 
 
 def _judge_part(
@@ -168,31 +178,28 @@ def require_both_directions(scores: ScoreFile) -> None:
         raise InputError(what, file=scores.storage.name(""), value=scores.questions.direction, remedy=remedy)
 
 
-class _Clips:
-    """The tokens of every clip of a split, ``[1, A, d]`` on the CPU; read when the first one is asked for."""
+def _order(retriever: Retriever, reranker: Reranker, manifest: Any, asked: Questions) -> SequentialOrder:
+    """The clips of the scores; ``InputError`` if the build has others."""
+    order = SequentialOrder(manifest.table, asked.split, retriever.recipe.data, reranker.batch)
+    if clips_of(order) != asked.clips:
+        what = "the scores are of other clips than the build has"
+        raise InputError(what, value=asked.split, remedy="score this build")
+    return order
 
-    def __init__(
-        self, retriever: Retriever, reranker: Reranker, manifest: Any, split: str, clips: list[str], quiet: bool
-    ) -> None:
-        settings, model = retriever.recipe.data, reranker.model
-        order = SequentialOrder(manifest.table, split, settings, reranker.batch)
-        if clips_of(order) != clips:
-            raise InputError("the scores are of other clips than the build has", value=split, remedy="score this build")
-        self._model, self._steps, self._quiet = model, order.steps_per_epoch, quiet
-        self._loader = Loader(manifest, order, settings, AudioInput.of(model.audio), retriever.tokenizer, train=False)
 
-    @functools.cached_property
-    def _found(self) -> list[Sounds]:
-        device = next(self._model.parameters()).device
-        line = StatusLine("batches of clips", self._steps, quiet=self._quiet)
-        found: list[Sounds] = []
-        for number, batch in enumerate(self._loader.epoch(0), 1):
-            found += _heard(self._model, batch, device)
-            line.update(number)
-        return found
-
-    def __getitem__(self, number: int) -> Sounds:
-        return self._found[number]
+def _sounds(
+    retriever: Retriever, reranker: Reranker, manifest: Any, order: SequentialOrder, quiet: bool
+) -> list[Sounds]:
+    """The tokens of every clip, ``[1, A, d]`` on the CPU."""
+    model, settings = reranker.model, retriever.recipe.data
+    device = next(model.parameters()).device
+    loader = Loader(manifest, order, settings, AudioInput.of(model.audio), retriever.tokenizer, train=False)
+    line = StatusLine("batches of clips", order.steps_per_epoch, quiet=quiet)
+    found: list[Sounds] = []
+    for number, batch in enumerate(loader.epoch(0), 1):
+        found += _heard(model, batch, device)
+        line.update(number)
+    return found
 
 
 def _heard(model: RerankModel, batch: Any, device: torch.device) -> Iterator[Sounds]:
