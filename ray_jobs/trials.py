@@ -105,7 +105,10 @@ def _train(trial: Trial, recipe: Recipe, sweep: Sweep) -> None:
         nonlocal best
         if value is not None:
             best = max(best, value)
-            tune.report({"value": best, "percent": 100 * step / steps, "step": step})
+            try:
+                tune.report({"value": best, "percent": 100 * step / steps, "step": step})
+            except SystemExit as end:  # Ray Tune ends a trial that falls behind; the run notes why it ended
+                raise SystemExit("it was stopped early, because other trials of the sweep were ahead") from end
 
     def saved(checkpoint: dict[str, Any]) -> None:
         report(checkpoint["step"], checkpoint["validation"].get(sweep.metric))
