@@ -86,6 +86,9 @@ class PartEncoder:
         if self.opened is None:
             from training.models.hub import open_model
 
+            if not self.listed.is_file():
+                remedy = "name a folder for --out that every node sees"
+                raise InputError("a worker does not see the folder of the index", file=self.folder, remedy=remedy)
             model = open_model(self.source.model, self.source.trust_code)
             self.opened = model, Manifest.open(self.source.shards), read_entries(self.listed)
         retriever, manifest, entries = self.opened

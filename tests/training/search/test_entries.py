@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sharding.common.errors import InputError
 from tests.training.data.shards import row, table_of
-from training.search.entries import PART, REST, Filter, Windows, entries_of, parts_of
+from training.search.entries import PART, REST, Filter, Windows, codes_of, entries_of, parts_of
 from training.search.reading import EntryOrder, drawn
 
 
@@ -92,6 +92,17 @@ def test_filters_choose_datasets_licences_and_lengths() -> None:
     assert found(most_s=60.0, datasets=("mine",)) == []
     with pytest.raises(InputError, match="no such dataset or split"):
         found(datasets=("clotho/test",))
+
+
+@given(st.lists(st.lists(st.sampled_from(["a", "b", "c", None]), max_size=20), max_size=4), st.data())
+def test_names_as_numbers_are_the_names(chunks: list[list[str | None]], data: st.DataObject) -> None:
+    """In columns of several chunks, each a part of a longer one, with its own dictionary."""
+    begins = [data.draw(st.integers(0, len(chunk))) for chunk in chunks]
+    kind = pa.dictionary(pa.int32(), pa.string())
+    arrays = [pa.array(chunk, kind).slice(begin) for chunk, begin in zip(chunks, begins, strict=True)]
+    codes, names = codes_of(pa.chunked_array(arrays, kind))
+    expected = [name for chunk, begin in zip(chunks, begins, strict=True) for name in chunk[begin:]]
+    assert [None if code < 0 else names[code].as_py() for code in codes.tolist()] == expected
 
 
 def test_entries_need_no_captions() -> None:

@@ -67,6 +67,22 @@ def test_lists_obey_a_mask(many: tuple[np.ndarray, Path, dict[str, float]]) -> N
     assert len(rows) == 50 and np.all(rows % 4 != 0)
 
 
+def test_lists_find_what_a_filter_leaves(
+    many: tuple[np.ndarray, Path, dict[str, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, path, about = many
+    monkeypatch.setattr("training.search.nearest.FEW", 10)
+    lists = Lists.open(path, int(about["probes"]), *values.shape)
+    mask = np.arange(len(values)) % 50 == 0
+    allowed, shares = np.flatnonzero(mask), []
+    for query in vectors(20, seed=3):
+        best = allowed[np.argsort(-(values[allowed] @ query))]
+        rows, _ = nearest(values, query, 10, lists, mask)
+        shares.append(np.isin(best[:10], rows).mean())
+    assert np.mean(shares) > 0.95
+    assert sorted(nearest(values, values[0], 700, lists, mask)[0]) == allowed.tolist()  # all 600, from every list
+
+
 def test_the_same_vectors_give_the_same_lists(many: tuple[np.ndarray, Path, dict[str, float]], tmp_path: Path) -> None:
     values, path, about = many
     assert make_lists(values, vectors(100, seed=1), tmp_path / "again") == about
