@@ -45,4 +45,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> str:
-    return f"{result['negatives']} hard negatives of {result['clips']} clips: {result['out']}"
+    found = f"{result['negatives']} hard negatives of {result['clips']} clips: {result['out']}"
+    if result["negatives"]:
+        return found
+    return f"{found}\n  every caption is of the clip's kin or resembles one of its own: a higher --threshold keeps some"

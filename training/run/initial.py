@@ -80,9 +80,12 @@ def initialise(task: Task, settings: InitSettings, origin: Any) -> list[str]:
             value=", ".join(sorted(source)[:3]),
             remedy="name a model with the same encoders or head, or choose other parts",
         )
+    adapters = [name for name in missing if ".lora_" in name]  # of this run alone, so the other one has none
+    missing = [name for name in missing if name not in set(adapters)]
     used = set(found) | {name.replace(".base_layer.", ".") for name in found}
     unused = [name for name in source if name not in used]
-    lines = [f"started from {settings.model}: {len(found)} of {len(own)} tensors"]
+    lines = [f"started from {settings.model}: {len(found)} of {len(own) - len(adapters)} tensors"]
+    lines[0] += f", and {len(adapters)} of adapters, which begin anew" if adapters else ""
     adapters = [name for name in missing if ".lora_" in name]
     missing = [name for name in missing if name not in adapters]
     lines += [f"  new adapters: {len(adapters)} tensors"] if adapters else []

@@ -20,6 +20,7 @@ from tests.training.models.multimodal.families import CAPTIONS, write
 from tests.training.models.multimodal.test_multimodal import TINY
 from tests.training.small_runs import small_recipe, write_sounds
 from training import cli
+from training.commands import mine
 from training.curation.annotations import (
     REASONS,
     Annotation,
@@ -235,6 +236,11 @@ def test_hard_negatives_are_the_nearest_that_cannot_be_true(
             best, abs=1e-5
         )
         assert set(found[clip]) - {-1} <= set(allowed)
+
+
+def test_a_threshold_that_leaves_no_hard_negative_is_named() -> None:
+    result = {"negatives": 0, "clips": 32, "out": "hard.parquet"}
+    assert "a higher --threshold" in mine.show(result) and "--threshold" not in mine.show(result | {"negatives": 1})
 
 
 def test_wrong_captions_of_a_clip_are_never_of_its_kin(shards: Path) -> None:

@@ -67,6 +67,15 @@ def test_new_adapters_are_told_apart_from_weights_that_are_missing(
     assert f"new adapters: {len(adapters)} tensors" in told and "not found there" not in told
 
 
+def test_adapters_of_the_new_run_are_not_missed(
+    build: Path, group: Group, former: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = started(build, group, tmp_path, f"init_from.model={former}", "lora={text: {rank: 2}}")
+    adapters = sum(".lora_" in name for name in found)
+    told = capsys.readouterr().err
+    assert adapters and f", and {adapters} of adapters, which begin anew" in told and "not found there" not in told
+
+
 def test_an_impossible_start_is_refused(build: Path, group: Group, former: Path, tmp_path: Path) -> None:
     for number, (override, told) in enumerate(
         (("init_from.parts=[adio]", "no such part"), ("init_from.model=nowhere", "no"))
