@@ -27,6 +27,7 @@ from ray_jobs.costs import (
     Span,
     build_cost,
 )
+from ray_jobs.plan import show_sizes
 from sharding.common.sizes import show_size
 
 FLOAT = 4  # bytes of a number
@@ -210,7 +211,7 @@ def show_builds(corpora: tuple[Corpus, ...], memory: float) -> dict[str, float]:
             cost = build_cost(corpus.clips, corpus.hours * 3600, Nodes("host", number, 16, 0))
             print(
                 f"{corpus.name:28}{number:6}{_span(cost['hours']):>16}{cost['hours_on_one_core']:12.2g}"
-                f"{_sizes(cost['shard_bytes']):>18}   "
+                f"{show_sizes(cost['shard_bytes']):>18}   "
                 + ", ".join(show_size(each) for each in cost["memory_bytes"].values())
             )
     print("\nwhat one process must hold, where it fills the memory of a node:")
@@ -248,10 +249,6 @@ def show_training(model: Model, hardware: Hardware, corpus: Corpus) -> dict[str,
 
 def _span(span: Span) -> str:
     return f"{span.low:.2g} to {span.high:.2g}"
-
-
-def _sizes(span: Span) -> str:
-    return f"{show_size(span.low)} to {show_size(span.high)}"
 
 
 def main() -> None:

@@ -18,17 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from bench.simulate import FLOAT, Model, received, state_bytes
-from ray_jobs.costs import (
-    COMPARE_BYTES,
-    DECIDE_BYTES,
-    JOIN_S,
-    PLAN_CLIPS,
-    PLAN_GROWTH,
-    PLAN_S,
-    PROCESS_BYTES,
-    RANKS_KEEP,
-    Span,
-)
+from ray_jobs.costs import JOIN_S, RANKS_KEEP, Span, building_bytes, planning_s
 
 BATCH = 16
 _OWN_NETWORK = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
@@ -68,9 +58,9 @@ def deciding(quick: bool) -> list[Compared]:
     for clips in (1000, 10_000) if quick else (1000, 10_000, 100_000):
         row = _apart("bench.planning", clips)
         seconds = sum(row[name] for name in ("batches", "fates", "plan", "overview"))
-        wanted = PLAN_S * clips * (clips / PLAN_CLIPS) ** (PLAN_GROWTH - 1)
+        wanted = planning_s(clips)
         found.append(Compared(f"decide and plan {clips:,} clips: s", Span(wanted, wanted), seconds))
-        size = (PROCESS_BYTES + DECIDE_BYTES * clips) / 1e6
+        size = building_bytes(clips, 0)["decides and plans"] / 1e6
         found.append(Compared("the same: MB", Span(size, size), row["GiB"] * 2**30 / 1e6))
     return found
 
@@ -81,7 +71,7 @@ def comparing(quick: bool) -> list[Compared]:
     for clips in (1000,) if quick else (1000, 8000):
         row = _apart("bench.join", clips, 1, None)
         found.append(Compared(f"compare {row['hours']:,.0f} hours: s", JOIN_S.times(row["hours"]), row["cpu_seconds"]))
-        size = (PROCESS_BYTES + COMPARE_BYTES * row["hours"]) / 1e6
+        size = building_bytes(0, row["hours"])["compares them"] / 1e6
         found.append(Compared("the same: MB", Span(size, size), row["GiB"] * 2**30 / 1e6))
     return found
 

@@ -54,9 +54,10 @@ COMPARE_BYTES = 4.45 * 2**30 / 7562  # an hour
 PAIR_S, PAIRS = 0.07, Span(0, 236 / 1600)  # seconds of a pair, and pairs for each clip
 # `bench.plan`: a quarter of real recordings takes less; WavCaps as published (FLAC, 32 kHz, 1.5 TB for 7,563 hours).
 SHARD_BYTES = Span(18_800, 1.5e12 / (7563 * 3600))  # for each second of sound
-# `bench.loader --growth`: order and manifest of 10 million rows on each rank.  A checksum of 24 us is 0.26 % of what it
-# takes to decode a clip of 10 s.
-ORDER_BYTES, ORDER_S, DECODE_S = 1421 * 2**20 / 1e7, 13.0 / 1e7, 24e-6 / 0.0026 / 10  # a row, a row, a second of sound
+# `bench.loader --growth`: the order of 10 million rows on each rank; a row of WavCaps in a manifest that was read takes
+# 564 bytes.  A checksum of 24 us is 0.26 % of what it takes to decode a clip of 10 s.
+ORDER_BYTES, ORDER_S = 564 + 269 * 2**20 / 1e7, 1.6 / 1e7  # a row, the manifest included
+DECODE_S = 24e-6 / 0.0026 / 10  # a second of sound
 # `bench.step`: two ranks gave 0.97 of one; four ranks on two cores 26.0 clips/s where one gave 32.7.
 RANKS_KEEP = Span(26.0 / 32.7, 1.0)  # the share of a rank's speed that stays where there are more of them
 
@@ -123,21 +124,32 @@ def build_cost(clips: int, seconds: float, nodes: Nodes) -> dict[str, Any]:
     Every core decodes, compares and writes.  One process lists the clips, compares, and decides and plans, one after
     the other; ``memory_bytes`` has its peak in each of these.
     """
-    core_s = BUILD_CORE_S.times(seconds).plus(PAIRS.times(PAIR_S * clips)).plus(JOIN_S.times(seconds / 3600))
+    sound_hours = seconds / 3600
+    core_s = BUILD_CORE_S.times(seconds).plus(PAIRS.times(PAIR_S * clips)).plus(JOIN_S.times(sound_hours))
     core_hours = core_s.times(1 / 3600)
-    alone = CATALOGUE_S * clips + PLAN_S * clips * (clips / PLAN_CLIPS) ** (PLAN_GROWTH - 1)
+    alone = CATALOGUE_S * clips + planning_s(clips)
     return {
         "clips": clips,
-        "hours_of_sound": seconds / 3600,
+        "hours_of_sound": sound_hours,
         "core_hours": core_hours,
         "hours": core_hours.times(1 / (nodes.number * nodes.cpus)).plus(Span(alone / 3600, alone / 3600)),
         "hours_on_one_core": alone / 3600,
         "shard_bytes": SHARD_BYTES.times(seconds),
-        "memory_bytes": {
-            "lists the clips": PROCESS_BYTES + LIST_BYTES * clips,
-            "compares them": PROCESS_BYTES + COMPARE_BYTES * seconds / 3600,
-            "decides and plans": PROCESS_BYTES + DECIDE_BYTES * clips,
-        },
+        "memory_bytes": building_bytes(clips, sound_hours),
+    }
+
+
+def planning_s(clips: int) -> float:
+    """Core seconds in which one process decides about so many clips and plans their shards."""
+    return PLAN_S * clips * (clips / PLAN_CLIPS) ** (PLAN_GROWTH - 1)
+
+
+def building_bytes(clips: int, hours: float) -> dict[str, float]:
+    """The most memory of the process that starts a build, while it does each of three things."""
+    return {
+        "lists the clips": PROCESS_BYTES + LIST_BYTES * clips,
+        "compares them": PROCESS_BYTES + COMPARE_BYTES * hours,
+        "decides and plans": PROCESS_BYTES + DECIDE_BYTES * clips,
     }
 
 
@@ -147,7 +159,7 @@ def training_cost(name: str, recipe: Recipe, sounds: Sounds, nodes: Nodes, trial
     Raises:
         InputError: the recipe trains on text alone, or on no split of the catalogue.
     """
-    from training.data.mixture import build_pools, draws_per_item
+    from training.data.mixture import build_pools, draws_per_item, steps_per_epoch
     from training.engine.schedule import make_schedule
 
     recipe, missing = _with_splits_that_exist(name, recipe, sounds.table)
@@ -160,25 +172,24 @@ def training_cost(name: str, recipe: Recipe, sounds: Sounds, nodes: Nodes, trial
         read_s += float(lengths.mean()) * int(count)
     trained_s = float(sounds.seconds[np.unique(np.concatenate([pool.rows for pool in pools]))].sum())
     stored = "audio" in recipe.data.stored  # then a run reads the sound once, encodes it, and trains on vectors
-    whole, rest = divmod(int(draws.sum()), recipe.data.batch_size)
-    steps_per_epoch = whole + (recipe.data.last == "keep" and rest > 0)
-    if not steps_per_epoch:
+    epoch_steps = steps_per_epoch(int(draws.sum()), recipe.data)
+    if not epoch_steps:
         remedy = "lower data.batch_size with --set, or catalogue more clips"
         raise InputError("an epoch draws less than one batch", file=name, value=int(draws.sum()), remedy=remedy)
-    steps = make_schedule(recipe.optimizer, steps_per_epoch).steps
+    steps = make_schedule(recipe.optimizer, epoch_steps).steps
     clips = steps * recipe.data.batch_size
     ranks = nodes.number * max(1, nodes.gpus)
     keep = recipe.checkpoint.keep_last + recipe.checkpoint.keep_best
     return {
         "missing_splits": missing,
         "steps": steps,
-        "epochs": steps / steps_per_epoch,
+        "epochs": steps / epoch_steps,
         "batch_size": recipe.data.batch_size,
         "clips_encoded": clips,
         "ranks": ranks,
         "stored": stored,
         "hours": None if trial is None else _hours(clips, ranks, trial.rate),
-        "bytes_read": SHARD_BYTES.times(trained_s if stored else read_s * steps / steps_per_epoch),
+        "bytes_read": SHARD_BYTES.times(trained_s if stored else read_s * steps / epoch_steps),
         "bytes_of_its_shards": SHARD_BYTES.times(trained_s),
         "checkpoint_bytes": None if trial is None else trial.checkpoint_bytes * keep,
     }

@@ -20,7 +20,7 @@ from ray_jobs.connection import LABEL
 from ray_jobs.costs import Nodes, Span, Trial, build_cost, money, sounds_of, training_cost, trial_of
 from sharding.checks import read_checked
 from sharding.common.errors import InputError
-from sharding.common.sizes import show_size
+from sharding.common.sizes import show_hours, show_size
 from sharding.common.storage import Storage
 from sharding.common.terminal import page
 from sharding.schema import CATALOGUE
@@ -212,14 +212,14 @@ def show(result: dict[str, Any]) -> str:
         "of nodes is not counted.",
         "",
         f"build, {_where(build['nodes'])}",
-        f"  time     {_span(build['hours'])} h, of which {build['hours_on_one_core']:.2g} h use one core",
-        f"  work     {_span(build['core_hours'])} core hours",
-        f"  bytes    {_sizes(build['shard_bytes'])} of shards, and as much again while it builds",
+        f"  time     {_hours(build['hours'])}, of which {show_hours(build['hours_on_one_core'])} on one core",
+        f"  work     {_numbers_of(build['core_hours'])} core hours",
+        f"  bytes    {show_sizes(build['shard_bytes'])} of shards, and as much again while it builds",
         f"  memory   {show_size(max(build['memory_bytes'].values()))} at most, of the process that starts the build",
         f"  money    {_money(build)}",
     ]
     if result["storage_money_a_month"] is not None:
-        lines.append(f"  storage  {_span(result['storage_money_a_month'])} a month")
+        lines.append(f"  storage  {_numbers_of(result['storage_money_a_month'])} a month")
     for name, cost in result["recipes"].items():
         lines += ["", f"{name}, {_where(cost['nodes'])}: {cost['ranks']} ranks", *_recipe_lines(name, cost)]
     return page(lines)
@@ -228,7 +228,8 @@ def show(result: dict[str, Any]) -> str:
 def _recipe_lines(name: str, cost: dict[str, Any]) -> list[str]:
     lines = [
         f"  work     {cost['steps']} steps of {cost['batch_size']} clips, {cost['epochs']:.3g} epochs",
-        f"  bytes    {_sizes(cost['bytes_read'])} read in all, from {_sizes(cost['bytes_of_its_shards'])} of shards",
+        f"  bytes    {show_sizes(cost['bytes_read'])} read in all, "
+        f"from {show_sizes(cost['bytes_of_its_shards'])} of shards",
     ]
     if cost["hours"] is None:
         lines.append(
@@ -237,7 +238,7 @@ def _recipe_lines(name: str, cost: dict[str, Any]) -> list[str]:
         )
     else:
         lines.append(
-            f"  time     {_span(cost['hours'])} h, without validation"
+            f"  time     {_hours(cost['hours'])}, without validation"
             + (" and encoding the sound once" if cost["stored"] else "")
         )
         lines.append(f"  disk     {show_size(cost['checkpoint_bytes'])} of checkpoints")
@@ -254,13 +255,23 @@ def _where(nodes: dict[str, Any]) -> str:
 
 def _money(cost: dict[str, Any]) -> str:
     if cost["money"] is not None:
-        return _span(cost["money"])
+        return _numbers_of(cost["money"])
     return "not known" + ("" if cost["hours"] is None else f": give --price {cost['nodes']['kind']}=AMOUNT")
 
 
-def _span(span: Sequence[float]) -> str:
-    return f"{span[0]:.2g} to {span[1]:.2g}" if max(span) < 100 else f"{span[0]:,.0f} to {span[1]:,.0f}"
+def _numbers_of(span: Sequence[float]) -> str:
+    """A span of amounts, of which nobody reads more than hundredths."""
+    return _between(["under 0.01" if end < 0.01 else f"{end:.2g}" if end < 100 else f"{end:,.0f}" for end in span])
 
 
-def _sizes(span: Sequence[float]) -> str:
-    return f"{show_size(span[0])} to {show_size(span[1])}"
+def _hours(span: Sequence[float]) -> str:
+    return _between([show_hours(end) for end in span])
+
+
+def show_sizes(span: Sequence[float]) -> str:
+    """A span of bytes."""
+    return _between([show_size(end) for end in span])
+
+
+def _between(ends: Sequence[str]) -> str:
+    return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"

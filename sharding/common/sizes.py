@@ -1,4 +1,4 @@
-"""Sizes in bytes as people write them."""
+"""Sizes in bytes and times as people write them."""
 
 from __future__ import annotations
 
@@ -26,3 +26,15 @@ def show_size(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} PB"
+
+
+def show_hours(hours: float) -> str:
+    """Hours in the unit that people use for as long a time: ``20 s``, ``5 min``, ``3.2 h``, ``4.5 days``."""
+    seconds = round(hours * 3600)
+    if seconds < 1:
+        return "under 1 s"
+    if seconds < 100:
+        return f"{seconds} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"

@@ -48,6 +48,12 @@ def test_a_plan_has_hours_bytes_and_money(folder: Path, capsys: pytest.CaptureFi
     assert "4 nodes (training_spot) of 48 cores and 4 GPUs: 16 ranks" in shown and "audiocaps/train" in shown
 
 
+def test_small_figures_are_shown_as_people_read_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan(folder, "--price=shards_spot=0.01") == 0
+    shown = capsys.readouterr().out
+    assert "e-0" not in shown and "time     under 1 s, " in shown and "money    under 0.01\n" in shown
+
+
 def test_what_is_not_known_is_said_and_not_invented(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert plan(folder, "--recipe=dual_encoder", "--cpus=8", cluster=HOSTS) == 0
     shown = capsys.readouterr().out

@@ -43,7 +43,7 @@ def separate_kin(kin: Int64, batch: int, alike: bool = False) -> Int64:
 
 def kin_repeats(kin: Int64, batch: int) -> Int64:
     """The positions whose kin already occurs earlier in their batch."""
-    if len(kin) == 0:
+    if len(kin) == 0 or np.bincount(kin).max() == 1:
         return np.zeros(0, dtype=np.int64)
     batch_numbers = np.arange(len(kin)) // batch
     # One key for each pair of batch and kin: there are many of both, but their product is far below 2^63.

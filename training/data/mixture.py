@@ -84,8 +84,26 @@ def splits_of(table: pa.Table) -> list[str]:
 
 def build_pools(table: pa.Table, items: Sequence[MixtureItem]) -> list[Pool]:
     """One pool for each item: the clips of its split that have a caption of its kinds."""
-    codes = integer_codes(table["clip_id"])
-    return [_pool(table, codes, item) for item in items]
+    clips = _clip_numbers(table)
+    counts = {kinds: _count_captions(table["captions"], kinds) for kinds in {item.captions for item in items}}
+    return [_pool(table, clips, counts[item.captions], item) for item in items]
+
+
+def _clip_numbers(table: pa.Table) -> Int64:
+    """The clip of each row as an integer, in order of first appearance.
+
+    A build has each window of a clip once, one after another, from its window 0.  Where a table is like that, its
+    clips are counted, because looking up every name of 10 million rows takes seconds.
+    """
+    names, windows = table["clip_id"], np.asarray(table["window"].to_numpy())
+    later = np.flatnonzero(windows)
+    if len(later):
+        before = later - 1
+        if before[0] < 0 or not pc.all(pc.equal(names.take(later), names.take(before))).as_py():
+            return integer_codes(names)
+    numbers = np.cumsum(windows == 0)
+    numbers -= 1
+    return numbers
 
 
 def integer_codes(column: pa.ChunkedArray) -> Int64:
@@ -96,8 +114,8 @@ def integer_codes(column: pa.ChunkedArray) -> Int64:
     return np.asarray(encoded.indices, dtype=np.int64)
 
 
-def _pool(table: pa.Table, codes: Int64, item: MixtureItem) -> Pool:
-    counts = _count_captions(table["captions"], item.captions)
+def _pool(table: pa.Table, clips: Int64, counts: NDArray[np.integer], item: MixtureItem) -> Pool:
+    """The pool of an item, from the clip of each row ``[rows]`` and its captions of the item's kinds ``[rows]``."""
     chosen = select_rows(table, item.split) & (counts > 0)
     rows = _part(table, np.flatnonzero(chosen), item.share)
     if not len(rows):
@@ -106,12 +124,21 @@ def _pool(table: pa.Table, codes: Int64, item: MixtureItem) -> Pool:
             remedy="add kinds to the item's captions, or leave the item out",
         )
     # Clips in the order of their first window, windows by number: neighbours here are neighbours in the shards.
-    windows = np.asarray(table["window"].to_numpy(), dtype=np.int64)[rows]
-    order = np.lexsort((windows, codes[rows]))
-    rows = rows[order]
-    starts = np.append(np.flatnonzero(np.diff(codes[rows], prepend=-1)), len(rows))
-    pool = Pool(rows, starts, np.full(len(starts) - 1, -1))
+    clip, window = _of_rows(clips, rows), _of_rows(np.asarray(table["window"].to_numpy()), rows)
+    if (clip[1:] < clip[:-1]).any() or ((window[1:] < window[:-1]) & (clip[1:] == clip[:-1])).any():
+        order = np.lexsort((window, clip))
+        rows, clip = rows[order], clip[order]
+    begins = np.ones(len(rows) + 1, bool)  # where a clip begins, and the end
+    np.not_equal(clip[1:], clip[:-1], out=begins[1:-1])
+    starts = np.flatnonzero(begins)
+    pool = Pool(rows, starts, np.broadcast_to(np.int64(-1), len(starts) - 1))
     return pool if item.pairs == "clips" else _by_caption(pool, counts[rows[starts[:-1]]])
+
+
+def _of_rows(values: NDArray[np.integer], rows: Int64) -> NDArray[np.integer]:
+    """The values of ascending rows; not a copy where the rows follow each other, as those of a split do."""
+    together = rows[-1] - rows[0] == len(rows) - 1
+    return values[rows[0] : rows[-1] + 1] if together else values[rows]
 
 
 def _part(table: pa.Table, rows: Int64, share: float) -> Int64:
@@ -124,7 +151,7 @@ def _part(table: pa.Table, rows: Int64, share: float) -> Int64:
     return rows[[name in kept for name in names]]
 
 
-def _by_caption(pool: Pool, counts: Int64) -> Pool:
+def _by_caption(pool: Pool, counts: NDArray[np.integer]) -> Pool:
     """The pool with each clip as often as it has captions, ``counts [clips]``, once with each of them."""
     clip = np.repeat(np.arange(len(pool)), counts)
     caption = np.arange(len(clip)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -134,15 +161,14 @@ def _by_caption(pool: Pool, counts: Int64) -> Pool:
     return Pool(pool.rows[np.repeat(pool.starts[clip], windows) + inside], starts, caption)
 
 
-def _count_captions(captions: pa.ChunkedArray, kinds: Sequence[str]) -> Int64:
+def _count_captions(captions: pa.ChunkedArray, kinds: Sequence[str]) -> NDArray[np.integer]:
     """How many captions of ``kinds`` each row has."""
-    found = []
-    for chunk in captions.chunks:
-        fits = pc.is_in(chunk.flatten().field("kind"), value_set=pa.array(kinds))
-        parents = np.asarray(pc.list_parent_indices(chunk))
-        counts = np.bincount(parents[np.asarray(fits.to_numpy(zero_copy_only=False), bool)], minlength=len(chunk))
-        found.append(counts)
-    return np.concatenate(found).astype(np.int64) if found else np.zeros(0, np.int64)
+    fits = pc.is_in(pc.struct_field(pc.list_flatten(captions), "kind"), value_set=pa.array(kinds))
+    counts = np.asarray(pc.fill_null(pc.list_value_length(captions), 0).to_numpy())
+    if pc.all(fits, min_count=0).as_py():
+        return counts
+    fitting = np.append(0, np.cumsum(fits.to_numpy()))  # among the captions up to each of them
+    return np.diff(fitting[np.cumsum(counts, dtype=np.int64)], prepend=0)
 
 
 def draws_per_item(pools: Sequence[Pool], settings: DataSettings) -> Int64:
@@ -167,6 +193,12 @@ def draws_per_item(pools: Sequence[Pool], settings: DataSettings) -> Int64:
     missing = int(unweighted.sum() - counts.sum())
     counts[np.argsort(counts - exact, kind="stable")[:missing]] += 1
     return counts
+
+
+def steps_per_epoch(draws: int, settings: DataSettings) -> int:
+    """How many global batches the draws of an epoch make."""
+    whole, rest = divmod(draws, settings.batch_size)
+    return whole + (settings.last == "keep" and rest > 0)
 
 
 def _unweighted_draws(clips: int, item: MixtureItem) -> int:

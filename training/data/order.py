@@ -21,7 +21,14 @@ from sharding.common.errors import InputError
 from sharding.schema import stable_id
 from training.data.hashing import hash64, permutation, signed
 from training.data.kinship import kin_repeats, separate_kin
-from training.data.mixture import ClipRuns, build_pools, draws_per_item, epoch_runs, integer_codes
+from training.data.mixture import (
+    ClipRuns,
+    build_pools,
+    draws_per_item,
+    epoch_runs,
+    integer_codes,
+    steps_per_epoch,
+)
 from training.data.neighbourhoods import make_grouping
 from training.data.sampling import ClipChoice, DrawnSamples, ManifestRows, draw_samples
 from training.data.settings import DataSettings, MixtureItem
@@ -70,12 +77,12 @@ class Order:
         self._manifest = ManifestRows(table)
         self._pools = build_pools(table, settings.train)
         self._counts = draws_per_item(self._pools, settings)
-        self._kin = integer_codes(pc.coalesce(table["kin"], table["group"], table["clip_id"]))
+        self._names = table.select(["kin", "group", "clip_id"])
         self._grouping = make_grouping(table, [pool.rows for pool in self._pools], settings.shuffle)
         self.draws_per_epoch = int(self._counts.sum())
         size = settings.batch_size
         whole_batches = self.draws_per_epoch // size
-        self.steps_per_epoch = whole_batches if settings.last == "drop" else -(-self.draws_per_epoch // size)
+        self.steps_per_epoch = steps_per_epoch(self.draws_per_epoch, settings)
         if self.steps_per_epoch == 0:
             raise InputError(
                 f"the mixture draws {self.draws_per_epoch} clips an epoch, less than one global batch of {size}",
@@ -101,7 +108,7 @@ class Order:
     def count_kin_repeats(self, epoch: int, step: int) -> int:
         """How many samples of a global batch have kin earlier in it; the loss leaves such pairs out."""
         window, inside = self._locate(epoch, step)
-        return len(kin_repeats(self._kin[self._first_rows(window)[inside]], self.settings.batch_size))
+        return len(kin_repeats(self._kin(self._first_rows(window)[inside]), self.settings.batch_size))
 
     def rows(self, epoch: int) -> Int64:
         """The manifest row of each draw's first window in the order of an epoch, ``[draws_per_epoch]``."""
@@ -133,9 +140,9 @@ class Order:
         window = window.reordered(permutation(len(window.clip), WINDOW, self.seed, epoch, number))
         size = self.settings.batch_size
         if self.settings.shuffle.batches == "mixed":
-            return window.reordered(separate_kin(self._kin[self._first_rows(window)], size))
+            return window.reordered(separate_kin(self._kin(self._first_rows(window)), size))
         window = window.reordered(self._grouping(self._first_rows(window), size, (self.seed, epoch, number)))
-        window = window.reordered(separate_kin(self._kin[self._first_rows(window)], size, alike=True))
+        window = window.reordered(separate_kin(self._kin(self._first_rows(window)), size, alike=True))
         # Until here similar batches followed each other, so that kin could be swapped between them.
         whole = len(window.clip) // size
         batches = permutation(whole, WINDOW, self.seed, epoch, number, 1)
@@ -164,6 +171,14 @@ class Order:
             mine = window.item == number
             rows[mine] = pool.rows[pool.starts[window.clip[mine]]]
         return rows
+
+    def _kin(self, rows: Int64) -> Int64:
+        """The kin of manifest rows as integers from 0; they are looked up for the rows of a window alone."""
+        kin = self._names["kin"].take(rows)
+        for instead in ("group", "clip_id"):
+            if kin.null_count:
+                kin = pc.coalesce(kin, self._names[instead].take(rows))
+        return integer_codes(kin)
 
     def _draw(self, window: _ShuffleWindow, positions: range, epoch: int) -> DrawnSamples:
         choices = []

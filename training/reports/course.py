@@ -95,13 +95,3 @@ def effort_of(found: Sequence[Stretch], price: float | None) -> Effort | None:
     return Effort(
         sum(each.hours for each in found), device_hours, on_gpus, None if price is None else price * device_hours
     )
-
-
-def duration(hours: float) -> str:
-    """Hours as a person reads them."""
-    seconds = round(hours * 3600)
-    if seconds < 100:
-        return f"{seconds} s"
-    if seconds < 2 * 3600:
-        return f"{seconds / 60:.0f} min"
-    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"

@@ -10,13 +10,14 @@ from typing import Any
 
 from sharding.common.errors import InputError
 from sharding.common.pages import environment
+from sharding.common.sizes import show_hours
 from sharding.common.storage import located
 from training.analysis.examples import Clips, browse, chosen
 from training.analysis.page import TEMPLATES as EXAMPLE_TEMPLATES
 from training.evaluation.comparing import compare
 from training.evaluation.score_files import ScoreFile
 from training.evaluation.scores import BACKWARD
-from training.reports.course import FAILED, GOING, STOPPED, Effort, Stretch, duration, effort_of, state_of, stretches
+from training.reports.course import FAILED, GOING, STOPPED, Effort, Stretch, effort_of, state_of, stretches
 from training.reports.curves import BOUNDS, mapping_of, training_charts, validation_charts
 from training.reports.run_files import RunFiles
 
@@ -97,7 +98,7 @@ def _values(files: RunFiles, found: Sequence[Stretch], effort: Effort | None, se
         "stretches": [_shown(each) for each in found],
         "effort": effort,
         "price": settings.price,
-        "duration": duration,
+        "show_hours": show_hours,
         "start": starts[-1] if starts else None,
         "peak": max((event.get("gpu_peak_bytes") or 0 for event in files.events), default=0),
         "checkpoints": files.checkpoints,
@@ -132,7 +133,7 @@ def _tiles(
     if value is not None:
         tiles.append((_figure(str(metric), value), f"validation, {_words(str(metric))}"))
     if effort is not None:
-        tiles.append((duration(effort.hours), f"{effort.device_hours:.3g} {effort.unit}"))
+        tiles.append((show_hours(effort.hours), f"{effort.device_hours:.3g} {effort.unit}"))
         if effort.cost is not None:
             tiles.append((f"{effort.cost:,.2f}", "cost, estimated"))
     return tiles
@@ -216,7 +217,7 @@ def _evaluation(folder: str, settings: PageSettings) -> dict[str, Any]:
 def _shown(one: Stretch) -> dict[str, Any]:
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(one.begin))
     machines = ", ".join(f"{count} x {name}" for name, count in one.devices.items())
-    return asdict(one) | {"when": when, "machines": machines, "took": duration(one.hours)}
+    return asdict(one) | {"when": when, "machines": machines, "took": show_hours(one.hours)}
 
 
 def _about(tree: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sharding.common.errors import InputError
 from tests.training.data.shards import row, table_of
 from tests.training.data.tables import TABLE
 from training.data import DataSettings, MixtureItem, Order
-from training.data.mixture import build_pools
+from training.data.mixture import build_pools, steps_per_epoch
 
 
 def test_an_epoch_continues_where_the_last_one_stopped() -> None:
@@ -85,3 +89,47 @@ def test_a_share_is_always_the_same_clips_and_lies_inside_larger_shares() -> Non
     assert drawn(0.001) < drawn(0.1) < drawn(0.5) < drawn(1.0) and drawn(0.1) == drawn(0.1)
     with pytest.raises(InputError, match="share must be above 0"):
         MixtureItem("clotho/development", share=0.0)
+
+
+@given(
+    clips=st.lists(st.tuples(st.integers(1, 3), st.sampled_from(["clotho", "wavcaps"]), st.integers(0, 3)), min_size=1),
+    shuffled=st.randoms(use_true_random=False),
+    order=st.sampled_from(["as built", "first windows missing", "any"]),
+)
+@settings(deadline=None, max_examples=60)
+def test_pools_are_the_clips_in_order_of_their_first_row_and_their_windows_by_number(
+    clips: list[tuple[int, str, int]], shuffled: Any, order: str
+) -> None:
+    """However the rows of a table lie: tables that are as builds write them are read by a shorter way."""
+    texts = [{"text": "", "kind": kind, "onset": None, "offset": None, "source": None} for kind in ("human", "label")]
+    rows = [
+        row(number, dataset, window=window, windows=count, captions=(2 * texts)[:captions])
+        for number, (count, dataset, captions) in enumerate(clips)
+        for window in range(count)
+        if order != "first windows missing" or window
+    ]
+    if order == "any":
+        shuffled.shuffle(rows)
+    rows += [row(1000, "clotho"), row(1000, "wavcaps")]
+    items = [
+        MixtureItem("clotho"),
+        MixtureItem("wavcaps", captions=("label",)),
+        MixtureItem("clotho", pairs="captions"),
+    ]
+    rows[-1]["captions"] = texts
+    for item, pool in zip(items, build_pools(table_of(rows), items), strict=True):
+        wanted: dict[str, list[int]] = {}
+        for number, one in enumerate(rows):
+            if one["dataset"] == item.split and any(each["kind"] in item.captions for each in one["captions"]):
+                wanted.setdefault(one["clip_id"], []).append(number)
+        drawn = [sorted(numbers, key=lambda number: rows[number]["window"]) for numbers in wanted.values()]
+        if item.pairs == "captions":
+            drawn = [numbers for numbers in drawn for _ in rows[numbers[0]]["captions"]]
+        got = [pool.rows[start:end].tolist() for start, end in zip(pool.starts, pool.starts[1:], strict=False)]
+        assert got == drawn and len(pool.caption) == len(drawn)
+
+
+def test_steps_of_an_epoch_count_the_last_batch_only_where_it_is_kept() -> None:
+    drop, keep = (DataSettings(train=(MixtureItem("clotho"),), batch_size=8, last=last) for last in ("drop", "keep"))
+    assert [steps_per_epoch(draws, drop) for draws in (7, 8, 9)] == [0, 1, 1]
+    assert [steps_per_epoch(draws, keep) for draws in (7, 8, 9)] == [1, 1, 2]

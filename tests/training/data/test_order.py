@@ -134,6 +134,14 @@ def test_no_batch_repeats_kin_and_repeats_that_remain_are_counted() -> None:
     assert one.count_kin_repeats(0, 0) == 31
 
 
+def test_without_kin_the_group_keeps_clips_apart_and_without_that_the_clip_itself() -> None:
+    rows = [row(number, kin=None, group=f"g{number % 60}") for number in range(120)]
+    rows += [row(number, kin=None, group=None) for number in range(120, 150)]
+    order = Order(table_of(rows), DataSettings(train=(MixtureItem("clotho"),), batch_size=30), 0)
+    for step in range(order.steps_per_epoch):
+        assert len(set(order.batch(0, step).group)) == 30 and order.count_kin_repeats(0, step) == 0
+
+
 def test_shuffling_is_that_of_a_permutation() -> None:
     """Distances between original neighbours are spread as in a true permutation (Kolmogorov distance)."""
     size = 4000

@@ -11,7 +11,6 @@ from training.reports.course import (
     FINISHED,
     GOING,
     STOPPED,
-    duration,
     effort_of,
     state_of,
     stretches,
@@ -62,8 +61,3 @@ def test_a_run_of_an_earlier_version_has_no_hours() -> None:
 def test_a_clock_that_was_set_back_gives_no_negative_hours() -> None:
     events = [start(100.0, 0), {"what": "end", "at": 50.0, "step": 3, "error": None}]
     assert stretches(events, [], False)[0].hours == 0
-
-
-@pytest.mark.parametrize(("hours", "text"), [(0.01, "36 s"), (0.5, "30 min"), (5.26, "5.3 h"), (72, "3.0 days")])
-def test_durations_as_a_person_reads_them(hours: float, text: str) -> None:
-    assert duration(hours) == text
