@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from sharding.common.errors import InputError
+from sharding.common.sizes import show_hours
 from training.commands.arguments import require_file
 
 
@@ -49,8 +50,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> str:
-    from training.reports.course import duration
-
-    took = "" if result["hours"] is None else f", {duration(result['hours'])}"
+    took = "" if result["hours"] is None else f", {show_hours(result['hours'])}"
     cost = "" if result["cost"] is None else f", cost about {result['cost']:,.2f}"
     return f"{result['state']}: {result['steps']} steps{took}{cost}\npage: {result['out']}"
