@@ -55,7 +55,7 @@ def test_whatever_is_killed_the_index_has_the_same_bytes(cluster: Any, root: Pat
     nodes = [cluster.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(2)]
     arguments = ["ray_jobs/command.py", "index", *command(root, tmp_path / "index", "--address", cluster.address)]
     process = start(arguments)
-    when("parts/[!.]*", tmp_path / "index", process)
+    when("parts/[!.]*.safetensors", tmp_path / "index", process)
     process = kill(victim, cluster, nodes, process, lambda: start(arguments))
     finish(process)
     for node in nodes:

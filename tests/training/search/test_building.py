@@ -234,7 +234,7 @@ def test_a_killed_index_continues_and_has_the_same_bytes(
 ) -> None:
     command = [sys.executable, "-c", CHILD, manifest.storage.url, str(tmp_path)]
     child = subprocess.Popen(command, cwd=REPOSITORY, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
-    while child.poll() is None and len(list(tmp_path.glob(f"{PARTS}/[!.]*"))) < after:
+    while child.poll() is None and len(list(tmp_path.glob(f"{PARTS}/[!.]*.safetensors"))) < after:
         time.sleep(0.001)
     child.send_signal(signal.SIGKILL)
     child.wait()
