@@ -195,7 +195,9 @@ def show(result: dict[str, Any]) -> str:
         f"{result['split']}" + (f", weights of {result['validation']}" if "weights" in result else ""),
         "",
     ]
-    for task in [task for task in SHOWN if task in next(iter(found.values()))] or ["audio_to_text"]:
+    measured = next(iter(found.values()))
+    forward = [task for task in SHOWN if task in measured]
+    for task in forward or [task for task in ("audio_to_text",) if task in measured]:
         lines += [task.replace("_", " "), " " * width + "".join(f"{name:>9}" for name in MEASURED)]
         for name, figures in found.items():
             lines.append(f"{name:{width}}" + "".join(f"{100 * figures[task][each]:9.2f}" for each in MEASURED))
