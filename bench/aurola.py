@@ -2,13 +2,14 @@
 
 ESC-50, folds 1 and 2 to train; of fold 3 one half chooses the re-ranker's weight, and the other half is the test.  The
 stages: nothing trained, after sentence pairs, after clips (with NT-Xent, and with Hybrid-NCE on labels as tags), and
-re-ranked.  Beside them MiniLM with the same Whisper encoder, trained for as long as the second stage took.
+re-ranked.  Beside them MiniLM with the same Whisper encoder, trained for as many steps, and for as much processor time,
+as the second stage took.
 
     python -m bench.aurola --language FOLDER [--quick] [--blocks N] [--steps N] [--seeds N ...] [--out FOLDER]
 
 FOLDER holds SmolLM2-135M-Instruct as save_pretrained writes it; Whisper and MiniLM are found through EARSHOT_MODELS,
 the recordings through EARSHOT_DATA.  ``--blocks`` keeps only the lowest blocks of the language model: enough to see
-that every stage runs, and too little to learn (RESULTS.md).  With ``--out`` an interrupted bench continues.
+that every stage runs, and too little to learn from (RESULTS.md).  With ``--out`` an interrupted bench continues.
 """
 
 from __future__ import annotations
@@ -222,6 +223,9 @@ def measure(
             "loss={name: ntxent, tau: 0.05}",
         ]
         test("MiniLM", stage("MiniLM", "aurola", *common, *heard, *mini))
+        steps = round(size.steps * found["ntxent"]["minutes"] / found["MiniLM"]["minutes"])
+        longer = [f"optimizer.steps={steps}", f"checkpoint.every={steps}"]
+        test("MiniLM longer", stage("MiniLM longer", "aurola", *common, *heard, *mini, *longer))
         test("without pairs", stage("without pairs", "aurola", *common, *heard, "loss={name: ntxent, tau: 0.05}"))
     return found
 
