@@ -86,9 +86,6 @@ def initialise(task: Task, settings: InitSettings, origin: Any) -> list[str]:
     unused = [name for name in source if name not in used]
     lines = [f"started from {settings.model}: {len(found)} of {len(own) - len(adapters)} tensors"]
     lines[0] += f", and {len(adapters)} of adapters, which begin anew" if adapters else ""
-    adapters = [name for name in missing if ".lora_" in name]
-    missing = [name for name in missing if name not in adapters]
-    lines += [f"  new adapters: {len(adapters)} tensors"] if adapters else []
     lines += [f"  not found there: {_listed(missing)}"] if missing else []
     lines += [f"  not used: {_listed(unused)}"] if unused else []
     return lines

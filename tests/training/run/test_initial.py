@@ -58,15 +58,6 @@ def test_parts_and_what_does_not_fit_are_told(
     assert "not found there: head.audio_projection.bias" in told and "not used:" in told
 
 
-def test_new_adapters_are_told_apart_from_weights_that_are_missing(
-    build: Path, group: Group, former: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = started(build, group, tmp_path, f"init_from.model={former}", "lora={text: {rank: 2}}")
-    told = capsys.readouterr().err
-    adapters = [name for name in found if ".lora_" in name]
-    assert f"new adapters: {len(adapters)} tensors" in told and "not found there" not in told
-
-
 def test_adapters_of_the_new_run_are_not_missed(
     build: Path, group: Group, former: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
