@@ -146,8 +146,7 @@ def settings(models: Path, size: Size) -> tuple[str, ...]:
 
 def plan(size: Size, stored: Path) -> Plan:
     """The runs of a seed, and what is made of them; ``stored`` is where the runs share the vectors of frozen towers."""
-    segments = ("audio.segment_s=2.0", "audio.hop_s=null")
-    stage = (*segments, "loss.tau=0.05", "optimizer.warmup_epochs=0.5", f"optimizer.epochs={size.epochs}")
+    stage = ("audio.segment_s=2.0", "loss.tau=0.05", "optimizer.warmup_epochs=0.5", f"optimizer.epochs={size.epochs}")
     frozen = {name: (*stage, *head, f"data.stored_folder={stored}") for name, head in METHODS.items()}
     runs = {name: PlannedRun("own_sounds", changes) for name, changes in frozen.items()}
     for name, changes in frozen.items():

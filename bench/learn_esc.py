@@ -81,11 +81,11 @@ METHODS: dict[str, tuple[str, ...]] = {
 _TUNED = ("data.stored=[]", "optimizer.rates={'audio.*': 0.1, 'text.*': 0.03}", "optimizer.epochs=6")
 _SEGMENTS = ("audio.pooled=last", "audio.segment_s=1.0")  # several vectors of a clip to attend to
 _ATTENDING = ["head.dim=256", "head.heads=8", "head.audio=segments"]
-# The same for pre-trained encoders: overrides of the recipe own_sounds, in which both encoders are frozen, without an
-# overlap of segments.
+# The same for pre-trained encoders: overrides of the recipe own_sounds, in which both encoders are frozen, with segments
+# of 5 s.
 PRETRAINED: dict[str, tuple[str, ...]] = {
     "frozen": (),
-    "recipe": ("audio.hop_s=2.5",),
+    "recipe": ("audio.segment_s=10.0",),
     "published-head": ("audio.pooled=last", "head={name: dual, dim: 1024}", "loss.tau=0.05"),
     "captions-projected": ("head.project_text=true",),
     "last-layer": ("audio.pooled=last",),
@@ -94,7 +94,7 @@ PRETRAINED: dict[str, tuple[str, ...]] = {
     "short-segments": ("audio.segment_s=1.0",),
     "half-hop": ("audio.segment_s=2.0", "audio.hop_s=1.0"),
     "half-hop-projected": ("audio.segment_s=2.0", "audio.hop_s=1.0", "head.project_text=true"),
-    "long-segments": ("audio.segment_s=10.0",),
+    "overlapping": ("audio.hop_s=2.5",),
     "attention-pooling": ("audio.segment_s=1.0", "head.audio_pooling=attention"),
     "masking": ("data.stored=[text]", "data.masking={time_masks: 1, freq_masks: 1}", "optimizer.epochs=12"),
     "top-block": (*_TUNED, "optimizer.freeze=[]", "optimizer.freeze_below={audio: 3, text: 5}"),
@@ -178,7 +178,7 @@ class Setup:
         if pretrained is None:
             return cls("demo", COMMON, METHODS, ("scenes", "clips"), "shards")
         towers = (f"audio.source={pretrained / 'whisper-tiny.en'}", f"text.source={pretrained / 'all-MiniLM-L6-v2'}")
-        more = ("audio.hop_s=null", "data.workers=0", "validation.split=null", "log.tensorboard=false")
+        more = ("audio.segment_s=5.0", "data.workers=0", "validation.split=null", "log.tensorboard=false")
         return cls("own_sounds", (*towers, *more), PRETRAINED, ("clips",), "shards-clips")
 
 

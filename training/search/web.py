@@ -151,6 +151,7 @@ def listen(host: str, port: int) -> socket.socket:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((host, port))
+        found.listen()  # whoever asks before the server has started waits for it, and is not refused
     except (OSError, OverflowError) as error:
         found.close()
         raise InputError(

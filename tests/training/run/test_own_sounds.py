@@ -38,8 +38,7 @@ def test_a_folder_of_sounds_becomes_a_model(
     shards, run, more = (str(tmp_path / name) for name in ("shards", "run", "more"))
     assert main(["build", "--source", f"mine={folder}", "--split-by", "group", "--out", shards]) == 0
     towers = [f"audio.source={shared_models / 'whisper-tiny.en'}", f"text.source={shared_models / 'all-MiniLM-L6-v2'}"]
-    settings = [*towers, "data.workers=0", "data.batch_size=16", "optimizer.epochs=20"]
-    settings += ["audio.segment_s=2.0", "audio.hop_s=null"]
+    settings = [*towers, "data.workers=0", "data.batch_size=16", "optimizer.epochs=20", "audio.segment_s=2.0"]
     words = [word for setting in settings for word in ("--set", setting)]
     capsys.readouterr()
     assert main(["fit", "own_sounds", "--shards", shards, "--run", run, *words, "--json"]) == 0
