@@ -81,7 +81,7 @@ METHODS: dict[str, tuple[str, ...]] = {
 _TUNED = ("data.stored=[]", "optimizer.rates={'audio.*': 0.1, 'text.*': 0.03}", "optimizer.epochs=6")
 _SEGMENTS = ("audio.pooled=last", "audio.segment_s=1.0")  # several vectors of a clip to attend to
 _ATTENDING = ["head.dim=256", "head.heads=8", "head.audio=segments"]
-# The same for pre-trained encoders: overrides of the recipe own_sounds, in which both encoders are frozen, with segments
+# The same for pre-trained encoders: overrides of the recipe own_sounds, in which both encoders are frozen, on segments
 # of 5 s.
 PRETRAINED: dict[str, tuple[str, ...]] = {
     "frozen": (),
