@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import signal
 import threading
 from collections import Counter
@@ -20,12 +21,15 @@ ENVIRONMENT = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # a `uv run` hook would rebuild the environment on every worker
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it would log every line a second time
+    "RAY_DEDUP_LOGS": "0",  # else it withholds lines that differ in numbers alone, such as the steps of several runs
+    "RAY_COLOR_PREFIX": "0",  # a job's output is a file
 }
 # For a cluster of this machine alone.  With Ray's clusters off, every server listens on the loopback address only;
 # the address that `ray start` is given is not enough, because it replaces 127.0.0.1 with the machine's own.
 LOCAL_ENVIRONMENT = ENVIRONMENT | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 LABEL = "earshot"  # of nodes: what they are for
 _PACKAGES = ("sharding", "training", "ray_jobs")
+_WORKER = re.compile(r"^(\x1b\[\d+m)*\(\w+ pid=[^)]*\)(\x1b\[\d+m)* ")  # jobs of earlier versions have colours
 _TALKATIVE = ("botocore", "aiobotocore", "boto3", "s3transfer", "urllib3", "asyncio")
 
 
@@ -92,6 +96,11 @@ def add_nodes(parser: argparse.ArgumentParser) -> None:
 def is_job() -> bool:
     """Whether this process was started by ``ray job submit``."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def without_worker(line: str) -> str:
+    """A line of a job's output without the process and the node with which Ray begins it where a worker printed it."""
+    return _WORKER.sub("", line)
 
 
 def refuse_relative(option: str, path: str) -> None:

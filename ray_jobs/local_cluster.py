@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -16,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ray_jobs.connection import LOCAL_ENVIRONMENT
+from ray_jobs.connection import LOCAL_ENVIRONMENT, without_worker
 from sharding.common.errors import InputError
 from sharding.common.terminal import printable
 
@@ -30,7 +29,6 @@ die_with_parent(signal.SIGTERM)
 runpy.run_module("ray.scripts.scripts", run_name="__main__", alter_sys=True)
 """
 _NO_AGENT = "No available agent to submit job"
-_PREFIX = re.compile(r"^(\x1b\[\d+m)*\(\w+ pid=[^)]*\)(\x1b\[\d+m)* ")  # Ray begins a worker's line with it
 
 
 def free_port() -> int:
@@ -150,7 +148,7 @@ def _run(command_line: Sequence[str], log: Path, show: bool) -> int:
         for text in job.stdout:
             out.write(text)
             out.flush()
-            line = _PREFIX.sub("", text)
+            line = without_worker(text)
             # Ray's own tracebacks stay in the log
             trace = line.startswith("Traceback ") or (trace and line.startswith(" "))
             if show and not trace and line.startswith(("  ", "steps ")) and line != last:

@@ -159,10 +159,12 @@ def _do(one: OneRun, group: Any) -> None:
     """Train and score a run with the other ranks."""
     from sharding.shards.manifest import Manifest
     from training.reproduce.carrying_out import do_run
+    from training.run.progress import naming_run
 
     gauges = Gauges(TRAINING, one.label)
 
     def watch(record: dict[str, Any]) -> None:
         gauges.set(of_step(record))
 
-    do_run(one.work, one.name, one.seed, Manifest.open(one.work.shards), group, one.relevance, watch)
+    with naming_run(one.label):
+        do_run(one.work, one.name, one.seed, Manifest.open(one.work.shards), group, one.relevance, watch)

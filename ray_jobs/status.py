@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from ray_jobs.connection import without_worker
 from sharding.common.errors import InputError
 from sharding.common.terminal import page
 
 LINES = 5  # newest lines about progress
-_PREFIX = re.compile(r"^(\x1b\[\d+m)*\(\w+ pid=[^)]*\)(\x1b\[\d+m)* ")  # Ray begins a worker's line with it
 _PROGRESS = ("  ", "steps ")
 
 
@@ -59,7 +58,7 @@ def _about(job: Any) -> dict[str, Any]:
 
 def newest_lines(log: str) -> dict[str, Any]:
     """The newest lines about progress of a job's log, and the last line that names an error with its remedy."""
-    lines = [_PREFIX.sub("", line).rstrip() for line in log.splitlines()]
+    lines = [without_worker(line).rstrip() for line in log.splitlines()]
     progress = [line.strip() for line in lines if line.startswith(_PROGRESS) and line.strip()]
     wrong = [
         f"{before}; {line.strip()}"

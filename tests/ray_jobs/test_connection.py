@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ray_jobs.connection import connect, refuse_relative
+from ray_jobs.connection import connect, refuse_relative, without_worker
 from ray_jobs.local_cluster import local_cluster
 from sharding.common.errors import InputError
 from tests.conftest import REPOSITORY
@@ -33,3 +33,25 @@ def test_a_cluster_of_its_own_is_started_beside_another_one(tmp_path: Path) -> N
     with local_cluster(1, tmp_path / "ray.log"):
         found = subprocess.run([sys.executable, "-c", own], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert found.stdout.splitlines()[-1:] == ["nodes ['127.0.0.1']"], found.stderr
+
+
+LINES = """
+from ray_jobs.connection import connect
+connect("local", 3)
+import ray, time
+def say(number):
+    for step in range(1, 4):
+        print(f"steps {step}/3  run {number}", flush=True)
+        time.sleep(1)
+ray.get([ray.remote(num_cpus=1)(say).remote(number) for number in range(3)])
+time.sleep(2)
+"""
+
+
+@pytest.mark.slow
+def test_every_line_of_workers_that_say_nearly_the_same_is_shown() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", LINES], cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=True
+    )
+    said = [without_worker(line) for line in (found.stdout + found.stderr).splitlines() if "steps" in line]
+    assert sorted(said) == sorted(f"steps {step}/3  run {number}" for number in range(3) for step in range(1, 4))

@@ -4,8 +4,23 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from sharding.common.progress import clock
+
+_run: ContextVar[str] = ContextVar("run", default="")  # the beginning of every line
+
+
+@contextmanager
+def naming_run(name: str) -> Iterator[None]:
+    """Meanwhile, every status line of this thread begins with the name of a run, as where several share one output."""
+    before = _run.set(f"  {name}: ")
+    try:
+        yield
+    finally:
+        _run.reset(before)
 
 
 class StatusLine:
@@ -33,7 +48,7 @@ class StatusLine:
         self.printed, self.shown = now, (done, note)
         rate = (done - self.done_before) / max(now - self.started, 1e-9)
         left = clock((self.total - done) / rate) if rate > 0 else "?"
-        line = f"{self.what} {done}/{self.total}  {rate:.2f}/s  {left} left  {note}"
+        line = f"{_run.get()}{self.what} {done}/{self.total}  {rate:.2f}/s  {left} left  {note}"
         if self.terminal:
             print(f"\r{line:<110}", end="\n" if done >= self.total else "", file=sys.stderr, flush=True)
         else:
@@ -47,4 +62,4 @@ class StatusLine:
     def say(self, text: str) -> None:
         """Print a text on a line of its own."""
         if not self.quiet:
-            print(("\r" if self.terminal else "") + text, file=sys.stderr, flush=True)
+            print(("\r" if self.terminal else "") + _run.get() + text, file=sys.stderr, flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from training.run import progress
-from training.run.progress import StatusLine
+from training.run.progress import StatusLine, naming_run
 
 
 def test_lines_are_rare_elsewhere_than_on_a_terminal(
@@ -33,3 +33,13 @@ def test_a_quiet_line_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None
 def test_a_text_has_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     StatusLine("steps", 10).say("text")
     assert capsys.readouterr().err == "text\n"
+
+
+def test_lines_name_their_run_where_several_share_an_output(capsys: pytest.CaptureFixture[str]) -> None:
+    line = StatusLine("steps", 10)
+    with naming_run("dual, seed 0"):
+        line.update(4)
+        line.say("text")
+    line.say("no run")
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("  dual, seed 0: steps 4/10") and said[1:] == ["  dual, seed 0: text", "no run"]
