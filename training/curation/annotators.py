@@ -160,13 +160,16 @@ def opened(source: str) -> tuple[language.LanguageModel, listening.Listener | No
     """The model of a worker process, on its GPU where it has one, and its audio tower where the source has one."""
     import transformers
 
+    from training.models.downloads import only_here
     from training.models.encoders.published import folder_of
     from training.models.multimodal import language, listening
     from training.models.multimodal.towers import PARTS
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = language.build(language.Settings(source=source), ())
-    kind = transformers.PreTrainedConfig.get_config_dict(folder_of(source))[0].get("model_type")
+    folder = folder_of(source)
+    found, _ = transformers.PreTrainedConfig.get_config_dict(folder, local_files_only=only_here(folder))
+    kind = found.get("model_type")
     audio = None
     if kind in PARTS:
         audio = listening.build(listening.Settings(source=source))

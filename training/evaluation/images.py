@@ -24,6 +24,7 @@ from training.evaluation.counting import rank_relevant
 from training.evaluation.encoding import encode_clips, side_encoder
 from training.evaluation.metrics import RECALL_AT, expected_average_precision, expected_recall
 from training.evaluation.split import clips_of
+from training.models.downloads import only_here
 from training.models.encoders.published import Architecture, load_model, unavailable
 from training.models.retriever import Retriever
 
@@ -40,7 +41,7 @@ class ImageTower:
 
         self.model = load_model(VISION, source, {}).eval()
         try:
-            self.processor = transformers.CLIPImageProcessor.from_pretrained(source)
+            self.processor = transformers.CLIPImageProcessor.from_pretrained(source, local_files_only=only_here(source))
         except Exception as error:  # the libraries raise errors of many kinds
             raise unavailable("image processor", source, error) from error
 

@@ -15,6 +15,7 @@ from sharding.common.errors import InputError
 from training.engine.checkpoint import writing
 from training.models import hub
 from training.models.card import published_card
+from training.models.downloads import only_here
 from training.models.encoders.published import unavailable
 from training.models.retriever import Retriever
 from training.models.sources import Source
@@ -106,6 +107,8 @@ class Earshot(ModelHubMixin, library_name="earshot"):
         Raises:
             InputError: there is no such model, or no model can be made of it.
         """
+        if only_here(str(pretrained_model_name_or_path)):
+            options["local_files_only"] = True
         try:
             return super().from_pretrained(pretrained_model_name_or_path, **options)
         except InputError:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sharding.common.errors import InputError
+from training.models.downloads import only_here
 from training.models.encoders.published import unavailable
 from training.models.locked_text import LockedTextModel
 from training.models.retriever import Retriever
@@ -41,7 +42,9 @@ class Painter:
         except ImportError as error:
             raise InputError("images need diffusers", remedy="pip install earshot[images]") from error
         try:
-            self.pipeline: Any = StableDiffusionPipeline.from_pretrained(source, use_safetensors=True)
+            self.pipeline: Any = StableDiffusionPipeline.from_pretrained(
+                source, local_files_only=only_here(source), use_safetensors=True
+            )
         except Exception as error:  # the libraries raise errors of many kinds
             raise unavailable("diffusion pipeline", source, error) from error
         self.pipeline.set_progress_bar_config(disable=True)

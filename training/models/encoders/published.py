@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from sharding.common.errors import InputError
+from training.models.downloads import hub_answers, is_hub_name, only_here
 
 PICKLE = "pytorch_model.bin"
 # Classes that the library does not export, or that Earshot makes of parts of it, and where they are.
@@ -60,7 +61,7 @@ def load_model(architecture: Architecture, source: str, changes: Mapping[str, An
     config_class = getattr(transformers, architecture.config)
     folder = folder_of(source)
     try:
-        found, _ = config_class.get_config_dict(folder)
+        found, _ = config_class.get_config_dict(folder, local_files_only=only_here(folder))
         refuse_code(found, folder)
         kind = found.get("model_type", config_class.model_type)
         if kind != config_class.model_type and config_class.base_config_key not in found:
@@ -69,7 +70,7 @@ def load_model(architecture: Architecture, source: str, changes: Mapping[str, An
                 file=source,
                 remedy="name the encoder of that model, or another source",
             )
-        config = config_class.from_pretrained(folder)
+        config = config_class.from_pretrained(folder, local_files_only=only_here(folder))
         for name, value in changes.items():
             setattr(config, name, value)
     except InputError:
@@ -85,6 +86,7 @@ def load_weights(architecture: Architecture, source: str, config: Any) -> Any:
     try:
         model, report = _class(architecture.model).from_pretrained(
             folder,
+            local_files_only=only_here(folder),
             use_safetensors=folder == source,
             trust_remote_code=False,
             config=config,
@@ -146,7 +148,10 @@ def load_tokenizer(source: str) -> Any:
     import transformers
 
     try:
-        return transformers.AutoTokenizer.from_pretrained(folder_of(source), trust_remote_code=False)
+        folder = folder_of(source)
+        return transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=only_here(folder), trust_remote_code=False
+        )
     except Exception as error:  # the libraries raise errors of many kinds
         raise unavailable("tokenizer", source, error) from error
 
@@ -158,6 +163,12 @@ def unavailable(what: str, source: str, error: Exception) -> InputError:
         of_model = f"config.json and model.safetensors (or name {PICKLE} itself)"
         needed = of_model if what == "model" else "tokenizer.json and tokenizer_config.json"
         remedy = f"the folder must hold {needed}, as save_pretrained writes them"
+    elif is_hub_name(source) and not hub_answers():
+        reason = "the Hugging Face hub does not answer, and this machine has no complete copy from an earlier download"
+        remedy = (
+            "name a local folder in its place (of a recipe: --set audio.source=FOLDER or --set text.source=FOLDER), "
+            "or start once with a network, which downloads it"
+        )
     else:
         remedy = "name a model on the hub, which the first start downloads, a local folder, or random"
     return InputError(f"no {what} can be loaded: {reason}", file=source, remedy=remedy)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sharding.common.errors import InputError
+from training.models.downloads import only_here
 from training.models.encoders.published import Architecture, folder_of, load_weights, refuse_code, unavailable
 
 LLAMA = Architecture("LlamaForCausalLM", "LlamaConfig")
@@ -73,7 +74,7 @@ def load_part(parts: Mapping[str, Part], source: str, what: str) -> Any:
 
     folder = folder_of(source)
     try:
-        whole, _ = transformers.PreTrainedConfig.get_config_dict(folder)
+        whole, _ = transformers.PreTrainedConfig.get_config_dict(folder, local_files_only=only_here(folder))
     except Exception as error:  # the libraries raise errors of many kinds
         raise unavailable("model", source, error) from error
     refuse_code(whole, folder)

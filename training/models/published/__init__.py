@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 from sharding.common.errors import InputError
+from training.models.downloads import only_here
 from training.models.encoders.published import unavailable
 from training.models.retriever import Retriever
 
@@ -67,7 +68,9 @@ def _download(name: str) -> Path:
     import huggingface_hub
 
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(READ)))
+        return Path(
+            huggingface_hub.snapshot_download(name, allow_patterns=list(READ), local_files_only=only_here(name))
+        )
     except Exception as error:  # the library raises errors of many kinds
         found = unavailable("model", name, error)
         raise InputError(f"no folder of this name is here, and {found.what}", file=name, remedy=found.remedy) from error
