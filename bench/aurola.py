@@ -42,6 +42,7 @@ from training.engine.distributed import Group
 from training.evaluation.encoding import side_encoder
 from training.evaluation.run import EvaluationSettings, evaluate
 from training.evaluation.score_files import ScoreFile
+from training.evaluation.scores import FORWARD
 from training.evaluation.scoring import ScoringSettings, write_scores
 from training.models.hub import load
 from training.models.multimodal import listening
@@ -264,7 +265,7 @@ def reranked(first: Retriever, second: Retriever, out: Path, folder: Path, group
         scored = folder / f"scores-{split}"
         write_scores(first, manifest, ScoringSettings("ntxent", f"clips/{split}", 16, None), str(scored), group)
         own = Storage(folder / f"judged-{split}")
-        judged[split] = judge(second, reranker, manifest, ScoreFile.open(scored), TOP, own, group)
+        judged[split] = judge(second, reranker, manifest, ScoreFile.open(scored), TOP, own, group, (FORWARD,))
     result = compare(judged["test"], judged["validation"])["text_to_audio"]
     figures = {
         f"{name} {kind}": result[kind][name] for kind in ("first", "reranked", "oracle") for name in ("R@1", "mAP@10")

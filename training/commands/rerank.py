@@ -10,6 +10,10 @@ from training.commands.arguments import add_model, add_shards
 from training.commands.fit import only_first_rank
 
 WRITTEN = {"scores": "measured", "tune": "tuned"}  # below --out: the new scores, and what they are of
+NO_FIGURES = (
+    "No clip is known to be right for these queries, so there are no figures. Where a table says which are, run "
+    "`evaluate` on the scores with --relevance CSV."
+)
 ROWS = {"first": "first stage", "reranked": "re-ranked", "oracle": "always right"}
 
 
@@ -23,7 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_shards(parser)
     parser.add_argument(
-        "--scores", required=True, metavar="FOLDER", help="what `scores` wrote for the split to measure"
+        "--scores",
+        required=True,
+        metavar="FOLDER",
+        help="what `scores` wrote for the split to measure, or for queries of yours (its --queries), which have no "
+        "figures and only one direction",
     )
     parser.add_argument(
         "--tune", required=True, metavar="FOLDER", help="what `scores` wrote for a validation split, of the same model"
@@ -39,15 +47,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from sharding.common.storage import Storage
     from sharding.shards.manifest import Manifest
     from training.engine.launch import ranks
-    from training.evaluation.metrics import DIRECTIONS
     from training.evaluation.score_files import ScoreFile
     from training.models.hub import open_model
     from training.reranking.run import (
         begin,
         compare,
+        directions_of,
         judge,
         open_reranker,
-        require_both_directions,
         write_scores,
     )
     from training.search.vectors import fingerprint
@@ -55,10 +62,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.top < 1 or args.batch < 1:
         raise InputError("--top and --batch count from 1", value=(args.top, args.batch))
     files = {"measured": ScoreFile.open(args.scores), "tuned": ScoreFile.open(args.tune)}
-    if files["measured"].questions.split == files["tuned"].questions.split:
+    measured = files["measured"].questions
+    directions = directions_of(files["measured"], files["tuned"])
+    if measured.captions and measured.split == files["tuned"].questions.split:
         raise InputError("--tune is the split that is measured", value=args.tune, remedy="name a validation split")
-    for file in files.values():
-        require_both_directions(file)
     if files["measured"].head["fingerprint"] != files["tuned"].head["fingerprint"]:
         remedy = "score the validation split with the model whose scores are re-ranked"
         raise InputError("these scores are of another model than those of --scores", file=args.tune, remedy=remedy)
@@ -75,11 +82,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         group.barrier("folder of judgements")
         out = args.out.rstrip("/")
         judged = {
-            name: judge(retriever, reranker, manifest, file, args.top, Storage(f"{out}/{name}"), group)
+            name: judge(retriever, reranker, manifest, file, args.top, Storage(f"{out}/{name}"), group, directions)
             for name, file in files.items()
         }
-        result = {"split": files["measured"].questions.split} | compare(judged["measured"], judged["tuned"])
-        for direction in DIRECTIONS if group.rank == 0 else ():
+        result = {"split": measured.split} | compare(judged["measured"], judged["tuned"])
+        for direction in directions if group.rank == 0 else ():
             for folder, name in WRITTEN.items():
                 own, place = judged[name][direction], Storage(f"{out}/{folder}/{direction}")
                 write_scores(own, result[direction]["weight"], files[name], direction, judge_is, place)
@@ -91,9 +98,13 @@ def show(result: dict[str, Any]) -> str:
     from training.evaluation.metrics import DIRECTIONS, MEASURED
 
     lines = [f"{result['split']}:", f"{'':32}" + "".join(f"{name:>9}" for name in MEASURED)]
+    if "first" not in result["text_to_audio"]:
+        lines = [f"{result['split']}, {result['text_to_audio']['queries']} queries:", NO_FIGURES]
     for direction in DIRECTIONS:
-        found = result[direction]
-        for row, label in ROWS.items():
+        found = result.get(direction)
+        if found is None:
+            continue
+        for row, label in ROWS.items() if "first" in found else ():
             values = "".join(f"{100 * found[row][name]:9.2f}" for name in MEASURED)
             lines.append(f"{direction.replace('_', ' ') + ', ' + label:32}{values}")
         cost = (

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
 from safetensors.torch import load, save
 
 from sharding.common.storage import Storage
@@ -24,7 +23,7 @@ from training.evaluation.encoding import SideEncoder, encode_clips, encode_texts
 from training.evaluation.run import scored_side
 from training.evaluation.score_files import ScoreWriter
 from training.evaluation.scores import Questions
-from training.evaluation.split import clips_of, read_split
+from training.evaluation.split import captioned, clips_of, read_split
 from training.models.heads.base import Side
 from training.models.retriever import Retriever
 from training.objectives.pairs.tiled import score_all
@@ -71,7 +70,7 @@ def write_scores(
     """
     group = group or LocalGroup()
     encoder = side_encoder(retriever.model, retriever.recipe.data)
-    table = manifest.table if settings.queries is None else _captioned(manifest.table)
+    table = manifest.table if settings.queries is None else captioned(manifest.table)
     order = SequentialOrder(table, settings.split, encoder.settings, settings.batch_size)
     if settings.queries is None:
         split = read_split(table, settings.split, order, encoder.settings)
@@ -113,15 +112,6 @@ class _Steps:
 
     def batch(self, epoch: int, step: int, rank: int = 0, world: int = 1) -> DrawnSamples:
         return self._order.batch(epoch, self._first + step, rank, world)
-
-
-def _captioned(table: pa.Table) -> pa.Table:
-    """The table with one caption for each clip, which is never read: an order lists only clips that have some."""
-    captions = [[{"text": "a sound", "kind": "human", "onset": None, "offset": None, "source": None}]]
-    place = table.schema.get_field_index("captions")
-    field = table.schema.field(place)
-    column = pa.repeat(pa.scalar(captions[0], field.type), table.num_rows)
-    return table.set_column(place, field, column)
 
 
 def _report(line: StatusLine, before: int, done: int, _: int) -> None:

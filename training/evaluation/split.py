@@ -69,6 +69,15 @@ def read_split(table: pa.Table, name: str, order: SequentialOrder, settings: Dat
     return Split(name, clips, spelled, published, np.array(clip_of, np.int64))
 
 
+def captioned(table: pa.Table) -> pa.Table:
+    """The table with one caption for each clip, which is never read: an order lists only clips that have some."""
+    captions = [{"text": "a sound", "kind": "human", "onset": None, "offset": None, "source": None}]
+    place = table.schema.get_field_index("captions")
+    field = table.schema.field(place)
+    column = pa.repeat(pa.scalar(captions, field.type), table.num_rows)
+    return table.set_column(place, field, column)
+
+
 def clips_of(order: SequentialOrder) -> list[str]:
     """The clip_ids of an order, in its order."""
     return [clip for step in range(order.steps_per_epoch) for clip in order.batch(0, step).clip_ids]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,9 +26,10 @@ from training.data.order import SequentialOrder
 from training.engine.distributed import Group
 from training.evaluation.counting import comparable
 from training.evaluation.encoding import refuse_damaged
+from training.evaluation.metrics import DIRECTIONS
 from training.evaluation.score_files import ScoreFile, ScoreWriter
 from training.evaluation.scores import BACKWARD, FORWARD, Questions
-from training.evaluation.split import clips_of
+from training.evaluation.split import captioned, clips_of
 from training.models.multimodal.language import LanguageModel
 from training.models.multimodal.listening import Listener
 from training.models.retriever import Retriever
@@ -46,7 +47,8 @@ class Judged:
 
     Attributes:
         scores: ``[queries, items]`` of the first stage.
-        relevant: ``[captions or clips, items]`` bool, of the queries whose items are known, which come first.
+        relevant: ``[captions or clips, items]`` bool, of the queries whose items are known, which come first; there may
+            be none.
         candidates: ``[queries, K]`` items.
         probabilities: ``[queries, K]`` of Yes.
         seconds: that one query took.
@@ -76,8 +78,9 @@ def judge(
     top: int,
     out: Storage,
     group: Group,
+    directions: Sequence[str],
 ) -> dict[str, Judged]:
-    """Let the re-ranker judge the candidates of every query and of every clip of a split.
+    """Let the re-ranker judge the candidates of every query and, in the other direction, of every clip of a split.
 
     Args:
         retriever: the model, for its recipe.
@@ -87,6 +90,7 @@ def judge(
         top: candidates of each query.
         out: a folder, which keeps what is finished.
         group: the ranks; each judges its share of the queries.
+        directions: those that are judged, of `directions_of` the scores.
     """
     asked = scores.questions
     matrix = np.concatenate([block for _, block in scores.blocks()])
@@ -95,13 +99,14 @@ def judge(
     order = _order(retriever, reranker, manifest, asked)
     sounds: list[Sounds] = []
     found = {}
-    by_clip = matrix[: asked.captions].T.copy()
-    for direction, values, relevant in ((FORWARD, matrix, own), (BACKWARD, by_clip, own.T.copy())):
+    for direction in directions:
+        is_forward = direction == FORWARD
+        values, relevant = (matrix, own) if is_forward else (matrix[: asked.captions].T.copy(), own.T.copy())
         candidates = best_items(values, top)
 
-        def ask(query: int, direction: str = direction, candidates: Ints = candidates) -> torch.Tensor:
+        def ask(query: int, is_forward: bool = is_forward, candidates: Ints = candidates) -> torch.Tensor:
             chosen = candidates[query].tolist()
-            if direction == FORWARD:
+            if is_forward:
                 return reranker.sounds(texts[query], _stacked([sounds[clip] for clip in chosen]))
             return reranker.captions(_stacked([sounds[query]]), [texts[caption] for caption in chosen])
 
@@ -168,19 +173,30 @@ def _read(out: Storage, name: str) -> dict[str, Any]:
         raise InputError(f"missing or damaged: {error}", file=out.name(name), remedy=remedy) from error
 
 
-def require_both_directions(scores: ScoreFile) -> None:
-    """``InputError`` where the scores are of queries whose clips are not known, or of one direction alone."""
-    if not scores.questions.captions:
-        remedy = "score the captions of a split: `scores` without --queries"
-        raise InputError("these scores are of no captions", file=scores.storage.name(""), remedy=remedy)
-    if scores.questions.direction is not None:
-        what, remedy = "these scores are re-ranked already", "name those of the first stage"
-        raise InputError(what, file=scores.storage.name(""), value=scores.questions.direction, remedy=remedy)
+def directions_of(measured: ScoreFile, tuned: ScoreFile) -> tuple[str, ...]:
+    """The directions in which scores can be re-ranked: of queries without captions, only from text to audio.
+
+    Raises:
+        InputError: some of them are re-ranked already, or no clip is known to be right for the queries of ``tuned``,
+            so that the weight of the re-ranker cannot be chosen on them.
+    """
+    for scores in (measured, tuned):
+        if scores.questions.direction is not None:
+            what, remedy = "these scores are re-ranked already", "name those of the first stage"
+            raise InputError(what, file=scores.storage.name(""), value=scores.questions.direction, remedy=remedy)
+    if not tuned.questions.captions:
+        raise InputError(
+            "the weight of the re-ranker is chosen by queries whose clips are known, and these scores have none",
+            file=tuned.storage.name(""),
+            remedy="score the captions of a validation split for --tune: `scores` without --queries",
+        )
+    return DIRECTIONS if measured.questions.captions else (FORWARD,)
 
 
 def _order(retriever: Retriever, reranker: Reranker, manifest: Any, asked: Questions) -> SequentialOrder:
     """The clips of the scores; ``InputError`` if the build has others."""
-    order = SequentialOrder(manifest.table, asked.split, retriever.recipe.data, reranker.batch)
+    table = manifest.table if asked.captions else captioned(manifest.table)
+    order = SequentialOrder(table, asked.split, retriever.recipe.data, reranker.batch)
     if clips_of(order) != asked.clips:
         what = "the scores are of other clips than the build has"
         raise InputError(what, value=asked.split, remedy="score this build")
@@ -222,6 +238,9 @@ def _stacked(sounds: list[Sounds]) -> Sounds:
 def compare(judged: dict[str, Judged], tuned: dict[str, Judged], metric: str = "mAP@10") -> dict[str, Any]:
     """Figures of each direction: of the first stage, re-ranked, and of a re-ranker that is always right.
 
+    Where no query has a clip that is known to be right, there are no figures: only ``weight``, ``candidates``,
+    ``queries`` and ``seconds_per_query``.
+
     Args:
         judged: the split that is measured.
         tuned: a validation split, on which the weight of the re-ranker is chosen.
@@ -233,11 +252,16 @@ def compare(judged: dict[str, Judged], tuned: dict[str, Judged], metric: str = "
         some = slice(len(own.relevant))
         weight = choose_weight(own.scores[some], own.candidates[some], own.probabilities[some], own.relevant, metric)
         scores, candidates = found.scores[known], found.candidates[known]
-        fused = fuse(scores, candidates, found.probabilities[known], weight)
         result[direction] = {
+            "queries": len(found.scores),
             "weight": weight,
             "candidates": candidates.shape[1],
             "seconds_per_query": found.seconds,
+        }
+        if not len(found.relevant):
+            continue
+        fused = fuse(scores, candidates, found.probabilities[known], weight)
+        result[direction] |= {
             "first": measure(scores, found.relevant),
             "reranked": measure(fused, found.relevant),
             "oracle": measure(oracle(scores, candidates, found.relevant), found.relevant),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +16,11 @@ import numpy as np
 import pytest
 
 from sharding.common.storage import Storage
+from sharding.shards.manifest import Manifest
 from tests.training.evaluation.score_folders import noisy, questions, write_matrix
 from tests.training.models.multimodal.test_multimodal import TINY
 from tests.training.search.indexes import exported, untrained
-from tests.training.small_runs import REPOSITORY
+from tests.training.small_runs import REPOSITORY, commit
 from training.cli import main
 from training.evaluation.score_files import ScoreFile
 from training.reranking.fusion import best_items, fuse
@@ -85,6 +87,39 @@ def test_the_new_ranking_is_scores_that_every_command_reads(
     assert {path: path.stat().st_mtime_ns for path in before if path.name != "reranking.json"} == {
         path: when for path, when in before.items() if path.name != "reranking.json"
     }
+
+
+def test_queries_without_captions_are_re_ranked_without_figures(
+    build: Path, scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blind = Path(shutil.copytree(build, tmp_path / "blind"))
+    rows = Manifest.open(blind).table.to_pylist()
+    commit(blind, [row | ({"captions": []} if row["split"] == "evaluation" else {}) for row in rows])
+    (tmp_path / "queries.csv").write_text('query\nA whistle\n"Hiss, far away"\n')
+    words = ["scores", str(scored / "model"), "--shards", str(blind), "--split", "clotho/evaluation"]
+    assert main([*words, "--queries", str(tmp_path / "queries.csv"), "--out", str(tmp_path / "asked")]) == 0
+    out, files = tmp_path / "judged", ["--scores", str(tmp_path / "asked"), "--tune", str(scored / "development")]
+    again = ["rerank", str(scored / "model"), "--shards", str(blind), *files, "--top", "4", "--out", str(out)]
+    capsys.readouterr()
+    assert main(again) == 0
+    shown = capsys.readouterr()
+    assert "2 queries:" in shown.out and "there are no figures" in shown.out and "R@1" not in shown.out
+    assert "audio to text" not in shown.out + shown.err and not (out / "scores/audio_to_text").exists()
+    assert main([*again, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["text_to_audio"]
+    assert found["queries"] == 2 and "reranked" not in found
+
+    first, judged = ScoreFile.open(tmp_path / "asked"), ScoreFile.open(found["scores"])
+    assert judged.questions.texts == ["A whistle", "Hiss, far away"] and judged.questions.direction == "text_to_audio"
+    (_, before), (_, after) = next(first.blocks()), next(judged.blocks())
+    assert ((after != before).sum(1) == (4 if found["weight"] else 0)).all()
+    assert main(["submit", found["scores"], "--out", str(tmp_path / "predictions.csv")]) == 0
+    (tmp_path / "right.csv").write_text("query,audio_filenames\nA whistle,\"['clip 1001.x.wav']\"\n")
+    assert main(["evaluate", found["scores"], "--relevance", str(tmp_path / "right.csv")]) == 0
+    capsys.readouterr()
+    swapped = ["--scores", str(scored / "evaluation"), "--tune", str(tmp_path / "asked"), "--out", str(tmp_path / "no")]
+    assert main(["rerank", str(scored / "model"), "--shards", str(blind), *swapped]) == 2
+    assert "whose clips are known" in capsys.readouterr().err and not (tmp_path / "no").exists()
 
 
 def test_the_scores_that_are_written_are_those_of_the_new_ranking(tmp_path: Path) -> None:
