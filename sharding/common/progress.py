@@ -72,11 +72,20 @@ class Progress:
             ending = f"{clock((self.total - self.done) / rate if rate else float('inf'))} left"
         of = "" if self.total is None else f"/{self.total}"
         failures = f", {self.failed} failed" if self.failed else ""
+        speed = f", {pace(rate)}" if rate else ""
         print(
-            f"  {self.what}: {self.done}{of} {self.unit}, {rate:.1f}/s, {ending}{failures}",
+            f"  {self.what}: {self.done}{of} {self.unit}{speed}, {ending}{failures}",
             file=sys.stderr,
             flush=True,
         )
+
+
+def pace(rate: float) -> str:
+    """A rate above 0 in units a second, such as ``107.7/s``, or else how long each takes: ``12.5 s each``."""
+    if rate >= 0.995:
+        return f"{rate:.1f}/s"
+    seconds = 1 / rate
+    return f"{seconds:.1f} s each" if seconds < 60 else f"{clock(seconds)} each"
 
 
 def clock(seconds: float) -> str:

@@ -54,23 +54,25 @@ def begin(storage: Storage, shards: str, identity: dict[str, Any], what: str) ->
 
 
 def carry_out(
-    storage: Storage, task: Callable[[int], int], steps: int, schema: pa.Schema, what: str, runner: Runner
+    storage: Storage, task: Callable[[int], int], order: SequentialOrder, schema: pa.Schema, what: str, runner: Runner
 ) -> tuple[pa.Table, Counter[str]]:
     """Do what is missing of the steps, and give the rows and the counts of all of them.
 
     Args:
         storage: the folder.
-        task: does a step: it writes the counts (`part_counts`), and then the rows (`part`).
-        steps: how many there are.
+        task: does a step: it writes the counts (`part_counts`), and then the rows (`part`), and returns its number.
+        order: the clips, of which every step has a batch.
         schema: of the rows.
         what: is done, for the progress.
         runner: where it is done.
     """
+    steps, clips, size = order.steps_per_epoch, order.draws_per_epoch, order.batch_size
+    sizes = [min(size, clips - step * size) for step in range(steps)]
     there = set(storage.list())
     missing = [step for step in range(steps) if part(step) not in there]
-    progress = Progress(what, steps, "batches", runner.watch, done=steps - len(missing))
-    for _ in runner.map(task, missing):
-        progress.add(1)
+    progress = Progress(what, clips, "clips", runner.watch, done=clips - sum(sizes[step] for step in missing))
+    for step in runner.map(task, missing):
+        progress.add(sizes[step])
     progress.finish()
     parts = [storage.read_table(part(step)) for step in range(steps)]
     counts: Counter[str] = Counter()

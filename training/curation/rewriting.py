@@ -55,10 +55,10 @@ def rewrite(work: Rewriting, runner: Runner) -> dict[str, Any]:
     Raises:
         InputError: the folder holds something else, or the model cannot be loaded.
     """
-    storage, steps = Storage(work.out), order_of(work).steps_per_epoch
+    storage = Storage(work.out)
     identity = {key: value for key, value in asdict(work).items() if key not in ("shards", "out")}
     begin(storage, work.shards, identity, "alternatives")
-    table, counts = carry_out(storage, _Rewrite(work), steps, REWRITES, "rewrite", runner)
+    table, counts = carry_out(storage, _Rewrite(work), order_of(work), REWRITES, "rewrite", runner)
     asked = counts.pop("asked", 0)
     storage.write_table(TABLE, table)
     labels = sum(len(clip.labels) for clip in known_clips(work).values())

@@ -52,9 +52,9 @@ def annotate(work: Work, runner: Runner) -> dict[str, Any]:
     Raises:
         InputError: the folder holds annotations of other clips or by another annotator.
     """
-    storage, steps = Storage(work.out), order_of(work).steps_per_epoch
+    storage = Storage(work.out)
     _begin(work, storage)
-    table, counts = carry_out(storage, _Annotate(work), steps, ANNOTATIONS, "annotate", runner)
+    table, counts = carry_out(storage, _Annotate(work), order_of(work), ANNOTATIONS, "annotate", runner)
     storage.write_table(TABLE, table)
     return {"clips": len(table), "removed": dict(counts), "out": storage.name(TABLE)}
 

@@ -15,7 +15,6 @@ Point = tuple[float, float]
 TITLES = {
     "lr": "learning rate",
     "grad_norm": "gradient norm",
-    "clips_per_s": "clips a second",
     "data_wait": "share of the time spent waiting for data",
     "tau": "temperature",
 }
@@ -116,15 +115,22 @@ def chart(
     return Chart(title, shown, *steps, low, limit if is_cut else high, is_cut, list(marks))
 
 
-def training_charts(records: Sequence[Mapping[str, Any]], marks: Sequence[int]) -> list[Chart]:
-    """The loss, its terms where there are several, and every other figure of the steps, the loss first."""
+def training_charts(records: Sequence[Mapping[str, Any]], marks: Sequence[int], unit: str = "clips") -> list[Chart]:
+    """The loss, its terms where there are several, and every other figure of the steps, the loss first.
+
+    Args:
+        records: the lines of ``metrics.jsonl``.
+        marks: steps at which the run went on after an interruption.
+        unit: what a batch has so many of.
+    """
     steps = _edges(records)
     parts = sorted({name for record in records for name in mapping_of(record.get("loss_parts"))})
     wanted = {"loss": "loss"}
     if len(parts) > 1:
         wanted |= {f"{part}, a term of the loss": f"loss_parts/{part}" for part in parts}
-    wanted |= {title: name for name, title in TITLES.items()}
-    rest = dict.fromkeys(name for record in records for name in record if name not in TITLES and name not in _NO_CURVES)
+    titles = TITLES | {"clips_per_s": f"{unit} a second"}
+    wanted |= {title: name for name, title in titles.items()}
+    rest = dict.fromkeys(name for record in records for name in record if name not in titles and name not in _NO_CURVES)
     wanted |= {_words(name): name for name in rest}
     found = [chart(title, {title: values_of(records, name)}, steps, marks) for title, name in wanted.items()]
     return [each for each in found if each is not None]

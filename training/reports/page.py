@@ -79,6 +79,7 @@ def _values(files: RunFiles, found: Sequence[Stretch], effort: Effort | None, se
     marks = [each.first for each in found[1:]]
     starts = [event for event in files.events if event["what"] == "start"]
     taken = files.records[-1]["step"] + 1 if files.records else 0
+    unit = str(mapping_of(starts[-1].get("data")).get("unit", "clips")) if starts else "clips"
     return {
         "title": f"Earshot: the run {Path(files.place).name}",
         "name": Path(files.place).name,
@@ -88,10 +89,11 @@ def _values(files: RunFiles, found: Sequence[Stretch], effort: Effort | None, se
         "taken": taken,
         "steps": starts[-1].get("steps") if starts else None,
         "tiles": _tiles(files, taken, starts, effort),
-        "charts": training_charts(files.records, marks),
+        "charts": training_charts(files.records, marks, unit),
         "validations": validation_charts(files.records, marks),
         "marks": marks,
         "not_finite": files.not_finite,
+        "unit": unit,
         "validation": _validation(files),
         "evaluations": [_evaluation(folder, settings) for folder in settings.scores],
         "with_sound": settings.shards is not None,

@@ -31,6 +31,7 @@ from training.run.training_run import TrainingRun, start_run
 from training.tasks import task_module
 
 Report = Callable[[dict[str, Any]], None]
+CALMER = "lower optimizer.lr, clip gradients"
 
 
 def fit(
@@ -189,7 +190,7 @@ def _handle_nonfinite(run: TrainingRun, step: int, keys: list[str], result: Step
             f"loss or gradient of step {step} is not finite; the weights are those before it",
             file=run.place.name(NOT_FINITE),
             value=(result.loss, result.grad_norm),
-            remedy="look at the clips there; lower optimizer.lr, clip gradients, or set engine.nonfinite: skip",
+            remedy=f"look at the {run.task.unit} there; {CALMER}, or set engine.nonfinite: skip",
         )
 
 
@@ -206,7 +207,7 @@ def _check_skipped(run: TrainingRun) -> None:
             f"{skipped} of {taken} steps were skipped because they were not finite",
             file=run.place.name(NOT_FINITE),
             value=run.recipe.engine.max_skipped,
-            remedy="look at the clips there; lower optimizer.lr, clip gradients, or raise engine.max_skipped",
+            remedy=f"look at the {run.task.unit} there; {CALMER}, or raise engine.max_skipped",
         )
 
 
@@ -229,7 +230,7 @@ def _validate(run: TrainingRun, progress: StatusLine) -> dict[str, float] | None
 def _headline(run: TrainingRun) -> str:
     """One line about the run for the terminal."""
     return (
-        f"{run.order.draws_per_epoch} clips an epoch, {run.order.steps_per_epoch} steps of "
+        f"{run.order.draws_per_epoch} {run.task.unit} an epoch, {run.order.steps_per_epoch} steps of "
         f"{run.recipe.data.batch_size}, {run.group.size} ranks, {run.trained_count() / 1e6:.1f} M trained parameters, "
         f"steps {run.engine.steps_taken} to {run.steps}"
         + (": all of them warm-up, the rate never falls" if run.engine.schedule.warmup >= run.steps - 1 > 1 else "")

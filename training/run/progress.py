@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from sharding.common.progress import clock
+from sharding.common.progress import clock, pace
 
 _run: ContextVar[str] = ContextVar("run", default="")  # the beginning of every line
 
@@ -48,7 +48,8 @@ class StatusLine:
         self.printed, self.shown = now, (done, note)
         rate = (done - self.done_before) / max(now - self.started, 1e-9)
         left = clock((self.total - done) / rate) if rate > 0 else "?"
-        line = f"{_run.get()}{self.what} {done}/{self.total}  {rate:.2f}/s  {left} left  {note}"
+        speed = f"{pace(rate)}  " if rate > 0 else ""
+        line = f"{_run.get()}{self.what} {done}/{self.total}  {speed}{left} left  {note}"
         if self.terminal:
             print(f"\r{line:<110}", end="\n" if done >= self.total else "", file=sys.stderr, flush=True)
         else:

@@ -105,6 +105,7 @@ def _data(run: TrainingRun) -> dict[str, Any]:
     return {
         "plan": run.manifest.dataset.get("plan"),
         "samples": run.manifest.table.num_rows,
+        "unit": run.task.unit,
         "train": [
             {"split": item.split, "captions": list(item.captions), "clips": clips, "draws": draws}
             for item, (clips, draws) in zip(run.recipe.data.train, run.order.items(), strict=True)

@@ -142,9 +142,11 @@ class RunTask(Task):
 
     Attributes:
         stored: vectors of frozen encoders that were computed before; `loader` and `figures` use them.
+        unit: what a batch has so many of, in the plural.
     """
 
     stored: Stored = NOTHING
+    unit: str = "clips"
 
     @property
     def tokenizer(self) -> Any:

@@ -49,6 +49,8 @@ class Settings:
 class TextPairsTask(RunTask):
     """A sentence encoder and its loss over all anchors, matches and hard negatives of the global batch."""
 
+    unit = "pairs"
+
     def __init__(self, model: SentenceModel, loss: PairLoss, name: str, hard_negatives: bool) -> None:
         super().__init__()
         self.model, self.loss, self.loss_name, self.hard_negatives = model, loss, name, hard_negatives

@@ -3,9 +3,11 @@ from __future__ import annotations
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sharding.common import progress
-from sharding.common.progress import Progress, clock
+from sharding.common.progress import Progress, clock, pace
 
 
 class Clock:
@@ -69,6 +71,39 @@ def test_a_watcher_sees_every_change_also_of_quiet_work(capsys: pytest.CaptureFi
     shown.finish()
     assert seen == [(1, 0), (3, 1)]
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [
+        (2000.04, "2000.0/s"),
+        (1.0, "1.0/s"),
+        (0.999, "1.0/s"),
+        (0.99, "1.0 s each"),
+        (0.08, "12.5 s each"),
+        (1 / 59.9, "59.9 s each"),
+        (1 / 3723, "1:02:03 each"),
+    ],
+)
+def test_slow_work_shows_how_long_each_unit_takes(rate: float, text: str) -> None:
+    assert pace(rate) == text
+
+
+@given(st.floats(1e-6, 1e6))
+def test_no_pace_reads_as_nothing(rate: float) -> None:
+    number = re.match(r"[\d.:]+", pace(rate))
+    assert number is not None and float(number[0].replace(":", "")) >= 1
+
+
+def test_slow_work_and_work_without_a_rate(time: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Progress("annotate", 48, "clips")
+    time.now += 25
+    shown.add(2)
+    assert capsys.readouterr().err == "  annotate: 2/48 clips, 12.5 s each, 9:35 left\n"
+    shown = Progress("annotate", 48, "clips")
+    time.now += 25
+    shown.add(0)
+    assert capsys.readouterr().err == "  annotate: 0/48 clips, ? left\n"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3723, "1:02:03"), (float("inf"), "?")])

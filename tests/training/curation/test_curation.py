@@ -126,11 +126,14 @@ def test_a_folder_in_place_of_a_table_is_refused_with_the_tables_name(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_rules_annotate_every_clip_and_a_killed_run_continues(shards: Path, tmp_path: Path, workers: int) -> None:
+def test_rules_annotate_every_clip_and_a_killed_run_continues(
+    shards: Path, tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     work = Work(str(shards), "clotho/development", "rules", str(tmp_path / "out"), 5)
     result = annotate(work, LocalRunner(workers))
     table = read_annotations(result["out"])
     assert result["clips"] == len(table) == 24
+    assert "annotate: 24/24 clips" in capsys.readouterr().err
     first = table.to_pylist()[0]
     assert first["short"] and first["long"].startswith("A low hum is heard") and first["tags"]
     whole = (tmp_path / "out/annotations.parquet").read_bytes()

@@ -15,6 +15,7 @@ from sharding.common.errors import InputError
 from sharding.shards.manifest import Manifest
 from tests.training.small_runs import small_recipe
 from training import cli
+from training.data.sources import open_pairs
 from training.engine.distributed import Group
 from training.evaluation.scoring import ScoringSettings, write_scores
 from training.models.hub import load
@@ -128,6 +129,19 @@ def test_a_task_without_scores_is_not_sent_to_them(tmp_path: Path) -> None:
     _, page = page_of(run, tmp_path)
     assert "25.00 %" in page and "-4.5" in page
     assert "earshot scores" not in page and "by chance" not in page
+
+
+def test_a_run_on_sentences_counts_pairs_and_not_clips(
+    group: Group, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pairs.csv").write_text("sent0,sent1\n" + "".join(f"a dog {n},hound {n}\n" for n in range(6)))
+    data = f"{{texts: {{dogs: {tmp_path}/pairs.csv}}, train: [{{split: dogs}}], batch_size: 4, workers: 0}}"
+    task = ("task={name: text_pairs, hard_negatives: false}", "audio=null", "head=null", "validation.split=null")
+    recipe = small_recipe([*task, f"data={data}", "optimizer.steps=2", "optimizer.warmup_epochs=0"])
+    fit(recipe, open_pairs(recipe, None), tmp_path / "run", group)
+    assert "6 pairs an epoch" in capsys.readouterr().err
+    _, page = page_of(tmp_path / "run", tmp_path)
+    assert "pairs a second" in page and ">pairs</th>" in page and "clips" not in page.partition("<h2>Settings")[0]
 
 
 def test_a_run_of_an_earlier_version(resumed: Path, tmp_path: Path) -> None:
