@@ -13,8 +13,9 @@ import argparse
 import json
 import shlex
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ray_jobs.connection import add_nodes, connect, refuse_relative, resources_of, selector
 from ray_jobs.ranks import telling_shortage
@@ -26,6 +27,8 @@ from training.commands.arguments import add_recipe, add_shards, add_trust_code
 if TYPE_CHECKING:
     from ray_jobs.sweeps import Sweep
     from training.config.sections import Recipe
+
+Result = TypeVar("Result")
 
 BEGUN = "sweep.json"  # in the sweep's folder: the recipe and the build that it was begun with
 STORED = "stored"  # in the sweep's folder: vectors of frozen encoders, which its runs share
@@ -100,12 +103,17 @@ def _sweep(args: argparse.Namespace) -> tuple[Sweep, str]:
     from training.config.resolved import to_tree
 
     trials = trials_of(args.over, args.samples, args.seeds)
-    recipes = [load_recipe(args.recipe, [*args.set, *one.changes, f"seed={one.seed}"]) for one in trials]
+
+    def load(changes: Sequence[str]) -> Recipe:
+        return load_recipe(args.recipe, [*args.set, *changes])
+
+    loaded = {changes: _blaming(load, changes) for changes in dict.fromkeys(one.changes for one in trials)}
+    recipes = [replace(loaded[one.changes], seed=one.seed) for one in trials]
     checked: dict[str, Recipe] = {}  # most trials differ in nothing that is checked against the build
     plan = None
-    for recipe in recipes:
+    for one, recipe in zip(trials, recipes, strict=True):
         if (name := _against_build(recipe)) not in checked:
-            checked[name], plan = _checked(recipe, args)
+            checked[name], plan = _blaming(lambda changes: _checked(load(changes), args), one.changes)
     compared = {(one.validation.split, one.validation.metric) for one in checked.values()}
     if len(compared) > 1:
         what = "trials can only be compared on one split by one metric"
@@ -115,6 +123,26 @@ def _sweep(args: argparse.Namespace) -> tuple[Sweep, str]:
     trees = tuple(to_tree(replace(recipe, data=full.data, validation=full.validation)) for recipe, full in whole)
     _begin(args, plan)
     return Sweep(trials, trees, args.shards, args.out, metric, args.stop_early, args.trust_code), str(split)
+
+
+def _blaming(check: Callable[[Sequence[str]], Result], changes: Sequence[str]) -> Result:
+    """``check(changes)``; an ``InputError`` names those values of ``--over`` that it is about."""
+    try:
+        return check(changes)
+    except InputError as error:
+        check(())  # what is wrong without them is not blamed on them
+        alone = [change for change in changes if _is_refused(check, change)]
+        blamed = " ".join(f"--over {change}" for change in alone or changes)
+        remedy = error.remedy or "take this value out of --over"
+        raise InputError(error.what, file=blamed, value=error.value, remedy=remedy) from error
+
+
+def _is_refused(check: Callable[[Sequence[str]], Any], change: str) -> bool:
+    try:
+        check([change])
+    except InputError:
+        return True
+    return False
 
 
 def _against_build(recipe: Recipe) -> str:

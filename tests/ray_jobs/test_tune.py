@@ -46,7 +46,15 @@ def words(recipe: Path, build: Path, out: Path, *more: str) -> list[str]:
     ("split", "options", "message"),
     [
         ("clotho/validation", ["--over", "optimizer.lrr=1,2"], "did you mean 'lr'"),
-        ("clotho/validation", ["--over", "optimizer.lr=fast,slow"], "optimizer.lr"),
+        ("clotho/validation", ["--over", "optimizer.lr=1e-3,fast"], "--over optimizer.lr=fast: optimizer.lr must be a"),
+        ("clotho/validation", ["--over", "optimizer.lr=1e-3,-1"], "--over optimizer.lr=-1: optimizer: lr must be"),
+        (
+            "clotho/validation",
+            ["--over", "head.dim=8", "--over", "data.batch_size=6,1"],
+            "--over data.batch_size=1: data",
+        ),
+        ("clotho/validation", ["--over", "validation.split=clotho/evaluation"], "--over validation.split=clotho/eval"),
+        ("clotho/validation", ["--over", "head.dim=8", "--set", "optimizer.lr=-1"], ": --set optimizer.lr=-1: opt"),
         ("clotho/validation", ["--over", "head.dim"], "KEY=VALUES"),
         ("clotho/validation", ["--over", "head.dim=8,16", "--seeds=0"], "--seeds"),
         ("clotho/validation", ["--over", "head.dim=8,16", "--set", "checkpoint.keep_best=0"], "keep_best"),

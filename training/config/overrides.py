@@ -27,6 +27,6 @@ def apply_override(tree: Any, override: str) -> KeyPath:
             node[part] = {}
         node = node[part]
         if not isinstance(node, dict):
-            raise InputError(f"--set {override}: {part!r} has no keys below it", value=key)
+            raise InputError(f"{part!r} has no keys below it", file=f"--set {override}", value=key)
     node[path[-1]], _ = parse_yaml(text, f"--set {override}")
     return path

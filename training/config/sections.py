@@ -37,7 +37,9 @@ class OptimizerSettings:
 
     def __post_init__(self) -> None:
         require(self.clip >= 0, "clip must be 0 (never clip) or a positive norm", self.clip)
-        require(self.lr > 0 and self.final_lr >= 0, "rates must be positive", (self.lr, self.final_lr))
+        require(
+            self.lr > 0 and self.final_lr >= 0, "lr must be positive, and final_lr 0 or more", (self.lr, self.final_lr)
+        )
         require(self.final_lr <= self.lr, "final_lr is above lr: the rate would rise to the end", self.final_lr)
         require(0 < self.epochs < 1e9, "epochs must be positive, and below a thousand million", self.epochs)
         require(self.steps is None or self.steps > 0, "steps must be positive", self.steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -55,9 +56,16 @@ def _dataclass(kind: Any, tree: Any, location: Location) -> Any:
     try:
         return kind(**values)
     except InputError as error:
-        raise location.error(f"{location.key}: {error.what}", value=error.value, remedy=error.remedy) from error
+        found = _blamed(location, mapping, error.what)
+        raise found.error(f"{location.key}: {error.what}", value=error.value, remedy=error.remedy) from error
     except ValueError as error:
-        raise location.error(f"{location.key}: {error}") from error
+        raise _blamed(location, mapping, str(error)).error(f"{location.key}: {error}") from error
+
+
+def _blamed(location: Location, mapping: Mapping[str, Any], what: str) -> Location:
+    """The key of a section that an error names, one that an option has set first; else the section itself."""
+    named = [location.at(name) for name in mapping if re.search(rf"\b{re.escape(name)}\b", what)]
+    return min(named, key=lambda each: each.origin.row is not None, default=location)
 
 
 def _union(options: tuple[Any, ...], tree: Any, location: Location) -> Any:

@@ -37,7 +37,12 @@ class Outer:
 
 
 def read(tree: Any) -> Outer:
-    origins = {("inner",): Origin("file", 7), ("many", "1"): Origin("file", 9)}
+    origins = {
+        ("inner",): Origin("file", 7),
+        ("many", "1"): Origin("file", 9),
+        ("many", "1", "size"): Origin("file", 10),
+    }
+    origins[("inner", "size")] = Origin("--set inner.size=10")
     result: Outer = from_tree(Outer, tree, Location("file", (), origins))
     return result
 
@@ -74,7 +79,8 @@ def test_a_tree_of_the_declared_types_is_taken() -> None:
         ({"named": {"x": "y"}}, "named.x must be a number"),
         ({"named": {1: 2.0}}, "named must be a mapping"),
         ({"flag": 1}, "flag must be true or false"),
-        ({"inner": {"name": "a", "size": 10}}, "row 7: inner: size must be a digit"),
+        ({"inner": {"name": "a", "size": 10}}, "^--set inner.size=10: inner: size must be a digit"),
+        ({"many": [{"name": "a"}, {"name": "b", "size": 10}]}, "row 10: many.1: size must be a digit"),
         ({"inner": {}}, "row 7: the key inner.name is missing"),
         ({"inner": {"name": "a", "sise": 1}}, "did you mean 'size'"),
         ({"inner": None}, "the key inner.name is missing"),
