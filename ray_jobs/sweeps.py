@@ -16,9 +16,8 @@ import yaml
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from training.engine.remote import CONFIG, EXPORT
-from training.run.log import METRICS, records_of
+from training.run.log import METRICS, STOPPED_EARLY, records_of
 
-STOPPED = "stopped-early"  # a file in the folder of a run that fell behind
 FINISHED, BEHIND, FAILED, LEFT = "finished", "stopped early", "failed", "not finished"
 _WHOLE = re.compile(r"\d+")
 
@@ -181,7 +180,7 @@ class Sweep:
     def standing(self, trial: Trial, why: str = "") -> Standing:
         """What became of a trial, as its folder says; ``why`` it failed, if it just did."""
         run, found = self.run(trial), self.validations(trial)
-        state = FAILED if why else BEHIND if run.exists(STOPPED) else LEFT
+        state = FAILED if why else BEHIND if run.exists(STOPPED_EARLY) else LEFT
         state = FINISHED if run.exists(f"{EXPORT}/{CONFIG}") else state
         return Standing(max((value for _, value in found), default=None), found[-1][0] if found else 0, state, why)
 

@@ -18,14 +18,16 @@ from ray.tune.schedulers import ASHAScheduler
 from ray_jobs.metrics import TRAINING, Gauges, of_step
 from ray_jobs.rank_failures import final_error
 from ray_jobs.ranks import in_one_line
-from ray_jobs.sweeps import BEHIND, FINISHED, LEFT, STOPPED, Sweep, Trial
+from ray_jobs.sweeps import BEHIND, FINISHED, LEFT, Sweep, Trial
 from training.config.loading import parse_recipe
 from training.config.sections import Recipe
 from training.data.order import Order
 from training.engine.launch import ranks
 from training.engine.schedule import make_schedule
+from training.run.log import STOPPED_EARLY
 from training.run.loop import fit
 from training.run.progress import StatusLine
+from training.run.starts import StoppedEarly
 from training.tasks import task_module
 
 # Tune's logs would repeat those of the run, its handler of Ctrl-C would go on, and relative paths are the user's.
@@ -108,7 +110,7 @@ def _train(trial: Trial, recipe: Recipe, sweep: Sweep) -> None:
             try:
                 tune.report({"value": best, "percent": 100 * step / steps, "step": step})
             except SystemExit as end:  # Ray Tune ends a trial that falls behind; the run notes why it ended
-                raise SystemExit("it was stopped early, because other trials of the sweep were ahead") from end
+                raise StoppedEarly("other trials of the sweep were ahead") from end
 
     def saved(checkpoint: dict[str, Any]) -> None:
         report(checkpoint["step"], checkpoint["validation"].get(sweep.metric))
@@ -120,7 +122,7 @@ def _train(trial: Trial, recipe: Recipe, sweep: Sweep) -> None:
         report(step, value)
     if state == FINISHED or (state == BEHIND and sweep.stop_early):
         return
-    sweep.run(trial).remove(STOPPED)
+    sweep.run(trial).remove(STOPPED_EARLY)
     with ranks() as group:
         fit(recipe, source, f"{sweep.out}/{trial.folder}", group, saved, sweep.trust_code, watch)
 
@@ -145,7 +147,7 @@ class _Watch(tune.Callback):  # type: ignore[misc, unused-ignore]
         state = self.sweep.standing(one, why).state
         if state == LEFT:  # the scheduler has ended it
             state = BEHIND
-            self.sweep.run(one).write(STOPPED, b"")
+            self.sweep.run(one).write(STOPPED_EARLY, b"")
         self._end(trial, f"{state}: {why}" if why else state)
 
     def on_trial_error(self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any) -> None:

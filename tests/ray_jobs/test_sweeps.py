@@ -14,7 +14,6 @@ from ray_jobs.sweeps import (
     FAILED,
     FINISHED,
     LEFT,
-    STOPPED,
     Standing,
     Sweep,
     Trial,
@@ -23,6 +22,7 @@ from ray_jobs.sweeps import (
     validations,
 )
 from sharding.common.errors import InputError
+from training.run.log import STOPPED_EARLY
 
 
 def test_every_combination_is_tried_with_every_seed() -> None:
@@ -121,7 +121,7 @@ def test_what_became_of_a_trial_is_read_from_its_folder(tmp_path: Path) -> None:
     lines = [{"step": step, "validation": {"m": value}} for step, value in ((9, 0.5), (19, 0.25))]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 2')
     assert sweep.standing(trial) == Standing(0.5, 20, LEFT)
-    (run / STOPPED).touch()
+    (run / STOPPED_EARLY).touch()
     assert sweep.standing(trial) == Standing(0.5, 20, BEHIND)
     (run / "export").mkdir()
     (run / "export/config.json").touch()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-FINISHED, FAILED, GOING, STOPPED = "finished", "failed", "training now", "stopped"
+FINISHED, FAILED, GOING, STOPPED, EARLY = "finished", "failed", "training now", "stopped", "stopped early"
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Stretch:
         ranks: how many there were.
         devices: how many of each kind.
         gpus: how many of them are GPUs.
-        how: what ended it: `FINISHED`, `FAILED`, `GOING` or `STOPPED`.
-        error: what `FAILED` says.
+        how: what ended it: `FINISHED`, `FAILED`, `GOING`, `STOPPED` (its process is gone) or `EARLY` (by a sweep).
+        error: why, where it failed or was stopped early.
     """
 
     begin: float
@@ -39,9 +39,19 @@ class Stretch:
 
 
 def stretches(
-    events: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, Any]], is_held: bool
+    events: Sequence[Mapping[str, Any]],
+    records: Sequence[Mapping[str, Any]],
+    is_held: bool,
+    is_stopped_early: bool = False,
 ) -> list[Stretch]:
-    """The starts of a run, oldest first, from the events of ``starts.jsonl``; ``is_held``: a process trains now."""
+    """The starts of a run, oldest first.
+
+    Args:
+        events: of ``starts.jsonl``.
+        records: of ``metrics.jsonl``.
+        is_held: whether a process trains now.
+        is_stopped_early: whether a sweep has ended the run.
+    """
     found = []
     for number, start in enumerate(events):
         if start["what"] != "start":
@@ -50,10 +60,11 @@ def stretches(
         if after is None:
             last = records[-1] if records else {}
             end, step, error = last.get("time") or start["at"], last.get("step", start["step"] - 1) + 1, None
-            how = GOING if is_held else STOPPED
+            how = GOING if is_held else EARLY if is_stopped_early else STOPPED
         else:
             end, step, error = after["at"], after["step"], after.get("error")
             how = STOPPED if after["what"] != "end" else FAILED if error else FINISHED
+            how = EARLY if after.get("early") else how
         devices = dict(start.get("devices", {}))
         sizes = (start.get("ranks", 1), devices, start.get("gpus", 0))
         found.append(Stretch(start["at"], max(end, start["at"]), start["step"], step, *sizes, how, error))

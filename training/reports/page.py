@@ -17,7 +17,7 @@ from training.analysis.page import TEMPLATES as EXAMPLE_TEMPLATES
 from training.evaluation.comparing import compare
 from training.evaluation.score_files import ScoreFile
 from training.evaluation.scores import BACKWARD
-from training.reports.course import FAILED, GOING, STOPPED, Effort, Stretch, effort_of, state_of, stretches
+from training.reports.course import EARLY, FAILED, GOING, STOPPED, Effort, Stretch, effort_of, state_of, stretches
 from training.reports.curves import BOUNDS, mapping_of, training_charts, validation_charts
 from training.reports.run_files import RunFiles
 
@@ -57,7 +57,7 @@ def write_run_report(run: str | Path, out: str, settings: PageSettings) -> dict[
         InputError: no run is there, or scores cannot be read.
     """
     files = RunFiles.open(run)
-    found = stretches(files.events, files.records, files.is_held)
+    found = stretches(files.events, files.records, files.is_held, files.is_stopped_early)
     effort = effort_of(found, settings.price)
     values = _values(files, found, effort, settings)
     page = environment(TEMPLATES, EXAMPLE_TEMPLATES).get_template("run.html").render(values)
@@ -116,6 +116,7 @@ def _remark(found: Sequence[Stretch]) -> str:
     last = found[-1]
     return {
         FAILED: f"It failed at step {last.last}: {last.error}",
+        EARLY: f"Its sweep ended it after step {last.last}: {last.error or 'other trials were ahead'}.",
         GOING: "The page shows it as it is now.",
         STOPPED: f"Its process ended without a word after step {last.last}, as one that is killed does.",
     }.get(last.how, "")

@@ -15,7 +15,7 @@ from sharding.common.storage import Storage
 from training.engine.remote import CONFIG, EXPORT, complete_steps
 from training.engine.sealed import unsealed
 from training.run.lock import LOCK
-from training.run.log import METRICS, NOT_FINITE, json_lines, records_of
+from training.run.log import METRICS, NOT_FINITE, STOPPED_EARLY, json_lines, records_of
 from training.run.starts import read_starts
 
 RECIPE = "recipe.yaml"
@@ -36,6 +36,7 @@ class RunFiles:
         checkpoints: names of the checkpoints that are kept.
         export: ``config.json`` of the export; None where there is none.
         is_held: whether a process trains in the folder now.
+        is_stopped_early: whether a sweep has ended the run.
     """
 
     place: str
@@ -47,6 +48,7 @@ class RunFiles:
     checkpoints: list[str]
     export: dict[str, Any] | None
     is_held: bool
+    is_stopped_early: bool
 
     @staticmethod
     def open(place: str | Path) -> RunFiles:
@@ -76,6 +78,7 @@ class RunFiles:
             complete_steps(storage),
             _export(storage),
             _is_held(storage, records),
+            storage.exists(STOPPED_EARLY),
         )
 
 

@@ -17,6 +17,7 @@ from training.config.sections import LogSettings
 from training.engine.checkpoint import writing
 
 METRICS = "metrics.jsonl"
+STOPPED_EARLY = "stopped-early"  # a file in the folder of a run that its sweep ended, because other runs were ahead
 NOT_FINITE = "nonfinite.jsonl"  # the steps of a run whose loss or gradient was not finite, with their samples
 
 

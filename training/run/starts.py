@@ -3,7 +3,7 @@
 ``starts.jsonl`` in the folder of a run has a line for each event, ``what`` being
 
 - ``start``: the step from which it went on, ranks, devices, versions, and what it draws from;
-- ``end``: the step that it reached, and the error that ended it, or null;
+- ``end``: the step that it reached, and the error that ended it, or null; ``early`` where a sweep ended it;
 - ``lost``: written by the next start where a process ended without a word; its time is that of its last step.
 
 Times are seconds since 1970.
@@ -35,6 +35,10 @@ STARTS = "starts.jsonl"
 _PACKAGES = ("earshot", "torch", "deepspeed", "transformers")
 
 
+class StoppedEarly(SystemExit):
+    """A sweep ends this run before its last step; the message says why."""
+
+
 @contextlib.contextmanager
 def noted(run: TrainingRun) -> Iterator[None]:
     """Note the start of a run, and its end, however it ends; every rank calls this."""
@@ -50,7 +54,8 @@ def noted(run: TrainingRun) -> Iterator[None]:
         words = "it was interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
         with contextlib.suppress(OSError):  # the error that ended the run counts, such as that of a full disk
             if (run.folder / STARTS).exists():  # else the run's folder has vanished, and is not made again
-                _add(run.folder, _end(run, words))
+                early = {"early": True} if isinstance(error, StoppedEarly) else {}
+                _add(run.folder, _end(run, words) | early)
         raise
     _add(run.folder, _end(run, None))
 

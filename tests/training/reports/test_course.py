@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from training.reports.course import (
+    EARLY,
     FAILED,
     FINISHED,
     GOING,
@@ -31,6 +32,14 @@ def test_hours_count_steps_that_were_lost_and_no_pause() -> None:
     effort = effort_of(found, price=2.0)
     assert effort is not None and (effort.hours, effort.device_hours, effort.cost) == (1.0, 0.5 * 4 + 0.5 * 2, 6.0)
     assert effort.unit == "GPU hours"
+
+
+def test_a_run_that_its_sweep_ended_did_not_fail() -> None:
+    ended = {"what": "end", "at": 20.0, "step": 3, "error": "others were ahead", "early": True}
+    assert [each.how for each in stretches([start(10.0, 0), ended], [], False)] == [EARLY]
+    assert [each.how for each in stretches([start(10.0, 0)], [], False, is_stopped_early=True)] == [EARLY]
+    goes_on = stretches([start(10.0, 0), ended, start(30.0, 3)], [], True)
+    assert [each.how for each in goes_on] == [EARLY, GOING]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from training.models.hub import load
 from training.reports.page import PageSettings, write_run_report
 from training.run.lock import LOCK
 from training.run.loop import fit
-from training.run.starts import STARTS
+from training.run.starts import STARTS, StoppedEarly
 
 SPLIT = "clotho/evaluation"
 RESUMED = ["optimizer.steps=8", "optimizer.warmup_epochs=0", "checkpoint.every=2", f"validation.split={SPLIT}"]
@@ -93,6 +93,18 @@ def test_a_run_that_failed_says_why(build: Path, group: Group, tmp_path: Path) -
     assert (result["state"], result["steps"], result["cost"]) == ("failed", 3, None)
     assert "failed at step 3: &lt;script&gt;the disk is full" in page and "<script>the" not in page
     assert "No price was given" in page and "names no split" in page
+
+
+def test_a_run_that_its_sweep_ended_says_so(build: Path, group: Group, tmp_path: Path) -> None:
+    def stop(record: dict[str, Any]) -> None:
+        if record["step"] == 2:
+            raise StoppedEarly("other trials of the sweep were ahead")
+
+    with pytest.raises(StoppedEarly):
+        fit(small_recipe(RESUMED[:2]), Manifest.open(build), tmp_path / "run", group, watch=stop)
+    result, page = page_of(tmp_path / "run", tmp_path)
+    assert (result["state"], result["steps"]) == ("stopped early", 3)
+    assert "Its sweep ended it after step 3: other trials of the sweep were ahead." in page and ">failed" not in page
 
 
 def test_a_run_in_whose_folder_a_process_trains(resumed: Path, tmp_path: Path) -> None:
