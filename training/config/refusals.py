@@ -34,13 +34,6 @@ def refuse_dangerous(recipe: Recipe, location: Location) -> None:
             "set optimizer.name to adamw, or weight_decay to 0",
         ),
         (
-            recipe.optimizer.steps is None and recipe.optimizer.warmup_epochs >= recipe.optimizer.epochs,
-            "optimizer.warmup_epochs",
-            "the run would end before its warm-up does",
-            f"set optimizer.warmup_epochs below {recipe.optimizer.epochs:g}, for example to a tenth of the epochs: "
-            f"--set optimizer.warmup_epochs={recipe.optimizer.epochs / 10:g}",
-        ),
-        (
             recipe.validation.metric not in metrics and recipe.validation != ValidationSettings(),
             "validation.metric",
             f"{recipe.validation.metric!r} is not measured, so no checkpoint would be the best",

@@ -15,9 +15,10 @@ class OptimizerSettings:
     """The optimizer, the learning rate schedule, and which parameters are trained.
 
     The learning rate rises linearly to ``lr`` within ``warmup_epochs`` and then falls as half a cosine to
-    ``final_lr`` at the end.  ``rates`` and ``freeze`` name parameters by glob (``audio.*``,
-    ``text.*.layer.[0-7].*``); the first glob of ``rates`` that matches counts.  ``layer_decay`` multiplies the
-    rate of a block once for every block between it and the top of its encoder.
+    ``final_lr`` at the end; where the run is no longer than that, it rises within a tenth of the steps.
+    ``rates`` and ``freeze`` name parameters by glob (``audio.*``, ``text.*.layer.[0-7].*``); the first glob of
+    ``rates`` that matches counts.  ``layer_decay`` multiplies the rate of a block once for every block between it
+    and the top of its encoder.
     """
 
     clip: float  # largest norm of the gradient over all parameters; 0: the gradient is never clipped

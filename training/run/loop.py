@@ -229,9 +229,10 @@ def _validate(run: TrainingRun, progress: StatusLine) -> dict[str, float] | None
 
 def _headline(run: TrainingRun) -> str:
     """One line about the run for the terminal."""
+    schedule = run.engine.schedule
     return (
         f"{run.order.draws_per_epoch} {run.task.unit} an epoch, {run.order.steps_per_epoch} steps of "
         f"{run.recipe.data.batch_size}, {run.group.size} ranks, {run.trained_count() / 1e6:.1f} M trained parameters, "
         f"steps {run.engine.steps_taken} to {run.steps}"
-        + (": all of them warm-up, the rate never falls" if run.engine.schedule.warmup >= run.steps - 1 > 1 else "")
+        + (f", {schedule.warmup} of them warm-up, which would have taken them all" if schedule.is_shortened else "")
     )

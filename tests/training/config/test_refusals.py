@@ -19,8 +19,6 @@ from tests.training.small_runs import small_recipe
         (["optimizer.weight_decay=0.1"], "adamw"),
         (["data.batch_size=1"], "has no negatives"),
         (["validation.metric=text_to_audio/mAP10"], "did you mean 'text_to_audio/mAP@10'"),
-        (["optimizer.warmup_epochs=2"], "before its warm-up does"),
-        (["optimizer.warmup_epochs=2"], "--set optimizer.warmup_epochs=0.2"),
     ],
 )
 def test_what_would_train_something_else_is_refused(overrides: list[str], message: str) -> None:
@@ -34,7 +32,7 @@ def test_what_would_train_something_else_is_refused(overrides: list[str], messag
     [
         ["optimizer.weight_decay=0.1", "optimizer.name=adamw"],
         ["data.batch_size=2"],
-        ["optimizer.warmup_epochs=2", "optimizer.steps=9"],
+        ["optimizer.warmup_epochs=2"],
     ],
 )
 def test_what_is_near_a_refusal_is_taken(overrides: list[str]) -> None:

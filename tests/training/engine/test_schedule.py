@@ -41,3 +41,16 @@ def test_rates_rise_then_fall_between_their_bounds(
     top = schedule.warmup
     assert rates[:top] == sorted(rates[:top])
     assert rates[top:] == sorted(rates[top:], reverse=True)
+
+
+@given(steps=st.integers(3, 50), epochs=st.floats(0.1, 5), warmup=st.floats(0, 9), counted=st.booleans())
+def test_the_rate_falls_at_the_end_of_a_run_of_any_length(
+    steps: int, epochs: float, warmup: float, counted: bool
+) -> None:
+    length = {"steps": max(2, round(epochs * steps))} if counted else {"epochs": epochs}
+    schedule = make_schedule(OptimizerSettings(clip=0, lr=1.0, final_lr=0.1, warmup_epochs=warmup, **length), steps)
+    if schedule.steps > 1:
+        assert schedule.rate(schedule.steps - 1) == pytest.approx(0.1)
+    asked = round(warmup * steps)
+    assert schedule.is_shortened == (asked > 0 and asked >= schedule.steps - 1)
+    assert schedule.warmup == (round(schedule.steps / 10) if schedule.is_shortened else asked)
