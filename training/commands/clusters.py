@@ -15,7 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_model(parser)
     parser.add_argument(
-        "--annotations", required=True, metavar="FILE", help="annotations.parquet, as `annotate` wrote it"
+        "--annotations",
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="annotations.parquet, as `annotate` wrote it; several of several splits",
     )
     parser.add_argument("--count", type=int, default=500, metavar="N", help="clusters (500), at most one for each tag")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the first centres (0)")
@@ -35,9 +39,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     require_file(args.out)
     if not 0 <= args.seed < 2**32:
         raise InputError("--seed is a whole number from 0 to 4294967295", value=args.seed)
-    tags = sorted({tag for row in read_annotations(args.annotations)["tags"].to_pylist() for tag in row})
+    tables = [read_annotations(file) for file in args.annotations]
+    tags = sorted({tag for table in tables for row in table["tags"].to_pylist() for tag in row})
     if not tags:
-        raise InputError("no clip has a tag", file=args.annotations)
+        raise InputError("no clip has a tag", file=", ".join(args.annotations))
     retriever = open_model(args.checkpoint, args.trust_code)
     found = cluster_tags(tags, caption_vectors(retriever, tags).numpy(), args.count, args.seed)
     storage, name = located(args.out)

@@ -108,4 +108,9 @@ def _scalar(kind: Any, tree: Any, location: Location) -> Any:
 
 def _name(kinds: tuple[Any, ...]) -> str:
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
-    return " or ".join(words.get(kind, str(kind)) for kind in kinds)
+    return " or ".join(
+        f"a list of {_name(typing.get_args(kind)[:1])}"
+        if typing.get_origin(kind) in (tuple, list)
+        else words.get(kind, str(kind))
+        for kind in kinds
+    )

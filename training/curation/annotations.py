@@ -147,11 +147,11 @@ def joined(manifest: pa.Table, annotations: pa.Table) -> pa.Table:
 
 
 def with_captions(manifest: pa.Table, extra: Mapping[str, list[dict[str, object]]]) -> pa.Table:
-    """A manifest whose clips also have further captions, given by clip_id."""
+    """A manifest whose clips also have further captions, given by clip_id, without those that they have already."""
     place = manifest.column_names.index("captions")
     field = manifest.schema.field(place)
     captions: list[list[dict[str, object]]] = [
-        (own or []) + extra.get(clip, [])
+        [*(own or []), *(each for each in extra.get(clip, ()) if each not in (own or []))]
         for clip, own in zip(manifest["clip_id"].to_pylist(), manifest["captions"].to_pylist(), strict=True)
     ]
     return manifest.set_column(place, field, pa.array(captions, field.type))

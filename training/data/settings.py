@@ -132,8 +132,8 @@ class DataSettings:
     lower: bool = True  # captions are turned to lower case
     strip_punctuation: bool = True
     max_tokens: int = 32  # longer captions are cut
-    # a Parquet file from `annotate` (more captions and tags) or `rewrite` (captions of kind rewritten), local or s3://
-    annotations: str | None = None
+    # Parquet files from `annotate` (more captions and tags) and `rewrite` (captions of kind rewritten), local or s3://
+    annotations: str | tuple[str, ...] | None = None  # one, or a list
     tags: str | None = None  # which tags of clips are one: "labels" (each is its own), or a JSON file; see data/tags.py
     tagged: Literal["clips", "label captions"] = "clips"  # what has tags: every sample, or one drawn with a label
     masking: MaskingSettings = field(default_factory=MaskingSettings)
@@ -146,8 +146,15 @@ class DataSettings:
     readahead: int = 4  # batches that each worker builds ahead
     max_failures: int = 0  # damaged samples that a rank leaves out of the loss before it stops; a new start counts anew
 
+    @property
+    def annotation_files(self) -> tuple[str, ...]:
+        """The files of annotations, in their order."""
+        return (self.annotations,) if isinstance(self.annotations, str) else self.annotations or ()
+
     def __post_init__(self) -> None:
         require(bool(self.train), "the mixture (train) is empty", None)
+        files = self.annotation_files
+        require(len(set(files)) == len(files), "annotations names a file twice", files)
         require(self.batch_size >= 1, "batch_size must be positive", self.batch_size)
         require(self.crop_s > 0, "crop_s must be positive", self.crop_s)
         require(self.max_tokens >= 2, "max_tokens must be at least 2", self.max_tokens)

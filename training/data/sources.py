@@ -6,7 +6,7 @@ A source has ``table``, rows of MANIFEST that an order draws from, and ``dataset
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,30 +35,45 @@ def open_clips(recipe: Recipe, shards: str | None) -> Manifest:
     if shards is None:
         raise InputError(f"the task {recipe.task.name} reads clips", remedy="name a build: --shards OUT")
     manifest = Manifest.open(shards)
-    file = recipe.data.annotations
-    more = None if file is None else read_beside(file)
-    rewritten = more is not None and "of" in more.column_names  # of `rewrite`, and not of `annotate`
-    if rewritten != any(rewrites.KIND in item.captions for item in recipe.data.train):
-        raise _unread(file, rewritten)
-    return manifest if file is None else _annotated(manifest, more, file, rewritten)
+    files = recipe.data.annotation_files
+    tables = {file: read_beside(file) for file in files}
+    rewritten = [file for file in files if _is_rewritten(tables[file])]
+    if bool(rewritten) != any(rewrites.KIND in item.captions for item in recipe.data.train):
+        raise _unread(files, rewritten)
+    for file in files:
+        manifest = _annotated(manifest, tables[file], file)
+    return manifest
 
 
-def _unread(file: str | None, rewritten: bool) -> InputError:
+def _is_rewritten(table: pa.Table) -> bool:
+    """Whether a table is of `rewrite`, and not of `annotate`."""
+    return "of" in table.column_names
+
+
+def _unread(files: Sequence[str], rewritten: Sequence[str]) -> InputError:
     if rewritten:
         what = f"data.annotations has captions of the kind {rewrites.KIND}, and no item of data.train reads this kind"
-        return InputError(what, file=file, remedy=f"set captions: [human, {rewrites.KIND}] in an item")
+        return InputError(what, file=rewritten[0], remedy=f"set captions: [human, {rewrites.KIND}] in an item")
     what = f"an item of data.train reads captions of the kind {rewrites.KIND}, and there are none"
-    return InputError(what, file=file, remedy="name the table of `rewrite` in data.annotations")
+    return InputError(what, file=", ".join(files) or None, remedy="name the table of `rewrite` in data.annotations")
 
 
-def _annotated(manifest: Manifest, more: pa.Table, file: str, rewritten: bool) -> Manifest:
-    """The build with more captions for its clips; another file of them is another plan, as for a resumed run."""
-    if rewritten:
+def _annotated(manifest: Manifest, more: pa.Table, file: str) -> Manifest:
+    """The build with more captions for its clips; another file of them is another plan, as for a resumed run.
+
+    Raises:
+        InputError: the table has other columns, or is about none of the clips.
+    """
+    if _is_rewritten(more):
         more = checked(more, rewrites.REWRITES, file)
         table, rows = rewrites.joined(manifest.table, more), more.select(["clip_id", "text"]).to_pylist()
     else:
-        annotations = annotations_of(more, file)
-        table, rows = joined(manifest.table, annotations), annotations.to_pylist()
+        more = annotations_of(more, file)
+        table, rows = joined(manifest.table, more), more.to_pylist()
+    if not pc.any(pc.is_in(manifest.table["clip_id"], pc.unique(more["clip_id"].combine_chunks()))).as_py():
+        what = f"none of its {len(more)} rows is about a clip of the build"
+        remedy = "name the table that was made for this build, or leave it out of data.annotations"
+        raise InputError(what, file=file, remedy=remedy)
     contents = xxhash.xxh3_64_hexdigest(repr(rows).encode("utf-8", "surrogatepass"))
     dataset = copy.copy(manifest.dataset)
     dataset["plan"] = f"{dataset['plan']} with annotations {contents}"

@@ -100,6 +100,39 @@ def test_annotations_join_a_build_and_change_its_order_alone_where_they_should(s
     assert "a long text" in texts
 
 
+def test_several_tables_of_annotations_are_joined_one_after_the_other(shards: Path, tmp_path: Path) -> None:
+    manifest = Manifest.open(shards)
+    one, two = (manifest.table["clip_id"][row].as_py() for row in (0, 1))
+    tables = {
+        "a": [Annotation(one, "A long text.", None, ("hum",))],
+        "b": [Annotation(two, None, "Short.", ()), Annotation(one, "Another text.", None, ("hum",))],
+        "elsewhere": [Annotation("no/such/clip", "x", None, ())],
+    }
+    files = {name: str(tmp_path / f"{name}.parquet") for name in tables}
+    for name, rows in tables.items():
+        pq.write_table(to_table(rows), files[name])
+
+    def opened(*names: str) -> Manifest:
+        return open_clips(small_recipe([f"data.annotations=[{', '.join(files[name] for name in names)}]"]), str(shards))
+
+    both = opened("a", "b")
+    added = [
+        [each["text"] for each in captions if each["source"] == "annotation"]
+        for captions in both.table["captions"].slice(0, 3).to_pylist()
+    ]
+    assert added == [["A long text.", "hum", "Another text."], ["Short."], []], "a tag that both have is there once"
+    plans = {manifest.dataset["plan"], *(opened(*names).dataset["plan"] for names in (("a",), ("b",), ("a", "b")))}
+    assert len(plans) == 4
+    alone = open_clips(small_recipe([f"data.annotations={files['a']}"]), str(shards))
+    assert alone.dataset["plan"] == opened("a").dataset["plan"] and alone.table == opened("a").table
+    with pytest.raises(InputError, match=r"elsewhere\.parquet: none of its 1 rows is about a clip of the build"):
+        opened("a", "elsewhere")
+    with pytest.raises(InputError, match="names a file twice"):
+        opened("a", "a")
+    with pytest.raises(InputError, match=r"data\.annotations must be text or a list of text or null"):
+        small_recipe(["data.annotations={a: 1}"])
+
+
 def test_a_file_of_something_else_is_refused(shards: Path, tmp_path: Path) -> None:
     twice = to_table([Annotation("a", None, "b", ()), Annotation("a", None, "c", ())])
     pq.write_table(twice, tmp_path / "twice.parquet")

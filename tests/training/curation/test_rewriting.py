@@ -18,6 +18,7 @@ from tests.training.models.multimodal.families import CAPTIONS
 from tests.training.models.multimodal.test_multimodal import TINY
 from tests.training.small_runs import small_recipe, write_sounds
 from training import cli
+from training.curation.annotations import Annotation, to_table
 from training.curation.rewrites import KIND, REASONS, REWRITES, answer, joined, kept_share, sifted, words
 from training.curation.rewriting import TABLE, Rewriting, rewrite
 from training.data.order import Order
@@ -115,6 +116,13 @@ def test_training_reads_alternatives_where_an_item_asks_for_them(shards: Path, t
     order = Order(opened.table, recipe.data, 0)
     texts = {text for epoch in range(12) for step in range(3) for text in order.batch(epoch, step).texts}
     assert "something hums" in texts
+    pq.write_table(to_table([Annotation(clip, "A long text.", None, ())]), tmp_path / "notes.parquet")
+    both = f"data.annotations=[{tmp_path}/notes.parquet, {tmp_path}/more.parquet]"
+    recipe = small_recipe([both, f"data.train=[{{split: {split}, captions: [human, rewritten]}}]"])
+    kinds = {
+        each["text"]: each["kind"] for row in open_clips(recipe, str(shards)).table["captions"] for each in row.as_py()
+    }
+    assert (kinds["A long text."], kinds["Something hums."]) == ("machine", KIND)
     with pytest.raises(InputError, match="no item of data"):
         open_clips(small_recipe(asks), str(shards))
     with pytest.raises(InputError, match="and there are none"):
