@@ -15,7 +15,6 @@ import pytest
 
 from ray_jobs.command import COMMANDS, add_cluster
 from ray_jobs.local_cluster import local_cluster, submit
-from sharding.common.errors import InputError
 from sharding.demo.synthesis import synthesise
 from tests.conftest import REPOSITORY
 from tests.training.models.multimodal.families import CAPTIONS, MARKS
@@ -40,37 +39,38 @@ def test_a_job_takes_the_options_of_the_command(name: str) -> None:
 
 
 class Jobs:
-    """Submits jobs to a cluster of this machine, and stops one in its middle."""
+    """Submits jobs to a cluster of this machine as `ray job submit` does, and stops one in its middle."""
 
-    def __init__(self, address: str, folder: Path) -> None:
-        self.address, self.folder = address, folder
+    def __init__(self, address: str) -> None:
+        from ray.job_submission import JobSubmissionClient
+
+        self._client = JobSubmissionClient(address)
 
     def run(self, *words: str) -> dict[str, Any]:
         """What a job prints as its result."""
-        log = self.folder / f"{time.monotonic_ns()}.log"
-        try:
-            submit(self.address, REPOSITORY, ["python", *words, "--json"], log, show=False)
-        except InputError:
-            print(log.read_text()[-4000:])
-            raise
-        shown = [line for line in log.read_text().splitlines() if line.startswith("{")]
-        return dict(json.loads(shown[-1]))
+        name = self._begin(*words, "--json")
+        said = self._end_of(name)
+        assert self._client.get_job_status(name) == "SUCCEEDED", said[-4000:]
+        return dict(json.loads([line for line in said.splitlines() if line.startswith("{")][-1]))
 
     def stop(self, until: Callable[[], bool], *words: str) -> None:
         """Submit a job, and stop it as soon as something has happened."""
-        from ray.job_submission import JobSubmissionClient
-
-        client = JobSubmissionClient(self.address)
-        name = client.submit_job(
-            entrypoint=shlex.join(["python", *words]), runtime_env={"working_dir": str(REPOSITORY)}
-        )
+        name = self._begin(*words)
         deadline = time.monotonic() + 300
         while not until():
-            assert time.monotonic() < deadline, client.get_job_logs(name)
+            assert time.monotonic() < deadline, self._client.get_job_logs(name)
             time.sleep(0.02)
-        client.stop_job(name)
-        while not client.get_job_status(name).is_terminal():
+        self._client.stop_job(name)
+        self._end_of(name)
+
+    def _begin(self, *words: str) -> str:
+        environment = {"working_dir": str(REPOSITORY)}
+        return self._client.submit_job(entrypoint=shlex.join(["python", *words]), runtime_env=environment)
+
+    def _end_of(self, name: str) -> str:
+        while not self._client.get_job_status(name).is_terminal():
             time.sleep(0.1)
+        return self._client.get_job_logs(name)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -111,9 +111,10 @@ def test_the_chain_runs_as_jobs_and_stopped_ones_continue_to_the_same_bytes(tmp_
         jobs.run("ray_jobs/train.py", "aurola_small", *shards, "--run", f"{out}/{run}", *small, *words)
 
     with local_cluster(2, tmp_path / "ray.log") as address:
-        jobs = Jobs(address, tmp_path)
         sources = [f"--{name}={corpus / name}" for name in ("clotho", "audiocaps", "wavcaps", "tacos")]
-        jobs.run("ray_jobs/build_shards.py", *sources, f"--out={build}")
+        building = ["python", "ray_jobs/build_shards.py", *sources, f"--out={build}"]
+        submit(address, REPOSITORY, building, tmp_path / "build.log", show=False)
+        jobs = Jobs(address)
         jobs.run(command, "annotate", *shards, "--split", SPLIT, "--rules", f"--out={out}/notes")
         notes = f"data.annotations={out}/notes/annotations.parquet"
         fit(jobs, "first", notes)
@@ -126,8 +127,9 @@ def test_the_chain_runs_as_jobs_and_stopped_ones_continue_to_the_same_bytes(tmp_
         fit(jobs, "second", notes, f"data.tags={out}/clusters.json", f"init_from={{model: {out}/first}}")
         wrong = f"task={{name: reranking, negatives: {out}/hard.parquet}}"
         fit(jobs, "third", wrong, f"init_from={{model: {out}/second}}")
-        for name, split in (("scores", "clotho/evaluation"), ("tune", "clotho/validation")):
-            jobs.run(command, "scores", f"{out}/second", *shards, "--split", split, f"--out={out}/{name}")
+        scored = ["scores", f"{out}/second", *shards]
+        jobs.run(command, *scored, "--split=clotho/evaluation", f"--out={out}/scores")
+        assert cli.main([*scored, "--split=clotho/validation", f"--out={out}/tune"]) == 0
         judged = [command, "rerank", f"{out}/third", *shards, f"--scores={out}/scores", f"--tune={out}/tune", "--top=5"]
         cut_judged = tmp_path / "judged-cut"
         jobs.stop(lambda: any(cut_judged.rglob("*.safetensors")), *judged, f"--out={cut_judged}")
@@ -135,7 +137,7 @@ def test_the_chain_runs_as_jobs_and_stopped_ones_continue_to_the_same_bytes(tmp_
 
         # a model annotates one clip after another, and is stopped
         model = a_language_model(tmp_path / "model")
-        asked = [command, "annotate", *shards, "--split", SPLIT, f"--model={model}", "--batch=1"]
+        asked = [command, "annotate", *shards, "--split=clotho/evaluation", f"--model={model}", "--batch=1"]
         cut = tmp_path / "annotated"
         jobs.stop(lambda: len(list(cut.glob("part-*.parquet"))) > 1, *asked, f"--out={cut}")
         assert not (cut / "annotations.parquet").exists()

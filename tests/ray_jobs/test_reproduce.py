@@ -1,4 +1,4 @@
-"""Plans of papers on a Ray cluster: what may begin, what a failure takes with it, and a whole plan that goes on."""
+"""Plans of papers on a Ray cluster: what may begin, what a failure takes with it, and a plan that a job ends."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ray_jobs.local_cluster import local_cluster, submit
 from ray_jobs.reproduce import OneRun, _lost_needs, _ready
 from tests.training.small_runs import REPOSITORY, write_sounds
 from training.models.hub import CONFIG, EXPORT
@@ -48,18 +49,19 @@ def test_a_failed_run_is_named_and_loses_no_other_and_the_same_command_does_it_a
     write_sounds(tmp_path / "build")
     plan = tmp_path / "plan"
     words = ["filomeno-table-2", f"--shards={tmp_path / 'build'}", f"--out={plan}", "--scale=small", "--seeds=1"]
-    words += ["--steps=2", "--set=data.max_tokens=16", "--address=local"]
+    words += ["--steps=2", "--set=data.max_tokens=16"]
     (plan / "runs/partial").mkdir(parents=True)
     (plan / "runs/partial/seed-0").write_text("in the way")
-    done = start(*words)
+    done = start(*words, "--address=local")
     assert done.returncode == 1, done.stderr
     assert "Runs that are not done" in done.stdout and "partial, seed 0" in done.stdout
     assert "Baseline (DCASE 2025)" in done.stdout and "PaSST + attention pooling" not in done.stdout
     export = plan / "runs/baseline/seed-0/export/model.safetensors"
     before = export.stat().st_mtime_ns
     (plan / "runs/partial/seed-0").unlink()
-    done = start(*words, "--json")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    log = tmp_path / "job.log"
+    with local_cluster(2, tmp_path / "ray.log") as address:
+        submit(address, REPOSITORY, ["python", "-m", "ray_jobs", "reproduce", *words, "--json"], log, show=False)
+    found = json.loads([line for line in log.read_text().splitlines() if line.startswith("{")][-1])
     assert found["failed"] == {} and len(found["rows"]) == 2
     assert export.stat().st_mtime_ns == before
