@@ -5,7 +5,7 @@ Every figure has the label ``run``: the last part of the address that the job wr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 BUILD = {
@@ -49,6 +49,16 @@ class Gauges:
             value = values.get(name)
             if isinstance(value, int | float):
                 gauge.set(float(value), {"run": self._run, **labels})
+
+
+def watching(run: str) -> Callable[[Mapping[str, Any]], None]:
+    """What sets the training metrics of a run from each line of its ``metrics.jsonl``; ``run`` is their label."""
+    gauges = Gauges(TRAINING, run)
+
+    def watch(record: Mapping[str, Any]) -> None:
+        gauges.set(of_step(record))
+
+    return watch
 
 
 def of_step(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray_jobs.connection import connect, refuse_relative
-from ray_jobs.metrics import TRAINING, Gauges, of_step
+from ray_jobs.metrics import watching
 from ray_jobs.ranks import Ranks, add_ranks, in_one_line, run_on_ranks
 from sharding.commands.arguments import absolute
 from sharding.common.errors import InputError
@@ -161,10 +161,6 @@ def _do(one: OneRun, group: Any) -> None:
     from training.reproduce.carrying_out import do_run
     from training.run.progress import naming_run
 
-    gauges = Gauges(TRAINING, one.label)
-
-    def watch(record: dict[str, Any]) -> None:
-        gauges.set(of_step(record))
-
+    manifest = Manifest.open(one.work.shards)
     with naming_run(one.label):
-        do_run(one.work, one.name, one.seed, Manifest.open(one.work.shards), group, one.relevance, watch)
+        do_run(one.work, one.name, one.seed, manifest, group, one.relevance, watching(one.label))

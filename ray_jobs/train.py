@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray_jobs.connection import connect, refuse_relative
-from ray_jobs.metrics import TRAINING, Gauges, of_step, run_label
+from ray_jobs.metrics import run_label, watching
 from ray_jobs.ranks import Ranks, add_ranks, run_on_ranks
 from sharding.commands.arguments import absolute
 from sharding.common import commandline
@@ -82,14 +82,9 @@ def train(job: TrainJob, group: Any) -> None:
     def report(state: dict[str, Any]) -> None:
         ray.train.report({"step": state["step"]})
 
-    gauges = Gauges(TRAINING, run_label(job.run))
-
-    def watch(record: dict[str, Any]) -> None:
-        gauges.set(of_step(record))
-
     recipe = parse_recipe(job.recipe)
     source = task_module(recipe).open_source(recipe, job.shards)
-    result = fit(recipe, source, job.run, group, report, job.trust_code, watch)
+    result = fit(recipe, source, job.run, group, report, job.trust_code, watching(run_label(job.run)))
     if group.rank == 0:
         job.folder.write(RESULT, json.dumps(result).encode())
 

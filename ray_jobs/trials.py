@@ -15,7 +15,7 @@ from typing import Any
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
-from ray_jobs.metrics import TRAINING, Gauges, of_step
+from ray_jobs.metrics import watching
 from ray_jobs.rank_failures import final_error
 from ray_jobs.ranks import in_one_line
 from ray_jobs.sweeps import BEHIND, FINISHED, LEFT, Sweep, Trial
@@ -101,7 +101,7 @@ def _train(trial: Trial, recipe: Recipe, sweep: Sweep) -> None:
     source = task_module(recipe).open_source(recipe, sweep.shards)
     order = Order(source.table, recipe.data, recipe.seed)
     steps = make_schedule(recipe.optimizer, order.steps_per_epoch).steps
-    best, gauges, state = -math.inf, Gauges(TRAINING, trial.label), sweep.standing(trial).state
+    best, state = -math.inf, sweep.standing(trial).state
 
     def report(step: int, value: float | None) -> None:
         nonlocal best
@@ -115,16 +115,13 @@ def _train(trial: Trial, recipe: Recipe, sweep: Sweep) -> None:
     def saved(checkpoint: dict[str, Any]) -> None:
         report(checkpoint["step"], checkpoint["validation"].get(sweep.metric))
 
-    def watch(record: dict[str, Any]) -> None:
-        gauges.set(of_step(record))
-
     for step, value in sweep.validations(trial):
         report(step, value)
     if state == FINISHED or (state == BEHIND and sweep.stop_early):
         return
     sweep.run(trial).remove(STOPPED_EARLY)
     with ranks() as group:
-        fit(recipe, source, f"{sweep.out}/{trial.folder}", group, saved, sweep.trust_code, watch)
+        fit(recipe, source, f"{sweep.out}/{trial.folder}", group, saved, sweep.trust_code, watching(trial.label))
 
 
 class _Watch(tune.Callback):  # type: ignore[misc, unused-ignore]

@@ -12,6 +12,7 @@ from sharding.common.errors import InputError
 from sharding.common.pages import environment
 from sharding.common.sizes import show_hours
 from sharding.common.storage import located
+from sharding.shards.manifest import Manifest
 from training.analysis.examples import Clips, browse, chosen
 from training.analysis.page import TEMPLATES as EXAMPLE_TEMPLATES
 from training.evaluation.comparing import compare
@@ -79,6 +80,7 @@ def _values(files: RunFiles, found: Sequence[Stretch], effort: Effort | None, se
     marks = [each.first for each in found[1:]]
     starts = [event for event in files.events if event["what"] == "start"]
     taken = files.records[-1]["step"] + 1 if files.records else 0
+    manifest = None if settings.shards is None else Manifest.open(settings.shards)
     unit = str(mapping_of(starts[-1].get("data")).get("unit", "clips")) if starts else "clips"
     return {
         "title": f"Earshot: the run {Path(files.place).name}",
@@ -95,7 +97,7 @@ def _values(files: RunFiles, found: Sequence[Stretch], effort: Effort | None, se
         "not_finite": files.not_finite,
         "unit": unit,
         "validation": _validation(files),
-        "evaluations": [_evaluation(folder, settings) for folder in settings.scores],
+        "evaluations": [_evaluation(folder, manifest, settings.examples) for folder in settings.scores],
         "with_sound": settings.shards is not None,
         "stretches": [_shown(each) for each in found],
         "effort": effort,
@@ -181,8 +183,11 @@ def _validation(files: RunFiles) -> dict[str, Any]:
     }
 
 
-def _evaluation(folder: str, settings: PageSettings) -> dict[str, Any]:
-    """Figures with intervals from a folder of scores, and captions that were easy and hard."""
+def _evaluation(folder: str, manifest: Manifest | None, examples: int) -> dict[str, Any]:
+    """Figures with intervals from a folder of scores, and captions that were easy and hard.
+
+    ``manifest`` is that of the build whose clips are to be heard, and ``examples`` the number of captions.
+    """
     scores = ScoreFile.open(folder)
     questions = scores.questions
     if not questions.captions:
@@ -190,16 +195,14 @@ def _evaluation(folder: str, settings: PageSettings) -> dict[str, Any]:
         raise InputError("these scores are of queries whose clips are not known", file=folder, remedy=remedy)
     measured = compare({"model": [scores]})["systems"]["model"]
     tasks = {name: rows for name, rows in measured.items() if name != "seeds"}
-    manifest = None
-    if settings.shards is not None:
-        from sharding.shards.manifest import Manifest
-
-        manifest = Manifest.open(settings.shards)
-        if manifest.dataset["plan"] != scores.head.get("build"):
-            raise InputError("these scores are of another build", file=folder, value=settings.shards)
+    if manifest is not None and manifest.dataset["plan"] != scores.head.get("build"):
+        remedy = "name the build of these scores as --shards, or leave --shards out"
+        raise InputError(
+            "these scores are of another build", file=folder, value=manifest.storage.name(""), remedy=remedy
+        )
     clips = Clips(questions, manifest)
     found = [] if questions.direction == BACKWARD else browse(scores.blocks(), questions)
-    queries = chosen(found, settings.examples)
+    queries = chosen(found, examples)
     return {
         "folder": folder,
         "model": scores.head.get("model"),

@@ -13,7 +13,7 @@ import pytest
 
 from sharding.common.errors import InputError
 from sharding.shards.manifest import Manifest
-from tests.training.small_runs import small_recipe
+from tests.training.small_runs import small_recipe, write_sounds
 from training import cli
 from training.data.sources import open_pairs
 from training.engine.distributed import Group
@@ -80,6 +80,12 @@ def test_scores_give_intervals_and_examples_to_be_heard(
     assert re.search(r"<b>\d+\.\d\d</b></td><td class=\"n soft\">\d+\.\d\d to \d+\.\d\d<", page)
     _, silent = page_of(resumed, tmp_path, PageSettings((str(scores),), examples=4))
     assert "<audio" not in silent and "With --shards" in silent
+    write_sounds(tmp_path / "other", clips=4, held_out=2)
+    dataset = tmp_path / "other/dataset.json"
+    dataset.write_text(dataset.read_text().replace('"synthetic"', '"of other clips"'))
+    with pytest.raises(InputError, match="another build") as refusal:
+        page_of(resumed, tmp_path, PageSettings((str(scores),), str(tmp_path / "other")))
+    assert refusal.value.file == str(scores) and refusal.value.remedy is not None
 
 
 def test_a_run_that_failed_says_why(build: Path, group: Group, tmp_path: Path) -> None:
