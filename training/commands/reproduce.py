@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharding.common.errors import InputError
+from sharding.common.sizes import show_hours
 from training.commands.fit import only_first_rank
 
 if TYPE_CHECKING:
@@ -127,14 +129,12 @@ def show(result: dict[str, Any]) -> str:
     if result["dry"]:
         width = max(len(run["run"]) for run in result["runs"]) + 2
         for run in result["runs"]:
-            least, most = run["hours"]
             done = f"  done: {len(run['done'])} of {result['seeds']} seeds" if run["done"] else ""
             lines.append(
                 f"  {run['run']:{width}}{run['recipe']:22}{run['pairs']:9} pairs an epoch"
-                f"{least:9.1f} to {most:.1f} GPU hours a seed{done}"
+                f"  {_gpu_time(run['hours'])} a seed{done}"
             )
-        least, most = result["hours"]
-        lines.append(f"{result['left']} runs are left: {least:.0f} to {most:.0f} GPU hours")
+        lines.append(f"{result['left']} runs are left: {_gpu_time(result['hours'])}")
         lines.append(f"The estimate: {result['whence']}.")
     else:
         lines += _tests(result) if "cells" in result else _table(result)
@@ -147,6 +147,12 @@ def show(result: dict[str, Any]) -> str:
         lines += ["Missing:", *(f"  - {each}" for each in result["missing"])]
     lines += ["What differs from the paper:", *(f"  - {each}" for each in result["differences"])]
     return "\n".join(lines)
+
+
+def _gpu_time(hours: Sequence[float]) -> str:
+    """The least and the most hours of a GPU in words."""
+    least, most = map(show_hours, hours)
+    return f"{least} of a GPU" if least == most else f"{least} to {most} of a GPU"
 
 
 def _table(result: dict[str, Any]) -> list[str]:
