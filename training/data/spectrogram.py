@@ -10,17 +10,20 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 import torch
 import torchaudio.compliance.kaldi as kaldi
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from training.data.hashing import hash64, integers_below
 from training.data.melbank import MelBank, htk_bank, kaldi_bank, slaney_bank
 
 Int64 = NDArray[np.int64]
+FRAMES = 128  # spectra that a CPU computes at once: they fit its cache
 JITTER = 0x4A495454  # purpose of a hash: the drawn edges of the mel filters
 
 
@@ -100,8 +103,7 @@ class Passt(FrontEnd):
         return 1 + (samples - 1) // self.hop  # pre-emphasis shortens the wave by one sample
 
     def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool) -> Tensor:
-        sharp = torch.sub(waves[:, 1:], waves[:, :-1], alpha=0.97)
-        power = _power(sharp, 1024, self.hop, 800, periodic=False)
+        power = _power(waves, 1024, self.hop, 800, periodic=False, emphasis=0.97)
         low, high = np.zeros(len(waves), np.int64), np.full(len(waves), 15000)
         if train:
             numbers = seeds.cpu().numpy()
@@ -282,8 +284,17 @@ FRONT_ENDS: Mapping[str, FrontEnd] = {
 }
 
 
-def _power(waves: Tensor, n_fft: int, hop: int, window: int, periodic: bool = True) -> Tensor:
-    """Power spectra ``[n, n_fft / 2 + 1, T]`` of centred frames (edges reflected) under a Hann window."""
+def _power(
+    waves: Tensor, n_fft: int, hop: int, window: int, periodic: bool = True, emphasis: float | None = None
+) -> Tensor:
+    """Power spectra ``[n, n_fft / 2 + 1, T]`` of centred frames (edges reflected) under a Hann window.
+
+    ``emphasis``: the share of the sample before it that is taken from each sample; None: of none.
+    """
+    if waves.device.type == "cpu" and len(waves) == 1:
+        return _power_of_one(waves[0], n_fft, hop, window, periodic, emphasis)[None]
+    if emphasis is not None:
+        waves = torch.sub(waves[:, 1:], waves[:, :-1], alpha=emphasis)
     hann = torch.hann_window(window, periodic=periodic, device=waves.device)
     spectra = torch.stft(waves, n_fft, hop, window, hann, center=True, return_complex=True)
     parts = torch.view_as_real(spectra)
@@ -291,8 +302,44 @@ def _power(waves: Tensor, n_fft: int, hop: int, window: int, periodic: bool = Tr
     return parts[..., 0].square().addcmul_(parts[..., 1], parts[..., 1])
 
 
+def _power_of_one(wave: Tensor, n_fft: int, hop: int, window: int, periodic: bool, emphasis: float | None) -> Tensor:
+    """`_power` of one wave on the CPU: the same numbers in less time, because a block of spectra fits its cache."""
+    frames = _reflected(wave, n_fft // 2, emphasis).unfold(0, n_fft, hop)
+    hann = _hann(window, periodic, n_fft)
+    power = torch.empty(len(frames), n_fft // 2 + 1)
+    magnitudes = torch.empty(FRAMES, n_fft // 2 + 1)
+    for some, block in zip(frames.split(FRAMES), power.split(FRAMES), strict=True):
+        spectra, imaginary = torch.fft.rfft(some * hann).numpy(), magnitudes[: len(some)]
+        # Of numbers that are not adjacent, numpy takes several at once, and torch one after the other
+        np.square(spectra.real, out=block.numpy())
+        np.abs(spectra.imag, out=imaginary.numpy())
+        block.addcmul_(imaginary, imaginary)
+    return power.t()
+
+
+def _reflected(wave: Tensor, edge: int, emphasis: float | None) -> Tensor:
+    """A wave ``[n]``, or its emphasised one ``[n - 1]``, with so many samples reflected at either end."""
+    samples = len(wave) if emphasis is None else len(wave) - 1
+    sound = torch.empty(samples + 2 * edge)
+    middle = sound[edge : edge + samples]
+    if emphasis is None:
+        middle.copy_(wave)
+    else:
+        torch.sub(wave[1:], wave[:-1], alpha=emphasis, out=middle)
+    sound[:edge] = middle[1 : edge + 1].flip(0)
+    sound[edge + samples :] = middle[-edge - 1 : -1].flip(0)
+    return sound
+
+
+@lru_cache(maxsize=8)
+def _hann(window: int, periodic: bool, n_fft: int) -> Tensor:
+    """A Hann window in the middle of a frame, and zeros beside it: ``[n_fft]``."""
+    before = (n_fft - window) // 2
+    return F.pad(torch.hann_window(window, periodic=periodic), (before, n_fft - window - before))
+
+
 def _filter(power: Tensor, banks: list[MelBank]) -> Tensor:
     """``[n, frequencies, T]`` to ``[n, bins, T]``; each spectrum has its own bank."""
-    if power.device.type == "cpu":
-        return torch.stack([bank(one) for one, bank in zip(power, banks, strict=True)])
+    if power.device.type == "cpu" and len(banks) == 1:
+        return banks[0](power[0])[None]
     return torch.stack([bank.weights for bank in banks]).to(power.device) @ power

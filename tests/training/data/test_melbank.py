@@ -6,6 +6,8 @@ import pytest
 import torch
 import torchaudio.compliance.kaldi as kaldi
 import torchaudio.functional
+from hypothesis import given
+from hypothesis import strategies as st
 
 from training.data.melbank import MelBank, kaldi_bank, slaney_bank
 
@@ -25,13 +27,23 @@ def test_a_bank_gives_the_dense_product(bank: MelBank) -> None:
 
 
 def test_filters_without_any_frequency_give_zero() -> None:
-    bank = MelBank(torch.zeros(20, 9))
+    bank = MelBank.dense(torch.zeros(20, 9))
     assert not bank(torch.rand(9, 4)).any()
 
 
-def test_weights_are_those_of_torchaudio() -> None:
-    triangles, _ = kaldi.get_mel_banks(128, 1024, 32000.0, 3.0, 15500.0, 100.0, -500.0, 1.0)
-    ours = kaldi_bank(128, 1024, 32000, 3.0, 15500.0).weights
+@given(
+    bins=st.integers(4, 140),
+    n_fft=st.sampled_from([64, 400, 512, 1024]),
+    rate=st.sampled_from([16000, 32000]),
+    low=st.floats(0, 3000),
+    high=st.floats(3100, 8000),
+)
+def test_kaldi_filters_are_those_of_torchaudio(bins: int, n_fft: int, rate: int, low: float, high: float) -> None:
+    triangles, _ = kaldi.get_mel_banks(bins, n_fft, float(rate), low, high, 100.0, -500.0, 1.0)
+    ours = kaldi_bank(bins, n_fft, rate, low, high).weights
     assert torch.equal(ours[:, :-1], triangles) and not ours[:, -1].any(), "Kaldi omits the Nyquist frequency"
+
+
+def test_weights_are_those_of_torchaudio() -> None:
     slaney = torchaudio.functional.melscale_fbanks(513, 50.0, 14000.0, 64, 48000, "slaney", "slaney")
     assert torch.equal(slaney_bank(64, 1024, 48000, 50.0, 14000.0).weights, slaney.T)
