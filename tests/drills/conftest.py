@@ -20,6 +20,7 @@ from tests.sharding.corpora import outcome, write_corpus
 from tests.training.small_runs import TREE, run_ranks, write_sounds
 
 DISK, DISK_MB = "disk", 40
+SCRATCH_MB = 300  # of the fourth host's temporary folder
 DEAD_AFTER_S = 10  # without a sign of life; Ray's own patience is 30 s and more
 
 
@@ -46,9 +47,13 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def every_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Host]]:
-    """A head, two hosts, and one that can join them; all of them see a small disk."""
+    """A head, two hosts, and one that can join them, with little room for temporary files; all see a small disk."""
     folder = tmp_path_factory.mktemp("n")
-    with small_disk(folder / DISK, DISK_MB), network(4, folder) as hosts:  # a host sees what is there when it starts
+    with (
+        small_disk(folder / DISK, DISK_MB),  # a host sees what is there when it starts
+        small_disk(folder / "h3", SCRATCH_MB),
+        network(4, folder) as hosts,
+    ):
         yield hosts
 
 
@@ -84,7 +89,7 @@ def run_job(tmp_path: Path) -> Iterator[Callable[..., Job]]:
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("sounds") / "corpus", clips=400, seconds=1.0)
+    return write_corpus(tmp_path_factory.mktemp("sounds") / "corpus", clips=400, seconds=4.0)
 
 
 @pytest.fixture(scope="session")

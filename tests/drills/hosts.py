@@ -75,7 +75,7 @@ class Host:
                 command,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**environment, "EARSHOT_CACHE": str(self.scratch / "cache")},
+                env={**environment, "EARSHOT_CACHE": str(self.scratch / "cache"), "TMPDIR": str(self.scratch)},
                 start_new_session=True,
             )
 
@@ -92,13 +92,17 @@ class Host:
                 lines[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         return lines
 
-    def end(self, words: str) -> int:
-        """Kill those of its processes whose command line has these words; how many there were."""
+    def end(self, words: str, how: signal.Signals = signal.SIGKILL) -> int:
+        """Send a signal to those of its processes whose command line has these words; how many there were."""
         found = [pid for pid, line in self.processes().items() if words in line]
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, how)
         return len(found)
+
+    def works(self) -> bool:
+        """Whether one of its processes runs a task of a build."""
+        return any(line.startswith("ray::_apply") for line in self.processes().values())
 
     def kill(self) -> None:
         """The host loses its power: it answers no packet any more, and all its processes end at once."""

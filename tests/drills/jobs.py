@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -54,16 +56,29 @@ class Job:
             assert time.monotonic() < deadline, f"it did not happen in {PATIENCE_S:.0f} s: {self.log()[-3000:]}"
             time.sleep(0.1)
 
+    def ends_well(self) -> bool:
+        """Wait for its end; whether that is good."""
+        return self._future.exception(timeout=2 * PATIENCE_S) is None
+
     def succeeds(self) -> str:
         """Wait for its end, which is good; what it said."""
-        error = self._future.exception(timeout=2 * PATIENCE_S)
-        assert error is None, self.log()[-5000:]
+        assert self.ends_well(), self.log()[-5000:]
         return self.log()
 
     def fails(self) -> str:
         """Wait for its end, which is bad; what it said."""
-        assert self._future.exception(timeout=2 * PATIENCE_S) is not None, self.log()[-5000:]
+        assert not self.ends_well(), self.log()[-5000:]
         return self.log()
+
+
+def fill(disk: Path, leave: int) -> Path:
+    """Fill a disk, up to some bytes, with a file."""
+    ballast = disk / "ballast"
+    with contextlib.suppress(OSError), ballast.open("wb") as file:  # others may write there at the same time
+        while (free := shutil.disk_usage(disk).free - leave) > 0:
+            file.write(bytes(min(free, 1 << 20)))
+            file.flush()
+    return ballast
 
 
 def building(corpus: Path, out: Path) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from sharding import cli
 from sharding.common.storage import Storage
 from tests.drills.hosts import Host
-from tests.drills.jobs import DRILL, Job, same_to_rounding, taken, training
+from tests.drills.jobs import DRILL, Job, fill, same_to_rounding, taken, training
 from tests.drills.unsteady import Unsteady, unsteady_store
 from tests.sharding.corpora import outcome, write_corpus
 
@@ -38,13 +37,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[str
     options = [f"--source=mine={corpus}", "--protect=mine/test", "--window-s=10", "--shard-size=1MB"]
     assert cli.main(["build", f"--out={folder / 'out'}", *options]) == 0
     return options, outcome(folder / "out")
-
-
-def fill(disk: Path, leave: int) -> Path:
-    """Fill a disk, up to some bytes, with a file."""
-    ballast = disk / "ballast"
-    ballast.write_bytes(bytes(shutil.disk_usage(disk).free - leave))
-    return ballast
 
 
 def test_a_build_whose_disk_is_full_says_so_and_continues(
