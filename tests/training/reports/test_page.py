@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sharding.checks import checksummed_bytes
 from sharding.common.errors import InputError
 from sharding.shards.manifest import Manifest
 from tests.training.small_runs import small_recipe, write_sounds
@@ -81,8 +82,8 @@ def test_scores_give_intervals_and_examples_to_be_heard(
     _, silent = page_of(resumed, tmp_path, PageSettings((str(scores),), examples=4))
     assert "<audio" not in silent and "With --shards" in silent
     write_sounds(tmp_path / "other", clips=4, held_out=2)
-    dataset = tmp_path / "other/dataset.json"
-    dataset.write_text(dataset.read_text().replace('"synthetic"', '"of other clips"'))
+    dataset = json.loads((tmp_path / "other/dataset.json").read_bytes()) | {"plan": "of other clips"}
+    (tmp_path / "other/dataset.json").write_bytes(checksummed_bytes(dataset))
     with pytest.raises(InputError, match="another build") as refusal:
         page_of(resumed, tmp_path, PageSettings((str(scores),), str(tmp_path / "other")))
     assert refusal.value.file == str(scores) and refusal.value.remedy is not None
