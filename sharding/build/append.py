@@ -6,8 +6,9 @@ build that it was until the last, short step, which puts the new files in place.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from sharding.build import journal
 from sharding.build.claim import Claim, claim
 from sharding.build.clips import FinishedBuild, OldAndNewClips, OwnClips
 from sharding.build.finish import tidy
+from sharding.build.mending import read_again, was_refused
 from sharding.build.merge import decide_new_clips, merge
 from sharding.build.stages import Stages
 from sharding.build.state import differences, settings_bytes
@@ -73,8 +75,9 @@ def append(
         if not out.exists(layout.DIFFERENCES) or any(there.get(name) != root for name, root in asked.items()):
             settings = added_settings(former, roots, sources)
             old = FinishedBuild.read(out, former)
-            _begin_or_resume(out, settings)
-            _add(old, settings, runner, held, allow_unprotected)
+            stages_of = functools.partial(_stages, old, runner, held, allow_unprotected)
+            _begin_or_resume(out, settings, stages_of)
+            _add(old, stages_of(settings))
             tidy(out)
         return _outcome(out, sorted(asked))
 
@@ -117,20 +120,35 @@ def added_settings(former: BuildSettings, roots: Mapping[str, str], sources: Map
     return replace(former, roots=roots, sources=sources)
 
 
-def _begin_or_resume(out: Storage, settings: BuildSettings) -> None:
-    """Go on with an append that was interrupted, if it has the same datasets; else begin one.
+def _stages(
+    old: FinishedBuild, runner: Runner, held: Claim, allow_unprotected: bool, settings: BuildSettings
+) -> Stages:
+    """The stages of a build for the new clips, compared with the old ones."""
+    addition = old.out.child(_ADDITION)
+    clips = OldAndNewClips(old, OwnClips(work_of(addition)))
+    return Stages(settings, addition, runner, held, clips, old.marker.reopenings + 1, allow_unprotected)
+
+
+def _begin_or_resume(out: Storage, settings: BuildSettings, stages_of: Callable[[BuildSettings], Stages]) -> None:
+    """Go on with an append that was interrupted or refused, if it has the same datasets; else begin one.
+
+    An append of other datasets that was refused is given up.
 
     Raises:
         InputError: an append of other datasets was interrupted.
     """
     addition = out.child(_ADDITION)
     work, plain = work_of(addition), settings.as_dict()
-    if not work.exists(Work.MARKER):  # none was begun, or its datasets could not be read
+    journal.finish(addition)
+    begun = work.exists(Work.MARKER)  # else none was begun, or its datasets could not be read
+    there = work.read_json(Work.SETTINGS) if begun else {}
+    found = sorted(differences(there, plain)) if begun else []
+    if not begun or (found and was_refused(stages_of(BuildSettings.from_dict(there)))):
         out.remove_tree(_ADDITION)
         work.write(Work.SETTINGS, settings_bytes(plain))
         return
     addition.sweep()
-    if found := sorted(differences(work.read_json(Work.SETTINGS), plain)):
+    if found:
         raise InputError(
             "another append was interrupted here:\n    " + "\n    ".join(found),
             file=out.url,
@@ -138,22 +156,16 @@ def _begin_or_resume(out: Storage, settings: BuildSettings) -> None:
         )
 
 
-def _add(old: FinishedBuild, settings: BuildSettings, runner: Runner, held: Claim, allow_unprotected: bool) -> None:
-    """The stages of a build for the new clips, compared with the old ones; then the merge."""
-    addition = old.out.child(_ADDITION)
-    clips = OldAndNewClips(old, OwnClips(work_of(addition)))
-    stages = Stages(settings, addition, runner, held, clips, old.marker.reopenings + 1, allow_unprotected)
+def _add(old: FinishedBuild, stages: Stages) -> None:
+    """The stages, and then the merge."""
+    read_again(stages)
     catalogue = stages.catalogue()
     check_shard_names(pa.concat_tables([old.catalogue, catalogue]))
     facts = stages.probe(catalogue)
-    try:
-        stages.check_times(catalogue, facts)
-        protection = stages.protection(*clips.tables(catalogue, facts))
-    except InputError:
-        old.out.remove_tree(_ADDITION)  # so that the same command reads tables and audio again
-        raise
+    stages.check_times(catalogue, facts)
+    protection = stages.protection(*stages.clips.tables(catalogue, facts))
     matches = stages.match(catalogue, facts)
-    decided = decide_new_clips(clips, catalogue, facts, matches, stages)
+    decided = decide_new_clips(old, catalogue, facts, matches, stages)
     written = stages.write(catalogue, facts, matches, decided.new_fates(catalogue))
     merge(old, stages, catalogue, decided, written, protection)
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from sharding import layout
 from sharding.build import journal
-from sharding.build.clips import FinishedBuild, OldAndNewClips
+from sharding.build.clips import FinishedBuild
 from sharding.build.finish import describe, unwritten_pack, write_dataset
 from sharding.build.inputs import noted_times
 from sharding.build.journal import Operation
@@ -50,18 +50,18 @@ class Decided:
 
 
 def decide_new_clips(
-    clips: OldAndNewClips, catalogue: pa.Table, facts: pa.Table, matches: pa.Table, stages: Stages
+    old: FinishedBuild, catalogue: pa.Table, facts: pa.Table, matches: pa.Table, stages: Stages
 ) -> Decided:
     """Decide about the clips of ``catalogue``; old clips keep their fates.
 
     Args:
-        clips: all clips.
+        old: the build to which they are added.
         catalogue, facts: CATALOGUE and FACTS of the new clips.
         matches: MATCHES of all clips.
         stages: of the addition.
     """
-    old, settings = clips.old, stages.settings.fates
-    all_clips, all_facts = clips.tables(catalogue, facts)
+    settings = stages.settings.fates
+    all_clips, all_facts = stages.clips.tables(catalogue, facts)
     evidence = (all_clips, all_facts, matches, stages.excluded(all_clips), settings)
     left_before = trimmed_parts(old.catalogue, old.facts, old.matches, settings)
     left_now = trimmed_parts(all_clips, all_facts, matches, settings)

@@ -13,18 +13,17 @@ import pyarrow.compute as pc
 from sharding import layout
 from sharding.build import journal
 from sharding.build.claim import claim
-from sharding.build.failure_limit import FailureLimit, count_failed
+from sharding.build.failure_limit import FailureLimit
 from sharding.build.finish import commit, tidy
-from sharding.build.reopening import begin_or_reopen, reopen_unchanged
+from sharding.build.mending import read_again
+from sharding.build.reopening import begin_or_reopen
 from sharding.build.retry import clips_that_failed, clips_without_audio, reopen_for_retry, retry_is_under_way
 from sharding.build.stages import Stages
 from sharding.catalogue.overview import overview, overview_bytes, read_overview
 from sharding.common.errors import InputError
 from sharding.common.runners import Runner
 from sharding.common.storage import Storage
-from sharding.fates.protection import is_unprotected, protection
 from sharding.layout import Work, in_work, work_of
-from sharding.reports.facts import read_facts
 from sharding.rows import column
 from sharding.settings import BuildSettings
 from sharding.shards.manifest import Manifest, read_dataset
@@ -78,7 +77,7 @@ def build(
             Manifest.open(out.url)  # a build that was finished long ago may have lost shards since
             _remark_on_new_audio(stages)
         else:
-            _read_failed_again(stages)
+            read_again(stages)
             _make(stages)
         tidy(out)
         return summary(out)
@@ -127,24 +126,6 @@ def _remark_on_new_audio(stages: Stages) -> None:
             file=sys.stderr,
             flush=True,
         )
-
-
-def _read_failed_again(stages: Stages) -> None:
-    """Where a build stopped because too much audio could not be read, forget what the probe found of such clips.
-
-    Where it stopped because captions have times outside of their recordings, its tables are read again.
-    """
-    if stages.out.exists(layout.MATCHES) or not stages.work.exists(Work.MARKER):
-        return
-    catalogue, facts = stages.catalogue(), read_facts(stages.work)
-    limit, clips = stages.max_failed, catalogue.num_rows
-    failed = limit is not None and limit.is_exceeded(count_failed(facts), clips)
-    if facts.num_rows < clips and not failed:
-        return  # the probe is not finished
-    protect = stages.settings.fates.protect
-    unprotected = not stages.allow_unprotected and any(map(is_unprotected, protection(catalogue, facts, protect)))
-    if failed or unprotected or any(stages.captions_outside(catalogue, facts)):
-        reopen_unchanged(stages.out, facts, stages.settings.as_dict(), stages.read_sources())
 
 
 def _make(stages: Stages) -> None:
