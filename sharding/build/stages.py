@@ -188,7 +188,7 @@ class Stages:
             root = Storage(self.settings.sources[one.dataset], self.settings.follow_links)
             file, row = row_of_times(root, one.path, one.onset, one.offset)
             raise InputError(
-                f"a caption of {one.path} is true where there is no recording: it is {one.duration_s:g} s long",
+                f"a caption describes a part of {one.path} that does not exist: the file is {one.duration_s:g} s long",
                 file=file,
                 row=row,
                 value=f"{one.onset:g} to {one.offset:g} s",

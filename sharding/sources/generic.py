@@ -1,9 +1,9 @@
 """A user's own sounds: a folder with ``clips.csv`` or ``clips.jsonl``, or a folder of sounds without a table.
 
 Columns: ``path`` (below the folder), ``captions`` (one text, or a JSON list) or ``caption_1 ... caption_n``,
-and optionally ``onset``, ``offset`` (seconds in the file between which the captions of the row are true), ``identity``,
-``split``, ``licence``, ``start_s``, ``end_s`` (of the original), ``kind`` (of the captions: human, machine or label;
-default human), ``title``, ``uploader``, ``keywords`` (``;``-separated).
+and optionally ``onset``, ``offset`` (the part of the file, in seconds, that the captions of the row describe),
+``identity``, ``split``, ``licence``, ``start_s``, ``end_s`` (of the original), ``kind`` (of the captions: human,
+machine or label; default human), ``title``, ``uploader``, ``keywords`` (``;``-separated).
 
 Without a table, every sound file is a clip, and the words of its path are its caption, a label.
 """
@@ -235,7 +235,7 @@ def _captions(row: _Row) -> list[PublishedCaption]:
 
 
 def _times(row: _Row) -> tuple[float, float] | tuple[None, None]:
-    """Between which seconds of the file the captions of a row are true; None, None: they describe all of it."""
+    """The part of the file, in seconds, that the captions of a row describe; None, None: all of it."""
     onset, offset = row.number_of("onset"), row.number_of("offset")
     if onset is None and offset is None:
         return None, None

@@ -1,4 +1,4 @@
-"""Moments: retrieval whose captions with times also find the windows of recordings in which they are true.
+"""Moments: retrieval whose captions with times also find the windows of recordings that they describe.
 
     L = (the section `loss` over captions and clips)
       + weight * (`training.objectives.pairs.moments` over captions and windows)
@@ -64,7 +64,7 @@ class MomentTask(RetrievalTask):
         loss: over captions and clips.
         name: of that loss in the log.
         settings: the loss between captions and windows, and its weight.
-        times: where the captions are true.
+        times: which part of its recording each caption describes.
     """
 
     def __init__(

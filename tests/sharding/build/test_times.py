@@ -40,7 +40,7 @@ def test_times_reach_the_shards_once_they_are_in_the_recording(tmp_path: Path, p
     out, settings = tmp_path / "out", settings_for(write_timed(tmp_path / "mine", "15"))
     settings = dataclasses.replace(settings, fates=FateSettings(protect=frozenset()))
     for _ in range(2):  # the same again, because nobody mended it
-        with pytest.raises(InputError, match="true where there is no recording: it is 3 s long") as caught:
+        with pytest.raises(InputError, match="that does not exist: the file is 3 s long") as caught:
             build(settings, str(out), LocalRunner(1))
         assert caught.value.row == 2 and "clips.csv" in str(caught.value.file) and "0.5 to 15" in str(caught.value)
     write_timed(tmp_path / "mine", "1.5")
@@ -85,7 +85,7 @@ def test_an_append_that_is_killed_while_it_reads_mended_times_again_continues(
     out, settings = tmp_path / "out", settings_for(write_timed(tmp_path / "mine", "1.5"))
     build(dataclasses.replace(settings, fates=FateSettings(protect=frozenset())), str(out), LocalRunner(1))
     more = write_timed(tmp_path / "more", "15", seed=1)
-    with pytest.raises(InputError, match="no recording"):
+    with pytest.raises(InputError, match="does not exist"):
         append(str(out), {}, {"more": str(more)}, LocalRunner(1))
     write_timed(more, "2", seed=1)
     refused = Path(shutil.copytree(out, tmp_path / "refused"))
