@@ -105,9 +105,26 @@ def read(root: Storage, name: str, split_seed: int | None = None) -> DatasetTabl
             continue
         identities[clip_id], intervals[clip_id] = identity, interval
         _add(rows, row, identity, interval, stem, tree)
-    notes = list(tree.advice) if len(rows.used_paths()) < len(rows) else []
+    notes = [*tree.advice, *_misspelt(table_rows, tree)] if len(rows.used_paths()) < len(rows) else []
     orphans = tree.orphans(name, rows.used_paths())
     return DatasetTables(rows.table(), orphans, (*remarks, *notes))
+
+
+def _misspelt(table_rows: list[_Row], tree: Tree) -> list[str]:
+    """A remark about paths that name no file, and differ from one only in capitals or in the kind of slash."""
+    files = {unicodedata.normalize("NFC", path).casefold(): path for path in tree.files}
+    near: dict[str, str] = {}
+    for path in dict.fromkeys(row.path for row in table_rows):
+        plain = posixpath.normpath(unicodedata.normalize("NFC", path).replace("\\", "/")).casefold()
+        if plain in files and tree.find(posixpath.normpath(path)) is None and not climbs(path):
+            near[path] = files[plain]
+    if not near:
+        return []
+    path, file = next(iter(near.items()))
+    return [
+        f"paths that name no file, but would with other capitals or slashes: {len(near)}, such as {path} "
+        f"(the file is {file}); mend the table"
+    ]
 
 
 def row_of_times(root: Storage, path: str, onset: float, offset: float) -> tuple[str, int | None]:
@@ -150,6 +167,8 @@ def _rows(tree: Tree) -> list[_Row]:
         found = [_Row(file, number, cells) for number, cells in csv_rows(text, file, ("path",))]
     else:
         found = _json_lines(text, file)
+    if not found:
+        raise InputError("the table has no rows", file=file, remedy="add a row for each sound, or leave the dataset out")
     for row in found:
         if not row.text("path"):
             raise row.error("no path", None, "give each clip the path of its audio below the folder")
@@ -223,7 +242,9 @@ def _captions(row: _Row) -> list[PublishedCaption]:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:
             raise row.error(
-                f"captions begin like a JSON list but are none ({error})", value[:80], 'write ["one", "two"]'
+                f"captions begin like a JSON list but are none ({error})",
+                value[:80],
+                'write ["one", "two"], also where one caption begins with a bracket: ["[music] a song"]',
             ) from error
     texts = [] if value is None else [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):

@@ -231,3 +231,36 @@ def test_a_split_that_cannot_be_part_of_a_file_name_is_refused(tmp_path: Path, s
     with pytest.raises(InputError, match="split's name") as caught:
         catalogue(tmp_path)
     assert caught.value.row == 3
+
+
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_a_table_with_other_signs_between_its_cells_says_what_to_do(tmp_path: Path, sign: str) -> None:
+    (tmp_path / "clips.csv").write_text(f"path{sign}caption\na.wav{sign}a dog\n")
+    touch(tmp_path, "a.wav")
+    with pytest.raises(InputError, match="put a comma between the cells"):
+        catalogue(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "text"), [("clips.csv", "path,caption\r\n\r\n"), ("clips.jsonl", "\n")])
+def test_a_table_without_rows_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    touch(tmp_path, "a.wav")
+    with pytest.raises(InputError, match="the table has no rows"):
+        catalogue(tmp_path)
+
+
+def test_a_caption_that_begins_with_a_bracket_is_written_as_a_list(tmp_path: Path) -> None:
+    table(tmp_path / "clips.csv", "path,caption", [["a.wav", "[music] a song"]])
+    with pytest.raises(InputError, match=r'\["\[music\] a song"\]'):
+        catalogue(tmp_path)
+    table(tmp_path / "clips.csv", "path,caption", [["a.wav", '["[music] a song"]']])
+    assert texts(catalogue(tmp_path)["mine/all/a"]) == ["[music] a song"]
+
+
+def test_paths_that_differ_from_a_file_in_capitals_or_slashes_are_named(tmp_path: Path) -> None:
+    table(tmp_path / "clips.csv", "path,caption", [["dogs\\A.WAV", "x"], ["b.wav", "y"], ["C.wav", "z"], ["d.wav", "w"]])
+    touch(tmp_path, "dogs/a.wav", "b.wav", "c.wav")
+    found = read(Storage(tmp_path), "mine")
+    (note,) = found.notes
+    assert note.startswith("paths that name no file, but would with other capitals or slashes: 2, such as dogs\\A.WAV")
+    assert [row["path"] for row in by_id(found.catalogue).values()] == [None, "b.wav", None, None]
