@@ -168,7 +168,9 @@ def _rows(tree: Tree) -> list[_Row]:
     else:
         found = _json_lines(text, file)
     if not found:
-        raise InputError("the table has no rows", file=file, remedy="add a row for each sound, or leave the dataset out")
+        raise InputError(
+            "the table has no rows", file=file, remedy="add a row for each sound, or leave the dataset out"
+        )
     for row in found:
         if not row.text("path"):
             raise row.error("no path", None, "give each clip the path of its audio below the folder")

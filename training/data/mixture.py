@@ -23,6 +23,7 @@ from training.data.settings import DataSettings, MixtureItem
 Int64 = NDArray[np.int64]
 RUNS = 0x52554E53  # purpose of a hash: the order of an item's runs
 SHARE = 0x53484152  # the clips of an item that is a part of a split
+MOST_DRAWS, MOST_PASSES = 10**9, 10**6  # of an epoch: of all items together, and over the clips of one
 
 
 @dataclass(frozen=True)
@@ -176,11 +177,28 @@ def draws_per_item(pools: Sequence[Pool], settings: DataSettings) -> Int64:
 
     Weights or a temperature divide among the items what they would draw together without them.  The shares are
     rounded by largest remainders, so that they add up to the same sum.
+
+    Raises:
+        InputError: an epoch would be absurdly long, or an item would never be drawn.
     """
-    unweighted = np.array(
-        [_unweighted_draws(len(pool), item) for pool, item in zip(pools, settings.train, strict=True)],
-        dtype=np.int64,
-    )
+    wanted = [_unweighted_draws(len(pool), item) for pool, item in zip(pools, settings.train, strict=True)]
+    if sum(wanted) > MOST_DRAWS:
+        what = f"an epoch would draw more than {MOST_DRAWS:,} clips"
+        raise InputError(what, value=sum(wanted), remedy="lower repeat, choose or cap of the items of data.train")
+    unweighted = np.array(wanted, dtype=np.int64)
+    counts = _divided(unweighted, settings)
+    for pool, count, item in zip(pools, counts.tolist(), settings.train, strict=True):
+        if count == 0:
+            what = f"an epoch would draw no clip of {item.split}, because others have far more weight"
+            raise InputError(what, value=item.weight, remedy="raise its weight, or leave it out of data.train")
+        if count > MOST_PASSES * len(pool):
+            what = f"an epoch would go over the {len(pool)} clips of {item.split} more than {MOST_PASSES:,} times"
+            raise InputError(what, value=f"{count} draws", remedy="lower its weight, repeat or choose")
+    return counts
+
+
+def _divided(unweighted: Int64, settings: DataSettings) -> Int64:
+    """The draws of each item, ``[items]``: those without weights, or these divided by weights or a temperature."""
     weights: NDArray[np.float64]
     if settings.temperature is not None:
         weights = unweighted.astype(np.float64) ** (1.0 / settings.temperature)

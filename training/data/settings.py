@@ -34,8 +34,8 @@ class MixtureItem:
     def __post_init__(self) -> None:
         require(bool(self.split), "an item of the mixture needs a split, such as clotho/development", None)
         require(bool(self.captions), f"an item of the mixture needs kinds of captions of {KINDS}", self.split)
-        require(self.weight is None or self.weight > 0, "weight must be positive", self.weight)
-        require(self.repeat > 0, "repeat must be positive", self.repeat)
+        require(self.weight is None or 0 < self.weight <= 1e12, "weight must be positive, at most 1e12", self.weight)
+        require(0 < self.repeat <= 1e6, "repeat must be positive, at most a million", self.repeat)
         require(0 < self.share <= 1, "share must be above 0 and at most 1", self.share)
         require(self.cap is None or self.cap > 0, "cap must be positive", self.cap)
         require(self.choose is None or self.choose > 0, "choose must be positive", self.choose)
@@ -156,7 +156,7 @@ class DataSettings:
         files = self.annotation_files
         require(len(set(files)) == len(files), "annotations names a file twice", files)
         require(self.batch_size >= 1, "batch_size must be positive", self.batch_size)
-        require(self.crop_s > 0, "crop_s must be positive", self.crop_s)
+        require(0 < self.crop_s < 1e9, "crop_s must be positive, and below a thousand million", self.crop_s)
         require(self.max_tokens >= 2, "max_tokens must be at least 2", self.max_tokens)
         require(self.workers >= 0, "workers must not be negative", self.workers)
         require(self.readahead >= 1, "readahead must be positive", self.readahead)
@@ -166,7 +166,11 @@ class DataSettings:
             self.stored_folder,
         )
         require(self.max_failures >= 0, "max_failures must not be negative", self.max_failures)
-        require(self.temperature is None or self.temperature > 0, "temperature must be positive", self.temperature)
+        require(
+            self.temperature is None or self.temperature >= 0.05,
+            "temperature must be at least 0.05: below that, only the largest item would be drawn",
+            self.temperature,
+        )
         weights = [item.weight is not None for item in self.train]
         require(
             all(weights) or not any(weights),

@@ -258,7 +258,9 @@ def test_a_caption_that_begins_with_a_bracket_is_written_as_a_list(tmp_path: Pat
 
 
 def test_paths_that_differ_from_a_file_in_capitals_or_slashes_are_named(tmp_path: Path) -> None:
-    table(tmp_path / "clips.csv", "path,caption", [["dogs\\A.WAV", "x"], ["b.wav", "y"], ["C.wav", "z"], ["d.wav", "w"]])
+    table(
+        tmp_path / "clips.csv", "path,caption", [["dogs\\A.WAV", "x"], ["b.wav", "y"], ["C.wav", "z"], ["d.wav", "w"]]
+    )
     touch(tmp_path, "dogs/a.wav", "b.wav", "c.wav")
     found = read(Storage(tmp_path), "mine")
     (note,) = found.notes

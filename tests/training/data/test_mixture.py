@@ -12,7 +12,7 @@ from sharding.common.errors import InputError
 from tests.training.data.shards import row, table_of
 from tests.training.data.tables import TABLE
 from training.data import DataSettings, MixtureItem, Order
-from training.data.mixture import build_pools, steps_per_epoch
+from training.data.mixture import build_pools, draws_per_item, steps_per_epoch
 
 
 def test_an_epoch_continues_where_the_last_one_stopped() -> None:
@@ -133,3 +133,46 @@ def test_steps_of_an_epoch_count_the_last_batch_only_where_it_is_kept() -> None:
     drop, keep = (DataSettings(train=(MixtureItem("clotho"),), batch_size=8, last=last) for last in ("drop", "keep"))
     assert [steps_per_epoch(draws, drop) for draws in (7, 8, 9)] == [0, 1, 1]
     assert [steps_per_epoch(draws, keep) for draws in (7, 8, 9)] == [1, 1, 2]
+
+
+_ANY = st.floats(1e-6, 1e4) | st.floats(allow_nan=False, allow_infinity=False)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    numbers=st.lists(_ANY, min_size=2, max_size=2),
+    key=st.sampled_from(["weight", "repeat"]),
+    temperature=st.none() | _ANY,
+)
+def test_numbers_of_any_size_are_refused_or_draw_every_item(
+    numbers: list[float], key: str, temperature: float | None
+) -> None:
+    try:
+        items = tuple(MixtureItem(split, **{key: n}) for split, n in zip(("clotho", "wavcaps"), numbers, strict=True))
+        data = DataSettings(train=items, temperature=None if key == "weight" else temperature)
+        pools = build_pools(TABLE, items)
+        counts = draws_per_item(pools, data)
+    except InputError:
+        return
+    alone = [1.0 if key == "weight" else n for n in numbers]
+    assert counts.min() >= 1
+    assert counts.sum() == sum(max(1, round(n * len(pool))) for n, pool in zip(alone, pools, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("items", "what"),
+    [
+        ((MixtureItem("clotho", choose=10**18),), "more than 1,000,000,000 clips"),
+        ((MixtureItem("clotho", choose=10**9),), "more than 1,000,000 times"),
+        ((MixtureItem("clotho", weight=1e12), MixtureItem("wavcaps", weight=1e-300)), "no clip of wavcaps"),
+    ],
+)
+def test_an_epoch_that_cannot_be_meant_is_refused(items: tuple[MixtureItem, ...], what: str) -> None:
+    with pytest.raises(InputError, match=what):
+        Order(TABLE, DataSettings(train=items), 0)
+
+
+@pytest.mark.parametrize("setting", [{"crop_s": 1e308}, {"temperature": 1e-308}])
+def test_settings_of_absurd_size_are_refused(setting: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=next(iter(setting))):
+        DataSettings(train=(MixtureItem("clotho"),), **setting)
