@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from sharding.common.storage import Storage
 
@@ -20,6 +21,10 @@ _caches = itertools.count()
 
 # Ray runs its workers with low priority (nice 15); while other tests run, they would get hardly any time.
 os.environ.setdefault("RAY_worker_niceness", "0")
+
+# A busy machine is no defect of what a test draws.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 
 @pytest.fixture(scope="session")

@@ -47,9 +47,11 @@ class Location:
 
     @property
     def origin(self) -> Origin:
-        """Where the key, or else the nearest key above it, was set."""
-        prefixes = (self.path[:length] for length in range(len(self.path), 0, -1))
-        return next((self.origins[path] for path in prefixes if path in self.origins), Origin(self.file))
+        """Where the key, or else the nearest key above it, was set; of a section that only an override has made, it."""
+        prefixes = [self.path[:length] for length in range(len(self.path), 0, -1)]
+        below = (path for path in self.origins if self.path and path[: len(self.path)] == self.path)
+        paths = [path for path in prefixes if path in self.origins] or list(below)
+        return self.origins[paths[0]] if paths else Origin(self.file)
 
     def at(self, *parts: str) -> Location:
         """The location of a key below this one."""

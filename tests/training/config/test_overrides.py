@@ -46,3 +46,8 @@ def test_an_error_names_the_override_and_not_the_file() -> None:
         load_recipe("demo", ["data.train=[{splt: a/b}]"])
     with pytest.raises(InputError, match=r"demo\.yaml, row \d+: .*weight_decay"):
         load_recipe("demo", ["optimizer.name=adam"])
+
+
+def test_an_unknown_section_names_the_override_that_made_it() -> None:
+    with pytest.raises(InputError, match=r"^--set optimzer\.lr=1: unknown key optimzer"):
+        load_recipe("dual_encoder_small", ["optimzer.lr=1"])
