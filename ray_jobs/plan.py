@@ -72,9 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.config.loading import load_recipe
 
-    for name in ("cpus", "gpus", "trial_ranks"):
-        if (value := getattr(args, name)) is not None and value < (name != "gpus"):
-            raise InputError(f"--{name.replace('_', '-')} is too small", value=value)
+    for name, least in (("cpus", 1), ("gpus", 0), ("trial_ranks", 1)):
+        if (value := getattr(args, name)) is not None and value < least:
+            raise InputError(f"--{name.replace('_', '-')} is too small", value=value, remedy=f"{least} or more")
     building, training, head = nodes_of(read_cluster(args.cluster), args.cpus, args.gpus, args.cluster)
     prices = _numbers("--price", args.price)
     known = sorted({building.kind, training.kind, STORAGE} | ({head} if head else set()))
@@ -135,22 +135,25 @@ def nodes_of(tree: Mapping[str, Any], cpus: int | None, gpus: int | None, file: 
     as many nodes as it may have.  A cluster of listed hosts has one kind, ``host``, the head included.
 
     Raises:
-        InputError: it says neither hosts nor kinds, or nothing says how many cores a node has.
+        InputError: nothing says how many cores a node has, or a value is no mapping or no whole number.
     """
-    kinds = tree.get("available_node_types")
+    kinds = _mapping(tree.get("available_node_types"), "available_node_types", file)
     if not kinds:
         hosts = 1 + len(tree["provider"].get("worker_ips") or [])
         host = Nodes("host", hosts, _cores(cpus, file), gpus or 0)
         return host, host, None
     head = tree.get("head_node_type")
+    every = {name: _mapping(kind, name, file) for name, kind in kinds.items()}
     found = []
-    for name, kind in sorted(kinds.items(), key=lambda each: -(each[1] or {}).get("priority", 0)):
+    for name, kind in sorted(every.items(), key=lambda each: -_whole(each[1].get("priority", 0), "priority", file)):
         if name == head and len(kinds) > 1:
             continue
-        has, labels = (kind or {}).get("resources") or {}, (kind or {}).get("labels") or {}
+        has = _mapping(kind.get("resources"), f"{name}.resources", file)
         most = kind.get("max_workers", tree.get("max_workers", 1)) if name != head else 1
-        nodes = Nodes(name, max(1, int(most)), _cores(has.get("CPU") or cpus, file), int(has.get("GPU", gpus or 0)))
-        found.append((nodes, labels.get(LABEL)))
+        gpus_of_one = _whole(has.get("GPU", gpus or 0), f"{name}.resources.GPU", file)
+        number = max(1, _whole(most, f"{name}.max_workers", file))
+        nodes = Nodes(str(name), number, _cores(has.get("CPU") or cpus, file), gpus_of_one)
+        found.append((nodes, _mapping(kind.get("labels"), f"{name}.labels", file).get(LABEL)))
     building = sorted(found, key=lambda each: (each[1] != "shards", each[0].gpus > 0))[0][0]
     training = sorted(found, key=lambda each: (each[1] != "training", each[0].gpus == 0))[0][0]
     return building, training, head if len(kinds) > 1 else None
@@ -159,7 +162,21 @@ def nodes_of(tree: Mapping[str, Any], cpus: int | None, gpus: int | None, file: 
 def _cores(count: Any, file: str) -> int:
     if not count:
         raise InputError("the cluster's file does not say how many cores a node has", file=file, remedy="add --cpus N")
-    return int(count)
+    return _whole(count, "CPU", file)
+
+
+def _mapping(value: Any, key: str, file: str) -> Mapping[Any, Any]:
+    """A part of the cluster's file, empty where there is none."""
+    if value is not None and not isinstance(value, Mapping):
+        raise InputError(f"{key} must be a mapping of keys to values", file=file, value=value)
+    return value or {}
+
+
+def _whole(value: Any, key: str, file: str) -> int:
+    """A number of the cluster's file."""
+    if not isinstance(value, int) or value < 0:
+        raise InputError(f"{key} must be a whole number", file=file, value=value)
+    return value
 
 
 def read_trial(folder: str, ranks: int) -> Trial:
@@ -183,13 +200,15 @@ def read_trial(folder: str, ranks: int) -> Trial:
 
 
 def _pairs(option: str, words: Sequence[str]) -> dict[str, str]:
-    split = [word.rpartition("=") if option != "--trial" else word.partition("=") for word in words]
-    for word, (name, _, value) in zip(words, split, strict=True):
+    """The value that options give to each name."""
+    found = {}
+    for word in words:
+        name, _, value = word.partition("=")
         if not name or not value:
-            raise InputError(
-                f"{option} is a name, `=` and a value", value=word, remedy=f"for example {option} NAME=VALUE"
-            )
-    return {name: value for name, _, value in split}
+            remedy = f"for example {option} NAME=VALUE"
+            raise InputError(f"{option} is a name, `=` and a value", value=word, remedy=remedy)
+        found[name] = value
+    return found
 
 
 def _numbers(option: str, words: Sequence[str]) -> dict[str, float]:
@@ -208,18 +227,17 @@ def show(result: dict[str, Any]) -> str:
     build = result["build"]
     lines = [
         f"{build['clips']} clips, {build['hours_of_sound']:,.1f} hours of sound. Duplicates and protected clips are "
-        "counted too, since no sound was compared yet. The start "
-        "of nodes is not counted.",
+        "counted too, since no sound was compared yet. The start of nodes is not counted.",
         "",
         f"build, {_where(build['nodes'])}",
         f"  time     {_hours(build['hours'])}, of which {show_hours(build['hours_on_one_core'])} on one core",
-        f"  work     {_numbers_of(build['core_hours'])} core hours",
+        f"  work     {_amounts(build['core_hours'])} core hours",
         f"  bytes    {show_sizes(build['shard_bytes'])} of shards, and as much again while it builds",
         f"  memory   {show_size(max(build['memory_bytes'].values()))} at most, of the process that starts the build",
         f"  money    {_money(build)}",
     ]
     if result["storage_money_a_month"] is not None:
-        lines.append(f"  storage  {_numbers_of(result['storage_money_a_month'])} a month")
+        lines.append(f"  storage  {_amounts(result['storage_money_a_month'])} a month")
     for name, cost in result["recipes"].items():
         lines += ["", f"{name}, {_where(cost['nodes'])}: {cost['ranks']} ranks", *_recipe_lines(name, cost)]
     return page(lines)
@@ -255,11 +273,11 @@ def _where(nodes: dict[str, Any]) -> str:
 
 def _money(cost: dict[str, Any]) -> str:
     if cost["money"] is not None:
-        return _numbers_of(cost["money"])
+        return _amounts(cost["money"])
     return "not known" + ("" if cost["hours"] is None else f": give --price {cost['nodes']['kind']}=AMOUNT")
 
 
-def _numbers_of(span: Sequence[float]) -> str:
+def _amounts(span: Sequence[float]) -> str:
     """A span of amounts, of which nobody reads more than hundredths."""
     return _between(["under 0.01" if end < 0.01 else f"{end:.2g}" if end < 100 else f"{end:,.0f}" for end in span])
 

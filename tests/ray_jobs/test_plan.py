@@ -94,6 +94,30 @@ def test_bad_input_is_an_error_with_a_remedy(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("kinds", "message"),
+    [
+        ("[a, b]", "available_node_types must be a mapping"),
+        ("{a: {resources: {CPU: many}}}", "CPU must be a whole number"),
+        ("{a: {resources: [CPU]}}", "a.resources must be a mapping"),
+        ("{a: {resources: {CPU: 4}, max_workers: few}}", "a.max_workers must be a whole number"),
+    ],
+)
+def test_a_cluster_of_other_values_is_an_error(
+    kinds: str, message: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(f"provider: {{type: aws}}\navailable_node_types: {kinds}\n")
+    assert plan(folder, cluster=str(file)) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_kind_that_is_empty_takes_what_the_options_say(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text("provider: {type: aws}\nmax_workers: 3\navailable_node_types: {a: }\n")
+    assert plan(folder, "--cpus=4", cluster=str(file)) == 0
+
+
 def test_hosts_without_a_number_of_cores_are_an_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert plan(folder, cluster=HOSTS) == 2
     assert "add --cpus N" in capsys.readouterr().err
