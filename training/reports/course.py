@@ -19,8 +19,9 @@ class Stretch:
         ranks: how many there were.
         devices: how many of each kind.
         gpus: how many of them are GPUs.
-        how: what ended it: `FINISHED`, `FAILED`, `GOING`, `STOPPED` (its process is gone) or `EARLY` (by a sweep).
-        error: why, where it failed or was stopped early.
+        how: what ended it: `FINISHED`, `FAILED`, `GOING` (nothing), `STOPPED` (it was interrupted or killed) or `EARLY`
+            (its sweep).
+        error: why it ended before the last step, where it noted that.
     """
 
     begin: float
@@ -63,12 +64,18 @@ def stretches(
             how = GOING if is_held else EARLY if is_stopped_early else STOPPED
         else:
             end, step, error = after["at"], after["step"], after.get("error")
-            how = STOPPED if after["what"] != "end" else FAILED if error else FINISHED
-            how = EARLY if after.get("early") else how
+            how = _ending(after)
         devices = dict(start.get("devices", {}))
         sizes = (start.get("ranks", 1), devices, start.get("gpus", 0))
         found.append(Stretch(start["at"], max(end, start["at"]), start["step"], step, *sizes, how, error))
     return found
+
+
+def _ending(event: Mapping[str, Any]) -> str:
+    """What an event that follows a start says about its end."""
+    if event["what"] != "end" or event.get("by") == "user":
+        return STOPPED
+    return EARLY if event.get("by") == "sweep" else FAILED if event.get("error") else FINISHED
 
 
 def state_of(found: Sequence[Stretch], is_exported: bool, is_held: bool) -> str:

@@ -120,7 +120,9 @@ def _remark(found: Sequence[Stretch]) -> str:
         FAILED: f"It failed at step {last.last}: {last.error}",
         EARLY: f"Its sweep ended it after step {last.last}: {last.error or 'other trials were ahead'}.",
         GOING: "The page shows it as it is now.",
-        STOPPED: f"Its process ended without a word after step {last.last}, as one that is killed does.",
+        STOPPED: f"It was interrupted after step {last.last}."
+        if last.error
+        else f"Its process ended without a word after step {last.last}, as one that is killed does.",
     }.get(last.how, "")
 
 

@@ -3,7 +3,8 @@
 ``starts.jsonl`` in the folder of a run has a line for each event, ``what`` being
 
 - ``start``: the step from which it went on, ranks, devices, versions, and what it draws from;
-- ``end``: the step that it reached, and the error that ended it, or null; ``early`` where a sweep ended it;
+- ``end``: the step that it reached, and the error that ended it, or null; ``by`` says who ended it where it did not
+  fail: ``sweep`` or ``user``;
 - ``lost``: written by the next start where a process ended without a word; its time is that of its last step.
 
 Times are seconds since 1970.
@@ -52,10 +53,10 @@ def noted(run: TrainingRun) -> Iterator[None]:
         yield
     except BaseException as error:
         words = "it was interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
+        by = "sweep" if isinstance(error, StoppedEarly) else "user" if isinstance(error, KeyboardInterrupt) else None
         with contextlib.suppress(OSError):  # the error that ended the run counts, such as that of a full disk
             if (run.folder / STARTS).exists():  # else the run's folder has vanished, and is not made again
-                early = {"early": True} if isinstance(error, StoppedEarly) else {}
-                _add(run.folder, _end(run, words) | early)
+                _add(run.folder, _end(run, words) | ({} if by is None else {"by": by}))
         raise
     _add(run.folder, _end(run, None))
 

@@ -35,7 +35,7 @@ def test_hours_count_steps_that_were_lost_and_no_pause() -> None:
 
 
 def test_a_run_that_its_sweep_ended_did_not_fail() -> None:
-    ended = {"what": "end", "at": 20.0, "step": 3, "error": "others were ahead", "early": True}
+    ended = {"what": "end", "at": 20.0, "step": 3, "error": "others were ahead", "by": "sweep"}
     assert [each.how for each in stretches([start(10.0, 0), ended], [], False)] == [EARLY]
     assert [each.how for each in stretches([start(10.0, 0)], [], False, is_stopped_early=True)] == [EARLY]
     goes_on = stretches([start(10.0, 0), ended, start(30.0, 3)], [], True)
@@ -47,6 +47,7 @@ def test_a_run_that_its_sweep_ended_did_not_fail() -> None:
     [
         ({"what": "end", "at": 20.0, "step": 3, "error": None}, False, FINISHED),
         ({"what": "end", "at": 20.0, "step": 3, "error": "the disk is full"}, False, FAILED),
+        ({"what": "end", "at": 20.0, "step": 3, "error": "it was interrupted", "by": "user"}, False, STOPPED),
         ({"what": "lost", "at": 20.0, "step": 3}, False, STOPPED),
         (None, True, GOING),
         (None, False, STOPPED),

@@ -40,6 +40,10 @@ def resumed(build: Path, group: Group, tmp_path_factory: pytest.TempPathFactory)
 
     with pytest.raises(KeyboardInterrupt):
         fit(small_recipe(RESUMED), Manifest.open(build), folder / "run", group, stop)
+    result = write_run_report(folder / "run", str(folder / "interrupted.html"), PageSettings())
+    assert (
+        result["state"] == "stopped" and "It was interrupted after step 4." in (folder / "interrupted.html").read_text()
+    )
     starts = folder / "run" / STARTS
     starts.write_text(starts.read_text().splitlines(keepends=True)[0])  # a process that is killed notes no end
     fit(small_recipe(RESUMED), Manifest.open(build), folder / "run", group)
