@@ -47,9 +47,7 @@ class Elsewhere:
     gpus: int
 
     def __call__(self, args: argparse.Namespace) -> dict[str, Any]:
-        if Path(
-            self.folder
-        ).is_dir():  # on other nodes it is not there, and Ray has put the code into a folder of its own
+        if Path(self.folder).is_dir():  # else this is another node, and Ray has put the code into a folder of its own
             os.chdir(self.folder)
         result: dict[str, Any] = importlib.import_module(self.module).run(args)
         return result

@@ -30,6 +30,7 @@ LOCAL_ENVIRONMENT = ENVIRONMENT | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RA
 LABEL = "earshot"  # of nodes: what they are for
 _PACKAGES = ("sharding", "training", "ray_jobs")
 _WORKER = re.compile(r"^(\x1b\[\d+m)*\(\w+ pid=[^)]*\)(\x1b\[\d+m)* ")  # jobs of earlier versions have colours
+_PROGRESS = re.compile(r"  |\S.*? \d+/\d+  ")  # lines of `Progress`, and of `StatusLine`
 _TALKATIVE = ("botocore", "aiobotocore", "boto3", "s3transfer", "urllib3", "asyncio")
 
 
@@ -63,6 +64,11 @@ def connect(address: str, workers: int = 1, show_workers: bool = True) -> None:
             ray.init(address=address, **options)
         except (ConnectionError, ValueError) as error:  # nobody answers, or it is no address
             raise InputError("no Ray cluster answers", value=address, remedy="`ray start --head` starts one") from error
+        except Exception as error:  # Ray has no class of its own for this
+            if address != "local":
+                raise
+            remedy = "check that memory and disk are left, and start again when the machine is less busy"
+            raise InputError(f"Ray did not start on this machine: {error}", remedy=remedy) from error
 
 
 def resources_of(nodes: str | None) -> dict[str, float]:
@@ -96,6 +102,11 @@ def add_nodes(parser: argparse.ArgumentParser) -> None:
 def is_job() -> bool:
     """Whether this process was started by ``ray job submit``."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def tells_progress(line: str) -> bool:
+    """Whether a line of a job's output, `without_worker`, is one of Earshot's about progress or results."""
+    return _PROGRESS.match(line) is not None
 
 
 def without_worker(line: str) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ray_jobs.connection import LOCAL_ENVIRONMENT, without_worker
+from ray_jobs.connection import LOCAL_ENVIRONMENT, tells_progress, without_worker
 from sharding.common.errors import InputError
 from sharding.common.terminal import printable
 
@@ -151,7 +151,7 @@ def _run(command_line: Sequence[str], log: Path, show: bool) -> int:
             line = without_worker(text)
             # Ray's own tracebacks stay in the log
             trace = line.startswith("Traceback ") or (trace and line.startswith(" "))
-            if show and not trace and line.startswith(("  ", "steps ")) and line != last:
+            if show and not trace and tells_progress(line) and line != last:
                 print(f"  {printable(line.strip())}", flush=True)
                 last = line
         return job.wait()

@@ -1,6 +1,7 @@
-"""Figures of the two jobs as metrics of the cluster, which Prometheus collects from every node's agent.
+"""Figures of builds and of training as metrics of the cluster, which Prometheus collects from every node's agent.
 
-Every figure has the label ``run``: the last part of the address that the job writes to.
+Every figure has the label ``run``: the last part of the address that the job writes to; in a sweep or a table of a
+paper, the values that a trial tries or the name of a run, and the seed.
 """
 
 from __future__ import annotations

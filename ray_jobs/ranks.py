@@ -101,16 +101,31 @@ def run_on_ranks(function: Callable[[Any, Any], None], task: Any, place: str, ra
     if found is not None:  # Ray Train would say that its controller died
         remedy = "move it away, or name another folder"
         raise InputError("a file stands where the run's folder should be", file=found, remedy=remedy)
-    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchTrainer
+    from ray.train import TrainingFailedError
 
-    from ray_jobs.rank_failures import RankFailures, explained
-    from ray_jobs.rank_network import RankNetwork
+    from ray_jobs.rank_failures import explained
 
     each = ranks.each()
-    trainer = TorchTrainer(
+    trainer = _trainer(Share(function, task), place, ranks, each)
+    wanted = {name: ranks.fewest * count for name, count in each.items()}
+    with telling_shortage(ranks.nodes, wanted, f"{ranks.fewest} ranks need", FEWER):
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            raise explained(error, place) from error
+
+
+def _trainer(share: Share, place: str, ranks: Ranks, each: dict[str, float]) -> Any:
+    """Ray Train's trainer, which gives ``share`` to every rank; ``each`` are the resources of one."""
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from ray_jobs.rank_failures import RankFailures
+    from ray_jobs.rank_network import RankNetwork
+
+    return TorchTrainer(
         rank_main,
-        train_loop_config={"share": Share(function, task)},
+        train_loop_config={"share": share},
         torch_config=RankNetwork(backend="nccl" if "GPU" in each else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=ranks.workers if ranks.fewest == ranks.workers else (ranks.fewest, ranks.workers),
@@ -126,12 +141,6 @@ def run_on_ranks(function: Callable[[Any, Any], None], task: Any, place: str, ra
             logging_config=LoggingConfig(log_level="WARNING"),  # the run has its own lines about progress
         ),
     )
-    wanted = {name: ranks.fewest * count for name, count in each.items()}
-    with telling_shortage(ranks.nodes, wanted, f"{ranks.fewest} ranks need", FEWER):
-        try:
-            trainer.fit()
-        except TrainingFailedError as error:
-            raise explained(error, place) from error
 
 
 @contextmanager

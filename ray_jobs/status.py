@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ray_jobs.connection import without_worker
+from ray_jobs.connection import tells_progress, without_worker
 from sharding.common.errors import InputError
 from sharding.common.terminal import page
 
 LINES = 5  # newest lines about progress
-_PROGRESS = re.compile(r"  |\S.*? \d+/\d+  ")  # lines of `Progress`, and of `StatusLine`
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +58,7 @@ def _about(job: Any) -> dict[str, Any]:
 def newest_lines(log: str) -> dict[str, Any]:
     """The newest lines about progress of a job's log, and the last line that names an error with its remedy."""
     lines = [without_worker(line).rstrip() for line in log.splitlines()]
-    progress = [line.strip() for line in lines if _PROGRESS.match(line) and line.strip()]
+    progress = [line.strip() for line in lines if tells_progress(line) and line.strip()]
     wrong = [
         f"{before}; {line.strip()}"
         for before, line in itertools.pairwise(lines)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,15 @@ def test_an_address_at_which_no_cluster_answers_is_named() -> None:
     with pytest.raises(InputError, match="no Ray cluster answers") as caught:
         connect("nowhere")
     assert caught.value.value == "nowhere"
+
+
+def test_a_machine_on_which_ray_does_not_start_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    own = "from ray_jobs.connection import connect\nconnect('local')"
+    environment = os.environ | {"RAY_TMPDIR": str(tmp_path / "taken")}  # Ray's own variable for its folder
+    command = [sys.executable, "-c", own]
+    found = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60)
+    assert "InputError: Ray did not start on this machine" in found.stderr and "remedy" in found.stderr
 
 
 @pytest.mark.slow
