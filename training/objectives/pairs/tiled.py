@@ -30,6 +30,7 @@ from training.objectives.pairs.relations import TAGS, Related, SortedIds, relate
 SIDES: tuple[SideName, SideName] = ("rows", "columns")
 # Elements that one tile may hold at once: on a CPU about what its caches hold, on a GPU enough to fill it.
 TILE_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}
+LONGEST = 16  # columns of a tile for each of its rows, and the other way round
 
 
 @dataclass(frozen=True)
@@ -168,10 +169,16 @@ def tile_elements(side: Side, shared: Side) -> int:
 
 
 def _tiling(scorer: Scorer, rows: Side, columns: Side, shared: Side) -> _Tiling:
-    """Tiles as square as the block allows, of as many pairs as fit into the budget."""
+    """Tiles of as many pairs as fit into the budget, in the shape that reads rows and columns least often.
+
+    The wider a row is beside a column, the fewer rows and the more columns a tile has, up to `LONGEST` times as many:
+    finished scores are one wide row beside columns of nothing, and would be cut into single rows.
+    """
     pairs = max(1, tile_elements(rows, shared) // scorer.pair_elements(rows, columns))
     row_count, column_count = len(rows[0]), len(columns[0])
-    tile_rows = max(1, min(row_count, math.isqrt(pairs)))
+    row_width, column_width = (sum(tensor[:1].numel() for tensor in side) for side in (rows, columns))
+    narrow, wide_rows = max(column_width, row_width // LONGEST, 1), max(row_width, column_width // LONGEST, 1)
+    tile_rows = max(1, min(row_count, math.isqrt(pairs * narrow // wide_rows)))
     tile_columns = max(1, min(column_count, pairs // tile_rows))
     return _Tiling(row_count, column_count, max(1, min(row_count, pairs // tile_columns)), tile_columns)
 
