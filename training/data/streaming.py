@@ -23,7 +23,7 @@ import webdataset
 
 from sharding.common.errors import InputError
 from sharding.layout import SHARDS
-from sharding.schema import MANIFEST
+from sharding.schema import MANIFEST, parse_key
 from training.data.batch import Batch
 from training.data.builder import BatchBuilder, BatchRequest
 from training.data.features import AudioInput, FeatureExtractor
@@ -143,8 +143,7 @@ def _row(sample: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
     info = soundfile.info(io.BytesIO(data))
     clip_id = facts["clip_id"]
     dataset = clip_id.split("/")[0]
-    # The clip ids of WavCaps name a source instead of a split, so the split is that of <dataset>-<split>-<number>.tar.
-    split = PurePosixPath(sample["__url__"]).stem.removeprefix(f"{dataset}-").rpartition("-")[0]
+    split = _split_of(sample["__url__"], dataset)
     blank = {"kind": "human", "onset": None, "offset": None, "source": None}
     return {
         "key": key,
@@ -164,3 +163,15 @@ def _row(sample: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
         "group": facts.get("group"),
         "kin": facts.get("kin"),
     }, data
+
+
+def _split_of(url: str, dataset: str) -> str:
+    """The split of a shard, from ``<dataset>-<split>-<number>.tar``, whose split is spelled as in keys.
+
+    The clip ids of WavCaps name a source instead of a split, so they do not say it.
+    """
+    spelled = PurePosixPath(url).stem.removeprefix(f"{dataset}-").rpartition("-")[0]
+    try:
+        return parse_key(spelled)[0]
+    except InputError:  # a tar that somebody has renamed
+        return spelled

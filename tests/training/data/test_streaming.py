@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from torch.utils.data import DataLoader
 
 from sharding.common.errors import InputError
+from sharding.schema import sample_key
 from tests.training.data.letters import Letters
 from tests.training.data.loading import AUDIO, SETTINGS, loader, samples
 from tests.training.data.shards import Build
@@ -37,6 +39,15 @@ def test_streaming_is_split_over_workers_and_skips_other_captions(build: Build) 
         batches = DataLoader(stream(urls, plain, AUDIO, Letters()), batch_size=None, num_workers=workers)
         keys = [key for batch in batches for key in batch.keys]
         assert sorted(keys) == sorted(key for key in build.table["key"].to_pylist() if key.startswith("wavcaps"))
+
+
+@pytest.mark.parametrize("split", ["a split.2", "été", "x_y-z", "犬@1"])
+def test_a_split_of_any_name_is_streamed(build: Build, tmp_path: Path, split: str) -> None:
+    shard = next(iter(sorted((build.storage.local / "shards").glob("clotho-development-*.tar"))))
+    named = tmp_path / f"clotho-{sample_key(split)}-000000.tar"
+    named.write_bytes(shard.read_bytes())
+    plain = replace(SETTINGS, train=(MixtureItem(f"clotho/{split}"),), batch_size=3, augment=AugmentSettings())
+    assert len(list(stream([str(named)], plain, AUDIO, Letters()))) > 0
 
 
 def test_streaming_without_shards_is_refused() -> None:
