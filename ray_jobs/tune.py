@@ -130,19 +130,23 @@ def _blaming(check: Callable[[Sequence[str]], Result], changes: Sequence[str]) -
     try:
         return check(changes)
     except InputError as error:
-        check(())  # what is wrong without them is not blamed on them
-        alone = [change for change in changes if _is_refused(check, change)]
+        if _refusal(check, ()) == error.what:  # it is wrong without them too
+            raise
+        alone = [change for change in changes if _refusal(check, [change]) == error.what]
         blamed = " ".join(f"--over {change}" for change in alone or changes)
+        is_of_recipe = error.file is None or error.row is not None or str(error.file).startswith("--set ")
+        what = error.what if is_of_recipe else f"{error.file}: {error.what}"
         remedy = error.remedy or "take this value out of --over"
-        raise InputError(error.what, file=blamed, value=error.value, remedy=remedy) from error
+        raise InputError(what, file=blamed, value=error.value, remedy=remedy) from error
 
 
-def _is_refused(check: Callable[[Sequence[str]], Any], change: str) -> bool:
+def _refusal(check: Callable[[Sequence[str]], Any], changes: Sequence[str]) -> str | None:
+    """What is wrong with these changes; None: nothing."""
     try:
-        check([change])
-    except InputError:
-        return True
-    return False
+        check(changes)
+    except InputError as error:
+        return error.what
+    return None
 
 
 def _against_build(recipe: Recipe) -> str:

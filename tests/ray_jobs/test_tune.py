@@ -62,6 +62,16 @@ def words(recipe: Path, build: Path, out: Path, *more: str) -> list[str]:
         ("clotho/validation", ["--over", "validation.metric=text_to_audio/R@1,text_to_audio/R@5"], "one metric"),
         ("clotho/evaluation", ["--over", "head.dim=8,16"], "for tests"),
         (None, ["--over", "head.dim=8,16"], "recipe has none"),
+        (
+            None,
+            ["--over", "validation.split=clotho/nowhere"],
+            "--over validation.split=clotho/nowhere: the recipe names",
+        ),
+        (
+            "clotho/validation",
+            ["--over", "data.annotations=nowhere.parquet"],
+            "--over data.annotations=nowhere.parquet",
+        ),
     ],
 )
 def test_what_cannot_be_swept_is_refused_before_ray_starts(
