@@ -218,7 +218,7 @@ class _Stacked:
             begin, end = self._former.about["parts"][part.name]
             sides = {f"side-{number:02d}": side for number, side in enumerate(self._former.sides)}
             return {name: array[begin:end] for name, array in ({"vectors": self._former.vectors} | sides).items()}
-        return read_part(self._encoder.file(part), len(part))
+        return read_part(self._encoder.file(part), part)
 
     def _shapes(self, part: Part) -> Mapping[str, tuple[int, ...]]:
         shapes = part_shapes(self._encoder.file(part), len(part))  # reads no vectors

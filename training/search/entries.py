@@ -202,6 +202,11 @@ class Part:
     def __len__(self) -> int:
         return self.end - self.begin
 
+    @property
+    def shard(self) -> str:
+        """The shard that holds their sound."""
+        return self.name.rsplit("-", 2)[0]
+
 
 def parts_of(entries: pa.Table) -> list[Part]:
     """The parts of an index: at most ``PART`` entries of one shard each, in the order of the entries."""

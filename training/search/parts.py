@@ -123,15 +123,21 @@ def part_shapes(path: Path, count: int) -> dict[str, tuple[int, ...]] | None:
     return shapes if "vectors" in shapes and all(shape[0] == count for shape in shapes.values()) else None
 
 
-def read_part(path: Path, count: int) -> dict[str, np.ndarray]:
+def read_part(path: Path, part: Part) -> dict[str, np.ndarray]:
     """The tensors of a finished part.
 
     Raises:
-        InputError: it is not there any more.
+        InputError: its file is not there any more, or was cut.
     """
-    if part_shapes(path, count) is None:
-        remedy = "run the same command again, which encodes it again"
-        raise InputError("a part of the index is gone", file=path, remedy=remedy)
+    if part_shapes(path, len(part)) is None:
+        what = "was cut" if path.exists() else "was removed"
+        raise InputError(
+            f"this file held the vectors of the windows {part.begin} to {part.end - 1}, of the shard {part.shard}, "
+            f"and {what} before the index was finished",
+            file=path,
+            remedy="let nothing else change the folder of the index, and run the same command again: it encodes "
+            "these windows again, and keeps the others",
+        )
     return dict(load_file(path))
 
 

@@ -116,6 +116,30 @@ def test_a_cut_part_of_a_killed_run_is_encoded_again(
     assert contents(tmp_path) == contents(whole)
 
 
+def test_a_part_that_is_gone_is_named_and_encoded_again(
+    retriever: Retriever,
+    manifest: Manifest,
+    whole: Path,
+    tmp_path: Path,
+    small_parts: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from training.search import building
+
+    listed = building._Stacked.__init__
+
+    def after_it_was_listed(*args: Any) -> None:
+        listed(*args)
+        next(iter(sorted((tmp_path / PARTS).glob("*development-000000-00001-*")))).unlink()
+
+    with monkeypatch.context() as patch, pytest.raises(InputError) as caught:
+        patch.setattr(building._Stacked, "__init__", after_it_was_listed)
+        indexed(retriever, manifest, tmp_path, windows=SHORT)
+    assert "windows 16 to 31, of the shard clotho-development-000000, and was removed before" in str(caught.value)
+    assert indexed(retriever, manifest, tmp_path, windows=SHORT)["encoded"] == 16
+    assert contents(tmp_path) == contents(whole)
+
+
 def grown(root: Path, manifest: Manifest, clips: int) -> Manifest:
     """The build with its first shard, and one more shard."""
     write_sounds(root / "more", clips=clips, held_out=clips, seed=5)
