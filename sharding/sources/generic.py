@@ -157,10 +157,13 @@ def _rows(tree: Tree) -> list[_Row]:
         return [_Row(tree.name(path), 0, {"path": path, **_named_by(path)}) for path in tree.audio]
     if len(here) != 1:
         what = "both clips.csv and clips.jsonl are in it"
+        remedy = (
+            "leave one table in the folder" if here else "put sounds into the folder, with or without a table of them"
+        )
         raise InputError(
             what if here else "neither clips.csv nor clips.jsonl nor a sound is in it",
             file=tree.root.url,
-            remedy="put one table with the columns path and captions into the folder",
+            remedy=remedy,
         )
     file, text = tree.name(here[0]), tree.text(here[0])
     if here[0] == "clips.csv":

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> str:
     from training.curation.annotations import REASONS
 
-    lines = [f"{result['clips']} clips: {result['out']}"]
+    lines = [f"{result['clips']} clips, {result['tagged'] or 'none'} of them with tags: {result['out']}"]
     lines += [f"  {count} left out: {REASONS[reason]}" for reason, count in sorted(result["removed"].items())]
     if result.get("unknown"):
         lines.append(f"  {result['unknown']} items are of no clip of the build")

@@ -8,6 +8,7 @@ from typing import Any
 
 from sharding.common.errors import InputError
 from sharding.common.runners import LocalRunner
+from sharding.common.sizes import show_hours
 from training.commands.arguments import add_model, add_shards
 
 
@@ -76,8 +77,7 @@ def show(result: dict[str, Any]) -> str:
     if search["kind"] == "lists":
         found = f"{100 * search['recall']:.1f} % of the ten best of {search['queries']} captions"
         how = f"visits {search['probes']} of {search['lists']} lists, which finds {found}"
-    minutes = result["seconds"] / 60
-    length = f"{minutes:.0f} minutes" if minutes < 60 else f"{minutes / 60:,.1f} hours"
+    length = show_hours(result["seconds"] / 3600)
     loads = f"\na query loads the whole model: {result['no_text_tower']}" if result["no_text_tower"] else ""
     return (
         f"{result['entries']:,} windows of {result['recordings']:,} recordings ({length}), "

@@ -168,10 +168,18 @@ def read_vector(path: Path, width: int) -> Any:
     return unit(found.astype(np.float32))
 
 
+def _clock(seconds: float, length: float) -> str:
+    """Where a hit begins or ends; in tenths of seconds where the whole hit is shorter than 10 s."""
+    if length >= 10:
+        return clock(seconds)
+    tenths = round(10 * seconds)
+    return f"{clock(tenths // 10)}.{tenths % 10}"
+
+
 def show(result: dict[str, Any]) -> str:
     lines = []
     for number, hit in enumerate(result["results"], 1):
-        where = f"{clock(hit['start_s'])}-{clock(hit['end_s'])}"
+        where = "-".join(_clock(hit[name], hit["end_s"] - hit["start_s"]) for name in ("start_s", "end_s"))
         lines.append(f"{number:4}. {hit['score']:.4f}  {where}  {hit['path'] or hit['clip_id']}")
         if hit["captions"]:
             lines.append(f"      {hit['captions'][0]}")

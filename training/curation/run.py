@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from sharding.common.errors import InputError
 from sharding.common.runners import Runner
 from sharding.common.storage import Storage
@@ -56,7 +58,13 @@ def annotate(work: Work, runner: Runner) -> dict[str, Any]:
     _begin(work, storage)
     table, counts = carry_out(storage, _Annotate(work), order_of(work), ANNOTATIONS, "annotate", runner)
     storage.write_table(TABLE, table)
-    return {"clips": len(table), "removed": dict(counts), "out": storage.name(TABLE)}
+    return _told(table, counts, storage)
+
+
+def _told(table: pa.Table, counts: Counter[str], storage: Storage) -> dict[str, Any]:
+    """What was written: how many clips, how many of them with tags, and what was left out."""
+    tagged = sum(bool(tags) for tags in table["tags"].to_pylist())
+    return {"clips": len(table), "tagged": tagged, "removed": dict(counts), "out": storage.name(TABLE)}
 
 
 def convert(work: Work, file: Path) -> dict[str, Any]:
@@ -69,8 +77,9 @@ def convert(work: Work, file: Path) -> dict[str, Any]:
     storage = Storage(work.out)
     _begin(work, storage)
     storage.write(COUNTS, json.dumps(counts).encode())
-    storage.write_table(TABLE, to_table(kept))
-    return {"clips": len(kept), "removed": dict(counts), "unknown": unknown, "out": storage.name(TABLE)}
+    table = to_table(kept)
+    storage.write_table(TABLE, table)
+    return _told(table, counts, storage) | {"unknown": unknown}
 
 
 def _begin(work: Work, storage: Storage) -> None:

@@ -81,7 +81,8 @@ def read_vocabulary(table: pa.Table, settings: DataSettings) -> TagVocabulary:
         return TagVocabulary()
     clusters = _own_clusters(table, settings) if settings.tags == "labels" else read_clusters(Path(settings.tags))
     if not clusters:
-        raise InputError("no clip has a tag", value=settings.tags, remedy="data.tags needs captions of kind label")
+        remedy = "leave out data.tags, or give clips labels, or annotations with tags (data.annotations)"
+        raise InputError("no clip has a tag", value=settings.tags, remedy=remedy)
     if max(clusters.values()) >= MOST_CLUSTERS:
         remedy = "join tags that mean the same: earshot clusters writes such a file"
         raise InputError(f"there are more than {MOST_CLUSTERS} clusters of tags", value=settings.tags, remedy=remedy)

@@ -70,7 +70,8 @@ def make_index(
     encoder = PartEncoder(source, folder, key)
     samples = source.select(manifest)
     if not len(samples):
-        raise InputError("the build has no samples to search", file=manifest.storage.url)
+        remedy = "see what became of its clips: earshot report OUT; mend them, and build again"
+        raise InputError("the build has no samples to search", file=manifest.storage.url, remedy=remedy)
     require_own(folder)
     with hold(folder):
         former = _former(folder, made)

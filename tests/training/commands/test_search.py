@@ -111,3 +111,10 @@ def test_a_caption_cannot_act_on_the_terminal_or_pretend_to_be_another_hit() -> 
     hit["captions"] = ["rain\n   2. 0.9\x1b[2J"]
     shown = search.show({"results": [hit], "entries": 1, "seconds": 0.001})
     assert shown.splitlines()[:2] == ["   1. 0.5000  0:00-1:01  mine/a", "      rain\\n   2. 0.9\\x1b[2J"]
+
+
+def test_a_short_hit_is_placed_in_tenths_of_seconds() -> None:
+    places = [(59.97, 60.07), (7201.23, 7201.33), (0.0, 10.0)]
+    hits = [{"score": 0.5, "clip_id": "a", "path": None, "captions": [], "start_s": s, "end_s": e} for s, e in places]
+    lines = search.show({"results": hits, "entries": 3, "seconds": 0.001}).splitlines()
+    assert [line.split()[2] for line in lines[:3]] == ["1:00.0-1:00.1", "2:00:01.2-2:00:01.3", "0:00-0:10"]

@@ -165,7 +165,7 @@ def test_rules_annotate_every_clip_and_a_killed_run_continues(
     work = Work(str(shards), "clotho/development", "rules", str(tmp_path / "out"), 5)
     result = annotate(work, LocalRunner(workers))
     table = read_annotations(result["out"])
-    assert result["clips"] == len(table) == 24
+    assert result["clips"] == result["tagged"] == len(table) == 24
     assert "annotate: 24/24 clips" in capsys.readouterr().err
     first = table.to_pylist()[0]
     assert first["short"] and first["long"].startswith("A low hum is heard") and first["tags"]
