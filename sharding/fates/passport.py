@@ -6,7 +6,7 @@ A pure function of tables.  `sharding.build.passport` compares the clips of eval
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import NamedTuple, TypedDict
 
 import pyarrow as pa
@@ -23,6 +23,9 @@ EVIDENCE = {
     "source": "A training clip comes from the same recording, from a part that is not known.",
     "undecided": "A training clip resembles it, and neither sameness nor difference could be proved.",
 }
+
+
+_CUT_AWAY = {"sound", "id"}  # evidence that says where the sound is, so that trimming has cut it
 
 
 class Held(NamedTuple):
@@ -93,6 +96,9 @@ def held_clips(
 ) -> list[Held]:
     """The clips of evaluation splits that training clips of a build hold, sorted by clip.
 
+    From a trimmed clip, the build has cut all sound of its own protected clips, so it holds none of these.  Of other
+    evaluation sets it counts as a whole.
+
     Args:
         catalogue: CATALOGUE of the build and of the evaluation sets.
         fates: FATES of the build.
@@ -109,11 +115,15 @@ def held_clips(
     )
     evaluated = {clip for clip, split in splits.items() if split in set(benchmarks)}
     holders = _holders(fates, splits, benchmarks, protect)
+    known = {frozenset((relation.a, relation.b)): _evidence(relation) for relation in relations(matches)}
+    clean = _clean_of(fates, splits, protect)
     best: dict[str, Held] = {}
     for relation in relations(matches):
         for clip, other in ((relation.a, relation.b), (relation.b, relation.a)):
             evidence = _evidence(relation)
             if clip not in evaluated or other not in holders or evidence is None:
+                continue
+            if clean(holders[other], clip) and {evidence, known.get(frozenset((holders[other], clip)))} <= _CUT_AWAY:
                 continue
             found = Held(clip, evidence, holders[other], relation.overlap_s if evidence == "sound" else 0.0)
             if clip not in best or _strength(found) < _strength(best[clip]):
@@ -166,6 +176,16 @@ def _holders(
         if row["fate"] == "written" and split and split not in no_training and not is_protected(*split, protect):
             written[row["clip_id"]] = row["clip_id"]
     return written | {clip: other for clip, other in duplicates.items() if other in written}
+
+
+def _clean_of(
+    fates: pa.Table, splits: dict[str, tuple[str, str]], protect: Collection[tuple[str, str]]
+) -> Callable[[str, str], bool]:
+    """Whether a written clip (first) was trimmed so that a protected clip of the build (second) is not in it."""
+    reasons = dict(zip(fates["clip_id"].to_pylist(), fates["reason"].to_pylist(), strict=True))
+    return lambda written, clip: (
+        reasons[written] == "trimmed" and clip in reasons and is_protected(*splits[clip], protect)
+    )
 
 
 def _evidence(relation: Relation) -> str | None:

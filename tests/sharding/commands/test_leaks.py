@@ -86,7 +86,12 @@ def test_what_a_duplicate_says_by_its_id_counts_for_the_clip_that_is_written() -
         }
     )
     fates = pa.table(
-        {"clip_id": ["t/train/a", "t/train/b"], "fate": ["written", "duplicate"], "other": [None, "t/train/a"]}
+        {
+            "clip_id": ["t/train/a", "t/train/b"],
+            "fate": ["written", "duplicate"],
+            "reason": ["kept", "same_interval"],
+            "other": [None, "t/train/a"],
+        }
     )
     rows = [
         {"a": "e/test/x", "b": "t/train/b", "method": "identity", "outcome": "same", "overlap_s": 3.0},
@@ -98,3 +103,34 @@ def test_what_a_duplicate_says_by_its_id_counts_for_the_clip_that_is_written() -
     held = held_clips(catalogue, fates, matches, [("e", "test")], frozenset())
     assert held == [Held("e/test/x", "id", "t/train/a", 0.0), Held("e/test/y", "sound", "t/train/a", 1.5)]
     assert held_clips(catalogue, fates, matches, [("e", "test")], {("t", "train")}) == []
+
+
+def test_a_trimmed_clip_does_not_hold_the_protected_sound_that_was_cut_from_it() -> None:
+    """Sound of the build's own protected clips is cut; of other sets, and where no place is known, the clip counts."""
+    ids = ["t/train/cut", "t/train/copy", "t/train/whole", "t/test/p", "t/test/q", "e/test/x"]
+    catalogue = pa.table(
+        {"clip_id": ids, "dataset": [i.split("/")[0] for i in ids], "split": [i.split("/")[1] for i in ids]}
+    )
+    fates = pa.table(
+        {
+            "clip_id": ids[:5],
+            "fate": ["written", "duplicate", "written", "written", "written"],
+            "reason": ["trimmed", "same_interval", "kept", "protected", "protected"],
+            "other": ["t/test/p", "t/train/cut", None, None, None],
+        }
+    )
+
+    def row(a: str, b: str, method: str = "waveform", outcome: str = "same") -> dict[str, Any]:
+        return {"a": a, "b": b, "method": method, "outcome": outcome, "overlap_s": 2.0, "offset_s": 0.0, "score": None}
+
+    matches = [row("t/test/p", "t/train/cut"), row("t/test/p", "t/train/copy"), row("e/test/x", "t/train/cut")]
+    matches += [row("t/test/q", "t/train/cut", outcome="undecided")]
+    table = pa.Table.from_pylist(matches, schema=MATCHES)
+    held = held_clips(catalogue, fates, table, [("t", "test"), ("e", "test")], {("t", "test")})
+    assert held == [
+        Held("e/test/x", "sound", "t/train/cut", 2.0),
+        Held("t/test/q", "undecided", "t/train/cut", 0.0),
+    ]
+    known = pa.Table.from_pylist([*matches, row("t/test/p", "t/train/whole")], schema=MATCHES)
+    held = held_clips(catalogue, fates, known, [("t", "test")], {("t", "test")})
+    assert Held("t/test/p", "sound", "t/train/whole", 2.0) in held
