@@ -120,6 +120,7 @@ def mine(
             texts = dict(reversed(kept))  # a caption that several clips have, once
             rows[number] = {"clip_id": clips[number], "texts": list(texts), "scores": list(texts.values())}
         progress.add(len(found))
+    progress.finish()
     table = pa.Table.from_pylist([rows[number] for number in sorted(rows)], schema=NEGATIVES)
     storage, name = located(out)
     storage.write_table(name, table)
