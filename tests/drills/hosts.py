@@ -129,6 +129,8 @@ class Host:
         """End what runs there, and take host and link away, if they are there."""
         self.stop()
         subprocess.run(["ip", "netns", "del", self._space], capture_output=True, check=False)
+        # The kernel ends a namespace some time later, and its link with it
+        subprocess.run(["ip", "link", "del", self._link], capture_output=True, check=False)
 
 
 def permitted() -> bool:
