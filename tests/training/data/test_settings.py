@@ -34,7 +34,7 @@ ITEM = MixtureItem("clotho")
         (ShuffleSettings, {"neighbours": "file"}, "needs batches: neighbours"),
         (DataSettings, {"train": ()}, "mixture .* is empty"),
         (DataSettings, {"train": (ITEM,), "max_tokens": 1}, "max_tokens must be at least 2"),
-        (DataSettings, {"train": (ITEM,), "temperature": 0.0}, "temperature must be positive"),
+        (DataSettings, {"train": (ITEM,), "temperature": 0.0}, "temperature must be at least 0.05"),
         (DataSettings, {"train": (MixtureItem("a", weight=1.0), ITEM)}, "every item of the mixture has a weight"),
         (DataSettings, {"train": (MixtureItem("a", weight=1.0),), "temperature": 2.0}, "weights or a temperature"),
     ],
