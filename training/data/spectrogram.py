@@ -333,7 +333,7 @@ def _reflected(wave: Tensor, edge: int, emphasis: float | None) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _hann(window: int, periodic: bool, n_fft: int) -> Tensor:
-    """A Hann window in the middle of a frame, and zeros beside it: ``[n_fft]``."""
+    """A Hann window in the middle of a frame ``[n_fft]``; the samples before and after it are zero."""
     before = (n_fft - window) // 2
     return F.pad(torch.hann_window(window, periodic=periodic), (before, n_fft - window - before))
 
