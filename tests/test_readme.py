@@ -41,6 +41,7 @@ def words(line: str) -> list[str]:
 
 COMMAND_LINES = [words(line)[1:] for line in lines() if line.startswith("earshot ")]
 LAUNCHED = [words(line) for line in lines() if re.match(r"torchrun|deepspeed|ray job", line)]
+PAGES = [page for page in sorted((REPOSITORY / "docs").glob("*.md")) if "\n    earshot " in page.read_text()]
 
 
 def parse(command: str, arguments: list[str]) -> argparse.Namespace:
@@ -56,6 +57,14 @@ def test_the_readme_shows_every_command_but_the_one_for_trying_things_out() -> N
 @pytest.mark.parametrize("line", COMMAND_LINES, ids=" ".join)
 def test_every_command_line_is_accepted(line: list[str]) -> None:
     parse(line[0], line[1:])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_line_of_a_page_is_accepted(page: Path) -> None:
+    for block in re.findall(r"(?m)^    (earshot .+)$", page.read_text()):
+        for line in block.split("; "):
+            command, *arguments = words(line)[1:]
+            parse(command, arguments)
 
 
 @pytest.mark.parametrize("line", LAUNCHED, ids=" ".join)
@@ -76,9 +85,9 @@ def test_every_launched_command_line_is_accepted(line: list[str]) -> None:
         parse(*((named[script], arguments) if script in named else (arguments[0], arguments[1:])))
 
 
-def test_every_file_that_the_readme_names_exists() -> None:
+def test_the_readme_names_every_page_and_only_files_that_exist() -> None:
     named = re.findall(r"`((?:docs|bench|tests|ray_jobs)/[\w/.]+)`", (REPOSITORY / "README.md").read_text())
-    assert named
+    assert {f"docs/{page.name}" for page in (REPOSITORY / "docs").glob("*.md")} <= set(named)
     assert [name for name in named if not (REPOSITORY / name).exists()] == []
 
 
