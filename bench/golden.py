@@ -41,7 +41,7 @@ from sharding.common.errors import InputError
 HERE = Path(__file__).resolve().parent.parent
 TIMEOUT_S = 900
 METRICS = "metrics.jsonl"
-SPEEDS = ("clips_per_s", "data_wait", "time")
+SPEEDS = ("clips_per_s", "pairs_per_s", "data_wait", "time")
 STARTS = "starts.jsonl"
 LEFT_OUT = (
     f"Of each run, {STARTS} and in {METRICS} {', '.join(SPEEDS)} are left out: they tell how fast the machine was."

@@ -21,6 +21,9 @@ ENVIRONMENT = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # a `uv run` hook would rebuild the environment on every worker
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it would log every line a second time
+    # it would print an error about itself in every run, and warn ranks that a node is about to go, which none asks for;
+    # a rank that ends with such a node counts as preempted all the same
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_DEDUP_LOGS": "0",  # else it withholds lines that differ in numbers alone, such as the steps of several runs
     "RAY_COLOR_PREFIX": "0",  # a job's output is a file
 }
@@ -30,7 +33,7 @@ LOCAL_ENVIRONMENT = ENVIRONMENT | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RA
 LABEL = "earshot"  # of nodes: what they are for
 _PACKAGES = ("sharding", "training", "ray_jobs")
 _WORKER = re.compile(r"^(\x1b\[\d+m)*\(\w+ pid=[^)]*\)(\x1b\[\d+m)* ")  # jobs of earlier versions have colours
-_PROGRESS = re.compile(r"  |\S.*? \d+/\d+  ")  # lines of `Progress`, and of `StatusLine`
+_PROGRESS = re.compile(r"  |\S.*? \d+/\d+  |step \d+: ")  # lines of `Progress`, of `StatusLine`, and of validations
 _TALKATIVE = ("botocore", "aiobotocore", "boto3", "s3transfer", "urllib3", "asyncio")
 
 

@@ -19,6 +19,7 @@ TRAINING = {
     "earshot_train_step": "Steps that the run has taken",
     "earshot_train_loss": "Loss of the newest step",
     "earshot_train_clips_per_s": "Clips a second of the newest step, of all ranks",
+    "earshot_train_pairs_per_s": "Pairs of sentences a second, of a run that trains on text alone",
     "earshot_train_data_wait": "Share of the newest step in which it waited for data",
     "earshot_train_damaged": "Damaged samples that were left out since the last start",
 }
@@ -64,5 +65,5 @@ def watching(run: str) -> Callable[[Mapping[str, Any]], None]:
 
 def of_step(record: Mapping[str, Any]) -> dict[str, Any]:
     """The training metrics of a line of ``metrics.jsonl``."""
-    names = ("loss", "clips_per_s", "data_wait", "damaged")
+    names = ("loss", "clips_per_s", "pairs_per_s", "data_wait", "damaged")
     return {"earshot_train_step": record["step"] + 1} | {f"earshot_train_{name}": record.get(name) for name in names}

@@ -20,7 +20,7 @@ from ray_jobs.connection import LABEL
 from ray_jobs.costs import Nodes, Span, Trial, build_cost, money, sounds_of, training_cost, trial_of
 from sharding.checks import read_checked
 from sharding.common.errors import InputError
-from sharding.common.sizes import show_hours, show_size
+from sharding.common.sizes import quantity, show_hours, show_size
 from sharding.common.storage import Storage
 from sharding.common.terminal import page
 from sharding.schema import CATALOGUE
@@ -185,10 +185,10 @@ def read_trial(folder: str, ranks: int) -> Trial:
     Raises:
         InputError: there is no run, or it took fewer than 20 steps.
     """
-    from training.run.log import read_records
+    from training.run.log import read_records, speed_of
 
     run = Path(folder)
-    rates = [float(each["clips_per_s"]) for each in read_records(run / "metrics.jsonl") if each.get("clips_per_s")]
+    rates = [rate for each in read_records(run / "metrics.jsonl") if (rate := speed_of(each))]
     if not rates:
         remedy = "name the folder of a run on this machine, which has metrics.jsonl"
         raise InputError("no step of a run is noted here", file=folder, remedy=remedy)
@@ -226,8 +226,8 @@ def _numbers(option: str, words: Sequence[str]) -> dict[str, float]:
 def show(result: dict[str, Any]) -> str:
     build = result["build"]
     lines = [
-        f"{build['clips']} clips, {build['hours_of_sound']:,.1f} hours of sound. Duplicates and protected clips are "
-        "counted too, since no sound was compared yet. The start of nodes is not counted.",
+        f"{quantity(build['clips'], 'clip')}, {build['hours_of_sound']:,.1f} hours of sound. Duplicates and protected "
+        "clips are counted too, since no sound was compared yet. The start of nodes is not counted.",
         "",
         f"build, {_where(build['nodes'])}",
         f"  time     {_hours(build['hours'])}, of which {show_hours(build['hours_on_one_core'])} on one core",
@@ -239,7 +239,7 @@ def show(result: dict[str, Any]) -> str:
     if result["storage_money_a_month"] is not None:
         lines.append(f"  storage  {_amounts(result['storage_money_a_month'])} a month")
     for name, cost in result["recipes"].items():
-        lines += ["", f"{name}, {_where(cost['nodes'])}: {cost['ranks']} ranks", *_recipe_lines(name, cost)]
+        lines += ["", f"{name}, {_where(cost['nodes'])}: {quantity(cost['ranks'], 'rank')}", *_recipe_lines(name, cost)]
     return page(lines)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from ray_jobs.connection import add_nodes, resources_of, selector
 from sharding.common.addresses import is_address
 from sharding.common.errors import InputError
+from sharding.common.sizes import quantity
 from training.commands.arguments import file_in_the_way
 
 LOOK_S = 10.0  # between two looks at what the cluster has
@@ -108,7 +109,7 @@ def run_on_ranks(function: Callable[[Any, Any], None], task: Any, place: str, ra
     each = ranks.each()
     trainer = _trainer(Share(function, task), place, ranks, each)
     wanted = {name: ranks.fewest * count for name, count in each.items()}
-    with telling_shortage(ranks.nodes, wanted, f"{ranks.fewest} ranks need", FEWER):
+    with telling_shortage(ranks.nodes, wanted, quantity(ranks.fewest, "rank needs", "ranks need"), FEWER):
         try:
             trainer.fit()
         except TrainingFailedError as error:

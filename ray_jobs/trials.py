@@ -19,6 +19,7 @@ from ray_jobs.metrics import watching
 from ray_jobs.rank_failures import final_error
 from ray_jobs.ranks import in_one_line
 from ray_jobs.sweeps import BEHIND, FINISHED, LEFT, Sweep, Trial
+from sharding.common.sizes import quantity
 from training.config.loading import parse_recipe
 from training.config.sections import Recipe
 from training.data.order import Order
@@ -134,7 +135,7 @@ class _Watch(tune.Callback):  # type: ignore[misc, unused-ignore]
         self, iteration: int, trials: Sequence[Any], trial: Any, result: dict[str, Any], **_: Any
     ) -> None:
         if "step" in result:
-            self._say(trial, f"{self.sweep.metric} {result['value']:.4f} after {result['step']} steps")
+            self._say(trial, f"{self.sweep.metric} {result['value']:.4f} after {quantity(result['step'], 'step')}")
 
     def on_trial_recover(self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any) -> None:
         self._say(trial, "died; it starts again from its last checkpoint")

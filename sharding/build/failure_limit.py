@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sharding.common.errors import InputError
+from sharding.common.sizes import quantity
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class FailureLimit:
         if self.is_exceeded(failed, clips):
             allowed = f"{self.most:.2%}" if self.is_share else f"{self.most:g}"
             raise InputError(
-                f"{failed} of {clips} clips cannot be read; --max-failed allows {allowed}",
+                f"{failed:,} of {quantity(clips, 'clip')} cannot be read; --max-failed allows {allowed}",
                 file=place,
                 remedy="mend the files and run the same command again, which reads them again, or allow more",
             )

@@ -22,6 +22,7 @@ from sharding.build.stages import Stages
 from sharding.catalogue.overview import overview, overview_bytes, read_overview
 from sharding.common.errors import InputError
 from sharding.common.runners import Runner
+from sharding.common.sizes import quantity
 from sharding.common.storage import Storage
 from sharding.layout import Work, in_work, work_of
 from sharding.rows import column
@@ -120,9 +121,10 @@ def _remark_on_new_audio(stages: Stages) -> None:
         for split in zip(column(found, "dataset", str), column(found, "split", str), strict=True)
     )
     if found.num_rows:
+        found_again = quantity(found.num_rows, "clip that had no audio has", "clips that had no audio have")
         print(
-            f"  note: {found.num_rows} clips that had no audio have some today, {protected} of them in protected "
-            "splits: add --retry missing to read them, or --new-plan to look at all inputs again",
+            f"  note: {found_again} some today, {protected} of them in protected splits: add --retry missing "
+            "to read them, or --new-plan to look at all inputs again",
             file=sys.stderr,
             flush=True,
         )

@@ -27,6 +27,7 @@ from sharding.commands.arguments import (
 )
 from sharding.commands.catalogue import list_line
 from sharding.common.runners import add_runner, runner_of
+from sharding.common.sizes import quantity
 from sharding.common.terminal import page
 from sharding.dedup.spans import LEAST_S, MARGIN_S
 from sharding.fates.decide import LEAKS, FateSettings
@@ -193,8 +194,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def show(result: dict[str, Any]) -> str:
     lines = [
-        f"{result['samples']} samples in {result['shards']} shards, {result['bytes'] / 1e6:.1f} MB: {result['out']}",
-        f"{result['clips']} clips: " + ", ".join(f"{n} {fate}" for fate, n in result["fates"].items()),
+        f"{quantity(result['samples'], 'sample')} in {quantity(result['shards'], 'shard')}, "
+        f"{result['bytes'] / 1e6:.1f} MB: {result['out']}",
+        f"{quantity(result['clips'], 'clip')}: " + ", ".join(f"{n} {fate}" for fate, n in result["fates"].items()),
     ]
     if not result["samples"]:
         lines.append(
@@ -230,17 +232,19 @@ def remarks(about: Overview) -> list[str]:
         name = f"{part['dataset']}/{part['part']}"
         lost = part["missing"] + part["out_of_root"]
         if lost:
-            lines.append(f"{name}: {lost} of {part['clips']} clips ({lost / part['clips']:.1%}) have no audio")
+            share = f"{lost:,} of {quantity(part['clips'], 'clip')} ({lost / part['clips']:.1%})"
+            lines.append(f"{name}: {share} {'has' if lost == 1 else 'have'} no audio")
         if part["published_clips"] and part["published_clips"] != part["clips"]:
-            lines.append(f"{name}: lists {part['clips']} of the {part['published_clips']} published clips")
+            lines.append(f"{name}: lists {part['clips']:,} of the {part['published_clips']:,} published clips")
     for dataset, notes in about["notes"].items():
         lines += [f"{dataset}: {note}" for note in notes]
     lines += [list_line(row) for row in about["lists"]]
-    lines += [f"{name}: names {count} clips" for name, count in about["listed"].items()]
+    lines += [f"{name}: names {quantity(count, 'clip')}" for name, count in about["listed"].items()]
     shared = about["shared_captions"]
     if shared["captions"]:
+        belong = quantity(shared["captions"], "caption belongs", "captions belong")
         lines.append(
-            f"captions: {shared['captions']} captions belong both to protected clips ({shared['protected']}) and to "
+            f"captions: {belong} both to protected clips ({shared['protected']}) and to "
             f"training clips ({shared['training']}); no clip was removed for this"
         )
     return ["remarks:", *(f"  {line}" for line in lines)] if lines else []

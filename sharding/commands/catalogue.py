@@ -22,6 +22,7 @@ from sharding.commands.arguments import (
     split_seed_of,
 )
 from sharding.common.errors import InputError
+from sharding.common.sizes import quantity
 from sharding.common.storage import Storage
 from sharding.common.terminal import page
 from sharding.dedup.identity import identity_matches, shared_sources
@@ -119,8 +120,8 @@ def show(result: dict[str, Any]) -> str:
         name = f"{row['dataset']}/{row['part']}"
         lines.append(f"{name:32}" + "".join(f"{'' if cell is None else cell:>11}" for cell in cells))
     for name, counts in result["datasets"].items():
-        of = f" of {counts['published_clips']} published" if counts["published_clips"] else ""
-        lines.append(f"{name}: {counts['clips']} clips{of}")
+        of = f" of {counts['published_clips']:,} published" if counts["published_clips"] else ""
+        lines.append(f"{name}: {quantity(counts['clips'], 'clip')}{of}")
     lines.append(f"audio files that no table names: {result['orphans']} (orphans.parquet)")
     if result["row_notes"]:
         lines += ["", "remarks about clips:"]
@@ -133,13 +134,14 @@ def show(result: dict[str, Any]) -> str:
     shared = result["captions_shared_with_protected"]
     lines.append(f"captions of both protected and other clips: {shared}")
     lines += [list_line(row) for row in result["lists"]]
-    lines += [f"{name}: names {count} clips of the catalogue" for name, count in result["listed"].items()]
+    lines += [f"{name}: names {quantity(count, 'clip')} of the catalogue" for name, count in result["listed"].items()]
     return page(lines)
 
 
 def list_line(row: ListReport) -> str:
     """How much of one part of a dataset an exclusion list covers."""
-    nameless = f"; {row['no_id']} clips have no id that a list could name" if row["no_id"] else ""
+    count = quantity(row["no_id"], "clip has", "clips have")
+    nameless = f"; {count} no id that a list could name" if row["no_id"] else ""
     part = f"{row['dataset']}/{row['part']}"
     missed = f"does not name {row['missed']} of" if row["missed"] else "names all of"
     return f"{row['list']}: {missed} the {row['values']} ids of {part}{nameless}"

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from sharding.commands.arguments import describe, on_this_machine
+from sharding.common.sizes import quantity
 from sharding.common.terminal import page
 from sharding.demo.synthesis import synthesise
 
@@ -38,5 +39,5 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> str:
     rows = [f"  {name:24} {count:6}" for name, count in result["clips"].items()]
     total = sum(result["clips"].values())
-    planted = f"{result['overlaps']} planted overlaps and {result['defects']} broken clips"
-    return page([f"{total} clips in {result['out']}, with {planted} (truth.json):", *rows])
+    planted = f"{quantity(result['overlaps'], 'planted overlap')} and {quantity(result['defects'], 'broken clip')}"
+    return page([f"{quantity(total, 'clip')} in {result['out']}, with {planted} (truth.json):", *rows])

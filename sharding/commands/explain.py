@@ -14,6 +14,7 @@ from sharding.checks import read_checked
 from sharding.commands.arguments import describe
 from sharding.common.commandline import text
 from sharding.common.errors import InputError
+from sharding.common.sizes import quantity
 from sharding.common.storage import Storage
 from sharding.common.terminal import page
 from sharding.dedup.residual import difference_in_words
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def show(result: dict[str, Any]) -> str:
     lines = [result["clip"], *_entry_lines(result["entry"] or {}), "", *_fate_lines(result), ""]
-    lines.append(f"evidence about other clips: {len(result['matches'])} rows")
+    lines.append(f"evidence about other clips: {quantity(len(result['matches']), 'row')}")
     lines += [line for match in result["matches"] for line in _match_lines(match)]
     for name, meaning in (("group", "clips with the same sound"), ("kin", "clips that may share sound or a source")):
         clips = result[name]

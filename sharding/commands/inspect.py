@@ -13,6 +13,7 @@ from sharding.build.run import summary
 from sharding.commands.arguments import add_build, describe
 from sharding.common.commandline import text
 from sharding.common.errors import InputError
+from sharding.common.sizes import quantity
 from sharding.common.terminal import page
 from sharding.rows import ManifestRow, column, rows
 from sharding.shards.manifest import Manifest
@@ -55,7 +56,7 @@ def show(result: dict[str, Any]) -> str:
         if len(result["windows"]) > 1:
             lines.append(f"  the clip has {len(result['windows'])} windows; this is the first")
         return page([*lines, *json.dumps(result["json"], indent=2, ensure_ascii=False).split("\n")])
-    lines = [f"{result['out']}: {result['samples']} samples, plan {result['plan'][:12]}"]
+    lines = [f"{result['out']}: {quantity(result['samples'], 'sample')}, plan {result['plan'][:12]}"]
     for shard in result["shard_list"]:
         lines.append(f"  {shard['name']:44} {shard['samples']:7} samples {shard['bytes'] / 1e6:10.1f} MB")
     return page(lines)

@@ -14,6 +14,7 @@ from sharding.build.passport import leaks
 from sharding.commands.arguments import absolute, add_build, describe, on_this_machine
 from sharding.common.errors import InputError
 from sharding.common.runners import add_runner, runner_of
+from sharding.common.sizes import quantity
 from sharding.common.terminal import page
 from sharding.fates.passport import EVIDENCE, Benchmark, Held
 from sharding.schema import CARD_LEAKS
@@ -77,7 +78,7 @@ def show(result: dict[str, Any]) -> str:
         lines.append(f"{row['name']:32}" + "".join(f"{number:>11}" for number in numbers))
     lines += ["", *(f"{name}: {meaning}" for name, meaning in EVIDENCE.items())]
     if result["clips"]:
-        lines += ["", f"{result['held']} clips are held; the first ones:"]
+        lines += ["", f"{quantity(result['held'], 'clip is', 'clips are')} held; the first ones:"]
     for each in result["clips"][:_SHOWN]:
         overlap = f", {each['overlap_s']:.2f} s in common" if each["overlap_s"] else ""
         lines.append(f"  {each['clip']}: {each['evidence']}, in {each['training_clip']}{overlap}")

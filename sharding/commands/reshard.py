@@ -8,6 +8,7 @@ from typing import Any
 from sharding.build.reshard import reshard
 from sharding.commands.arguments import absolute, add_build, add_shard_size, describe
 from sharding.common.runners import add_runner, runner_of
+from sharding.common.sizes import quantity
 
 _ABOUT = """Copy a finished build into shards of a different size.
 
@@ -32,6 +33,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def show(result: dict[str, Any]) -> str:
     return (
-        f"{result['samples']} samples ({result['bytes'] / 1e6:.1f} MB) were copied from {result['from']} shards "
-        f"into {result['shards']}: {result['out']}"
+        f"{quantity(result['samples'], 'sample was', 'samples were')} copied ({result['bytes'] / 1e6:.1f} MB) from "
+        f"{quantity(result['from'], 'shard')} into {result['shards']:,}: {result['out']}"
     )

@@ -1,4 +1,4 @@
-"""Sizes in bytes and times as people write them."""
+"""Counts, sizes in bytes and times as people write them."""
 
 from __future__ import annotations
 
@@ -38,3 +38,8 @@ def show_hours(hours: float) -> str:
     if seconds < 2 * 3600:
         return f"{seconds / 60:.0f} min"
     return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
+
+
+def quantity(count: int, one: str, several: str = "") -> str:
+    """A number of things: ``1 clip``, ``1,234 clips``; ``several`` is a plural that is not ``one`` and s."""
+    return f"{count:,} {one if count == 1 else several or one + 's'}"

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from sharding.common.errors import InputError
+from sharding.common.sizes import quantity
 from sharding.rows import rows
 from sharding.shards.manifest import SplitProtection
 from sharding.sources import DATASETS
@@ -96,5 +97,7 @@ def protection_line(split: SplitProtection) -> str:
     if not split["clips"]:
         return f"{name}: not compared, because no clip of it is part of the build"
     reasons = ", ".join(f"{count:,} {error}" for error, count in split["not_compared"].items())
-    counts = f"leaks by sound were checked against {split['compared']:,} of {split['clips']:,} clips of {name}"
+    counts = (
+        f"leaks by sound were checked against {split['compared']:,} of {quantity(split['clips'], 'clip')} of {name}"
+    )
     return f"{counts} ({reasons})" if reasons else counts

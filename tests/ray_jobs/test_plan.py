@@ -121,3 +121,14 @@ def test_a_kind_that_is_empty_takes_what_the_options_say(folder: Path, tmp_path:
 def test_hosts_without_a_number_of_cores_are_an_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert plan(folder, cluster=HOSTS) == 2
     assert "add --cpus N" in capsys.readouterr().err
+
+
+def test_the_speed_of_a_trial_on_text_alone_is_read_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--recipe=dual_encoder", f"--trial=dual_encoder={folder / 'run'}", "--json"]
+    found = []
+    for name in ("clips_per_s", "pairs_per_s"):
+        lines = [json.dumps({"step": step, name: 40.0}) for step in range(40)]
+        (folder / "run/metrics.jsonl").write_text("\n".join(lines))
+        assert plan(folder, *words) == 0
+        found.append(json.loads(capsys.readouterr().out)["recipes"]["dual_encoder"]["hours"])
+    assert found[0] == found[1]

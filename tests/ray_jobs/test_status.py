@@ -17,6 +17,7 @@ LOG = """2026 INFO job.py: something of Ray's
 \x1b[36m(_apply pid=12)\x1b[0m   probe: 10/20 clips, 5.0/s, in 0:02
   probe: 20/20 clips, 5.0/s, in 0:04, 3 failed
 steps 4/9  1.0/s  0:05 left  loss 1.7
+step 9: clotho/validation text_to_audio/mAP@10 0.2134
 queries of clotho/evaluation, text to audio 32/5225  12.5 s each  18:01:52 left
 Traceback (most recent call last):
 ray_jobs/train.py train: /data/run: another process trains in this folder
@@ -30,6 +31,7 @@ def test_the_newest_progress_and_the_error_are_found_in_a_log() -> None:
         "probe: 10/20 clips, 5.0/s, in 0:02",
         "probe: 20/20 clips, 5.0/s, in 0:04, 3 failed",
         "steps 4/9  1.0/s  0:05 left  loss 1.7",
+        "step 9: clotho/validation text_to_audio/mAP@10 0.2134",
         "queries of clotho/evaluation, text to audio 32/5225  12.5 s each  18:01:52 left",
     ]
     assert (

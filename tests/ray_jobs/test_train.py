@@ -94,6 +94,7 @@ def test_a_killed_worker_and_a_lost_node_change_nothing_but_time(tmp_path: Path)
         nodes.shutdown()
     assert process.returncode == 0, out
     assert re.search(r" 2 ranks,.* steps [1-9]\d* to 48", out), out  # the killed rank's successor, before the node went
+    assert "PreemptionWatcher" not in out, out
     _same_course(tmp_path / "alone", tmp_path / "run")
     assert (tmp_path / "run/export/config.json").is_file()
     last = checkpoint.load(checkpoint.find(tmp_path / "run")).state

@@ -8,6 +8,7 @@ from typing import Any
 
 from sharding.common.errors import InputError
 from sharding.common.runners import add_runner, runner_of
+from sharding.common.sizes import quantity
 from training.commands.arguments import add_shards
 
 
@@ -48,8 +49,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> str:
     from training.curation.annotations import REASONS
 
-    lines = [f"{result['clips']} clips, {result['tagged'] or 'none'} of them with tags: {result['out']}"]
+    lines = [f"{quantity(result['clips'], 'clip')}, {result['tagged'] or 'none'} of them with tags: {result['out']}"]
     lines += [f"  {count} left out: {REASONS[reason]}" for reason, count in sorted(result["removed"].items())]
     if result.get("unknown"):
-        lines.append(f"  {result['unknown']} items are of no clip of the build")
+        lines.append(f"  {quantity(result['unknown'], 'item is', 'items are')} of no clip of the build")
     return "\n".join(lines)

@@ -8,6 +8,7 @@ import io
 from typing import Any
 
 from sharding.common.errors import InputError
+from sharding.common.sizes import quantity
 from training.commands.arguments import add_model, add_shards, require_file
 from training.commands.fit import only_first_rank
 
@@ -69,7 +70,7 @@ def _store(out: str, clips: list[str], written: list[str]) -> None:
 
 
 def show(result: dict[str, Any]) -> str:
-    lines = [f"{result['split']}: {result['clips']} clips"]
+    lines = [f"{result['split']}: {quantity(result['clips'], 'clip')}"]
     lines += [f"{name:10}{value:8.4f}" for name, value in result["figures"].items()]
     lines += [f"skipped {name}: {reason}" for name, reason in result["skipped"].items()]
     return "\n".join([*lines, *([f"captions: {result['out']}"] if "out" in result else [])])

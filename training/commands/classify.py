@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from sharding.common.errors import InputError
+from sharding.common.sizes import quantity
 from training.commands.arguments import add_model, add_shards
 from training.commands.fit import only_first_rank
 
@@ -82,7 +83,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> str:
     clean = result["clean"]
     lines = [
-        f"{clean['split']}: {clean['clips']} clips with {clean['labels_a_clip']:.2f} of {clean['labels']} labels each",
+        f"{clean['split']}: {quantity(clean['clips'], 'clip')} with {clean['labels_a_clip']:.2f} of "
+        f"{quantity(clean['labels'], 'label')} each",
         f"{'':20}{'accuracy':>10}{'mAP':>10}",
     ]
     for name in ("clean", "noisy"):

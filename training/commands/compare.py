@@ -47,15 +47,29 @@ def named(words: list[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for word in words:
         name, equals, folders = word.partition("=")
-        name = name if equals else Path(word).name
+        is_folder = Path(word).is_dir()  # whose own name may have a `=` or a comma
+        name = Path(word).name if is_folder or not equals else name
         if not name:
             raise InputError("a system has no name", value=word, remedy="name it: NAME=FOLDER")
         if name in found:
             raise InputError("two systems have one name", value=word, remedy="name each one: NAME=FOLDER")
-        found[name] = [folder for folder in (folders if equals else word).split(",") if folder]
+        found[name] = [word] if is_folder or not equals else _folders(folders)
         if not found[name]:
             raise InputError("a system has no folder", value=word)
     return found
+
+
+def _folders(text: str) -> list[str]:
+    """The folders of ``FOLDER,FOLDER,...``.
+
+    A comma may belong to a name: neighbouring parts are one folder where there is a folder of that name.
+    """
+    parts, found = text.split(","), []
+    while parts:
+        longest = next((n for n in range(len(parts), 1, -1) if Path(",".join(parts[:n])).is_dir()), 1)
+        found.append(",".join(parts[:longest]))
+        del parts[:longest]
+    return [folder for folder in found if folder]
 
 
 def show(result: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from sharding.common.sizes import quantity
 from training.commands.arguments import add_model
 from training.models.formats import FORMATS
 
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> str:
-    lines = [f"{result['out']}: {result['format']}, compared on {result['clips']} clips and {result['texts']} texts"]
+    compared = f"{quantity(result['clips'], 'clip')} and {quantity(result['texts'], 'text')}"
+    lines = [f"{result['out']}: {result['format']}, compared on {compared}"]
     lines += [f"  largest difference of the {name}: {largest:.1e}" for name, largest in result["differences"].items()]
     return "\n".join(lines + [f"  {remark}" for remark in result["remarks"]])

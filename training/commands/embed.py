@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from sharding.common.errors import InputError
+from sharding.common.sizes import quantity
 from training.commands.arguments import add_model, add_shards, add_split, require_file
 
 
@@ -50,4 +51,4 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> str:
-    return f"{result['clips']} clips, {result['width']} numbers each: {result['out']}"
+    return f"{quantity(result['clips'], 'clip')}, {result['width']} numbers each: {result['out']}"

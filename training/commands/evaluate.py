@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sharding.common.errors import InputError
+from sharding.common.sizes import quantity
 from training.commands.arguments import add_model
 from training.commands.fit import only_first_rank
 
@@ -98,7 +99,7 @@ def _of_model(args: argparse.Namespace, relevance: Any) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> str:
     from training.evaluation.metrics import DIRECTIONS, MEASURED
 
-    lines = [f"{result['split']}: {result['clips']} clips, {result['captions']} captions"]
+    lines = [f"{result['split']}: {quantity(result['clips'], 'clip')}, {quantity(result['captions'], 'caption')}"]
     lines.append(f"{'':49}" + "".join(f"{name:>9}" for name in MEASURED))
 
     def add(label: str, figures: dict[str, float], prefix: str = "") -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sharding.common.addresses import is_address
 from sharding.common.processes import leave
+from sharding.common.sizes import quantity
 from training.commands.arguments import add_recipe, add_shards, add_trust_code, file_in_the_way
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help does without it
@@ -63,7 +64,7 @@ def only_first_rank(result: dict[str, Any], group: Group) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> str:
     loss = "" if result["loss"] is None else f", loss {result['loss']:.4f}"
     skipped = f", {result['skipped']} of them skipped because they were not finite" if result["skipped"] else ""
-    lines = [f"{result['steps']} steps{skipped}{loss}", f"model: {result['export']}"]
+    lines = [f"{quantity(result['steps'], 'step')}{skipped}{loss}", f"model: {result['export']}"]
     lines += [
         f"{name} {value:.4f} (chance {result['validation'][_chance(name)]:.4f})"
         for name, value in result["validation"].items()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sharding.common.errors import InputError
+from sharding.common.sizes import quantity
 from training.commands.arguments import add_model, add_shards
 from training.commands.fit import only_first_rank
 
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> str:
     from training.evaluation.images import DIRECTIONS
 
-    lines = [f"{result['split']}: {result['clips']} clips, each with an image"]
+    lines = [f"{result['split']}: {quantity(result['clips'], 'clip')}, each with an image"]
     names = [name for name in result[DIRECTIONS[0]] if not name.startswith("chance")]
     lines.append(f"{'':18}" + "".join(f"{name:>9}" for name in names))
     for direction in DIRECTIONS:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sharding.common.errors import InputError
 from sharding.common.runners import LocalRunner
-from sharding.common.sizes import show_hours
+from sharding.common.sizes import quantity, show_hours
 from training.commands.arguments import add_model, add_shards
 
 
@@ -75,11 +75,11 @@ def show(result: dict[str, Any]) -> str:
     search = result["search"]
     how = "compares every vector"
     if search["kind"] == "lists":
-        found = f"{100 * search['recall']:.1f} % of the ten best of {search['queries']} captions"
+        found = f"{100 * search['recall']:.1f} % of the ten best of {quantity(search['queries'], 'caption')}"
         how = f"visits {search['probes']} of {search['lists']} lists, which finds {found}"
     length = show_hours(result["seconds"] / 3600)
     loads = f"\na query loads the whole model: {result['no_text_tower']}" if result["no_text_tower"] else ""
     return (
-        f"{result['entries']:,} windows of {result['recordings']:,} recordings ({length}), "
+        f"{quantity(result['entries'], 'window')} of {quantity(result['recordings'], 'recording')} ({length}), "
         f"{result['encoded']:,} of them encoded now: {result['out']}\na query {how}{loads}"
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from sharding.common.errors import InputError
 from sharding.common.runners import add_runner, runner_of
+from sharding.common.sizes import quantity
 from training.commands.arguments import add_model, add_shards, require_file
 
 
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> str:
-    found = f"{result['negatives']} hard negatives of {result['clips']} clips: {result['out']}"
+    found = f"{quantity(result['negatives'], 'hard negative')} of {quantity(result['clips'], 'clip')}: {result['out']}"
     if result["negatives"]:
         return found
     return f"{found}\n  every caption is of the clip's kin or resembles one of its own: a higher --threshold keeps some"

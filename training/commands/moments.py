@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from sharding.common.sizes import quantity
 from training.commands.arguments import add_model, add_shards
 
 
@@ -33,7 +34,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> str:
-    lines = [f"{result['captions']:,} captions with times of {result['clips']:,} recordings of {result['split']}"]
+    captions, clips = quantity(result["captions"], "caption"), quantity(result["clips"], "recording")
+    lines = [f"{captions} with times of {clips} of {result['split']}"]
     lines += [
         f"{name:8} {result[name]:.3f}" + (f"  (chance {result[chance]:.3f})" if chance in result else "")
         for name, chance in (("R1@0.5", "chance_R1@0.5"), ("R1@0.7", "chance_R1@0.7"), ("mAP", ""))

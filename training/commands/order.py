@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sharding.common.errors import InputError
+from sharding.common.sizes import quantity
 from sharding.common.terminal import page
 from training.commands.arguments import add_recipe, add_shards
 
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> str:
     lines = [
         f"epoch {result['epoch']}, step {result['step']} of {result['steps_per_epoch']}: "
-        f"{len(result['samples'])} samples, hash {result['hash']}, "
+        f"{quantity(len(result['samples']), 'sample')}, hash {result['hash']}, "
         f"{result['kin_met']} of them with kin earlier in the batch"
     ]
     lines += [f"  {sample['key']}  {_cut(sample)}{sample['caption']}" for sample in result["samples"]]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sharding.common.errors import InputError
+from sharding.common.sizes import quantity
 from sharding.schema import CARD_LEAKS
 from training.commands.arguments import add_model, add_shards
 
@@ -65,4 +66,4 @@ def _annotation(file: Path) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> str:
-    return f"{result['published']}: a model that was trained on {result['clips']} clips"
+    return f"{result['published']}: a model that was trained on {quantity(result['clips'], 'clip')}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharding.common.errors import InputError
-from sharding.common.sizes import show_hours
+from sharding.common.sizes import quantity, show_hours
 from training.commands.fit import only_first_rank
 
 if TYPE_CHECKING:
@@ -129,12 +129,12 @@ def show(result: dict[str, Any]) -> str:
     if result["dry"]:
         width = max(len(run["run"]) for run in result["runs"]) + 2
         for run in result["runs"]:
-            done = f"  done: {len(run['done'])} of {result['seeds']} seeds" if run["done"] else ""
+            done = f"  done: {len(run['done'])} of {quantity(result['seeds'], 'seed')}" if run["done"] else ""
             lines.append(
                 f"  {run['run']:{width}}{run['recipe']:22}{run['pairs']:9} pairs an epoch"
                 f"  {_gpu_time(run['hours'])} a seed{done}"
             )
-        lines.append(f"{result['left']} runs are left: {_gpu_time(result['hours'])}")
+        lines.append(f"{quantity(result['left'], 'run is', 'runs are')} left: {_gpu_time(result['hours'])}")
         lines.append(f"The estimate: {result['whence']}.")
     else:
         lines += _tests(result) if "cells" in result else _table(result)

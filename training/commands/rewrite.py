@@ -7,6 +7,7 @@ from typing import Any
 
 from sharding.common.errors import InputError
 from sharding.common.runners import add_runner, runner_of
+from sharding.common.sizes import quantity
 from training.commands.arguments import add_shards
 
 
@@ -58,8 +59,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> str:
     from training.curation.rewrites import REASONS
 
-    lines = [f"{result['kept']} alternatives of {result['captions']} captions: {result['out']}"]
+    lines = [f"{quantity(result['kept'], 'alternative')} of {quantity(result['captions'], 'caption')}: {result['out']}"]
     lines += [f"  {count} left out: {REASONS[reason]}" for reason, count in sorted(result["removed"].items())]
     if result["labels"]:
-        lines.append(f"  {result['labels']} labels were skipped: they name classes and are not rewritten")
+        labels = quantity(result["labels"], "label was", "labels were")
+        lines.append(f"  {labels} skipped: labels name classes and are not rewritten")
     return "\n".join(lines)

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from sharding.common.errors import InputError
-from sharding.common.sizes import show_hours
+from sharding.common.sizes import quantity, show_hours
 from training.commands.arguments import require_file
 
 
@@ -52,4 +52,4 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> str:
     took = "" if result["hours"] is None else f", {show_hours(result['hours'])}"
     cost = "" if result["cost"] is None else f", cost about {result['cost']:,.2f}"
-    return f"{result['state']}: {result['steps']} steps{took}{cost}\npage: {result['out']}"
+    return f"{result['state']}: {quantity(result['steps'], 'step')}{took}{cost}\npage: {result['out']}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sharding.common.errors import InputError
+from sharding.common.sizes import quantity
 from training.commands.arguments import add_model, add_shards
 from training.commands.fit import only_first_rank
 
@@ -59,5 +60,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> str:
-    state = f"{result['written']} parts written" if result["written"] else "all were there"
-    return f"{result['queries']} queries x {result['clips']} clips: {result['out']} ({state})"
+    state = f"{quantity(result['written'], 'part')} written" if result["written"] else "all were there"
+    queries = quantity(result["queries"], "query", "queries")
+    return f"{queries} x {quantity(result['clips'], 'clip')}: {result['out']} ({state})"

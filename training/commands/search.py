@@ -10,6 +10,7 @@ from typing import Any
 from sharding.common.commandline import text
 from sharding.common.errors import InputError
 from sharding.common.progress import clock
+from sharding.common.sizes import quantity
 from sharding.common.terminal import page
 from training.commands.arguments import add_trust_code
 from training.search import CANDIDATES
@@ -185,5 +186,5 @@ def show(result: dict[str, Any]) -> str:
             lines.append(f"      {hit['captions'][0]}")
     if not lines:
         lines.append("no recording passes the filters")
-    lines.append(f"{result['entries']:,} windows in {1000 * result['seconds']:.0f} ms")
+    lines.append(f"{quantity(result['entries'], 'window')} in {1000 * result['seconds']:.0f} ms")
     return page(lines)

@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from sharding.common.errors import InputError
+from sharding.common.sizes import quantity
 from training.commands.search import add_index, open_finder
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
@@ -56,7 +57,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     names = dict.fromkeys([*LOOPBACK, args.host, socket.gethostname(), socket.getfqdn()])
     config = uvicorn.Config(application(service, names), log_level="warning", access_log=False, server_header=False)
     address = f"http://{args.host}:{listening.getsockname()[1]}/"
-    print(f"{len(finder.index.entries):,} windows to search: {address}  (Ctrl-C ends)", file=sys.stderr, flush=True)
+    windows = quantity(len(finder.index.entries), "window")
+    print(f"{windows} to search: {address}  (Ctrl-C ends)", file=sys.stderr, flush=True)
     with contextlib.suppress(KeyboardInterrupt):  # how people end it
         uvicorn.Server(config).run(sockets=[listening])
     return {"address": address}

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from sharding.common.errors import InputError
+from sharding.common.sizes import quantity
 from training.commands.arguments import require_file
 
 
@@ -71,4 +72,4 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> str:
-    return f"{result['queries']} queries, {result['files']} files: {result['out']}"
+    return f"{quantity(result['queries'], 'query', 'queries')}, {quantity(result['files'], 'file')}: {result['out']}"

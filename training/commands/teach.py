@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sharding.common.errors import InputError
+from sharding.common.sizes import quantity
 from training.commands.arguments import add_model, add_shards
 
 
@@ -38,4 +39,5 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> str:
-    return f"{result['clips']} clips and {result['captions']} captions, {result['width']} numbers each: {result['out']}"
+    what = f"{quantity(result['clips'], 'clip')} and {quantity(result['captions'], 'caption')}"
+    return f"{what}, {result['width']} numbers each: {result['out']}"

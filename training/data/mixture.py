@@ -63,6 +63,7 @@ class ClipRuns:
 
 def select_rows(table: pa.Table, split: str) -> NDArray[np.bool_]:
     """Which manifest rows belong to ``dataset/split``, or to ``dataset``, which stands for all of its splits."""
+    refuse_empty(table)
     dataset, _, part = split.partition("/")
     chosen = pc.equal(table["dataset"], dataset)
     if part:
@@ -72,9 +73,18 @@ def select_rows(table: pa.Table, split: str) -> NDArray[np.bool_]:
         raise InputError(
             "the shards have no such split",
             value=split,
-            remedy="they have " + (", ".join(splits_of(table)) or "no samples"),
+            remedy="they have " + ", ".join(splits_of(table)),
         )
     return mask
+
+
+def refuse_empty(table: pa.Table) -> None:
+    """``InputError`` where a build has not a single sample."""
+    if not table.num_rows:
+        raise InputError(
+            "the build has no samples: not one of its clips was written",
+            remedy="`earshot report OUT` says why; mend the clips, and build again",
+        )
 
 
 def splits_of(table: pa.Table) -> list[str]:

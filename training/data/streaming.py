@@ -11,6 +11,8 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -23,7 +25,7 @@ import webdataset
 
 from sharding.common.errors import InputError
 from sharding.layout import SHARDS
-from sharding.schema import MANIFEST, parse_key
+from sharding.schema import MANIFEST, parse_key, sample_key
 from training.data.batch import Batch
 from training.data.builder import BatchBuilder, BatchRequest
 from training.data.features import AudioInput, FeatureExtractor
@@ -33,6 +35,7 @@ from training.data.sampling import SAMPLE_COLUMNS, ClipChoice, ManifestRows, dra
 from training.data.settings import DataSettings, MixtureItem
 
 STREAM = 0x53545245  # purpose of a hash: the order of shards
+_SHARD_NAME = re.compile(r"(?:^|/)([^/]+)-(?:\d+|\{\d+\.\.\d+\})\.tar$")  # <dataset>-<split>-<number>.tar
 _SCHEMA = pa.schema([MANIFEST.field(name) for name in SAMPLE_COLUMNS])
 
 
@@ -58,9 +61,14 @@ def stream(
         epoch, seed: they decide what is drawn, as in the loader.
         buffer: samples in the shuffle buffer; 0: the samples come in the order of the shards.
         train: whether to draw filter edges, masks and augmentation.
+
+    Raises:
+        InputError: there are no shards, or none of the shards holds a split of the mixture; also, while the only
+            worker reads, that there is nothing to draw, or less than one batch.
     """
     if not urls:
         raise InputError("there are no shards to stream", remedy="give the URLs of the tars")
+    _check_splits(urls, settings.train)
     shards = [urls[number] for number in permutation(len(urls), STREAM, seed, epoch)] if buffer else list(urls)
     reader = SampleReader(TarMembers({}), audio.rate, audio.max_s)
     builder = BatchBuilder(reader, FeatureExtractor(audio, settings.masking, train), settings, tokenizer)
@@ -94,15 +102,36 @@ class BatchStream:
 
     def __call__(self, samples: Iterator[dict[str, Any]]) -> Iterator[Batch]:
         collected: list[tuple[dict[str, Any], bytes]] = []
+        seen: Counter[str] = Counter()
+        batches = 0
         for sample in samples:
             row = _row(sample)
+            seen[row[0]["part"]] += 1
             if self._items(row[0]):
                 collected.append(row)
             if len(collected) == self.builder.settings.batch_size:
+                batches += 1
                 yield self._batch(collected)
                 collected = []
         if collected and self.builder.settings.last == "keep":
             yield self._batch(collected)
+        elif not batches and _is_alone():
+            self._refuse(len(collected), seen)
+
+    def _refuse(self, drawn: int, seen: Mapping[str, int]) -> None:
+        """``InputError``: the stream ends without a batch, which would look like training that is already finished."""
+        settings = self.builder.settings
+        if drawn:
+            raise InputError(
+                f"the shards have {drawn} of the mixture's samples, less than one batch of {settings.batch_size}",
+                remedy="lower batch_size, or set last: keep",
+            )
+        wanted = [f"{item.split} with captions of kind {' or '.join(item.captions)}" for item in settings.train]
+        raise InputError(
+            "no sample of the shards is in the mixture",
+            value=", ".join(wanted),
+            remedy="the shards have " + (", ".join(sorted(seen)) or "no samples at all"),
+        )
 
     def _batch(self, samples: Sequence[tuple[dict[str, Any], bytes]]) -> Batch:
         rows = [{name: row[name] for name in SAMPLE_COLUMNS} for row, _ in samples]
@@ -125,6 +154,34 @@ class BatchStream:
         kinds = {caption["kind"] for caption in row["captions"]}
         names = (row["dataset"], row["part"])
         return [item for item in self.builder.settings.train if item.split in names and kinds & set(item.captions)]
+
+
+def _check_splits(urls: Sequence[str], items: Sequence[MixtureItem]) -> None:
+    """``InputError`` where the names of the shards show that none of them holds a split of the mixture.
+
+    Shards that have other names than a build gives them may hold any split.
+    """
+    named = [_SHARD_NAME.search(url) for url in urls]
+    there = sorted({found[1] for found in named if found})
+    lacking = [item.split for item in items if not any(_holds(name, item.split) for name in there)]
+    if lacking and all(named):
+        raise InputError(
+            "no shard holds a split of the mixture",
+            value=", ".join(lacking),
+            remedy=f"a split is named dataset/split, and the shards begin with {', '.join(there)}",
+        )
+
+
+def _holds(name: str, split: str) -> bool:
+    """Whether shards whose names begin with ``name`` may hold ``dataset/split``, or a split of ``dataset``."""
+    dataset, slash, part = split.partition("/")
+    return name == f"{dataset}-{sample_key(part)}" if slash else name.startswith(f"{dataset}-")
+
+
+def _is_alone() -> bool:
+    """Whether this process reads all shards, and no other worker or rank may have found what it did not."""
+    _, world, _, workers = webdataset.utils.pytorch_worker_info()
+    return bool(world == 1 and workers == 1)
 
 
 def _row(sample: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:

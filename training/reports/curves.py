@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from training.run.log import flatten
+from training.run.log import flatten, speed_name
 
 MOST = 240  # points of a curve; of more steps, each point is the mean of some
 Point = tuple[float, float]
@@ -128,7 +128,7 @@ def training_charts(records: Sequence[Mapping[str, Any]], marks: Sequence[int], 
     wanted = {"loss": "loss"}
     if len(parts) > 1:
         wanted |= {f"{part}, a term of the loss": f"loss_parts/{part}" for part in parts}
-    titles = TITLES | {"clips_per_s": f"{unit} a second"}
+    titles = TITLES | {speed_name(unit): f"{unit} a second"}
     wanted |= {title: name for name, title in titles.items()}
     rest = dict.fromkeys(name for record in records for name in record if name not in titles and name not in _NO_CURVES)
     wanted |= {_words(name): name for name in rest}

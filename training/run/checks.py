@@ -11,7 +11,7 @@ import pyarrow as pa
 from sharding.common.errors import InputError
 from sharding.sources.protected import is_protected, parse_protect
 from training.config.sections import Recipe
-from training.data.mixture import select_rows, splits_of
+from training.data.mixture import refuse_empty, select_rows, splits_of
 from training.data.order import SequentialOrder
 from training.evaluation.split import read_split
 from training.run.log import check_log_settings
@@ -98,6 +98,7 @@ def _words(split: str) -> set[str]:
 
 def check_splits(recipe: Recipe, table: pa.Table) -> None:
     """``InputError`` if the recipe names splits that the build lacks; it shows which options use the build's splits."""
+    refuse_empty(table)
     known = splits_of(table)
     names = {*known, *(split.partition("/")[0] for split in known)}
     wanted = [*(item.split for item in recipe.data.train), recipe.validation.split]
@@ -106,7 +107,7 @@ def check_splits(recipe: Recipe, table: pa.Table) -> None:
         raise InputError(
             "the recipe names splits that the shards do not have",
             value=", ".join(missing),
-            remedy=f"the shards have {', '.join(known) or 'no samples'}" + _options(known),
+            remedy=f"the shards have {', '.join(known)}" + _options(known),
         )
 
 

@@ -107,6 +107,17 @@ def records_of(data: bytes) -> list[dict[str, Any]]:
     return [record for record in json_lines(data) if "step" in record]
 
 
+def speed_name(unit: str) -> str:
+    """The name of a step's speed in ``metrics.jsonl``: ``clips_per_s``, or ``pairs_per_s`` of a run on text alone."""
+    return f"{unit}_per_s"
+
+
+def speed_of(record: Mapping[str, Any]) -> float | None:
+    """The speed of a step, whatever it counts; None where none was noted."""
+    found = next((value for name, value in record.items() if name.endswith("_per_s")), None)
+    return float(found) if found else None
+
+
 def json_lines(data: bytes) -> Iterator[dict[str, Any]]:
     """The mappings in lines of JSON.  Broken lines, which a killed process or a full disk leaves, are skipped."""
     for line in data.splitlines():

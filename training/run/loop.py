@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from sharding.common.errors import InputError
+from sharding.common.sizes import quantity
 from training.config.sections import Recipe
 from training.data.batch import Batch
 from training.data.order import batch_name
@@ -23,7 +24,7 @@ from training.engine.distributed import Group
 from training.engine.step import StepResult
 from training.run.checks import check_recipe, with_found_splits
 from training.run.lock import hold_run_folder
-from training.run.log import NOT_FINITE, MetricsLog
+from training.run.log import NOT_FINITE, MetricsLog, speed_name
 from training.run.progress import StatusLine
 from training.run.saving import LOGS_S, export_run, publish_logs, save_checkpoint
 from training.run.starts import noted
@@ -161,7 +162,7 @@ def _take_step(run: TrainingRun, epoch: int, batch: Batch, waited_s: float) -> d
         "grad_norm": result.grad_norm,
         "batch": batch_name(name),
         "applied": result.applied,
-        "clips_per_s": clips / seconds,
+        speed_name(run.task.unit): clips / seconds,
         "data_wait": waited_s / seconds,
         "loss_bytes_received": run.group.bytes_received - received,
         "damaged": _count_damaged(run),
@@ -231,8 +232,9 @@ def _headline(run: TrainingRun) -> str:
     """One line about the run for the terminal."""
     schedule = run.engine.schedule
     return (
-        f"{run.order.draws_per_epoch} {run.task.unit} an epoch, {run.order.steps_per_epoch} steps of "
-        f"{run.recipe.data.batch_size}, {run.group.size} ranks, {run.trained_count() / 1e6:.1f} M trained parameters, "
+        f"{run.order.draws_per_epoch:,} {run.task.unit} an epoch, {quantity(run.order.steps_per_epoch, 'step')} of "
+        f"{run.recipe.data.batch_size}, {quantity(run.group.size, 'rank')}, "
+        f"{run.trained_count() / 1e6:.1f} M trained parameters, "
         f"steps {run.engine.steps_taken} to {run.steps}"
         + (f", {schedule.warmup} of them warm-up, which would have taken them all" if schedule.is_shortened else "")
     )

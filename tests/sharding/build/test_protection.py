@@ -32,7 +32,7 @@ def fate(out: Path, clip: str) -> str:
 def test_missing_protected_audio_stops_the_build_before_any_work(small: Path, tmp_path: Path) -> None:
     out, held = tmp_path / "out", small / "test/held.flac"
     held.rename(tmp_path / "away.flac")
-    with pytest.raises(InputError, match=r"(?s)0 of 1 clips of mine/test.*--allow-unprotected"):
+    with pytest.raises(InputError, match=r"(?s)0 of 1 clip of mine/test.*--allow-unprotected"):
         build(settings_for(small), str(out), ONE)
     assert not (out / ".build/facts").exists()
     shutil.move(tmp_path / "away.flac", held)
@@ -73,7 +73,7 @@ def test_what_was_not_compared_is_counted_and_seen_once_it_is_there(
     shutil.move(tmp_path / "away.flac", held)
     capsys.readouterr()
     build(settings_for(small), str(out), ONE, allow_unprotected=True)
-    assert "1 clips that had no audio have some today, 1 of them in protected splits" in capsys.readouterr().err
+    assert "1 clip that had no audio has some today, 1 of them in protected splits" in capsys.readouterr().err
     build(settings_for(small), str(out), ONE, retry="missing")
     assert fate(out, "mine/train/leak") == "withheld"
     build(settings_for(small), str(tmp_path / "fresh"), ONE)
@@ -108,7 +108,7 @@ def test_a_build_that_wrote_nothing_fails(tmp_path: Path, capsys: pytest.Capture
     assert "no sample was written" in capsys.readouterr().out
     soundfile.write(folder / "a.wav", [0.1, -0.2, 0.3] * 16000, 32000)
     assert main(command) == 1
-    assert "1 clips that had no audio have some today" in capsys.readouterr().err
+    assert "1 clip that had no audio has some today" in capsys.readouterr().err
     assert main([*command, "--retry", "missing"]) == 0
 
 

@@ -33,6 +33,6 @@ def test_a_list_says_what_it_does_not_name() -> None:
         "list": "ids.csv", "entries": 9, "dataset": "clotho", "part": "test", "clips": 6, "no_id": 1, "ids": 5,
         "values": 5, "missed": 2, "missed_ids": ["1", "2"],
     }  # fmt: skip
-    expected = "ids.csv: does not name 2 of the 5 ids of clotho/test; 1 clips have no id that a list could name"
+    expected = "ids.csv: does not name 2 of the 5 ids of clotho/test; 1 clip has no id that a list could name"
     assert catalogue.list_line(row) == expected
     assert catalogue.list_line({**row, "no_id": 0, "missed": 0}) == "ids.csv: names all of the 5 ids of clotho/test"

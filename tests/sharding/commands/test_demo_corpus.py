@@ -14,7 +14,7 @@ from sharding.commands import demo_corpus
 def test_the_result_counts_clips_overlaps_and_defects() -> None:
     result = {"out": "corpus", "clips": {"clotho/evaluation": 4, "tacos/test": 2}, "overlaps": 3, "defects": 1}
     shown = demo_corpus.show(result)
-    assert "6 clips in corpus, with 3 planted overlaps and 1 broken clips" in shown
+    assert "6 clips in corpus, with 3 planted overlaps and 1 broken clip (truth.json)" in shown
     assert "clotho/evaluation" in shown and "tacos/test" in shown
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sharding.common.sizes import show_hours
+from sharding.common.sizes import quantity, show_hours
 
 
 @pytest.mark.parametrize(
@@ -13,3 +13,17 @@ from sharding.common.sizes import show_hours
 )
 def test_times_have_the_unit_that_people_use(hours: float, text: str) -> None:
     assert show_hours(hours) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "words", "text"),
+    [
+        (1, ("shard",), "1 shard"),
+        (0, ("shard",), "0 shards"),
+        (1234, ("clip",), "1,234 clips"),
+        (1, ("query", "queries"), "1 query"),
+        (2, ("query", "queries"), "2 queries"),
+    ],
+)
+def test_one_thing_is_counted_in_the_singular(count: int, words: tuple[str, ...], text: str) -> None:
+    assert quantity(count, *words) == text

@@ -53,3 +53,28 @@ def test_a_split_of_any_name_is_streamed(build: Build, tmp_path: Path, split: st
 def test_streaming_without_shards_is_refused() -> None:
     with pytest.raises(InputError, match="no shards to stream"):
         stream([], SETTINGS, AUDIO, Letters())
+
+
+@pytest.mark.parametrize("split", ["clotho/developmnt", "cloto", "wavcaps/clotho-development"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_mistyped_split_is_refused_with_those_that_are_there(build: Build, split: str, workers: int) -> None:
+    urls = [str(path) for path in sorted((build.storage.local / "shards").glob("*.tar"))]
+    items = (MixtureItem("clotho/development"), MixtureItem(split))
+    with pytest.raises(InputError, match="no shard holds") as caught:
+        list(DataLoader(stream(urls, replace(SETTINGS, train=items), AUDIO, Letters()), None, num_workers=workers))
+    assert caught.value.value == split and "clotho-development" in str(caught.value)
+
+
+def test_a_stream_that_would_be_empty_says_why(build: Build, tmp_path: Path) -> None:
+    shard = next(iter(sorted((build.storage.local / "shards").glob("clotho-development-*.tar"))))
+    renamed = tmp_path / "renamed.tar"  # nothing in its name says which split it holds
+    renamed.write_bytes(shard.read_bytes())
+    unlike = replace(SETTINGS, train=(MixtureItem("wavcaps"),))
+    with pytest.raises(InputError, match="no sample of the shards is in the mixture"):
+        list(stream([str(renamed)], unlike, AUDIO, Letters()))
+    labels = replace(SETTINGS, train=(MixtureItem("clotho/development", captions=("label",)),))
+    with pytest.raises(InputError, match="kind label"):
+        list(stream([str(shard)], labels, AUDIO, Letters()))
+    large = replace(SETTINGS, train=(MixtureItem("clotho/development"),), batch_size=1000)
+    with pytest.raises(InputError, match="less than one batch of 1000"):
+        list(stream([str(shard)], large, AUDIO, Letters()))

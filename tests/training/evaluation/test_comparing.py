@@ -51,6 +51,18 @@ def test_a_better_system_is_found_better_and_an_equal_one_is_not(
     assert "2 seeds" in shown and "p = 0.0002" in shown
 
 
+def test_commas_and_equal_signs_in_the_names_of_folders_are_no_separators(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("rain, wind", "lr=1,5", "a,b", "c"):
+        write_matrix(tmp_path / name, ASKED, noisy(ASKED, 1.5, 1), name)
+    alone = answer(capsys, "compare", str(tmp_path / "rain, wind"), str(tmp_path / "lr=1,5"))["systems"]
+    assert {name: found["seeds"] for name, found in alone.items()} == {"rain, wind": 1, "lr=1,5": 1}
+    words = [f"x={tmp_path / 'c'},{tmp_path / 'a,b'}", f"y={tmp_path / 'rain, wind'}"]
+    named = answer(capsys, "compare", *words)["systems"]
+    assert {name: found["seeds"] for name, found in named.items()} == {"x": 2, "y": 1}
+
+
 def test_figures_of_100_percent_stand_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a", "b"):
         write_matrix(tmp_path / name, ASKED, noisy(ASKED, 1000, 1), name)

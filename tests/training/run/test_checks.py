@@ -42,6 +42,11 @@ def test_the_options_that_are_shown_validate_on_a_split_that_is_not_for_tests() 
         check_splits(load_recipe("demo"), table)
 
 
+def test_a_build_without_samples_is_called_so() -> None:
+    with pytest.raises(InputError, match=r"(?s)the build has no samples.*earshot report OUT"):
+        check_splits(load_recipe("demo"), MINE.slice(0, 0))
+
+
 def test_a_dataset_stands_for_all_of_its_splits() -> None:
     check_splits(small_recipe(["data.train=[{split: mine}]"]), MINE)
 

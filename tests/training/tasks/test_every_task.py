@@ -106,6 +106,8 @@ def test_a_task_learns_validates_and_exports(case: str, labelled: Path, group: G
     result = train(case, labelled, tmp_path, group, *more)
     losses = [line["loss"] for line in lines(tmp_path)]
     assert sum(losses[-4:]) < sum(losses[:4])
+    counted = "pairs_per_s" if case.startswith("text_pairs") else "clips_per_s"
+    assert [name for name in lines(tmp_path)[0] if name.endswith("_per_s")] == [counted]
     assert result["validation"]
     exported, trained = load_any(tmp_path / "export"), open_any(checkpoint.find(tmp_path))
     for (name, value), other in zip(
