@@ -206,7 +206,7 @@ def _pairs(option: str, words: Sequence[str]) -> dict[str, str]:
         name, _, value = word.partition("=")
         if not name or not value:
             remedy = f"for example {option} NAME=VALUE"
-            raise InputError(f"{option} is a name, `=` and a value", value=word, remedy=remedy)
+            raise InputError(f"{option} must read NAME=VALUE", value=word, remedy=remedy)
         found[name] = value
     return found
 

@@ -46,9 +46,9 @@ class Ranks:
         """What the options of `add_ranks` say; ``InputError`` where they cannot be met."""
         fewest = args.workers if args.min_workers is None else args.min_workers
         if not 1 <= fewest <= args.workers:
-            raise InputError("--workers and --min-workers count from 1", value=(fewest, args.workers))
+            raise InputError("--workers and --min-workers must be at least 1", value=(fewest, args.workers))
         if args.cpus <= 0:
-            raise InputError("a rank needs CPUs", value=args.cpus, remedy="--cpus above 0")
+            raise InputError("a rank needs processor cores", value=args.cpus, remedy="--cpus above 0")
         return cls(args.workers, fewest, args.max_failures, args.cpus, args.gpus, args.nodes)
 
     def each(self) -> dict[str, float]:

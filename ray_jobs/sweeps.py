@@ -64,7 +64,7 @@ def trials_of(over: Sequence[str], samples: int, seeds: int) -> tuple[Trial, ...
         InputError: an option has another form, a key comes twice, or there are ranges without samples.
     """
     if seeds < 1:
-        raise InputError("--seeds counts from 1", value=seeds)
+        raise InputError("--seeds must be at least 1", value=seeds)
     listed: list[list[str]] = []
     ranges: dict[str, _Range] = {}
     keys: set[str] = set()
@@ -124,7 +124,7 @@ def _values(option: str, text: str) -> list[str]:
         node = yaml.compose(f"[{text}]", yaml.SafeLoader)
     except yaml.YAMLError as error:
         problem = getattr(error, "problem", None) or str(error)
-        raise InputError(f"the values are no list of YAML: {problem}", value=option) from error
+        raise InputError(f"the values cannot be read as a YAML list: {problem}", value=option) from error
     assert node is not None  # the brackets are there
     marks = [(one.start_mark.index - 1, one.end_mark.index - 1) for one in node.value]
     return [text[begin:end].strip() for begin, end in marks]

@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from ray_jobs.sweeps import ranked
 
     if args.cpus <= 0 or (args.gpus or 0) < 0:
-        raise InputError("a trial needs CPUs", value=(args.cpus, args.gpus), remedy="--cpus above 0")
+        raise InputError("a trial needs processor cores", value=(args.cpus, args.gpus), remedy="--cpus above 0")
     refuse_relative("--out", args.out)
     args.out, args.shards = absolute(args.out), args.shards and absolute(args.shards)
     sweep, split = _sweep(args)  # what is wrong is refused before Ray starts

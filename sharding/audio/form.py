@@ -36,7 +36,9 @@ class AudioForm:
         if not MIN_RATE <= self.rate <= MAX_RATE:
             raise InputError("sample rate out of range", value=self.rate, remedy=f"choose {MIN_RATE} to {MAX_RATE} Hz")
         if self.codec == "opus" and self.rate not in OPUS_RATES:
-            raise InputError("Opus has no such rate", value=self.rate, remedy=f"choose one of {OPUS_RATES}")
+            raise InputError(
+                "Opus does not have this sample rate", value=self.rate, remedy=f"choose one of {OPUS_RATES}"
+            )
         if self.channels not in (1, 2):
             raise InputError("unknown number of channels", value=self.channels, remedy="choose 1 or 2")
 

@@ -64,7 +64,7 @@ def append(
     """
     out = Storage(out_url)
     if not roots and not sources:
-        raise InputError("nothing to append", remedy="name at least one dataset, e.g. --source mine=DIR")
+        raise InputError("no dataset to append is named", remedy="name at least one dataset, e.g. --source mine=DIR")
     with claim(out) as held:
         journal.finish(out)
         former = former_settings(out)
@@ -91,7 +91,7 @@ def former_settings(out: Storage) -> BuildSettings:
     work = work_of(out)
     if not out.exists(layout.DATASET) or not work.exists(Work.SETTINGS):
         raise InputError(
-            "no finished build that could grow",
+            "there is no finished build here that could be added to",
             file=out.url,
             remedy="give a folder that `build` finished, with its .build folder; finish it first where it was killed",
         )

@@ -47,7 +47,7 @@ def reshard(source_url: str, out_url: str, shard_bytes: int, runner: Runner) -> 
     PlanSettings(shard_bytes)
     source, out = Manifest.open(source_url), Storage(out_url)
     if out.url == source.storage.url:
-        raise InputError("shards cannot be written over those that are read", file=out.url, remedy="another --out")
+        raise InputError("shards cannot be written over those that are read", file=out.url, remedy="name another --out")
     require_agreement(source)
     with claim(out) as held:
         _begin_or_resume(out, {"plan": source.dataset["plan"], "shard_bytes": shard_bytes})
@@ -75,11 +75,13 @@ def _begin_or_resume(out: Storage, wanted: dict[str, Any]) -> None:
         out.sweep()
         if out.read(_MARKER) != contents:
             raise InputError(
-                "another build was resharded here, or to another size", file=out.url, remedy="choose an empty --out"
+                "another build was copied to this folder, or this build with another size of shards",
+                file=out.url,
+                remedy="choose an empty --out",
             )
         return
     if any(name != in_work(Work.LOCK) for name in out.sizes("")):
-        raise InputError("holds other files", file=out.url, remedy="choose an empty --out")
+        raise InputError("the folder holds other files", file=out.url, remedy="choose an empty --out")
     out.write(_MARKER, contents)
 
 

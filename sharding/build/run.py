@@ -66,7 +66,7 @@ def build(
     """
     out = Storage(out_url)
     if not settings.roots and not settings.sources:
-        raise InputError("nothing to build from", remedy="name at least one dataset, e.g. --clotho DIR")
+        raise InputError("no dataset to build from is named", remedy="name at least one dataset, e.g. --clotho DIR")
     plain, fresh = settings.as_dict(), not work_of(out).exists(Work.SETTINGS)
     with claim(out) as held, _forgotten_if_refused(out, fresh):
         journal.finish(out)

@@ -148,7 +148,7 @@ def json_items(stream: BinaryIO, file: str, key: str = "data") -> Iterator[tuple
         if text.peek() != "}":
             text.expect(",")
     if not found:
-        raise InputError(f"no list {key!r} in it", file=file, remedy="use the published file")
+        raise InputError(f"the file holds no list {key!r}", file=file, remedy="use the published file")
 
 
 def check_encodable(value: Any, file: str, row: int | None) -> None:

@@ -29,7 +29,9 @@ def synthesise(out: Path, seed: int = 0, clips: int = 600) -> Truth:
         InputError: ``out`` holds anything else than such a corpus, or ``clips`` is too small.
     """
     if clips < SMALLEST:
-        raise InputError("a corpus this small cannot hold every overlap", value=clips, remedy=f"ask for {SMALLEST}")
+        raise InputError(
+            "a corpus of so few clips cannot hold every kind of overlap", value=clips, remedy=f"ask for {SMALLEST}"
+        )
     if out.exists() and any(out.iterdir()):
         if not (out / "truth.json").is_file():
             raise InputError("the folder is not empty", file=out, remedy="choose a new or an empty folder")

@@ -52,12 +52,16 @@ class ProbeSettings:
         finite = all(math.isfinite(length) for length in lengths)
         if not (finite and min(self.window_s, self.hop_s) >= LEAST_WINDOW_S and 0 <= self.tail_s <= self.window_s):
             raise InputError(
-                "windows cannot be cut like this",
+                "the lengths of windows do not fit together",
                 value=(self.window_s, self.hop_s, self.tail_s),
                 remedy=f"window_s and hop_s are finite and at least {LEAST_WINDOW_S}, tail_s is 0 to window_s",
             )
         if self.max_s is not None and not self.max_s >= self.min_s:
-            raise InputError("no clip could be kept", value=self.max_s, remedy=f"max_s is at least {self.min_s} s")
+            raise InputError(
+                "max_s is below min_s, so that no clip could be kept",
+                value=self.max_s,
+                remedy=f"at least {self.min_s} s",
+            )
 
     @property
     def rule(self) -> WindowRule:

@@ -136,7 +136,7 @@ def read_dataset(storage: Storage) -> Dataset:
     if dataset.get("format") not in READABLE_FORMATS:
         readable = " and ".join(map(str, READABLE_FORMATS))
         raise InputError(
-            f"written in shard format {dataset.get('format')}; this Earshot reads {readable}",
+            f"the shards have format {dataset.get('format')}, and this version of Earshot reads {readable}",
             file=file,
             remedy="the CHANGELOG says under SHARD FORMAT what changed",
         )

@@ -45,7 +45,9 @@ class PlanSettings:
 
     def __post_init__(self) -> None:
         if self.shard_bytes < 1:
-            raise InputError("shards need some room", value=self.shard_bytes, remedy="e.g. --shard-size 1GB")
+            raise InputError(
+                "the size of a shard must be above 0", value=self.shard_bytes, remedy="e.g. --shard-size 1GB"
+            )
 
 
 def make_plan(

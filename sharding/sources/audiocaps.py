@@ -83,7 +83,9 @@ def _tables(tree: Tree) -> list[tuple[str, str]]:
             others.append(path)
     if not found:
         raise InputError(
-            "no AudioCaps table in it" if not others else "the table lacks the columns youtube_id, start_time",
+            "the folder holds no AudioCaps table"
+            if not others
+            else "the table lacks the columns youtube_id, start_time",
             file=tree.root.url if not others else tree.name(others[0]),
             row=1 if others else None,
             remedy="put train.csv, val.csv and test.csv of github.com/cdjkim/audiocaps into the folder",

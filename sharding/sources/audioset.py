@@ -37,7 +37,9 @@ def read(root: Storage) -> DatasetTables:
     paths = {split: tree.one(f"{split}_segments.csv") for split in SPLITS}
     if not any(paths.values()):
         names = ", ".join(f"{split}_segments.csv" for split in SPLITS)
-        raise InputError("no table of segments in it", file=root.url, remedy=f"put one or more of {names} into it")
+        raise InputError(
+            "the folder holds no table of segments", file=root.url, remedy=f"put one or more of {names} into it"
+        )
     class_names = _class_names(tree)
     index, rows = tree.index(), CatalogueBuilder(NAME, tree.outside)
     for split, path in paths.items():
@@ -46,7 +48,7 @@ def read(root: Storage) -> DatasetTables:
             if unknown:
                 remedy = "use the class_labels_indices.csv that belongs to the tables of segments"
                 raise InputError(
-                    "a class without a name", file=tree.name(path or ""), row=row, value=unknown[0], remedy=remedy
+                    "a class has no name", file=tree.name(path or ""), row=row, value=unknown[0], remedy=remedy
                 )
             outside = climbs(segment.video)
             rows.add(

@@ -38,7 +38,7 @@ def read(root: Storage) -> DatasetTables:
     paths = {split: _table(tree, split) for split in SPLITS}
     if not any(paths.values()):
         remedy = "put train.csv and test.csv of huggingface.co/datasets/Loie/Auto-ACD into it, or AuroLA's test.json"
-        raise InputError("no train, val or test table (.csv or .json) in it", file=root.url, remedy=remedy)
+        raise InputError("the folder holds no train, val or test table (.csv or .json)", file=root.url, remedy=remedy)
     index, rows = tree.index(), CatalogueBuilder(NAME, tree.outside)
     for split, path in paths.items():
         if path is not None:
@@ -53,7 +53,9 @@ def _table(tree: Tree, split: str) -> str | None:
     found = [path for suffix in ("csv", "json") if (path := tree.one(f"{split}.{suffix}"))]
     if len(found) > 1:
         remedy = "keep one of them, and move the other out of the folder"
-        raise InputError(f"two tables of one split: {found[0]} and {found[1]}", file=tree.root.url, remedy=remedy)
+        raise InputError(
+            f"there are two tables of one split: {found[0]} and {found[1]}", file=tree.root.url, remedy=remedy
+        )
     return found[0] if found else None
 
 
@@ -86,7 +88,7 @@ def _csv_items(tree: Tree, path: str) -> Iterator[tuple[int, str, list[Published
     for number, cells in csv_rows(tree.text(path), file, COLUMNS):
         name, text = (cells[column].strip() for column in COLUMNS)
         if not name:
-            raise InputError("a row has no youtube_id", file=file, row=number, value=text[:80], remedy=FETCH_AGAIN)
+            raise InputError("the row has no youtube_id", file=file, row=number, value=text[:80], remedy=FETCH_AGAIN)
         yield number, name, [PublishedCaption(text, "machine")] if text else []
 
 

@@ -60,7 +60,7 @@ def read(root: Storage) -> DatasetTables:
     splits = _read_tables(tree, notes)
     if not splits:
         raise InputError(
-            "no Clotho table in it",
+            "the folder holds no Clotho table",
             file=root.url,
             remedy="put clotho_captions_<split>.csv and clotho_metadata_<split>.csv into it (Zenodo 4783391)",
         )
@@ -173,7 +173,7 @@ def _captions(tree: Tree, path: str) -> _Split:
     for row, cells in csv_rows(tree.text(path), tree.name(path), ("file_name", "caption_1")):
         name = cells["file_name"]
         if not name.strip():
-            raise InputError("a row without a file name", file=tree.name(path), row=row, remedy="delete the row")
+            raise InputError("the row has no file name", file=tree.name(path), row=row, remedy="delete the row")
         texts = [text for column, text in cells.items() if re.fullmatch(r"caption_\d+", column)]
         entry = entries.setdefault(name, _Entry())
         if entry.captions:

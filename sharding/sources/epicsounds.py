@@ -30,7 +30,7 @@ def read(root: Storage) -> DatasetTables:
     paths = {split: tree.one(name) for split, name in TABLES.items()}
     if not any(paths.values()):
         remedy = f"put {' or '.join(TABLES.values())} of github.com/epic-kitchens/epic-sounds-annotations into it"
-        raise InputError("no table of sounds in it", file=root.url, remedy=remedy)
+        raise InputError("the folder holds no table of sounds", file=root.url, remedy=remedy)
     index, rows = tree.index(), CatalogueBuilder(NAME, tree.outside)
     for split, path in paths.items():
         if path is not None:

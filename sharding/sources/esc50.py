@@ -27,15 +27,23 @@ def read(root: Storage) -> DatasetTables:
     path = tree.one("esc50.csv")
     if path is None:
         remedy = "put the folders meta and audio of github.com/karolpiczak/ESC-50 into it"
-        raise InputError("no esc50.csv in it", file=root.url, remedy=remedy)
+        raise InputError("the folder holds no esc50.csv", file=root.url, remedy=remedy)
     index, rows = tree.index(), CatalogueBuilder(NAME, tree.outside)
     for number, cells in csv_rows(tree.text(path), tree.name(path), COLUMNS):
         split = f"fold{cells['fold'].strip()}"
         if split not in SPLITS:
-            raise InputError("no such fold", file=tree.name(path), row=number, value=cells["fold"], remedy=FETCH_AGAIN)
+            raise InputError(
+                "the dataset has no such fold",
+                file=tree.name(path),
+                row=number,
+                value=cells["fold"],
+                remedy=FETCH_AGAIN,
+            )
         filename = cells["filename"]
         if not filename.strip() or not cells["category"].strip():
-            raise InputError("no file name or no category", file=tree.name(path), row=number, remedy=FETCH_AGAIN)
+            raise InputError(
+                "the row has no file name or no category", file=tree.name(path), row=number, remedy=FETCH_AGAIN
+            )
         stem = stem_of(filename)
         remark = id_remark(cells["src_file"])
         rows.add(

@@ -40,7 +40,7 @@ def read(root: Storage) -> DatasetTables:
             split = cells["split"].strip() if name == "dev.csv" else "eval"
             if split not in SPLITS or not cells["fname"].strip():
                 raise InputError(
-                    "not a row of a clip in train, val or eval",
+                    "the row is not of a clip in train, val or eval",
                     file=tree.name(path or name),
                     row=row,
                     value=f"{cells['fname']}: {split}",
@@ -62,7 +62,9 @@ def _information(tree: Tree, name: str) -> dict[str, dict[str, Any]]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"not JSON ({error})", file=tree.name(path), remedy=FETCH_AGAIN) from error
     if not isinstance(found, dict) or not all(isinstance(each, dict) for each in found.values()):
-        raise InputError("not an object with one object for each clip", file=tree.name(path), remedy=FETCH_AGAIN)
+        raise InputError(
+            "the file must hold one JSON object with an object for each clip", file=tree.name(path), remedy=FETCH_AGAIN
+        )
     check_encodable(found, tree.name(path), None)
     return found
 

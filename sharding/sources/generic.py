@@ -161,7 +161,7 @@ def _rows(tree: Tree) -> list[_Row]:
             "leave one table in the folder" if here else "put sounds into the folder, with or without a table of them"
         )
         raise InputError(
-            what if here else "neither clips.csv nor clips.jsonl nor a sound is in it",
+            what if here else "the folder holds neither clips.csv nor clips.jsonl nor a sound",
             file=tree.root.url,
             remedy=remedy,
         )
@@ -209,10 +209,16 @@ def _json_lines(text: str, file: str) -> list[_Row]:
             cells = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise InputError(
-                f"not a JSON object ({error})", file=file, row=number, value=line[:80], remedy="one object a line"
+                f"not a JSON object ({error})",
+                file=file,
+                row=number,
+                value=line[:80],
+                remedy="write one JSON object in each line",
             ) from error
         if not isinstance(cells, dict):
-            raise InputError("not a JSON object", file=file, row=number, value=line[:80], remedy="one object a line")
+            raise InputError(
+                "not a JSON object", file=file, row=number, value=line[:80], remedy="write one JSON object in each line"
+            )
         check_encodable(cells, file, number)
         found.append(_Row(file, number, cells))
     return found

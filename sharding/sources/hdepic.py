@@ -23,7 +23,7 @@ def read(root: Storage) -> DatasetTables:
     path = next((found for name in TABLES if (found := tree.one(name)) is not None), None)
     if path is None:
         remedy = f"put {TABLES[0]} of github.com/hd-epic/hd-epic-annotations into it"
-        raise InputError(f"no {TABLES[0]} in it", file=root.url, remedy=remedy)
+        raise InputError(f"the folder holds no {TABLES[0]}", file=root.url, remedy=remedy)
     rows = CatalogueBuilder(NAME, tree.outside)
     add_videos(tree.index(), rows, "test", timed_captions(tree, path), "hd-epic", LICENCE)
     notes = tuple(tree.advice) if len(rows.used_paths()) < len(rows) else ()

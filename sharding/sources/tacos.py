@@ -77,7 +77,7 @@ def _metadata(tree: Tree, path: str) -> dict[str, _Clip]:
     clips: dict[str, _Clip] = {}
     for row, cells in csv_rows(tree.text(path), tree.name(path), COLUMNS):
         if not cells["filename"].strip():
-            raise InputError("a row without a file name", file=tree.name(path), row=row, remedy=FETCH_AGAIN)
+            raise InputError("the row has no file name", file=tree.name(path), row=row, remedy=FETCH_AGAIN)
         clip = clips.setdefault(cells["filename"], _Clip(cells))
         if clip.metadata is not cells:
             clip.notes.append(f"its metadata occur twice; row {row} is not used")

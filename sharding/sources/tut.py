@@ -29,7 +29,7 @@ def read(root: Storage) -> DatasetTables:
     tables = tree.named("meta.txt")
     if not tables:
         remedy = "put the unpacked folders of TUT-acoustic-scenes-2016 or -2017 into it"
-        raise InputError("no meta.txt in it", file=root.url, remedy=remedy)
+        raise InputError("the folder holds no meta.txt", file=root.url, remedy=remedy)
     index, rows, notes = tree.index(), CatalogueBuilder(NAME, tree.outside), []
     for table in tables:
         folder = posixpath.dirname(table)

@@ -27,15 +27,23 @@ def read(root: Storage) -> DatasetTables:
     path = tree.one("UrbanSound8K.csv")
     if path is None:
         remedy = "put the folders metadata and audio of the published archive into it"
-        raise InputError("no UrbanSound8K.csv in it", file=root.url, remedy=remedy)
+        raise InputError("the folder holds no UrbanSound8K.csv", file=root.url, remedy=remedy)
     index, rows = tree.index(), CatalogueBuilder(NAME, tree.outside)
     for number, cells in csv_rows(tree.text(path), tree.name(path), COLUMNS):
         split = f"fold{cells['fold'].strip()}"
         if split not in SPLITS:
-            raise InputError("no such fold", file=tree.name(path), row=number, value=cells["fold"], remedy=FETCH_AGAIN)
+            raise InputError(
+                "the dataset has no such fold",
+                file=tree.name(path),
+                row=number,
+                value=cells["fold"],
+                remedy=FETCH_AGAIN,
+            )
         filename = cells["slice_file_name"]
         if not filename.strip() or not cells["class"].strip():
-            raise InputError("no file name or no class", file=tree.name(path), row=number, remedy=FETCH_AGAIN)
+            raise InputError(
+                "the row has no file name or no class", file=tree.name(path), row=number, remedy=FETCH_AGAIN
+            )
         start, end = seconds(cells["start"]), seconds(cells["end"])
         known = start is not None and end is not None and 0 <= start < end
         notes = [] if known else ["start and end are not two times in order"]

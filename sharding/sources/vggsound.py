@@ -27,7 +27,7 @@ def read(root: Storage) -> DatasetTables:
     path = tree.one("vggsound.csv")
     if path is None:
         remedy = "put vggsound.csv of www.robots.ox.ac.uk/~vgg/data/vggsound into it"
-        raise InputError("no vggsound.csv in it", file=root.url, remedy=remedy)
+        raise InputError("the folder holds no vggsound.csv", file=root.url, remedy=remedy)
     text, file = tree.text(path), tree.name(path)
     lines = [1, *range(1, text.count("\n") + 3)]  # the header that is put before it is no line of the file
     table = list(csv_rows(",".join(COLUMNS) + "\n" + text, file, COLUMNS, lines=lines))
@@ -40,7 +40,7 @@ def read(root: Storage) -> DatasetTables:
         if start is None or start < 0 or split not in SPLITS or not cells["video"].strip():
             value = ",".join(cells.values())[:80]
             raise InputError(
-                "not a row of video, start, class, split", file=file, row=row, value=value, remedy=FETCH_AGAIN
+                "a row must be: video, start, class, split", file=file, row=row, value=value, remedy=FETCH_AGAIN
             )
         outside = climbs(cells["video"])
         rows.add(

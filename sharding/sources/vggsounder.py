@@ -45,7 +45,9 @@ def read(root: Storage) -> DatasetTables:
     tree = Tree(root)
     path = tree.one(TABLE)
     if path is None:
-        raise InputError(f"no {TABLE} in it", file=root.url, remedy=f"put {TABLE} of vggsounder.github.io into it")
+        raise InputError(
+            f"the folder holds no {TABLE}", file=root.url, remedy=f"put {TABLE} of vggsounder.github.io into it"
+        )
     index, rows = tree.index(), CatalogueBuilder(NAME, tree.outside)
     for stem, clip in _clips(tree, path).items():
         outside = climbs(stem)

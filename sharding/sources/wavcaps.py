@@ -89,7 +89,7 @@ def read(root: Storage) -> DatasetTables:
             _read_part(tree, path, name, rows, index, report)
     if not len(rows) and len(report.notes) == len(PARTS):
         raise InputError(
-            "no WavCaps table in it",
+            "the folder holds no WavCaps table",
             file=root.url,
             remedy="put json_files/ (fsd_final.json, bbc_final.json, sb_final.json, as_final.json) into the folder",
         )

@@ -73,7 +73,7 @@ def test_every_cluster_file_has_nodes_that_build_and_nodes_that_train() -> None:
     [
         (["--price=gpu=1"], "head, shards_spot, storage, training_spot"),
         (["--price=shards_spot=much"], "--price takes a number that is not negative"),
-        (["--price=3"], "--price is a name, `=` and a value"),
+        (["--price=3"], "--price must read NAME=VALUE"),
         (["--trial=demo=RUN"], "RUN"),
         (["--cpus=0"], "--cpus is too small"),
         (["--catalogue=nothing"], "no catalogue lies here"),

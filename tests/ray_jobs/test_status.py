@@ -64,5 +64,5 @@ def test_a_job_of_a_real_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (job,) = json.loads(capsys.readouterr().out)["jobs"]
         assert job["state"] == "FAILED"
         assert main(["status", job["job"], "--address", address]) == 0
-        assert "nothing to build from" in capsys.readouterr().out
+        assert "no dataset to build from" in capsys.readouterr().out
         assert main(["status", "no-such", "--address", address]) == 2

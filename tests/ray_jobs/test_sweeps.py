@@ -68,8 +68,8 @@ def test_a_folder_is_a_plain_name_and_no_two_values_share_one() -> None:
     [
         (["optimizer.lr"], 0, "KEY=VALUES"),
         (["optimizer.lr="], 0, "KEY=VALUES"),
-        (["optimizer.lr=1,,2"], 0, "no list of YAML"),
-        (["optimizer.lr=[1"], 0, "no list of YAML"),
+        (["optimizer.lr=1,,2"], 0, "read as a YAML list"),
+        (["optimizer.lr=[1"], 0, "read as a YAML list"),
         (["optimizer.lr=1e-2..1e-4"], 2, "lower one first"),
         (["optimizer.lr=-1..1"], 2, "lower one first"),
         (["optimizer.lr=1e-4..1e-2"], 0, "--samples"),

@@ -36,8 +36,8 @@ def start(arguments: list[str], job: str = "train") -> subprocess.Popen[str]:
     ("options", "message"),
     [
         (["--set", "optimizer.lrr=1"], "did you mean 'lr'"),
-        (["--min-workers=0"], "count from 1"),
-        (["--cpus=-1"], "a rank needs CPUs"),
+        (["--min-workers=0"], "at least 1"),
+        (["--cpus=-1"], "a rank needs processor cores"),
     ],
 )
 def test_what_is_wrong_is_refused_before_ray_starts(options: list[str], message: str, tmp_path: Path) -> None:

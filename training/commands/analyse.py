@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.models.hub import open_model
 
     if args.batch < 1 or args.examples < 0:
-        raise InputError("--batch counts from 1 and --examples from 0", value=(args.batch, args.examples))
+        raise InputError("--batch must be at least 1, and --examples 0 or more", value=(args.batch, args.examples))
     require_file(args.out)
     manifest = Manifest.open(args.shards)
     retriever = open_model(args.checkpoint, args.trust_code)

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.curation.run import Work, annotate, convert
 
     if args.batch < 1:
-        raise InputError("--batch counts from 1", value=args.batch)
+        raise InputError("--batch must be at least 1", value=args.batch)
     annotator = "audioverse" if args.audioverse else "rules" if args.rules else args.model
     work = Work(args.shards, args.split, annotator, args.out, args.batch)
     if args.audioverse is not None:

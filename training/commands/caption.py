@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.run.progress import StatusLine
 
     if args.batch < 1:
-        raise InputError("--batch counts from 1", value=args.batch)
+        raise InputError("--batch must be at least 1", value=args.batch)
     if args.out:
         require_file(args.out)
     model = open_any(args.checkpoint, args.trust_code)

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.run.progress import StatusLine
 
     if args.batch < 1 or not args.noise >= 0 or args.noise == float("inf"):
-        raise InputError("--batch counts from 1, and --noise is a number from 0", value=(args.batch, args.noise))
+        raise InputError("--batch must be at least 1, and --noise 0 or more", value=(args.batch, args.noise))
     if args.prompt.count("{}") != 1:
         raise InputError("--prompt must have {} once, where the label stands", value=args.prompt)
     model = open_any(args.checkpoint, args.trust_code)

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.evaluation.score_files import ScoreFile
 
     if args.measure not in MEASURED:
-        raise InputError("--measure is none that is measured", value=args.measure, remedy=", ".join(MEASURED))
+        raise InputError("--measure names no figure", value=args.measure, remedy="one of " + ", ".join(MEASURED))
     systems = {name: [ScoreFile.open(folder) for folder in folders] for name, folders in named(args.systems).items()}
     table = None if args.relevance is None else open_relevance(args.relevance)
     return compare(systems, table) | {"measure": args.measure}
@@ -55,7 +55,7 @@ def named(words: list[str]) -> dict[str, list[str]]:
             raise InputError("two systems have one name", value=word, remedy="name each one: NAME=FOLDER")
         found[name] = [word] if is_folder or not equals else _folders(folders)
         if not found[name]:
-            raise InputError("a system has no folder", value=word)
+            raise InputError("a system has no folder", value=word, remedy="name it: NAME=FOLDER")
     return found
 
 

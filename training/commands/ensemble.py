@@ -91,7 +91,7 @@ def _models(systems: Mapping[str, str], args: argparse.Namespace) -> dict[str, s
 
     models = {name: place for name, place in systems.items() if not is_scores(place, unfinished=True)}
     if args.batch < 1:
-        raise InputError("--batch counts from 1", value=args.batch)
+        raise InputError("--batch must be at least 1", value=args.batch)
     given = {"--shards": args.shards, "--split": args.split, "--scores": args.scores}
     missing = [option for option, value in given.items() if value is None]
     if models and missing:

@@ -54,12 +54,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.evaluation.score_files import is_scores
 
     if args.batch < 1 or args.first < 0:
-        raise InputError("--batch counts from 1 and --first from 0, which means all", value=(args.batch, args.first))
+        raise InputError(
+            "--batch must be at least 1, and --first 0 (all clips) or more", value=(args.batch, args.first)
+        )
     relevance = None if args.relevance is None else open_relevance(args.relevance)
     if is_scores(args.checkpoint, unfinished=True):
         return _of_scores(args, relevance)
     if args.shards is None or args.split is None:
-        raise InputError("a model is measured on a split of a build", remedy="give --shards OUT and --split SPLIT")
+        raise InputError(
+            "a model is evaluated on a split of a build, and none is named",
+            remedy="give --shards OUT and --split SPLIT",
+        )
     return _of_model(args, relevance)
 
 

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.run.progress import StatusLine
 
     if args.batch < 1:
-        raise InputError("--batch counts from 1", value=args.batch)
+        raise InputError("--batch must be at least 1", value=args.batch)
     retriever = open_model(args.checkpoint, args.trust_code)
     tower, manifest = ImageTower(args.clip), Manifest.open(args.shards)
     with ranks() as group:

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.models.hub import open_model
 
     if args.top < 1 or not -1 <= args.threshold <= 2:
-        raise InputError("--top counts from 1, and --threshold is a cosine", value=(args.top, args.threshold))
+        raise InputError("--top must be at least 1, and --threshold a cosine", value=(args.top, args.threshold))
     require_file(args.out)
     retriever = open_model(args.checkpoint, args.trust_code)
     manifest = Manifest.open(args.shards)

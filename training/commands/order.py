@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.world < 1 or min(args.epoch, args.workers or 0) < 0:
         wrong = (args.world, args.epoch, args.workers)
-        raise InputError("--world counts from 1, --epoch and --workers from 0", value=wrong)
+        raise InputError("--world must be at least 1, --epoch and --workers 0 or more", value=wrong)
     recipe = load_recipe(args.recipe, args.set)
     manifest = task_module(recipe).open_source(recipe, args.shards)
     recipe, _ = with_found_splits(recipe, manifest.table)

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.search.finding import read_sound
 
     if args.steps < 1 or args.seed < 0:
-        raise InputError("--steps counts from 1, and --seed from 0", value=(args.steps, args.seed))
+        raise InputError("--steps must be at least 1, and --seed 0 or more", value=(args.steps, args.seed))
     if args.size is not None and (args.size < 8 or args.size % 8):
         raise InputError("--size must be a multiple of 8 pixels", value=args.size)
     try:

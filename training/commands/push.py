@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.models.sources import training_sources
 
     if args.out is not None and args.out.exists():
-        raise InputError("it exists already", file=args.out, remedy="name a new folder")
+        raise InputError("the folder exists already", file=args.out, remedy="name a new folder")
     model = Earshot.open(args.checkpoint, args.trust_code)
     manifest = Manifest.open(args.shards)
     model.sources = training_sources(manifest, model.retriever.recipe.data, (model.origin or {}).get("plan"))
@@ -61,7 +61,7 @@ def _annotation(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError("cannot be read as the annotation of leaks", file=file, remedy=remedy) from error
     if not isinstance(found, dict) or set(found) != {CARD_LEAKS} or not isinstance(found[CARD_LEAKS], list):
-        raise InputError("not the annotation of leaks", file=file, remedy=remedy)
+        raise InputError("the file does not hold an annotation of leaks", file=file, remedy=remedy)
     return found
 
 

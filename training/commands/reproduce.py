@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def refuse_store(out: Path) -> None:
     """InputError where ``out`` names an object store."""
     if ":/" in str(out):  # a path has lost the second slash
-        raise InputError("the runs of a plan lie in a folder, not in an object store", value=str(out))
+        raise InputError("a plan writes its runs into a local folder", value=str(out), remedy="name a folder for --out")
 
 
 def work_of(args: argparse.Namespace) -> Work:
@@ -91,14 +91,14 @@ def work_of(args: argparse.Namespace) -> Work:
 
 def _refuse_options(args: argparse.Namespace) -> None:
     if args.seeds < 1 or (args.steps is not None and args.steps < 1):
-        raise InputError("--seeds and --steps count from 1", value=(args.seeds, args.steps))
+        raise InputError("--seeds and --steps must be at least 1", value=(args.seeds, args.steps))
     if args.steps is not None and args.scale == "full":
         raise InputError("--steps is for --scale small", remedy="change the recipes with --set optimizer.steps=N")
     if args.towers is not None and args.scale == "full":
         raise InputError("--towers is for --scale small", remedy="choose encoders with --set audio=... --set text=...")
     if not (args.shards or args.dry_run):
         remedy = "give --shards OUT; `earshot demo-corpus DIR` and `earshot build` make a small one"
-        raise InputError("a plan is trained on a build", remedy=remedy)
+        raise InputError("a plan is trained on a build, and none is named", remedy=remedy)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

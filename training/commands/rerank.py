@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.search.vectors import fingerprint
 
     if args.top < 1 or args.batch < 1:
-        raise InputError("--top and --batch count from 1", value=(args.top, args.batch))
+        raise InputError("--top and --batch must be at least 1", value=(args.top, args.batch))
     files = {"measured": ScoreFile.open(args.scores), "tuned": ScoreFile.open(args.tune)}
     measured = files["measured"].questions
     directions = directions_of(files["measured"], files["tuned"])

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.curation.rewriting import Rewriting, rewrite
 
     if args.batch < 1 or args.count < 1:
-        raise InputError("--batch and --count count from 1", value=(args.batch, args.count))
+        raise InputError("--batch and --count must be at least 1", value=(args.batch, args.count))
     if args.prompt.count("{}") != 1:
         raise InputError("--prompt must have {} once, where the caption stands", value=args.prompt)
     work = Rewriting(args.shards, args.split, args.model, args.out, args.prompt, args.count, args.batch)

@@ -38,9 +38,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.reports.page import PageSettings, write_run_report
 
     if args.examples < 0:
-        raise InputError("--examples counts from 0", value=args.examples)
+        raise InputError("--examples must be 0 or more", value=args.examples)
     if args.price is not None and not (0 <= args.price < math.inf):
-        raise InputError("--price is an amount of money", value=args.price)
+        raise InputError("--price must be an amount of money, 0 or more", value=args.price)
     if args.shards and not args.scores:
         raise InputError("--shards is for the examples of --scores", remedy="name folders of scores, or leave it out")
     out = args.out or f"{args.run_folder.rstrip('/')}/report.html"

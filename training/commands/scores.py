@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.models.hub import open_model
 
     if args.batch < 1:
-        raise InputError("--batch counts from 1", value=args.batch)
+        raise InputError("--batch must be at least 1", value=args.batch)
     if args.relevance and args.queries:
         raise InputError("--relevance adds queries to the captions, --queries replaces them", remedy="give one of them")
     queries = None if args.queries is None else open_queries(args.queries)

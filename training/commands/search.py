@@ -163,9 +163,9 @@ def read_vector(path: Path, width: int) -> Any:
         raise InputError(f"no vector can be read: {error}", file=path, remedy="write it with numpy.save") from error
     if not isinstance(found, np.ndarray) or found.shape != (width,) or not np.issubdtype(found.dtype, np.floating):
         shape = getattr(found, "shape", "an archive")
-        raise InputError("the index needs one vector of another form", file=path, value=shape, remedy=f"({width},)")
+        raise InputError(f"the file must hold one vector of {width} numbers", file=path, value=shape)
     if not np.isfinite(found).all() or not found.any():
-        raise InputError("the vector has a number that is not finite, or is zero", file=path)
+        raise InputError("the numbers of the vector must be finite, and not all 0", file=path)
     return unit(found.astype(np.float32))
 
 

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise InputError(what, file=args.scores, remedy=remedy)
     names = file_names(questions.clips, questions.split, args.extension)
     if args.check and args.year != 2025:
-        raise InputError("only tables of 2025 are checked", value=args.year)
+        raise InputError("only tables of 2025 can be checked", value=args.year, remedy="leave out --check")
     storage, name = located(args.out)
     if not args.check:
         require_file(args.out)

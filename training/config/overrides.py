@@ -18,7 +18,7 @@ def apply_override(tree: Any, override: str) -> KeyPath:
     key, equals, text = override.partition("=")
     path = tuple(key.strip().split("."))
     if not equals or not all(path):
-        raise InputError("an override must read key.path=value", value=override)
+        raise InputError("--set must read KEY=VALUE, such as optimizer.lr=1e-4", value=override)
     if not isinstance(tree, dict):
         raise InputError("the recipe must be a mapping of keys to values", value=tree)
     node = tree

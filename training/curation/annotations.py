@@ -120,7 +120,9 @@ def annotations_of(table: pa.Table, url: str) -> pa.Table:
     table = checked(table, ANNOTATIONS, url)
     clips = table["clip_id"].to_pylist()
     if len(set(clips)) < len(clips):
-        raise InputError("a clip has two annotations", file=url, value=Counter(clips).most_common(1)[0][0])
+        raise InputError(
+            "a clip has two rows in the table of annotations", file=url, value=Counter(clips).most_common(1)[0][0]
+        )
     return table
 
 
@@ -128,11 +130,11 @@ def checked(table: pa.Table, schema: pa.Schema, url: str) -> pa.Table:
     """A table with the columns of a schema; ``InputError`` where it is another one."""
     missing = [each for each in schema.names if each not in table.column_names]
     if missing:
-        raise InputError("no annotations: a column is missing", file=url, value=missing[0])
+        raise InputError("not a table of annotations: a column is missing", file=url, value=missing[0])
     try:
         return table.select(schema.names).cast(schema)
     except (pa.ArrowInvalid, ValueError) as error:
-        raise InputError(f"no annotations: {error}", file=url) from error
+        raise InputError(f"not a table of annotations: {error}", file=url) from error
 
 
 def joined(manifest: pa.Table, annotations: pa.Table) -> pa.Table:

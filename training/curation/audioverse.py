@@ -35,13 +35,13 @@ def read_audioverse(file: Path, clip_ids: Iterable[str]) -> tuple[list[Annotatio
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise InputError(f"the annotations cannot be read: {error}", file=file) from error
     if not isinstance(items, list):
-        raise InputError("the annotations are no JSON list", file=file)
+        raise InputError("the file does not hold a JSON list", file=file)
     clips: dict[str, list[str]] = {}
     for clip in clip_ids:
         clips.setdefault(_stem(clip), []).append(clip)
     found: dict[str, Annotation] = {}
     unknown = 0
-    for number, item in enumerate(items):
+    for number, item in enumerate(items, 1):
         name = _name(item, number, file)
         own = clips.get(_stem(name), [])
         if not own:
@@ -66,7 +66,7 @@ def _name(item: Any, number: int, file: Path) -> str:
         for key in IDS:
             if isinstance(item.get(key), str | int) and str(item[key]).strip():
                 return str(item[key])
-    raise InputError("an item has no id", file=file, row=number, remedy="one of " + ", ".join(IDS))
+    raise InputError("the item has no id", file=file, row=number, remedy="give it one of " + ", ".join(IDS))
 
 
 def _annotation(clip: str, item: Mapping[str, Any], number: int, file: Path) -> Annotation:
@@ -77,11 +77,11 @@ def _annotation(clip: str, item: Mapping[str, Any], number: int, file: Path) -> 
     captions = captions if isinstance(captions, list) else [captions]
     texts = [text for each in captions if (text := _text(each, number, file))]
     if not texts:
-        raise InputError("an item has no caption", file=file, row=number)
+        raise InputError("the item has no caption", file=file, row=number)
     return Annotation(clip, texts[1] if len(texts) > 1 else None, texts[0], ())
 
 
 def _text(value: Any, number: int, file: Path) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise InputError("a caption is no text", file=file, row=number, value=value)
+        raise InputError("the caption is not a text", file=file, row=number, value=value)
     return value or None

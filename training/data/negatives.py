@@ -86,7 +86,7 @@ def _read(file: str, settings: DataSettings) -> dict[int, list[str]]:
     table = storage.read_table(name)
     missing = [each for each in ("clip_id", "texts") if each not in table.column_names]
     if missing:
-        raise InputError("no table of hard negatives: a column is missing", file=file, value=missing[0])
+        raise InputError("not a table of hard negatives: a column is missing", file=file, value=missing[0])
     rows: Sequence[dict[str, Any]] = table.select(["clip_id", "texts"]).to_pylist()
     found = {}
     for row in rows:

@@ -58,7 +58,7 @@ def _by_neighbourhood(table: pa.Table, used: Int64, file: Path) -> Grouping:
     try:
         known = pq.read_table(file)
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"no Parquet file: {str(error).splitlines()[0]}", file=file, remedy=MAKE) from error
+        raise InputError(f"not a Parquet file: {str(error).splitlines()[0]}", file=file, remedy=MAKE) from error
     names = set(known.column_names)
     if not {"clip_id", "embedding"} <= names or not pa.types.is_nested(known["embedding"].type):
         raise InputError(

@@ -112,7 +112,7 @@ def read_clusters(path: Path) -> dict[str, int]:
         raise InputError(f"the clusters of tags cannot be read: {error}", file=str(path)) from error
     if not isinstance(tree, dict):
         raise InputError(
-            "the clusters of tags are no JSON object", file=str(path), remedy='{"tag": {"cluster_index": 0}}'
+            "the file of clusters does not hold a JSON object", file=str(path), remedy='{"tag": {"cluster_index": 0}}'
         )
     found = {}
     for tag, entry in tree.items():
@@ -129,6 +129,9 @@ def _cluster_index(entry: Any, tag: str, path: Path) -> int | None:
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:
         remedy = '{"cluster_index": 0}, or null for a tag that belongs to none'
         raise InputError(
-            f"the cluster_index of {tag!r} is no number from 0 on", file=str(path), value=entry, remedy=remedy
+            f"the cluster_index of {tag!r} must be a whole number, 0 or more",
+            file=str(path),
+            value=entry,
+            remedy=remedy,
         )
     return number

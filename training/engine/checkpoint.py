@@ -182,7 +182,9 @@ def _unsealed(path: Path) -> dict[str, Any]:
     if "format" not in state:
         raise damaged
     if state["format"] != FORMAT:
-        raise InputError(f"checkpoint of format {state['format']}, this version reads {FORMAT}", file=path.parent)
+        raise InputError(
+            f"the checkpoint has format {state['format']}, and this version of Earshot reads {FORMAT}", file=path.parent
+        )
     return state
 
 

@@ -25,7 +25,7 @@ def open_queries(file: Path) -> list[str]:
     for number, row in csv_rows(_text_of(file), str(file), ()):
         column = next((name for name in ("caption", "query") if name in row), None)
         if column is None:
-            raise InputError("a table of queries has a column caption or query", file=file, value=list(row))
+            raise InputError("a table of queries must have a column caption or query", file=file, value=list(row))
         if not row[column].strip():
             raise InputError("the query is empty", file=file, row=number)
         found.append(row[column])

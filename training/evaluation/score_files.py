@@ -112,7 +112,7 @@ class ScoreFile:
         """The scores, to be read here and there; ``InputError`` where they are in an object store."""
         if self.storage.local is None:
             raise InputError(
-                "scores in an object store cannot be read here and there",
+                "single scores cannot be read from an object store",
                 file=self.storage.name(""),
                 remedy="copy the folder to this machine",
             )

@@ -72,7 +72,7 @@ def check_predictions(text: str, file: object, queries: Sequence[str], names: Se
         names: the audio files that it must have a column for.
 
     Raises:
-        InputError: a query or a file is missing, unknown or there twice, or a value is no finite number.
+        InputError: a query or a file is missing, unknown or there twice, or a value is not a finite number.
     """
     try:
         rows = list(csv.reader(io.StringIO(text, newline="")))
@@ -88,7 +88,7 @@ def check_predictions(text: str, file: object, queries: Sequence[str], names: Se
             raise InputError(f"the row has {len(row)} cells, the head {len(head)}", file=file, row=number)
         for name, cell in zip(head[1:], row[1:], strict=True):
             if not _is_number(cell):
-                raise InputError(f"the similarity to {name} is no finite number", file=file, row=number, value=cell)
+                raise InputError(f"the similarity to {name} is not a finite number", file=file, row=number, value=cell)
         found.append(row[0])
     _same("queries", found, list(dict.fromkeys(queries)), file)
     return len(found)
@@ -101,7 +101,7 @@ def _same(what: str, found: Sequence[str], wanted: Sequence[str], file: object) 
             raise InputError(f"{len(which)} {what} {message}", file=file, value=min(which))
     if len(known) < len(found):
         twice = next(each for number, each in enumerate(found) if each in found[:number])
-        raise InputError(f"{what} are there twice", file=file, value=twice)
+        raise InputError(f"{what} occur twice", file=file, value=twice)
 
 
 def _is_number(cell: str) -> bool:

@@ -34,7 +34,7 @@ def two_stage_scores(
         shared: what ``head.shared()`` gave; None: it is asked here.
     """
     if candidates < 0:
-        raise InputError("candidates counts from 0, which means all", value=candidates)
+        raise InputError("candidates must be 0 (all clips) or more", value=candidates)
     queries, items = (text, audio) if by_text else (audio, text)
     has_vectors = head.embedding(text) is not None  # then scoring every pair costs no more than the first stage
     with torch.no_grad():

@@ -50,7 +50,7 @@ def _audio(recipe: Recipe) -> AudioEncoder:
             f"at most audio.segment_s, which is {audio.segment_s:g}, or sound between segments is never heard; null: "
             "segments that do not overlap"
         )
-        raise InputError("audio.hop_s cannot be", value=audio.hop_s, remedy=remedy)
+        raise InputError("audio.hop_s must be above 0 and at most audio.segment_s", value=audio.hop_s, remedy=remedy)
     masking = Masking(recipe.data.masking)
     if masking.active and not find_front_end(audio.front_end).maskable:
         raise InputError(
@@ -65,7 +65,9 @@ def _text(recipe: Recipe, texts: Iterable[str]) -> TextEncoder:
     text: TextEncoder = encoder_module(TEXT_ENCODERS, recipe.text.encoder).build(recipe.text, texts)
     if text.max_tokens is not None and recipe.data.max_tokens > text.max_tokens:
         remedy = f"the text encoder reads at most {text.max_tokens}"
-        raise InputError("data.max_tokens is too long", value=recipe.data.max_tokens, remedy=remedy)
+        raise InputError(
+            "data.max_tokens is more than the text encoder reads", value=recipe.data.max_tokens, remedy=remedy
+        )
     return text
 
 

@@ -80,7 +80,7 @@ class Earshot(ModelHubMixin, library_name="earshot"):
         except Exception as error:  # the library raises errors of many kinds
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             remedy = "connect to a network, and log in with `hf auth login`; or write it into a folder with --out"
-            raise InputError(f"the hub did not take it: {reason}", file=name, remedy=remedy) from error
+            raise InputError(f"the hub refused the upload: {reason}", file=name, remedy=remedy) from error
 
     def save_whole(self, folder: Path) -> str:
         """Write what `publish` would upload into a new folder, whole or not at all."""

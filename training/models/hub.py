@@ -124,7 +124,9 @@ def _read_config(path: Path) -> dict[str, Any]:
             remedy="copy the export again; or run the training command again, which exports the finished run anew",
         ) from error
     if config.get("format") != FORMAT:
-        raise InputError(f"an export of format {config.get('format')}; this version reads {FORMAT}", file=path)
+        raise InputError(
+            f"the export has format {config.get('format')}, and this version of Earshot reads {FORMAT}", file=path
+        )
     return config
 
 

@@ -54,7 +54,7 @@ class Painter:
         theirs = self.pipeline.text_encoder.get_input_embeddings().weight.to(own)
         if own.shape != theirs.shape or not torch.allclose(own, theirs, rtol=NEAR, atol=NEAR * float(own.std())):
             raise InputError(
-                "another text tower guides the pipeline than the one that the model's sounds are read by",
+                "the pipeline is guided by another text tower than the one that reads the model's sounds",
                 file=source,
                 remedy="train `collat` with text: {encoder: clip-text, source: FOLDER}, the pipeline's text_encoder",
             )

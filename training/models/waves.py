@@ -47,7 +47,7 @@ def _samples(wave: Tensor | np.ndarray) -> Tensor:
     samples = torch.as_tensor(wave)
     if samples.ndim != 1 or not samples.is_floating_point() or not samples.isfinite().all():
         raise InputError(
-            "a recording is one row of finite floating-point samples",
+            "a recording must be one row of finite floating-point samples",
             value=f"{samples.dtype} {tuple(samples.shape)}",
             remedy="mix the channels to one, and divide integers by full scale",
         )

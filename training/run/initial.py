@@ -75,7 +75,7 @@ def initialise(task: Task, settings: InitSettings, origin: Any) -> list[str]:
                 missing.append(name)
     if not found:
         raise InputError(
-            "no weight of it has the name and shape of one of the recipe's",
+            "no weight of this model has the name and shape of a weight of the recipe's model",
             file=settings.model,
             value=", ".join(sorted(source)[:3]),
             remedy="name a model with the same encoders or head, or choose other parts",

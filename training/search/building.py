@@ -64,7 +64,11 @@ def make_index(
     """
     longest = retriever.audio_input.max_s
     if source.windows.length_s > longest:
-        raise InputError("the model hears less at once", value=source.windows.length_s, remedy=f"at most {longest:g} s")
+        raise InputError(
+            "windows are longer than what the model hears at once",
+            value=source.windows.length_s,
+            remedy=f"at most {longest:g} s",
+        )
     key = fingerprint(retriever)
     made = {"model": key, "windows": asdict(source.windows)}
     encoder = PartEncoder(source, folder, key)

@@ -59,7 +59,7 @@ class Windows:
     def __post_init__(self) -> None:
         if not (self.length_s >= 0.1 and 0 < self.hop_s <= self.length_s):
             raise InputError(
-                "windows are at least 0.1 s long, and the hop is above 0 and at most a window",
+                "windows must be at least 0.1 s long, and the hop above 0 and at most a window",
                 value=(self.length_s, self.hop_s),
             )
 
@@ -245,7 +245,7 @@ class Filter:
         least, most = self.least_s or 0.0, math.inf if self.most_s is None else self.most_s
         if not 0 <= least <= most:
             raise InputError(
-                "no recording can be so long",
+                "no recording can have such a length",
                 value=f"at least {least:g} s and at most {most:g} s",
                 remedy="give seconds from 0, the least ones not above the most ones",
             )

@@ -109,7 +109,7 @@ class Finder:
         """
         wave, rate = read_sound(data, name, self.model.longest_s)
         if not len(wave):
-            raise InputError("the sound is empty", file=name)
+            raise InputError("the file holds no sound", file=name)
         return unit(self.model.sound(wave, rate, text))
 
     def entry_vector(self, row: int) -> np.ndarray:
@@ -128,7 +128,7 @@ class Finder:
             candidates: windows, found by vectors, that a head with attention scores exactly.
         """
         if top < 1 or candidates < 1:
-            raise InputError("--top and --first count from 1", value=(top, candidates))
+            raise InputError("--top and --first must be at least 1", value=(top, candidates))
         entries, count = self.index.entries, max(LEAST_WINDOWS, WINDOWS_A_HIT * top)
         mask = None if among is None else self._mask(among)
         wanted = count if self.model.exact else max(count, candidates)

@@ -158,7 +158,7 @@ def whole_number(text: str, name: str) -> int:
         InputError: it is none.
     """
     if not re.fullmatch(r"\d{1,12}", text):
-        raise InputError(f"{name} is a whole number", value=text)
+        raise InputError(f"{name} must be a whole number", value=text)
     return int(text)
 
 
@@ -170,5 +170,5 @@ def _seconds(texts: list[str] | None, name: str) -> float | None:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < 1e9:
-        raise InputError(f"{name} is a number of seconds", value=texts[0])
+        raise InputError(f"{name} must be a number of seconds", value=texts[0])
     return seconds

@@ -111,7 +111,9 @@ def read_about(folder: Path) -> dict[str, Any] | None:
     if about.get("format") != FORMAT:
         remedy = "make it again with `earshot index`, in another folder or after you have removed this one"
         raise InputError(
-            f"an index of format {about.get('format')}; this version reads {FORMAT}", file=folder, remedy=remedy
+            f"the index has format {about.get('format')}, and this version of Earshot reads {FORMAT}",
+            file=folder,
+            remedy=remedy,
         )
     return about
 
@@ -164,7 +166,7 @@ def require_own(folder: Path) -> None:
     foreign = sorted(name for name in names if name not in (LOCK, PARTS) and not _is_own(name))
     if foreign and not (folder / ABOUT).is_file():
         remedy = "name a new or an empty folder for --out"
-        raise InputError("holds files that no index wrote", file=folder, value=foreign[0], remedy=remedy)
+        raise InputError("the folder holds files that no index wrote", file=folder, value=foreign[0], remedy=remedy)
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:

@@ -155,7 +155,7 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         found.close()
         raise InputError(
-            f"cannot listen there: {getattr(error, 'strerror', None) or error}",
+            f"cannot listen at this address: {getattr(error, 'strerror', None) or error}",
             value=f"{host}:{port}",
             remedy="choose another --port, or 0 for any that is free",
         ) from error

@@ -196,7 +196,7 @@ def make_task(recipe: Recipe, source: Any, trust_code: bool = False) -> Rerankin
     for part in (recipe.audio, recipe.text):
         if part.encoder != "multimodal":
             remedy = "set audio.encoder and text.encoder to multimodal"
-            raise InputError("a re-ranker is a multimodal language model", value=part.encoder, remedy=remedy)
+            raise InputError("a re-ranker must be a multimodal language model", value=part.encoder, remedy=remedy)
     retriever = blank(recipe, training_captions(source.table, recipe.data))
     return RerankingTask(retriever, Negatives.of(source.table, recipe.data, recipe.task.negatives))
 

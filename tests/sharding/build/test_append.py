@@ -151,7 +151,7 @@ def test_what_cannot_grow_is_refused(
         append(str(built), {}, {"mine": str(corpus)}, LocalRunner(1))
     with pytest.raises(InputError, match="no finished build"):
         append(str(tmp_path / "nothing"), {}, {"extra": str(extra)}, LocalRunner(1))
-    with pytest.raises(InputError, match="nothing to append"):
+    with pytest.raises(InputError, match="no dataset to append"):
         append(str(built), {}, {}, LocalRunner(1))
     half = tmp_path / "half"
     shutil.copytree(built, half)

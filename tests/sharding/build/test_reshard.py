@@ -82,7 +82,7 @@ def test_bad_targets_are_refused(built: Path, tmp_path: Path, capsys: pytest.Cap
         reshard(str(built), str(built), 10**6, LocalRunner(1))
     new = tmp_path / "new"
     reshard(str(built), str(new), 10**6, LocalRunner(1))
-    with pytest.raises(InputError, match="another size"):
+    with pytest.raises(InputError, match="another size of shards"):
         reshard(str(built), str(new), 10**7, LocalRunner(1))
     with pytest.raises(SystemExit) as left:
         main(["reshard", str(built), "--out", str(new), "--shard-size", "big"])

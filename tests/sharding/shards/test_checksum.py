@@ -98,5 +98,5 @@ def test_samples_that_are_appended_to_a_build_of_format_1_have_checksums(former:
 def test_a_format_that_nobody_knows_is_refused(former: Path) -> None:
     storage = Storage(former)
     storage.write(DATASET, checksummed_bytes(json.loads(storage.read(DATASET)) | {"format": 99}))
-    with pytest.raises(InputError, match="format 99; this Earshot reads 1 and 2"):
+    with pytest.raises(InputError, match="format 99, and this version of Earshot reads 1 and 2"):
         Manifest.open(former)

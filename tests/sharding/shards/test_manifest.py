@@ -37,7 +37,7 @@ def test_a_folder_without_a_finished_build_is_refused(tmp_path: Path) -> None:
 def test_another_format_is_refused_with_its_number(copy: Path) -> None:
     dataset = json.loads((copy / "dataset.json").read_text())
     (copy / "dataset.json").write_bytes(checksummed_bytes(dataset | {"format": 99}))
-    with pytest.raises(InputError, match="shard format 99"):
+    with pytest.raises(InputError, match="the shards have format 99"):
         read_dataset(Storage(copy))
 
 

@@ -283,7 +283,7 @@ def test_two_tables_of_one_split_and_rows_without_an_id_are_refused(tmp_path: Pa
         autoacd.read(Storage(tmp_path))
     (tmp_path / "test.json").unlink()
     table(tmp_path / "test.csv", "youtube_id,caption", [["S6CoSybkYUQ", "A crowd."], [" ", "A dog."]])
-    with pytest.raises(InputError, match="a row has no youtube_id") as refusal:
+    with pytest.raises(InputError, match="the row has no youtube_id") as refusal:
         autoacd.read(Storage(tmp_path))
     assert refusal.value.row == 3
 

@@ -65,7 +65,7 @@ def test_models_are_scored_once_and_weighted_on_the_validation_split(
     [
         ([], "give --shards, --split, --scores"),
         (["--shards", "x", "--split", MEASURED, "--scores", "y", "--validation-split", MEASURED], "measured on"),
-        (["--batch", "0"], "--batch counts from 1"),
+        (["--batch", "0"], "--batch must be at least 1"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_a_model_is_loaded(

@@ -42,7 +42,11 @@ def test_a_folder_of_sounds_is_searched_with_a_published_model(
 
 @pytest.mark.parametrize(
     ("more", "message"),
-    [(["--window", "0"], "at least 0.1 s"), (["--window", "90"], "hears less"), (["--split", "x"], "no such split")],
+    [
+        (["--window", "0"], "at least 0.1 s"),
+        (["--window", "90"], "the model hears"),
+        (["--split", "x"], "no such split"),
+    ],
 )
 def test_what_cannot_be_indexed_is_refused_before_anything_is_encoded(
     more: list[str], message: str, build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

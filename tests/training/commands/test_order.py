@@ -35,8 +35,8 @@ def test_a_batch_is_shown_with_captions_crops_and_masks(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--world", "0"], "--world counts from 1"),
-        (["--epoch", "-1"], "--epoch and --workers from 0"),
+        (["--world", "0"], "--world must be at least 1"),
+        (["--epoch", "-1"], "--epoch and --workers 0 or more"),
         (["--step", "4"], "the epoch has no such step"),
         (
             ["--set", "data.train=[{split: mine/train}]"],

@@ -22,9 +22,9 @@ def test_a_key_is_set_below_missing_and_empty_sections() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("seed", "must read key.path=value"),
-        ("=1", "must read key.path=value"),
-        ("a..b=1", "must read key.path=value"),
+        ("seed", "must read KEY=VALUE"),
+        ("=1", "must read KEY=VALUE"),
+        ("a..b=1", "must read KEY=VALUE"),
         ("a.b.c=1", "'b' has no keys below it"),
         ("a=[1", "--set a=.*not YAML"),
         ("a=2026-13-01", "--set a=.*not YAML"),

@@ -136,7 +136,7 @@ def test_several_tables_of_annotations_are_joined_one_after_the_other(shards: Pa
 def test_a_file_of_something_else_is_refused(shards: Path, tmp_path: Path) -> None:
     twice = to_table([Annotation("a", None, "b", ()), Annotation("a", None, "c", ())])
     pq.write_table(twice, tmp_path / "twice.parquet")
-    with pytest.raises(InputError, match="two annotations"):
+    with pytest.raises(InputError, match="two rows"):
         read_annotations(str(tmp_path / "twice.parquet"))
     pq.write_table(Manifest.open(shards).table, tmp_path / "manifest.parquet")
     with pytest.raises(InputError, match="a column is missing"):
@@ -221,12 +221,19 @@ def test_the_published_form_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "items",
-    [{}, [{"caption": "x"}], [{"id": "one", "caption": 3}], [{"id": "one"}], [{"id": "one", "caption": "x"}] * 2],
+    ("items", "row"),
+    [
+        ({}, None),
+        ([{"caption": "x"}], 1),
+        ([{"id": "one", "caption": 3}], 1),
+        ([{"id": "one"}], 1),
+        ([{"id": "one", "caption": "x"}] * 2, 2),
+    ],
 )
-def test_another_form_is_refused_with_its_row(items: Any, tmp_path: Path) -> None:
-    with pytest.raises(InputError):
+def test_another_form_is_refused_with_its_row(items: Any, row: int | None, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as refusal:
         read_audioverse(published(items, tmp_path), ["set/train/one"])
+    assert refusal.value.row == row
 
 
 def test_tags_that_are_near_are_one_cluster() -> None:

@@ -46,7 +46,7 @@ def test_before_2025_a_row_has_the_best_files(tmp_path: Path) -> None:
         (lambda text: text.replace("clip 2.x.wav", "clip 1.x.wav", 1), "are missing"),
         (lambda text: text.replace("Caption 3", "Caption 33"), "queries are missing"),
         (lambda text: text + text.splitlines()[1] + "\n", "twice"),
-        (lambda text: text.replace("0.5", "nan", 1), "no finite number"),
+        (lambda text: text.replace("0.5", "nan", 1), "not a finite number"),
         (lambda text: text.replace(",0.5", "", 1), "cells"),
         (lambda text: text + "x" * 200_000, "field limit"),
         (lambda text: "", "first column"),
@@ -65,4 +65,4 @@ def test_a_score_that_is_no_number_is_not_written(tmp_path: Path, capsys: pytest
     scores[3, 2] = np.nan
     write_matrix(tmp_path / "s", ASKED, scores)
     assert cli.main(["submit", str(tmp_path / "s"), "--out", str(tmp_path / "p.csv")]) == 2
-    assert "no finite number" in capsys.readouterr().err and not (tmp_path / "p.csv").exists()
+    assert "not a finite number" in capsys.readouterr().err and not (tmp_path / "p.csv").exists()

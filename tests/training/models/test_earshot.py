@@ -88,7 +88,7 @@ def test_what_is_no_export_cannot_be_published(export: Path) -> None:
 
 def test_a_hub_that_does_not_answer_is_named(export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(InputError, match="the hub did not take it"):
+    with pytest.raises(InputError, match="the hub refused the upload"):
         training.Earshot.open(export).publish("me/model")
     with pytest.raises(InputError, match="no model can be loaded"):
         training.Earshot.from_pretrained(export / "absent", local_files_only=True)

@@ -136,4 +136,4 @@ def test_a_sound_is_painted_by_the_pipeline_of_the_same_text_tower(
     pipeline(clip, tmp_path / "other", other)
     words[3] = str(tmp_path / "other")
     assert cli.main(["paint", *words, "--out", str(tmp_path / "x.png")]) == 2
-    assert "another text tower guides the pipeline" in capsys.readouterr().err
+    assert "guided by another text tower" in capsys.readouterr().err

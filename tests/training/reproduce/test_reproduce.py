@@ -269,7 +269,7 @@ def test_heads_of_a_plan_are_trained_on_towers(
 
 def test_a_plan_does_not_go_into_an_object_store(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["reproduce", "calvet-table-1", "--shards", "OUT", "--out", "s3://bucket/plan"]) == 2
-    assert "not in an object store" in capsys.readouterr().err
+    assert "local folder" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -192,7 +192,7 @@ def test_an_index_of_another_model_or_other_windows_is_refused(manifest: Manifes
 def test_windows_longer_than_the_model_hears_are_refused(
     retriever: Retriever, manifest: Manifest, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="hears less at once"):
+    with pytest.raises(InputError, match="longer than what the model hears"):
         indexed(retriever, manifest, tmp_path, windows=Windows(60.0, 30.0))
 
 

@@ -120,7 +120,7 @@ def test_a_finder_refuses_another_model_and_empty_queries(finders: dict[str, Fin
         Query(without=("hiss",))
     with pytest.raises(InputError, match="has no words"):
         Query(("  ",))
-    with pytest.raises(InputError, match="count from 1"):
+    with pytest.raises(InputError, match="at least 1"):
         finders["dual"].find(HUM, top=0)
     with pytest.raises(InputError, match="no such entry"):
         finders["dual"].entry_vector(10_000)

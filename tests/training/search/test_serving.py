@@ -183,6 +183,6 @@ def test_a_port_that_is_taken_is_refused() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(InputError, match="cannot listen there"):
+        with pytest.raises(InputError, match="cannot listen at this address"):
             listen("127.0.0.1", taken.getsockname()[1])
     listen("127.0.0.1", 0).close()

@@ -133,7 +133,7 @@ def test_sounds_are_found_by_a_vector_that_the_encoder_gave_before_training(
     assert len(by_vector) == 5 and by_vector == pytest.approx(by_text, abs=1e-4)  # sounds of one kind are near ties
     np.save(tmp_path / "short.npy", np.ones(3))
     assert cli.main(["search", str(index), "--vector", str(tmp_path / "short.npy")]) == 2
-    assert "the index needs one vector of another form" in capsys.readouterr().err
+    assert "the file must hold one vector of" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ class Encoder(nn.Module, ABC):
         """
         if not 0 <= block <= len(self.blocks()):
             raise InputError(
-                "freeze_below is no number of a block",
+                "freeze_below is not the number of a block",
                 value=block,
                 remedy=f"this encoder has {len(self.blocks())} blocks, which are counted from 0",
             )

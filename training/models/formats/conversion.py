@@ -36,7 +36,7 @@ def convert(model: str | Path, name: str, out: Path, clips: CheckClips, trust_co
     if name not in FORMATS:
         raise InputError("there is no such format", value=name, remedy="one of " + ", ".join(FORMATS))
     if out.exists():
-        raise InputError("it exists already", file=out, remedy="name a new folder")
+        raise InputError("the folder exists already", file=out, remedy="name a new folder")
     module: Any = importlib.import_module(FORMATS[name])
     require_libraries(module.LIBRARIES)
     with model_folder(model) as folder:

@@ -125,6 +125,6 @@ def _wave(sound: Any, rate: int) -> np.ndarray:
     if samples.ndim == 2:  # the longer side is time
         samples = samples.mean(axis=int(samples.shape[0] > samples.shape[1]))
     if not np.issubdtype(samples.dtype, np.floating):
-        raise InputError("a recording has floating-point samples between -1 and 1", value=str(samples.dtype))
+        raise InputError("a recording must have floating-point samples between -1 and 1", value=str(samples.dtype))
     samples = samples.astype(np.float32)
     return samples if own == rate else soxr.resample(samples, own, rate, quality="HQ")

@@ -102,7 +102,9 @@ def read_clips(path: str) -> CheckClips:
         if len(found) == CLIPS:
             break
     if not found:
-        raise InputError("no file in it is a sound that decodes", file=place, remedy="name sounds to compare on")
+        raise InputError(
+            "no file of the folder is a sound that decodes", file=place, remedy="name sounds to compare on"
+        )
     return CheckClips(found, list(TEXTS))
 
 

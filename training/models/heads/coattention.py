@@ -68,7 +68,7 @@ class Settings:
         check_multiple(self, "dim")
         check_positive(self, "modules")
         if self.candidates < 0:
-            raise InputError("candidates counts from 0, which means all", value=self.candidates)
+            raise InputError("candidates must be 0 (all) or more", value=self.candidates)
         if self.wiring == "parallel" and self.shared_weights and self.modules > 1:
             raise InputError(
                 "parallel modules with shared weights all compute the same",

@@ -55,14 +55,20 @@ class DualEncoder(VectorHead):
         self.audio_pool = audio_pool(settings.audio_pooling, audio_dim)
         if settings.dim is None and audio_dim != text_dim:
             remedy = "set head.dim to the width of a shared space"
-            raise InputError("the encoders' vectors are not equally wide", value=(audio_dim, text_dim), remedy=remedy)
+            raise InputError(
+                "the vectors of the two encoders must have one width, because head.dim is null",
+                value=(audio_dim, text_dim),
+                remedy=remedy,
+            )
         self.audio_projection = nn.Identity() if settings.dim is None else nn.Linear(audio_dim, settings.dim)
         self.text_projection: nn.Module = nn.Identity()
         if settings.dim is not None and settings.project_text:
             self.text_projection = nn.Linear(text_dim, settings.dim)
         elif settings.dim not in (None, text_dim):
             remedy = f"set head.dim to {text_dim}, the width of the text encoder, or project_text to true"
-            raise InputError("captions that are not projected are not as wide", value=settings.dim, remedy=remedy)
+            raise InputError(
+                "captions that are not projected must have the width head.dim", value=settings.dim, remedy=remedy
+            )
         self.dropout = nn.Dropout(settings.dropout)
 
     def audio_side(self, audio: EncodedAudio) -> Side:

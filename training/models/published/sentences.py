@@ -65,7 +65,7 @@ def open_sentences(folder: Path) -> Retriever:
     net = _load(folder)
     similarity = net.similarity_fn_name
     if similarity not in ("cosine", "dot"):
-        raise InputError("its scores are neither cosines nor dot products", file=folder, value=similarity)
+        raise InputError("the model's scores are neither cosines nor dot products", file=folder, value=similarity)
     if not {"text", "audio"} <= set(net.modalities):
         raise InputError(
             "the model does not take both texts and audio", file=folder, value=", ".join(map(str, net.modalities))

@@ -273,6 +273,6 @@ def test_captions_that_are_not_projected_keep_the_vectors_of_their_encoder() -> 
     torch.testing.assert_close(captions, F.normalize(mean, dim=-1))
     assert clips.shape[1] == TEXT
     assert not any(name.startswith("text_projection") for name, _ in head.named_parameters())
-    with pytest.raises(InputError, match="not as wide") as caught:
+    with pytest.raises(InputError, match="not projected must have the width") as caught:
         build_head(dual.Settings(dim=5, project_text=False), AUDIO, TEXT)
     assert f"head.dim to {TEXT}" in str(caught.value.remedy)

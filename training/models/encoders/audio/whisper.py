@@ -123,7 +123,7 @@ def cut_positions(net: Any, segment_s: float, source: str) -> None:
     positions, wanted = net.embed_positions.weight, round(segment_s * POSITIONS_A_SECOND)
     if not 1 <= wanted <= len(positions):
         raise InputError(
-            "segment_s is no length of a segment of this model",
+            "segment_s is not a length that this model can read",
             file=source,
             value=segment_s,
             remedy=f"at least {1 / POSITIONS_A_SECOND:g} and at most {len(positions) / POSITIONS_A_SECOND:g} s",
