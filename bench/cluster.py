@@ -68,7 +68,7 @@ def job(address: str, script: str, words: Sequence[str], log: Path) -> float:
 
 
 def clips_a_second(log: Path) -> float:
-    """Of a build's probe, as it printed."""
+    """The speed of a build's probe, as it printed it."""
     return float(PROBED.findall(log.read_text(encoding="utf-8"))[-1])
 
 

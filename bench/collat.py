@@ -91,7 +91,7 @@ class Sounds:
     """Sounds as Whisper hears them.
 
     Attributes:
-        labels: of each sound.
+        labels: the labels of each sound.
         views: by name ``[n, width, tokens]``: "clean", "features" (noise on the features) and "wave" (on the wave).
     """
 

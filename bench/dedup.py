@@ -225,7 +225,7 @@ def known_pairs(data: Path) -> dict[str, float]:
 
 
 def explained_encodings(data: Path) -> dict[str, float]:
-    """Of known recordings in two encodings: how many are one interval by the waveform, and how many are explained."""
+    """For known recordings in two encodings: how many are one interval by the waveform, and how many are explained."""
     with (data / "audio/pairs.csv").open(newline="") as file:
         pairs = [row for row in csv.DictReader(file) if row["kind"] == "esc10_ogg44k__esc50_flac16k"]
     waves = ([decoded(data / "audio" / row[name], bench.explained.RATE) for name in ("a", "b")] for row in pairs)

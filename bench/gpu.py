@@ -59,14 +59,14 @@ ROUNDING = 2e-2  # relative: bfloat16 has 8 bits, and a loss is a mean of many r
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large everything is.
+    """The sizes of everything that is measured.
 
     Attributes:
-        overrides: of the recipe dual_encoder.
+        overrides: changes of the recipe dual_encoder.
         batch: clips of a step.
         matrix: side of the matrices of ``rate``.
         losses: batches of ``loss``, and the largest that keeps the whole matrix.
-        dim: width of scored vectors.
+        dim: the width of the vectors that are scored.
         scored: clips of ``scoring`` by head.
         clips: clips of 10 s of ``spectrogram``.
         multimodal: overrides of the recipe aurola.
@@ -295,7 +295,7 @@ def published_step(sizes: Sizes, batch: Batch, device: torch.device) -> Callable
 
 
 def loss(sizes: Sizes, timer: Timer, group: Group) -> Figures:
-    """Seconds and memory of the tiled loss and of one that keeps all scores."""
+    """Seconds and memory of the tiled loss, and of a loss that keeps all scores."""
     figures: Figures = {}
     for count in sizes.losses:
         for name, way in (("tiled", _tiled), ("whole matrix", _whole)):

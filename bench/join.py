@@ -33,7 +33,10 @@ TABLE = 500  # clips
 
 
 class Simulation:
-    """``clips`` fingerprints, the same every time; ``copies`` are pairs (original, copy, offset in hops)."""
+    """Simulated fingerprints of ``clips`` clips, the same in every run.
+
+    ``copies`` says for each copy which clip it was cut from, and at which offset in hops.
+    """
 
     def __init__(self, clips: int) -> None:
         rng = np.random.default_rng(0)

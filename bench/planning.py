@@ -35,7 +35,7 @@ def clip_id(number: int) -> str:
 
 
 def filled(schema: pa.Schema, clips: int, columns: dict[str, list[Any]]) -> pa.Table:
-    """A table with these columns; all others are null."""
+    """A table of ``schema`` with these columns; all other columns are null."""
     empty = pa.nulls(clips)
     return pa.table(
         [pa.array(columns[field.name], field.type) if field.name in columns else empty.cast(field.type)
@@ -129,7 +129,7 @@ def measure(clips: int) -> dict[str, float]:
 
 
 def forget_peak() -> None:
-    """Give freed memory back, and let the kernel note the peak of this process anew."""
+    """Give freed memory back, and let the kernel measure the peak of this process from here on."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")

@@ -235,8 +235,8 @@ class Task:
     Attributes:
         dim: width of the head.
         batch: samples of a batch.
-        steps: of training on all pairs, before anything is compared.
-        noise: of each view, relative to what it shares with the other.
+        steps: the steps of training on all pairs, before anything is compared.
+        noise: the noise of each view, relative to what it shares with the other.
         hidden: width of what they share.
     """
 

@@ -67,7 +67,7 @@ class Hardware(NamedTuple):
     Attributes:
         operations_s: floating-point operations a second of one GPU, sustained.
         link: bytes a second that reach one GPU from the others.
-        gpus, cores, memory: of a node.
+        gpus, cores, memory: what a node has.
     """
 
     operations_s: float
@@ -82,7 +82,7 @@ class Step(NamedTuple):
 
     Attributes:
         batch: clips of the global batch.
-        clips: of these, on each GPU that has any.
+        clips: how many of these each GPU has that has any.
         compute_s: encoders and loss.
         gradient_bytes: received for gradients and weights.
         vector_bytes: received for the loss: vectors, their gradients, ids and statistics of the gathered side.
@@ -91,7 +91,7 @@ class Step(NamedTuple):
         state_bytes: weights, gradients, moments and the optimizer's copy of the weights.
         loss_bytes: the gathered side and its gradient.
         read_bytes_s: sound that one node reads a second.
-        cores: of a GPU's loader, that only decodes.
+        cores: the cores of a GPU's loader, which only decodes.
         order_bytes: order and manifest of the ranks of one node.
     """
 

@@ -3,8 +3,8 @@
     ray job submit --address http://HEAD:8265 --working-dir . -- python ray_jobs/command.py mine RUN
         --shards OUT --split wavcaps/train --out hard.parquet
 
-The options are those of ``earshot mine`` and so on.  Work that a command hands out goes to the whole cluster.  If the
-job is stopped, or its node dies, the same job continues as the command would.
+The options are those of ``earshot mine`` and so on.  Tasks that a command hands out go to the whole cluster.  If the
+job is stopped, or its node dies, submit the same job again: it continues as the command would.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Elsewhere:
     """Runs a command in a worker of the cluster.
 
     Attributes:
-        module: of the command.
-        folder: where the job runs, for paths that are relative to it.
-        gpus: that the command itself takes, where the cluster has any.
+        module: the module of the command.
+        folder: the folder in which the job runs; relative paths begin there.
+        gpus: how many GPUs the command itself takes, where the cluster has any.
     """
 
     module: str
@@ -47,7 +47,7 @@ class Elsewhere:
     gpus: int
 
     def __call__(self, args: argparse.Namespace) -> dict[str, Any]:
-        if Path(self.folder).is_dir():  # else this is another node, and Ray has put the code into a folder of its own
+        if Path(self.folder).is_dir():  # otherwise this is another node, where Ray has put the code into another folder
             os.chdir(self.folder)
         result: dict[str, Any] = importlib.import_module(self.module).run(args)
         return result

@@ -119,7 +119,7 @@ def sounds_of(catalogue: pa.Table, mean_s: Mapping[str, float], as_published: bo
 
 
 def build_cost(clips: int, seconds: float, nodes: Nodes) -> dict[str, Any]:
-    """Hours and bytes of a build of so many seconds of sound.
+    """Hours and bytes of a build of ``clips`` clips with ``seconds`` seconds of sound.
 
     Every core decodes, compares and writes.  One process lists the clips, compares, and decides and plans, one after
     the other; ``memory_bytes`` has its peak in each of these.
@@ -140,7 +140,7 @@ def build_cost(clips: int, seconds: float, nodes: Nodes) -> dict[str, Any]:
 
 
 def planning_s(clips: int) -> float:
-    """Core seconds in which one process decides about so many clips and plans their shards."""
+    """Core seconds that one process needs to decide about ``clips`` clips and to plan their shards."""
     return PLAN_S * clips * (clips / PLAN_CLIPS) ** (PLAN_GROWTH - 1)
 
 
@@ -226,7 +226,7 @@ def trial_of(rates: Sequence[float], ranks: int, checkpoint_bytes: int) -> Trial
         InputError: there are fewer than 20 steps.
     """
     if len(rates) < 20:
-        raise InputError("a trial needs at least 20 steps", value=len(rates), remedy="let it run longer")
+        raise InputError("a trial needs at least 20 steps", value=len(rates), remedy="let the trial run longer")
     low, high = np.quantile(rates[len(rates) // 4 :], [0.25, 0.75])
     return Trial(Span(float(low) / ranks, float(high) / ranks), checkpoint_bytes)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 BUILD = {
     "earshot_done": "Units of this stage of a shard build that are done",
-    "earshot_total": "Units of this stage in all",
+    "earshot_total": "Units of this stage in total",
     "earshot_failed": "Units that failed",
     "earshot_rate": "Units a second since the stage began",
 }
@@ -54,7 +54,7 @@ class Gauges:
 
 
 def watching(run: str) -> Callable[[Mapping[str, Any]], None]:
-    """What sets the training metrics of a run from each line of its ``metrics.jsonl``; ``run`` is their label."""
+    """A function that sets the training metrics of ``run`` from a line of its ``metrics.jsonl``."""
     gauges = Gauges(TRAINING, run)
 
     def watch(record: Mapping[str, Any]) -> None:

@@ -51,7 +51,7 @@ def interface_of(address: str, interfaces: Mapping[str, Iterable[str]]) -> str |
     """The interface that has an address; None where none has it, as behind a router that translates addresses.
 
     Args:
-        address: of a node, as Ray knows it.
+        address: the address of a node, as Ray knows it.
         interfaces: the addresses of each interface of the node; those of IPv6 may end with ``%`` and a zone.
     """
     for name, addresses in interfaces.items():

@@ -28,7 +28,7 @@ class Trial:
 
     Attributes:
         changes: ``key=value`` of every key that the sweep changes, as ``--set`` takes it.
-        seed: of the run.
+        seed: the seed of the run.
     """
 
     changes: tuple[str, ...]
@@ -58,7 +58,7 @@ def trials_of(over: Sequence[str], samples: int, seeds: int) -> tuple[Trial, ...
         over: ``KEY=A,B,C`` lists values, which are YAML.  ``KEY=LOW..HIGH`` is a range: values are drawn evenly in
             their logarithm, or evenly where LOW is 0; whole numbers where both ends are written as such.
         samples: draws from the ranges.
-        seeds: of each combination, from 0.
+        seeds: how many seeds each combination is tried with, from 0.
 
     Raises:
         InputError: an option has another form, a key comes twice, or there are ranges without samples.

@@ -47,8 +47,8 @@ def run_trials(
 
     Args:
         sweep: what is tried.
-        resources: of each trial.
-        labels: of the nodes on which trials run; None: all nodes.
+        resources: the resources of each trial.
+        labels: the labels of the nodes on which trials run; None: all nodes.
         restarts: after which a trial is given up, where its process or node died.
 
     Returns:

@@ -1,7 +1,7 @@
-"""A stand-in for an object store that answers after a given time: ranges of files, over HTTP on the loopback address.
+"""A small HTTP server that stands for an object store and answers every request after a given time.
 
-It knows the one request that the loader makes (GET with a Range).  Many requests wait at the same time, as in a real
-store, which a test server of few threads cannot do.
+It knows the one request that the loader makes (GET with a Range), on the loopback address.  Many requests can wait at
+the same time, as in a real store; a test server with few threads cannot do this.
 """
 
 from __future__ import annotations

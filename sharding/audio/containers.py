@@ -1,4 +1,4 @@
-"""Containers that FFmpeg opens: their boxes, elements and objects must follow each other and lie within the file."""
+"""Whether a container that FFmpeg opens is complete: its parts must follow each other and lie within the file."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def mp4(source: Source, offset: int) -> Extent:
         if b"meta" in seen:
             raise AudioError("not_audio", "a picture")
         raise AudioError("truncated", "the file ends before its index (no moov box)")
-    if b"moof" in seen and not seen & {b"mfra", b"sidx"}:  # a file that was cut between two fragments looks the same
+    if b"moof" in seen and not seen & {b"mfra", b"sidx"}:  # may have been cut between two fragments: nothing shows it
         return Extent("fragments: its length is not declared")
     return WHOLE
 
 
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
-_BEGINNINGS = (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67")  # of a file, of a segment
+_BEGINNINGS = (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67")  # the first bytes of a file, and of a segment
 
 
 def matroska(source: Source, offset: int) -> Extent:

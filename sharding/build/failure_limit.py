@@ -1,4 +1,4 @@
-"""How many clips of a build may fail before it stops.  A clip whose file is not there at all counts as no failure."""
+"""How many clips of a build may fail before it stops.  A clip without a file is missing, and is not counted."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class FailureLimit:
         return FailureLimit(most, is_share)
 
     def is_exceeded(self, failed: int, clips: int) -> bool:
-        """Whether so many failures, of a build with so many clips, are too many."""
+        """Whether ``failed`` of ``clips`` clips are more than this limit allows."""
         return failed > (self.most * clips if self.is_share else self.most)
 
     def check(self, failed: int, clips: int, place: str) -> None:
-        """``InputError`` where too many clips failed; ``place`` is the build's address."""
+        """Raise ``InputError`` if more clips failed than this limit allows; ``place`` is the build's address."""
         if self.is_exceeded(failed, clips):
             allowed = f"{self.most:.2%}" if self.is_share else f"{self.most:g}"
             raise InputError(

@@ -106,7 +106,7 @@ def describe(
     """``dataset.json`` without its tables and shards.
 
     Args:
-        settings: of the build.
+        settings: the settings of the build.
         datasets: the dataset of each row of the catalogue.
         fates: at least the columns ``fate`` and ``reason``.
         plan: the plan's hash.
@@ -142,9 +142,9 @@ def commit(
 
     Args:
         out: the storage of OUT.
-        settings: of the build.
+        settings: the settings of the build.
         catalogue: CATALOGUE of all datasets.
-        records: of all shards.
+        records: the records of all shards.
         plan: the plan's hash.
         protection: how far each protected split is protected.
 

@@ -58,7 +58,7 @@ def decide_new_clips(
         old: the build to which they are added.
         catalogue, facts: CATALOGUE and FACTS of the new clips.
         matches: MATCHES of all clips.
-        stages: of the addition.
+        stages: the stages of the addition.
     """
     settings = stages.settings.fates
     all_clips, all_facts = stages.clips.tables(catalogue, facts)
@@ -101,7 +101,7 @@ def merge(
 
     Args:
         old: the finished build.
-        stages: of the addition.
+        stages: the stages of the addition.
         catalogue: CATALOGUE of the new clips.
         decided: about all clips.
         written: the new shards.

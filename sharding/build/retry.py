@@ -23,13 +23,13 @@ from sharding.schema import CATALOGUE, MATCHES
 
 
 def clips_that_failed(out: Storage, error: str) -> set[str]:
-    """The clips of a finished build that failed with ``error``; if there are none, says what else failed."""
+    """The clips of a finished build that failed with ``error``.  If there are none, print which errors there are."""
     facts = finished_facts(out, ["clip_id", "error"])
     chosen = set(column(facts.filter(pc.equal(facts["error"], error)), "clip_id", str))
     if not chosen:
         counts = Counter(value for value in optional_column(facts, "error", str) if value)
-        classes = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items())) or "none: all are well"
-        print(f"  retry: no clip is {error}; what failed: {classes}", file=sys.stderr, flush=True)
+        classes = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items())) or "nothing"
+        print(f"  retry: no clip failed with {error}; what failed: {classes}", file=sys.stderr, flush=True)
     return chosen
 
 
@@ -50,9 +50,9 @@ def reopen_for_retry(out: Storage, error: str, chosen: set[str], now: Catalogue)
 
     Args:
         out: the storage of OUT.
-        error: the class with which they failed.
+        error: the error class with which the clips failed.
         chosen: the clips that are tried again.
-        now: the catalogue as it reads today.
+        now: the catalogue as the published tables read now.
     """
     ids = pa.array(sorted(chosen), pa.string())
     facts = finished_facts(out)

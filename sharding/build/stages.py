@@ -59,7 +59,7 @@ from sharding.sources.generic import row_of_times
 
 BATCH_CLIPS = 64
 BATCH_SECONDS = 1200.0
-_UNKNOWN_DURATION_S = 10.0  # what a clip counts for whose tables do not tell its duration
+_UNKNOWN_DURATION_S = 10.0  # assumed for a clip whose duration no table gives
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -80,7 +80,7 @@ class Stages:
         runner: where batches are probed and shards written.
         claim: the lock on OUT; the stages stop when another builder took it.
         clips: all clips that are compared; None: those of this build alone.
-        reopenings: of a finished build to which this one will be added.
+        reopenings: how often a finished build, to which this one will be added, was reopened.
         allow_unprotected: go on where too little audio of a protected split can be read.
         max_failed: how many clips may fail; None: all.
     """
@@ -104,7 +104,7 @@ class Stages:
 
     @property
     def marker(self) -> Marker:
-        """The marker of the catalogue, which must be complete."""
+        """The marker that the catalogue is complete; it must exist."""
         return Marker.read(self.work)
 
     def read_sources(self) -> Catalogue:
@@ -139,7 +139,7 @@ class Stages:
         )
 
     def probe(self, catalogue: pa.Table) -> pa.Table:
-        """FACTS of every clip; a batch whose facts are there is not probed again."""
+        """FACTS of every clip.  A batch that has its facts already is not probed again."""
         finished = set(self.work.list(Work.FACTS))
         unknown = catalogue
         if Work.KEPT_FACTS in finished:
@@ -147,8 +147,8 @@ class Stages:
             unknown = catalogue.filter(pc.invert(pc.is_in(catalogue["clip_id"], kept)))
         todo = [batch for batch in batches(unknown, self.marker.reopenings) if facts_name(batch.name) not in finished]
         prober = Prober(self.settings.dataset_folders(), self.work, self.settings.probe)
-        left = sum(batch.clips.num_rows for batch in todo)
-        progress = self.progress("probe", catalogue.num_rows, "clips", done=catalogue.num_rows - left)
+        remaining = sum(batch.clips.num_rows for batch in todo)
+        progress = self.progress("probe", catalogue.num_rows, "clips", done=catalogue.num_rows - remaining)
         failed = 0
         for probed in self.spread(prober, todo):
             progress.add(probed.clips, probed.failed)
@@ -164,7 +164,7 @@ class Stages:
             self.max_failed.check(failed, catalogue.num_rows, self.out.url)
 
     def protection(self, catalogue: pa.Table, facts: pa.Table | None) -> list[SplitProtection]:
-        """How far each protected split is protected (see ``sharding.fates.protection``).
+        """How many clips of each protected split could be compared (see ``sharding.fates.protection``).
 
         Raises:
             InputError: too little audio of a protected split can be read, unless that is allowed.
@@ -257,11 +257,11 @@ class Stages:
         chosen = pc.is_in(facts["clip_id"], fates.filter(trimmed)["clip_id"].combine_chunks())
         left = trimmed_parts(*self.clips.tables(catalogue, facts), matches, self.settings.fates)
         todo = _trim_batches(facts.filter(chosen), left, self.marker.reopenings)
-        lacking = [batch for batch in todo if not self.work.exists(trimmed_name(batch.name))]
+        unfinished = [batch for batch in todo if not self.work.exists(trimmed_name(batch.name))]
         clips = sum(batch.facts.num_rows for batch in todo)
-        left_clips = sum(batch.facts.num_rows for batch in lacking)
-        progress = self.progress("trim", clips, "clips", done=clips - left_clips)
-        for count in self.spread(functools.partial(_trim, work=self.work, form=self.settings.probe.form), lacking):
+        remaining = sum(batch.facts.num_rows for batch in unfinished)
+        progress = self.progress("trim", clips, "clips", done=clips - remaining)
+        for count in self.spread(functools.partial(_trim, work=self.work, form=self.settings.probe.form), unfinished):
             progress.add(count)
         progress.finish()
         cut = [read_checked(self.work, trimmed_name(batch.name), FACTS) for batch in todo]
@@ -293,7 +293,7 @@ def batches(catalogue: pa.Table, reopenings: int) -> list[Batch]:
         seconds += _UNKNOWN_DURATION_S if duration is None else duration
         last = row == len(durations) - 1
         if last or row + 1 - start >= BATCH_CLIPS or seconds >= BATCH_SECONDS:
-            # take, not slice: a pickled slice carries the whole table to the worker
+            # not slice: pickling a slice sends the whole table to the worker
             found.append(Batch(f"{prefix}{len(found):06d}", catalogue.take(list(range(start, row + 1)))))
             start, seconds = row + 1, 0.0
     return found

@@ -72,7 +72,7 @@ def overview(
         catalogue: CATALOGUE of all clips.
         facts: FACTS of all clips.
         notes: remarks about each dataset.
-        settings: of the build.
+        settings: the settings of the build.
     """
     lists = [read_exclusion_list(str(path)) for path in settings.exclude]
     shared = shared_captions(catalogue, settings.fates.protect)

@@ -31,9 +31,9 @@ def removable_pairs(
 
     Args:
         found: what the matches say of each pair.
-        durations: of the clips, in seconds.
+        durations: the durations of the clips, in seconds.
         protected: clips that are never removed, and whose leaks need no more than shared sound.
-        share: of a clip that an overlap must cover before the clip may be removed.
+        share: the share of a clip that an overlap must cover before the clip may be removed.
     """
 
     def is_removable(relation: Relation) -> bool:
@@ -59,7 +59,7 @@ class Overlap:
 
     Attributes:
         wave: ``wave(clip_id, start_s, duration_s, rate)`` gives mono float32 [n], cut at the clip's ends.
-        durations: of both clips, in seconds.
+        durations: the durations of both clips, in seconds.
         a, b: their clip_ids.
         offset_s: b's time 0 stands at this time of a.
         stretch_s: the longest stretch that is judged at once.

@@ -28,7 +28,7 @@ def find_leak(evidence: Evidence, clip_id: str, unknown_part_leaks: bool) -> Lea
     Verified sound decides first, then published ids with intervals.  Sound that is undecided is no leak.
 
     Args:
-        evidence: of the build.
+        evidence: the evidence of the build.
         clip_id: an unprotected clip.
         unknown_part_leaks: whether a clip from an unknown part of a protected clip's original is a leak.
     """
@@ -48,12 +48,16 @@ def find_leak(evidence: Evidence, clip_id: str, unknown_part_leaks: bool) -> Lea
 
 
 class _Decoded(NamedTuple):
+    """What the facts say of a clip."""
+
     clip_id: str
     error: str | None
     windows: list[Window] | None
 
 
 class _Captions(NamedTuple):
+    """The captions of a clip."""
+
     clip_id: str
     captions: list[Caption] | None
 
@@ -67,11 +71,11 @@ def parts_without_leaks(
     cut away, because then the published ids do not agree with where the sound was found.
 
     Args:
-        evidence: of the build.
+        evidence: the evidence of the build.
         catalogue: CATALOGUE.
         facts: FACTS.
         matches: MATCHES.
-        unknown_part_leaks: as of ``find_leak``.
+        unknown_part_leaks: as for ``find_leak``.
     """
     spans_of = protected_spans(
         matches, evidence.protected, evidence.durations, _intervals(evidence), unknown_part_leaks

@@ -32,7 +32,7 @@ class Held(NamedTuple):
     """A clip of an evaluation set that a training clip holds, with its strongest evidence.
 
     Attributes:
-        clip: of the evaluation set.
+        clip: the clip of the evaluation set.
         evidence: a key of ``EVIDENCE``.
         training_clip: the written clip, the first one by id where there are several with such evidence.
         overlap_s: verified seconds in common; 0 where only ids speak.

@@ -27,7 +27,7 @@ class WindowPart(NamedTuple):
 
     Attributes:
         window: its number among the clip's windows.
-        start_s, duration_s: of the part, in the clip.
+        start_s, duration_s: where the part begins in the clip, and its length, in seconds.
         whole: whether the window is written as it is.
     """
 
@@ -52,7 +52,7 @@ def protected_spans(
     Args:
         matches: MATCHES.
         protected: clip_ids.
-        durations: of clips that were decoded, in seconds.
+        durations: the durations of clips that were decoded, in seconds.
         intervals: the part of its original that a clip covers, where it is known.
         unknown_part_leaks: whether matches by ids without an offset count.
     """

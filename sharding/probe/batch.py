@@ -1,8 +1,8 @@
-"""The probe reads and decodes every clip of a batch once, and keeps all that the build will ever ask of it.
+"""The probe reads and decodes every clip of a batch once, and keeps all that later stages need of it.
 
 Below ``OUT/.build`` a batch becomes ``packs/<batch>.pack`` (the encoded windows, one after the other in catalogue
-order), ``fingerprints/<batch>.parquet`` and, last, ``facts/<batch>.parquet``: once a batch's facts exist, all of it
-exists.  Their bytes depend on the clips and the settings alone.
+order), ``fingerprints/<batch>.parquet`` and, last, ``facts/<batch>.parquet``: a batch is finished once its facts exist.
+The bytes of these files depend on the clips and the settings alone.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from sharding.schema import FACTS, FINGERPRINTS
 
 @dataclass(frozen=True)
 class Probed:
-    """What a batch came to.
+    """The result of a batch, in numbers.
 
     Attributes:
         clips: how many it has.
         failed: how many of them failed.
         missing: how many of those that failed have no file.
-        seconds: of sound that decoded.
+        seconds: the seconds of sound that were decoded.
     """
 
     clips: int
@@ -42,7 +42,7 @@ class Probed:
 
 
 class Prober:
-    """Probes the batches of a build, in any worker.  Its decoder's process is kept from one batch to the next.
+    """Probes the batches of a build, in any worker.  The process of its decoder is kept from batch to batch.
 
     Args:
         roots: each dataset's folder.
@@ -64,7 +64,7 @@ class Prober:
             batch: the batch's name, a file name without suffix, and its clips: rows of the catalogue.
 
         Raises:
-            OSError: storage failed (never: a clip's content); the batch can be tried again.
+            OSError: storage failed, and the batch can be tried again.  The content of a clip never raises it.
         """
         name, clips = batch
         found, tasks = _without_audio(clips)
@@ -77,9 +77,9 @@ class Prober:
         facts = [clip.facts for clip in probed]
         _write_fingerprints(self._build, fingerprints_name(name), probed)
         self._build.write_table(facts_name(name), to_table(facts, FACTS))
-        well = [each.duration_s or 0.0 for each in facts if each.error is None]
+        durations = [each.duration_s or 0.0 for each in facts if each.error is None]
         missing = sum(each.error == "missing" for each in facts)
-        return Probed(clips=len(facts), failed=len(facts) - len(well), missing=missing, seconds=sum(well))
+        return Probed(clips=len(facts), failed=len(facts) - len(durations), missing=missing, seconds=sum(durations))
 
 
 class _Listed(NamedTuple):

@@ -18,7 +18,7 @@ _WINDOW = np.hanning(_SPECTRUM).astype(np.float32)
 class Measures:
     """Hash, levels, bandwidth and fingerprint of mono float32 blocks at 32 kHz.
 
-    ``peak`` and ``rms`` are of full scale, linear; ``peak`` can exceed 1 for floating-point sources.
+    ``peak`` and ``rms`` are fractions of full scale.  ``peak`` can exceed 1 for floating-point sources.
     """
 
     def __init__(self) -> None:

@@ -32,7 +32,7 @@ def trim_batch(
         facts: FACTS of the clips.
         stretches: the parts of each clip.
         build: the storage of ``OUT/.build``.
-        form: of the sound in shards.
+        form: the form of the sound in shards.
 
     Returns:
         the number of clips.

@@ -152,7 +152,7 @@ class CatalogueBuilder:
 
         Args:
             part, stem: make the clip_id.
-            path: of the audio below the dataset's folder; None: the audio is missing.
+            path: the path of the audio below the dataset's folder; None: the audio is missing.
             split: default: the part.
             interval: (start, end) in seconds of the original recording; the end is None where it is not known.
             duration_s: as published, in seconds.

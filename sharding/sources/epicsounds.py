@@ -72,10 +72,10 @@ def add_videos(
     Args:
         index: the sound files of the dataset's folder.
         rows: the catalogue.
-        split: of the videos.
+        split: the split of the videos.
         videos: their captions by their names.
-        scheme: of their identities.
-        licence: of the annotations.
+        scheme: the scheme of their identities, which are ``scheme:video``.
+        licence: the licence of the annotations.
     """
     for video, captions in videos.items():
         outside = climbs(video)

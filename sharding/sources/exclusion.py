@@ -133,7 +133,7 @@ class ListReport(TypedDict):
         list: name of the list.
         entries: rows of the list.
         dataset, part: the part.
-        clips: of the part.
+        clips: the clips of the part.
         no_id: clips without an id, which no list can name.
         ids: distinct original recordings.
         values: distinct ids as published, where all ``Not found`` count as one.

@@ -32,8 +32,8 @@ class Origin(NamedTuple):
 
     Attributes:
         publisher: the page of its authors.
-        licence: of captions and of recordings, in words.
-        size: of all recordings, in words.
+        licence: the licences of captions and of recordings, in words.
+        size: the size of all recordings, in words.
         files: those that a command can fetch.
         commands: further commands, run in the folder of the dataset, after the files are fetched.
         remarks: what else to know.

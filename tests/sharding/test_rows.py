@@ -1,3 +1,5 @@
+"""Typed access to the rows of tables."""
+
 from typing import Any, NamedTuple, get_type_hints
 
 import pyarrow as pa

@@ -25,7 +25,7 @@ class Query:
     Attributes:
         caption: as published.
         clip: its own clip.
-        rank: of its own clip, from 1; of equal scores, the mean.
+        rank: the rank of its own clip, from 1; of equal scores, the mean.
         margin: the score of its own clip minus that of the best other one.
         preferred: the best other clips.
     """
@@ -79,7 +79,7 @@ class Clips:
 
     Args:
         questions: the captions of the clips.
-        manifest: of the build, for their sound; None: there is none to be heard.
+        manifest: the manifest of the build, for their sound; None: there is none to be heard.
     """
 
     def __init__(self, questions: Questions, manifest: Any | None) -> None:

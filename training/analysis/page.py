@@ -38,7 +38,7 @@ def analyse(retriever: Any, manifest: Any, split: str, out: str, examples: int =
 
     Args:
         retriever: the model.
-        manifest: of the build.
+        manifest: the manifest of the build.
         split: dataset/split; every caption is scored against every clip.
         out: the HTML file.
         examples: captions that are shown with sound: half of them the worst ones.

@@ -114,7 +114,7 @@ class Distances:
 
 
 def distances(scores: npt.NDArray[np.float32], clip_of: npt.NDArray[np.int64], seed: int = 0) -> Distances:
-    """Of each caption: the distance to its own clip, and to another one that is drawn at random."""
+    """For each caption: the distance to its own clip, and to another one that is drawn at random."""
     rows = np.arange(len(clip_of))
     step = np.random.default_rng(seed).integers(1, max(2, scores.shape[1]), len(rows))
     other = (clip_of + step) % scores.shape[1]

@@ -14,13 +14,16 @@ from training.commands.arguments import add_model, add_shards
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Encode every window of a build's recordings once, so that `earshot search` and `earshot serve` find sounds at "
-        "once. A killed run continues. After `earshot append`, the same command encodes only what is new."
+        "Encode every window of a build's recordings, so that `earshot search` and `earshot serve` need not do it for "
+        "each search. A killed run continues. After `earshot append`, the same command encodes only what is new."
     )
     add_model(parser)
     add_shards(parser)
     parser.add_argument(
-        "--out", required=True, metavar="INDEX", help="the folder of the index; one that is there is updated"
+        "--out",
+        required=True,
+        metavar="INDEX",
+        help="the folder of the index; an index that is already there is updated",
     )
     parser.add_argument(
         "--split",
@@ -39,7 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--hop", type=float, metavar="S", help="seconds from window to window (default: half of --window)"
     )
     parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes that encode, each with a model of its own (1)"
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that encode, each with its own model (default: 1)",
     )
     parser.set_defaults(make_runner=lambda args: LocalRunner(args.workers))
 
@@ -54,7 +61,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.search.text_tower import add_text_tower
 
     if "://" in args.out:
-        raise InputError("an index lies in a folder, not in an object store", value=args.out, remedy="name a folder")
+        raise InputError(
+            "an index must be in a local folder, not in an object store", value=args.out, remedy="name a folder"
+        )
     out = Path(args.out).resolve()  # workers run in other folders
     model = str(Path(args.checkpoint).resolve()) if Path(args.checkpoint).exists() else str(args.checkpoint)
     local = Storage(args.shards).local

@@ -74,7 +74,7 @@ class Model:
     """A language model of transformers by name or folder; one with an audio tower also hears the clip.
 
     Attributes:
-        source: as of the encoders `multimodal`.
+        source: as for the encoders `multimodal`.
         tokens: the most tokens of an answer.
     """
 

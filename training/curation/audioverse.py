@@ -25,7 +25,7 @@ def read_audioverse(file: Path, clip_ids: Iterable[str]) -> tuple[list[Annotatio
 
     Args:
         file: the JSON.
-        clip_ids: of the build.
+        clip_ids: the clips of the build.
 
     Raises:
         InputError: the file is missing or has another form, two clips have the name of an item, or two items one clip.

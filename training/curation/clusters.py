@@ -20,7 +20,7 @@ def cluster_tags(
         tags: the vocabulary.
         vectors: ``[tags, d]``.
         count: how many clusters; at most one for each tag.
-        seed: of the first centres.
+        seed: the seed by which the first centres are drawn.
 
     Returns:
         ``{"dog barking": {"cluster_index": 3}, ...}``; clusters are numbered in the order of their first tags.

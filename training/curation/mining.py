@@ -57,7 +57,7 @@ def nearest_wrong(vectors: Vectors, rows: slice, top: int, threshold: float) -> 
     """The hard negatives of some clips.
 
     Args:
-        vectors: of all clips and captions.
+        vectors: the vectors of all clips and captions.
         rows: the clips, for example a worker's share.
         top: how many of each.
         threshold: captions that resemble one of the clip's own by this cosine or more are taken for true.

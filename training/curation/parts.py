@@ -62,7 +62,7 @@ def carry_out(
         storage: the folder.
         task: does a step: it writes the counts (`part_counts`), and then the rows (`part`), and returns its number.
         order: the clips, of which every step has a batch.
-        schema: of the rows.
+        schema: the schema of the rows.
         what: is done, for the progress.
         runner: where it is done.
     """

@@ -35,7 +35,7 @@ from training.data.stored import NOTHING, Stored
 from training.data.tags import TagVocabulary, read_vocabulary
 
 _WORKER_DIED = re.compile(r"DataLoader worker \(pid.*(exited unexpectedly|killed by signal)")
-PARTNER = 0x50415254  # purpose of a hash: the sample that mixup mixes in
+PARTNER = 0x50415254  # makes the hash that chooses the sample which mixup mixes in
 
 
 class BatchOrder(Protocol):
@@ -149,16 +149,16 @@ class BatchLoader:
             self._processes = None
             raise InputError(
                 f"a loader worker died: {str(error).splitlines()[0]}",
-                remedy="mostly memory: lower data.workers, data.readahead or the batch size",
+                remedy="memory is the usual reason: lower data.workers, data.readahead or the batch size",
             ) from error
 
     def _start_workers(self) -> DataLoader[Any]:
         """The workers; they are forked when the first epoch begins."""
-        gc.collect()  # what is garbage here must not be collected in a worker; see _prepare_worker
+        gc.collect()  # garbage of this process must not be collected in a worker; see _prepare_worker
         builder: Any = self._builder
         floats = self._builder.floats_per_clip()
         if floats and torch.multiprocessing.get_start_method() == "fork":
-            # One buffer for each batch that is built ahead, one in use, and one that was just in use.
+            # One buffer for each batch that is built ahead, one for the batch in use, and one for the batch before it.
             count = self._workers * self.settings.readahead + 2
             self._requests.buffers = BufferPool(count, self._requests.largest_batch() * floats)
             builder = replace(builder, buffers=self._requests.buffers)
@@ -197,7 +197,7 @@ class Loader(BatchLoader):
         settings: the recipe's data section.
         audio: the input that the audio encoder takes: ``AudioInput.of(encoder)``.
         tokenizer: a transformers tokenizer; None: the batches have no tokens.
-        rank, world, workers: as of `BatchLoader`.
+        rank, world, workers: as for `BatchLoader`.
         train: whether to draw filter edges, masks and augmentation.
         stored: vectors of samples and captions that were computed before.  Then no sound is read.
         device: the device of the batches; ``spectrogram: device`` computes spectrograms there.

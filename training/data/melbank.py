@@ -24,7 +24,7 @@ class MelBank:
 
     Args:
         frequencies: how many there are.
-        bands: of each group of ``GROUP`` filters, or what is left of them, the first frequency of its band, and the
+        bands: for each group of ``GROUP`` filters, or what is left of them, the first frequency of its band, and the
             filters there, ``[filters, width]``.
     """
 

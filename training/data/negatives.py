@@ -33,7 +33,7 @@ class Negatives:
     """Wrong captions of clips.
 
     Attributes:
-        mined: of a clip, by its stable id, what `mine` found; clips that are not here get captions of other clips.
+        mined: what `mine` found for each clip, by its stable id; clips that are not here get captions of other clips.
         texts, group, kin: every caption of the training clips, with the ids of its clip.
     """
 

@@ -35,7 +35,7 @@ from training.data.settings import DataSettings, MixtureItem
 
 Int64 = NDArray[np.int64]
 
-# Purposes of hashes: the order of an epoch's runs, the order inside a shuffle window, and the names of batches.
+# What a hash is for, so that equal numbers hash differently: the runs of an epoch, a shuffle window, names of batches.
 EPOCH, WINDOW, NAME = 0x45504F43, 0x57494E44, 0x4E414D45
 
 
@@ -102,7 +102,7 @@ class Order:
         return replace(draws, name_part=name_part(draws.keys, start - inside.start))
 
     def items(self) -> list[tuple[int, int]]:
-        """Of each item of the mixture how many clips it has, and how many an epoch draws of them."""
+        """For each item of the mixture: how many clips it has, and how many of them an epoch draws."""
         return [(len(pool), count) for pool, count in zip(self._pools, self._counts.tolist(), strict=True)]
 
     def count_kin_repeats(self, epoch: int, step: int) -> int:
@@ -173,7 +173,7 @@ class Order:
         return rows
 
     def _kin(self, rows: Int64) -> Int64:
-        """The kin of manifest rows as integers from 0; they are looked up for the rows of a window alone."""
+        """The kin of manifest rows as integers from 0.  Only the rows of one shuffle window are looked up at a time."""
         kin = self._names["kin"].take(rows)
         for instead in ("group", "clip_id"):
             if kin.null_count:
@@ -217,10 +217,10 @@ class SequentialOrder:
 
 
 def name_part(keys: Sequence[str], first: int = 0) -> int:
-    """What some samples of a global batch add to its name, as int64.
+    """What samples of a global batch contribute to its name, as int64.
 
     Args:
-        keys: of the samples, in their order.
+        keys: the keys of the samples, in their order.
         first: the place of the first of them in the global batch.
     """
     ids = np.array([stable_id(key) for key in keys], dtype=np.int64)

@@ -59,7 +59,7 @@ class StoredVectors:
     """Reads the tensors of items from a finished folder; only what is asked for is read.
 
     Args:
-        folder: of the parts.
+        folder: the folder of the parts.
         ids: the 64-bit id of each item, in the order in which the items were stored.
     """
 

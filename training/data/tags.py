@@ -47,7 +47,7 @@ class TagVocabulary:
         """The sets of tags of ``b`` samples, ``[b, w]`` int64; see `objectives.pairs.tags.pack`.
 
         Args:
-            labels: of each sample the label captions of its clip.
+            labels: for each sample the label captions of its clip.
             texts: the drawn captions, as the model reads them.
             settings: the recipe's data section.
         """

@@ -228,7 +228,7 @@ def to_keep(names: Sequence[str], scores: Mapping[str, float], settings: Checkpo
     """Names of the checkpoints that the rule keeps.
 
     Args:
-        names: of all checkpoints, oldest first.
+        names: the names of all checkpoints, oldest first.
         scores: the metric of those that have it.
         settings: the rule.
     """

@@ -61,7 +61,7 @@ class Cotangents:
         """A number whose gradient by a chunk's sides is the chunk's share of the loss's gradient.
 
         Args:
-            sides: of the chunk, with gradient.
+            sides: the sides of the chunk, with gradient.
             before: the outputs of the chunks before it.
         """
         total = torch.zeros((), device=self.device)

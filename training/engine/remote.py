@@ -143,7 +143,7 @@ class RemoteRun:
 
         Args:
             folder: the checkpoint in the copy.
-            settings, metric: as of ``checkpoint.prune``.
+            settings, metric: as for ``checkpoint.prune``.
         """
         with failures_explained(self.storage):
             for later in self.steps():

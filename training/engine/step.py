@@ -48,9 +48,9 @@ class StepResult:
     """What a step did; the same on every rank.
 
     Attributes:
-        loss: of the global batch.
+        loss: the loss of the global batch.
         parts: each term of the loss by name, before its weight.
-        grad_norm: of all parameters' gradient before clipping; infinite or NaN where it is not finite.
+        grad_norm: the norm of all parameters' gradient before clipping; infinite or NaN where it is not finite.
         applied: False where the step was skipped because loss or gradient was not finite.
         sides: this rank's sides, detached.
     """
@@ -83,7 +83,7 @@ class Engine:
         group: the ranks, from `training.engine.launch.ranks`.
         moments: the optimizer's moments by parameter name, to continue from.
         step: steps taken so far.
-        updates: of those, how many moved the weights (the optimizer's own counter).
+        updates: how many of those moved the weights (the optimizer's own counter).
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Everything that knows how DeepSpeed lays out parameters and moments under its ZeRO stages.
+"""The only module that knows how DeepSpeed lays out parameters and moments under its ZeRO stages.
 
-The rest of the engine speaks of whole tensors by name.  This is the only module that touches fields of DeepSpeed's
-engine and optimizers that are not documented, each with the reason.
+The rest of the engine works with whole tensors by name.  Where this module uses a field of DeepSpeed that is not
+documented, a comment gives the reason.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ HELD = -1  # the number of a module that never ends, among the modules that Deep
 def configuration(recipe: Recipe, world: int) -> dict[str, Any]:
     """DeepSpeed's configuration of a run."""
     return {
-        # DeepSpeed checks that these multiply; the loader decides how many samples a rank really gets.
+        # DeepSpeed checks the product of these numbers; the loader decides how many samples a rank really gets.
         "train_batch_size": world,
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": recipe.optimizer.clip,
-        # the memory-efficient linear function would replace torch's for the whole process, and rounds otherwise
+        # the memory-efficient linear function would replace torch's in the whole process, and it rounds differently
         "zero_optimization": {"stage": recipe.engine.zero, "memory_efficient_linear": False},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
@@ -86,7 +86,7 @@ class Sharded:
                         deepspeed.zero.register_external_parameter(part, parameter)
 
     def hold_whole(self) -> None:
-        """Keep those parameters from being released in this step: DeepSpeed releases all alike until its first one."""
+        """Keep these parameters in this step: until its first step DeepSpeed would release them with all others."""
         for parameter in self._whole:
             parameter.ds_active_sub_modules.add(HELD)
 
@@ -105,7 +105,7 @@ class Sharded:
         return values
 
     def moments(self) -> dict[str, dict[str, Tensor]]:
-        """Moment to parameter name to the whole moment on the CPU; collective, and on the first rank alone as well."""
+        """Whole moments on the CPU, by their name and the parameter's; a collective call, with values on rank 0."""
         found: dict[str, dict[str, Tensor]] = {moment: {} for moment in self.moment_names}
         for moment, values in found.items():
             for name, parameter in self.names.items():
@@ -152,7 +152,7 @@ class Sharded:
             safe_set_full_optimizer_state(parameter, value, moment)
 
     def update(self) -> tuple[float, bool]:
-        """Clip and move; leave everything as it is where the gradient is not finite.
+        """Clip the gradient and update the weights, unless the gradient is not finite.
 
         Returns:
             the norm of the gradient before clipping, and whether the weights have moved.
@@ -174,11 +174,11 @@ class Sharded:
         return (float(found) if found is not None else float("nan")), applied
 
     def close(self) -> None:
-        """Give back what DeepSpeed holds; the ranks stay joined."""
+        """Free what DeepSpeed holds; the ranks stay connected."""
         try:
             self.engine.destroy()
         finally:
-            FWD_MODULE_STACK.clear()  # ZeRO-3 keeps every model there after its engine has ended
+            FWD_MODULE_STACK.clear()  # otherwise ZeRO-3 keeps every model alive after its engine has ended
 
 
 def release_only_entered(offload: Any) -> None:

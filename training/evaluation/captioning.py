@@ -43,7 +43,7 @@ def write_captions(
 
     Args:
         model: writes them.
-        manifest: of the build.
+        manifest: the manifest of the build.
         split: dataset/split.
         batch_size: clips that a rank encodes at once.
         group: the ranks; each takes whole batches in turn.

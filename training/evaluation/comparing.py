@@ -21,7 +21,7 @@ class Measured:
     """The values of one task's queries.
 
     Attributes:
-        values: of each measure, ``[queries]``.
+        values: the values of each measure, ``[queries]``.
         belongs: ``[queries]`` the clip to which each query belongs, or a number of its own.
     """
 

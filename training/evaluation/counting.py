@@ -189,7 +189,7 @@ def _distinct(query: Ints, score: Block, gain: Floats) -> tuple[Ints, Block, Int
 
 
 def _count_rows(block: Block, row: Ints, score: Block) -> tuple[Ints, Ints]:
-    """Of each row and score: how many scores of the row are above it, and how many equal it."""
+    """For each row and score: how many scores of the row are above it, and how many equal it."""
     above, size = np.empty(len(row), np.int64), np.empty(len(row), np.int64)
     starts = np.flatnonzero(np.diff(row, prepend=-1))
     for start, stop in zip(starts, np.append(starts, len(row))[1:], strict=True):

@@ -129,7 +129,7 @@ def encode_clips(
 
     Args:
         encoder: computes the sides.
-        manifest: of the build.
+        manifest: the manifest of the build.
         order: the clips.
         group: the ranks; each encodes its share.
         progress: called with the number of batches that are done, and of all batches.
@@ -162,7 +162,7 @@ def infer_clips(
     Args:
         engine: `training.engine.step.Engine`.
         call: gives one value for each clip of a batch.
-        manifest: of the build.
+        manifest: the manifest of the build.
         order: the clips.
         audio, tokenizer: how clips and captions are read.
         group: the ranks; each takes whole batches in turn.

@@ -47,7 +47,7 @@ class ImageTower:
 
     @property
     def width(self) -> int:
-        """Of the vectors."""
+        """How many numbers a vector has."""
         width: int = self.model.config.projection_dim
         return width
 
@@ -73,7 +73,7 @@ def find_frames(folder: Path, clips: Sequence[str], originals: Mapping[str, str]
 
     Args:
         folder: the images.
-        clips: ids.
+        clips: the ids of the clips.
         originals: the sound file of each clip, as far as it is known.
 
     Raises:
@@ -81,9 +81,9 @@ def find_frames(folder: Path, clips: Sequence[str], originals: Mapping[str, str]
     """
     if not folder.is_dir():
         raise InputError("there is no such folder of images", file=folder)
-    there = {file.stem: file for file in sorted(folder.iterdir()) if file.suffix.lower() in KINDS}
+    by_name = {file.stem: file for file in sorted(folder.iterdir()) if file.suffix.lower() in KINDS}
     names = [(Path(originals.get(clip, clip)).stem, clip.rpartition("/")[2]) for clip in clips]
-    found = [there.get(end) or there.get(sound) for sound, end in names]
+    found = [by_name.get(end) or by_name.get(sound) for sound, end in names]
     missing = [place for place, file in enumerate(found) if file is None]
     if missing:
         raise InputError(
@@ -109,7 +109,7 @@ def evaluate_images(
 
     Args:
         retriever: its sounds must live in the space of the image tower.
-        manifest: of the build.
+        manifest: the manifest of the build.
         split: dataset/split.
         frames: a folder with one image for each clip.
         tower: encodes images.
@@ -138,7 +138,7 @@ def evaluate_images(
 
 
 def _figures(scores: np.ndarray, own: np.ndarray) -> dict[str, float]:
-    """Of ``scores [queries, items]``; with one relevant item the average precision is the reciprocal of its rank."""
+    """The figures of ``scores [queries, items]``.  With one relevant item, average precision is 1 over its rank."""
     ranking = rank_relevant(scores, own)
     count = len(own)
     figures = {"MRR": float(expected_average_precision(ranking, count).mean())}

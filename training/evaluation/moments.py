@@ -111,7 +111,7 @@ def retrieve_moments(encoder: SideEncoder, manifest: Any, split: str) -> dict[st
 def _proposals(
     encoder: SideEncoder, manifest: Any, table: pa.Table, clips: Sequence[str]
 ) -> Iterator[tuple[str, Floats, Side]]:
-    """Of each clip in turn: its name, its proposals ``[n, 2]`` in seconds, and their audio sides."""
+    """For each clip in turn: its name, its proposals ``[n, 2]`` in seconds, and their audio sides."""
     wanted = table.filter(pa.array(np.isin(table["clip_id"].to_numpy(zero_copy_only=False), list(clips))))
     longest = encoder.audio_input.max_s
     lengths = [length for length in LENGTHS_S if length < longest] + [longest]

@@ -35,7 +35,7 @@ class EvaluationSettings:
     Attributes:
         split: dataset/split.
         batch_size: clips, or captions, that a rank encodes at once.
-        candidates: of each query, found by vectors, that a head with attention scores exactly; 0: all.
+        candidates: how many candidates of each query, found by vectors, a head with attention scores exactly; 0: all.
         relevance: each query, the file names of its relevant clips and their relevance, for
             ``text_to_audio_multiple``; None: none.
     """
@@ -57,7 +57,7 @@ def evaluate(
 
     Args:
         encoder: a model's, or an engine's.
-        manifest: of the build.
+        manifest: the manifest of the build.
         settings: what is evaluated.
         group: the ranks; each takes a share.
         progress: called with the number of batches of clips that are encoded, and of all of them.
@@ -91,9 +91,9 @@ class _Share:
     """The rows of a score matrix that a rank computes, once; later passes read them again.
 
     Args:
-        count: of all rows.
+        count: the number of all rows.
         group: the ranks, which take contiguous shares.
-        scores: of some rows.
+        scores: the scores of some rows.
     """
 
     def __init__(self, count: int, group: Group, scores: Callable[[slice], torch.Tensor]) -> None:

@@ -50,7 +50,7 @@ class Questions:
 
     @staticmethod
     def of(split: Split, table: Mapping[str, Any] | None, settings: DataSettings) -> Questions:
-        """Of a split, and of a relevance table if there is one; ``settings`` say how texts are read."""
+        """The questions of a split, and of a relevance table if there is one; ``settings`` say how texts are read."""
         known = {_spaced(text) for text in split.texts}
         more = [query for query in sorted(table or {}) if _spaced(query) not in known]
         read = [*split.captions, *(normalise(query, settings) for query in more)]
@@ -58,7 +58,7 @@ class Questions:
 
     @staticmethod
     def of_queries(split: str, clips: Sequence[str], queries: Sequence[str], settings: DataSettings) -> Questions:
-        """Of queries whose clips are not known, such as those of a challenge; each different one once."""
+        """The questions of queries whose clips are not known, such as those of a challenge; each different one once."""
         texts = list(dict.fromkeys(queries))
         read = [normalise(query, settings) for query in texts]
         return Questions(split, list(clips), texts, read, np.zeros(0, np.int64))

@@ -60,7 +60,7 @@ def write_scores(
 
     Args:
         retriever: the model.
-        manifest: of the build.
+        manifest: the manifest of the build.
         settings: what is scored.
         out: the folder to write, local or in an object store; every rank must see it.
         group: the ranks, which share the work; None: this process is alone.

@@ -40,7 +40,7 @@ def read_split(table: pa.Table, name: str, order: SequentialOrder, settings: Dat
     Captions that a clip received from its duplicates do not count.
 
     Args:
-        table: of the manifest.
+        table: the table of the manifest.
         name: dataset/split.
         order: lists the split's clips.
         settings: say how captions are spelled.

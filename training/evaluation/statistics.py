@@ -44,7 +44,7 @@ def bootstrap(values: Floats, belongs: Ints, seed: int = 0) -> list[Estimate]:
     Args:
         values: ``[queries, measures]``.
         belongs: ``[queries]`` what each query belongs to, such as its clip; these are drawn with replacement.
-        seed: of the draws; equal seeds draw the same, whatever the values.
+        seed: the seed of the draws; equal seeds draw the same, whatever the values.
     """
     sums, counts = _clusters(values, belongs)
     draw, clusters = np.random.default_rng(seed), len(counts)
@@ -67,7 +67,7 @@ def paired(one: Floats, other: Floats, belongs: Ints, seed: int = 0) -> list[Dif
         one: ``[queries, measures]``.
         other: the same of another system.
         belongs: as in `bootstrap`; what belongs together is flipped together.
-        seed: of the draws.
+        seed: the seed of the draws.
     """
     differences = one - other
     sums, _ = _clusters(differences, belongs)

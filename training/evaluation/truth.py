@@ -48,11 +48,11 @@ class Truth:
         return Truth(clips, clip_of, text, bool(pairs.shape[1] > len(np.unique(text))))
 
     def own(self) -> Relevant:
-        """Of each caption: its clip."""
+        """The clip of each caption."""
         return Relevant.of(np.arange(len(self.clip_of)), self.clip_of)
 
     def equal(self) -> Relevant:
-        """Of each caption: every clip with an equal caption."""
+        """For each caption, every clip that has an equal caption."""
         texts, clips = np.unique(np.stack((self.text, self.clip_of)), axis=1)
         counts = np.bincount(texts, minlength=int(self.text.max(initial=-1)) + 1)
         starts = np.cumsum(counts) - counts

@@ -56,7 +56,7 @@ def classify(
 
     Args:
         model: a retrieval model, or a classifier.
-        manifest: of the build; the captions of the kind label are the labels of a clip.
+        manifest: the manifest of the build; the captions of the kind label are the labels of a clip.
         settings: what is classified.
         group: the ranks; each encodes its share of the clips.
         progress: called with the number of batches that are done, and of all batches.

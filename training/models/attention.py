@@ -14,10 +14,10 @@ class Attention(nn.Module):
     """Multi-head attention.
 
     Args:
-        width: of queries and of what comes out.
+        width: the width of queries and of the result.
         heads: they divide the width.
-        dropout: of the attention's weights, in training.
-        source_width: of keys and values; None: ``width``.
+        dropout: the dropout of the attention's weights, in training.
+        source_width: the width of keys and values; None: ``width``.
     """
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0, source_width: int | None = None) -> None:
@@ -53,8 +53,8 @@ class DecoderBlock(nn.Module):
     """A layer of a transformer decoder, with normalisation before each part.
 
     Args:
-        width, heads, dropout: of the attention.
-        source_width: of what the block attends to besides itself; None: ``width``.
+        width, heads, dropout: settings of the attention.
+        source_width: the width of what the block attends to besides itself; None: ``width``.
     """
 
     def __init__(self, width: int, heads: int, dropout: float, source_width: int | None = None) -> None:

@@ -24,7 +24,7 @@ class CaptionDecoder(nn.Module):
     Args:
         audio_dim: width of the patches.
         vocabulary: how many tokens there are.
-        width, depth, heads, dropout: of the transformer.
+        width, depth, heads, dropout: settings of the transformer.
         longest: the longest caption in tokens.
     """
 

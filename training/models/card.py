@@ -100,7 +100,7 @@ def published_card(
         retriever: the model.
         origin: step, plan and validation figures of its checkpoint.
         sources: what it was trained on; none: the card names only splits.
-        licence: of the weights; None: the card says nothing of it.
+        licence: the licence of the weights; None: the card says nothing of it.
         leaks: which evaluation clips the training data hold, as `earshot leaks --annotation` wrote it; None: nothing.
     """
     from huggingface_hub import ModelCardData

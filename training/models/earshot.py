@@ -33,7 +33,7 @@ class Earshot(ModelHubMixin, library_name="earshot"):
 
     Args:
         retriever: the model.
-        origin: of its checkpoint, as `training.models.hub.origin_of` reads it; None: it cannot be saved.
+        origin: where its checkpoint comes from, as `training.models.hub.origin_of` reads it; None: it cannot be saved.
     """
 
     def __init__(self, retriever: Retriever, origin: dict[str, Any] | None = None) -> None:

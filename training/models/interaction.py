@@ -29,11 +29,11 @@ class InteractionSettings:
 
     Attributes:
         blocks: cross-attention blocks in series (the paper: 8, and 1 to 12 in figure 4a).
-        width, heads: of the blocks.
+        width, heads: sizes of the blocks.
         self_attention: whether the vectors also attend to each other.
         start: the random vectors are drawn once for all clips ("fixed"), anew for each sample in training ("redrawn"),
             or once and then trained ("learned").
-        dropout: of attention and of the feed-forward layers, in training.
+        dropout: the dropout of attention and of the feed-forward layers, in training.
     """
 
     blocks: int = 8
@@ -78,7 +78,7 @@ class Block(nn.Module):
 
 
 class TokenInteraction(nn.Module):
-    """A clip's tokens to the token embeddings of a text.
+    """Turns the tokens of a clip into the token embeddings of a text.
 
     The last layer is scaled at the start so that its outputs are about as long as the text encoder's embeddings.
 

@@ -60,7 +60,7 @@ class LockedTextModel(RetrievalModel):
         audio: the audio encoder.
         interaction: predicts token embeddings from the audio encoder's tokens.
         space: the locked text encoder, and how sounds enter it.
-        sample_dropout: as of `RetrievalModel`.
+        sample_dropout: as for `RetrievalModel`.
     """
 
     def __init__(

@@ -71,9 +71,9 @@ class Painter:
         """An image of a sound, as a PIL image.
 
         Args:
-            wave: as of `Retriever.encode_wave`.
-            steps: of the pipeline's denoising.
-            seed: of the noise from which the image is made.
+            wave: as for `Retriever.encode_wave`.
+            steps: the steps of the pipeline's denoising.
+            seed: the seed of the noise from which the image is made.
             size: its height and width in pixels; None: the pipeline's own.
         """
         vectors = self.prompt(wave).to(self.pipeline.device, self.pipeline.dtype)

@@ -77,7 +77,7 @@ class Retriever:
         """The audio side of one recording that the model hears while it reads a text, a batch of 1.
 
         Args:
-            wave: as of `encode_wave`.
+            wave: as for `encode_wave`.
             text: in any spelling.
 
         Raises:

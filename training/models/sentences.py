@@ -18,7 +18,7 @@ from training.models.encoders.randomness import splitmix64
 
 
 class SentenceModel(nn.Module):
-    """Sentences in, one vector of length 1 each out.
+    """Turns each sentence into one vector of length 1.
 
     With ``sample_dropout``, what dropout drops in training is a hash of each sentence's seed.
     """
@@ -69,7 +69,7 @@ class SentenceEncoder:
         return vectors
 
     def try_out(self) -> None:
-        """Encode a sentence; a tokenizer that does not fit the model fails here."""
+        """Encode a sentence, so that a tokenizer which does not fit the model fails here and not later."""
         self.encode_texts(["a sound"])
 
     def usage(self) -> str:

@@ -39,9 +39,9 @@ def training_sources(manifest: Any, data: DataSettings, plan: str | None) -> lis
     """The splits of a build that a recipe's mixture names.
 
     Args:
-        manifest: of the build.
+        manifest: the manifest of the build.
         data: the data section of the recipe.
-        plan: of the build that the model was trained on.
+        plan: the plan of the build that the model was trained on.
 
     Raises:
         InputError: the build is another one.

@@ -48,8 +48,8 @@ def stretches(
     """The starts of a run, oldest first.
 
     Args:
-        events: of ``starts.jsonl``.
-        records: of ``metrics.jsonl``.
+        events: the lines of ``starts.jsonl``.
+        records: the lines of ``metrics.jsonl``.
         is_held: whether a process trains now.
         is_stopped_early: whether a sweep has ended the run.
     """
@@ -104,7 +104,7 @@ def effort_of(found: Sequence[Stretch], price: float | None) -> Effort | None:
 
     Args:
         found: the starts.
-        price: of one device for an hour: of a GPU, or of what a rank without a GPU uses; None: not known.
+        price: the price of one device for an hour: of a GPU, or of what a rank without a GPU uses; None: not known.
     """
     if not found:
         return None

@@ -30,7 +30,7 @@ class Curve:
         name: what it is.
         points: steps and values, at least one; where there are many, of means over neighbouring steps.
         last: the last value.
-        band: of such means, the lowest and the highest value that each is made of: steps, low, high.
+        band: the lowest and the highest value of which each such mean is made: steps, low, high.
     """
 
     name: str

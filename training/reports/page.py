@@ -33,7 +33,7 @@ class PageSettings:
     Attributes:
         scores: folders that `scores` wrote.
         shards: the build of these scores, for the sound of examples; None: they are shown without sound.
-        price: of one device for an hour; None: not known.
+        price: the price of one device for an hour; None: not known.
         examples: captions that are shown of each folder of scores: half of them the worst ones.
     """
 

@@ -41,8 +41,8 @@ class Work:
         folder: where everything goes.
         shards: the build.
         seeds: how many seeds each run has.
-        steps: of the small scale; 0: the full scale.
-        changes: of every recipe, as ``--set`` takes them.
+        steps: the steps of a run at the small scale; 0: the full scale.
+        changes: changes of every recipe, as ``--set`` takes them.
         split: which is scored.
         frames: a folder with an image of each clip, for tests of retrieval between sounds and images.
         towers: real encoders for the small scale; None: small random ones.
@@ -151,7 +151,7 @@ def carry_out(
 
     Args:
         work: the plan.
-        manifest: of the build.
+        manifest: the manifest of the build.
         group: the ranks, which train together.
         table: a relevance table for the improved captions; None: there is none.
 
@@ -187,9 +187,9 @@ def do_run(
 
     Args:
         work: the plan.
-        name: of the run.
-        seed: of the run.
-        manifest: of the build.
+        name: the name of the run.
+        seed: the seed of the run.
+        manifest: the manifest of the build.
         group: the ranks, which train together.
         table: see `carry_out`.
         watch: see `training.run.loop.fit`.

@@ -47,8 +47,8 @@ def measure(
 
     Args:
         cell: what is tested, and how.
-        export: of the run.
-        manifest: of the build.
+        export: the export of the run.
+        manifest: the manifest of the build.
         group: the ranks, which encode together.
         frames: the folder of images; None: there is none.
         store: a folder that keeps what was found.

@@ -49,7 +49,7 @@ class Cell:
 
     Attributes:
         run: the name of the run that is tested.
-        kind: of the test.
+        kind: the kind of the test.
         split: dataset/split, or a dataset, which stands for all of its splits.
         measure: the figure that is shown, as the command names it.
         published: the figure in the paper, in percent; None: it gives none.

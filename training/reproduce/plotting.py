@@ -16,7 +16,7 @@ def write_curves(rows: Mapping[str, Any], curve: Mapping[str, Point], what: str,
     """Write the picture: means over seeds, with the range of the seeds as bars.
 
     Args:
-        rows: of a plan that was carried out, by system.
+        rows: the rows of a plan that was carried out, by system.
         curve: where each system stands.
         what: the name of the horizontal axis.
         path: its suffix chooses the format.

@@ -96,7 +96,7 @@ def check_towers(towers: Towers, plan: Plan, recipes: Collection[Recipe]) -> Non
     Args:
         towers: see `on_towers`.
         plan: to be carried out.
-        recipes: of all of its runs, at the full scale.
+        recipes: the recipes of all of its runs, at the full scale.
     """
     for name in towers:
         if not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):

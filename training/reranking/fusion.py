@@ -5,8 +5,8 @@ them** gets what the re-ranker says of it:
 
     fused_qi = scores_qi + weight * P(yes | q, i)   for the candidates i of q
 
-What the candidates gain, they keep above the others: items that are no candidates never gain anything.  (The code that
-AuroLA's authors published adds the probability to true pairs alone, so its figures cannot be compared.)
+Items that are no candidates never gain anything.  (The code that AuroLA's authors published adds the probability to
+true pairs alone, so its figures cannot be compared.)
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0, 2.0, 3.0)
 
 
 def best_items(scores: Floats, count: int) -> Ints:
-    """The ``count`` best items of each query, best first, ``[queries, count]``; equal scores in the items' order."""
+    """The ``count`` best items of each query, best first, ``[queries, count]``; equal scores in item order."""
     count = min(count, scores.shape[1])
     return np.argsort(-scores, axis=1, kind="stable")[:, :count].astype(np.int64)
 
@@ -37,8 +37,8 @@ def fuse(scores: Floats, candidates: Ints, probabilities: Floats, weight: float)
     Args:
         scores: ``[queries, items]``.
         candidates: ``[queries, K]`` items of each query.
-        probabilities: ``[queries, K]`` of Yes.
-        weight: of the probability.
+        probabilities: ``[queries, K]``, of the answer Yes.
+        weight: how much the probability counts.
     """
     fused = scores.copy()
     rows = np.arange(len(scores))[:, None]
@@ -67,6 +67,6 @@ def choose_weight(
     weights: Sequence[float] = WEIGHTS,
     figures: Callable[[Floats, Bools], dict[str, float]] = measure,
 ) -> float:
-    """The weight with the best figure on these queries, those of a validation split; of equals the least."""
+    """The weight with the best figure on these queries, those of a validation split; of equal ones the smallest."""
     values = [figures(fuse(scores, candidates, probabilities, weight), relevant)[metric] for weight in weights]
     return weights[int(np.argmax(values))]

@@ -51,7 +51,7 @@ class Judged:
             be none.
         candidates: ``[queries, K]`` items.
         probabilities: ``[queries, K]`` of Yes.
-        seconds: that one query took.
+        seconds: how long one query took.
     """
 
     scores: Floats
@@ -85,8 +85,8 @@ def judge(
     Args:
         retriever: the model, for its recipe.
         reranker: the same as a re-ranker.
-        manifest: of the build that was scored.
-        scores: of the split, by any retriever.
+        manifest: the manifest of the build that was scored.
+        scores: the scores of the split, by any retriever.
         top: candidates of each query.
         out: a folder, which keeps what is finished.
         group: the ranks; each judges its share of the queries.
@@ -276,7 +276,7 @@ def write_scores(
 
     Args:
         judged: the direction.
-        weight: of the re-ranker.
+        weight: how much the re-ranker counts.
         first: the scores of the first stage.
         direction: ``text_to_audio`` or ``audio_to_text``, of which alone these scores are.
         identity: ``model`` and ``fingerprint`` of the re-ranker, and ``top``, the candidates that it was asked for.

@@ -64,9 +64,9 @@ def store_frozen(
     Args:
         task: whose encoders; the engine has frozen them.
         engine: `training.engine.step.Engine` of the task.
-        recipe: of the run.
+        recipe: the recipe of the run.
         source: the build.
-        folder: of the run.
+        folder: the folder of the run.
         group: the ranks.
         encoders: `training.models.encoders.naming.encoder_name` by part.
 

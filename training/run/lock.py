@@ -66,7 +66,7 @@ def hold_run_folder(recipe: Recipe, place: str | Path, group: Group) -> Iterator
     file system without locks nothing keeps a second trainer out.
 
     Args:
-        recipe: of the run.
+        recipe: the recipe of the run.
         place: a folder that every rank sees, or an address such as ``s3://bucket/run``.
         group: the ranks.
 

@@ -40,7 +40,7 @@ class TrainingRun:
         loader: this rank's training batches.
         engine: trains the task.
         task: what is trained.
-        digest: of the recipe, as checkpoints keep it.
+        digest: the digest of the recipe, as checkpoints keep it.
         steps: length of the whole run in steps.
         frozen: size and SHA-256 of the file of the parameters that are not trained; None where all are trained.
         logs_published: when the logs were last uploaded to an object store, by the monotonic clock.

@@ -50,7 +50,7 @@ def make_index(
 
     Args:
         retriever: the model of ``source``.
-        manifest: of the build of ``source``.
+        manifest: the manifest of the build of ``source``.
         source: what is indexed.
         folder: receives the index.
         runner: encodes the parts; None: this process.

@@ -53,7 +53,7 @@ class Hit:
         row: the entry with the best score.
         score: its score.
         start_s, end_s: the stretch of the recording.
-        facts: of the recording and of the sample that holds the entry.
+        facts: the facts of the recording and of the sample that holds the entry.
     """
 
     row: int

@@ -37,7 +37,7 @@ class WholeModel:
             )
         self._index, self._retriever, self._head = index, retriever, retriever.model.head
         silence = np.zeros(retriever.audio_input.segment, np.float32)
-        # A first stage looks at texts alone and at sounds alone; these stand for the other one.
+        # The first stage takes a text and a sound, and looks at each alone; these stand in for what is not given.
         self._any_sound, self._any_text = retriever.encode_wave(silence), retriever.encode_texts(["a sound"])
         self.exact = is_exact(self._head, self._any_text)
         self.longest_s = retriever.audio_input.max_s
@@ -50,7 +50,7 @@ class WholeModel:
     def sound(self, wave: np.ndarray, rate: int, text: str | None = None) -> np.ndarray:
         """The vector ``[d]`` of a sound: mono float ``[n]`` at ``rate`` Hz, heard up to ``longest_s``.
 
-        With a text it is the vector of both together, of a model that can read one while it hears.
+        With a text it is the vector of both together, which only some models can give.
         """
         audio = self._retriever.audio_input
         wave = np.asarray(wave, np.float32)[: int(audio.max_s * rate) + 1]

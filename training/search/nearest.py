@@ -86,7 +86,7 @@ def nearest(
         vectors: ``[entries, d]``, in memory or mapped.
         query: ``[d]``.
         count: how many are wanted; fewer are returned where there are fewer.
-        lists: of the same vectors; None: every vector is compared.
+        lists: the inverted lists of the same vectors; None: every vector is compared.
         mask: the entries that may be found; None: all.
     """
     chosen = None if mask is None else np.flatnonzero(mask)

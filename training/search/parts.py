@@ -60,7 +60,7 @@ class PartEncoder:
 
     Attributes:
         source: what is encoded.
-        folder: of the index, which every worker sees.
+        folder: the folder of the index, which every worker sees.
         key: a hash of the model, which is part of the files' names.
         opened: the model, the build and the entries, where this process has them already.
         report: called with the number of entries so far of the parts that are being encoded.

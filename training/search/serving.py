@@ -34,7 +34,7 @@ class Service:
     """What the page asks for, without the web.
 
     Args:
-        finder: of the index.
+        finder: finds sounds in the index.
         shards: the build that holds the sound.
     """
 

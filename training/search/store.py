@@ -1,8 +1,8 @@
 """The files of an index.
 
-index.json          what the index holds and is made of; written last and sealed with its own SHA-256: it is the commit
-entries-H.arrow     ENTRIES, one row a window; mapped into memory
-vectors-H.npy       float32 [entries, d], one vector a window; mapped into memory
+index.json          what the index holds and is made of, with its own SHA-256; an index counts once this file is written
+entries-H.arrow     ENTRIES, one row for each window; mapped into memory
+vectors-H.npy       float32 [entries, d], one vector for each window; mapped into memory
 side-N-H.npy        what a head with attention keeps of each window, to score it exactly; mapped into memory
 lists-H.faiss       inverted lists of a large index
 text-H.onnx, tokenizer-H.json
@@ -49,7 +49,7 @@ class SoundIndex:
         about: index.json.
         entries: ENTRIES, mapped.
         vectors: ``[entries, d]``, mapped.
-        sides: of each tensor of the head's audio side, the rows of all entries, mapped; none for a dual encoder.
+        sides: for each tensor of the head's audio side the rows of all entries, mapped; none for a dual encoder.
         lists: inverted lists; None where every vector is compared.
     """
 
@@ -190,7 +190,7 @@ def move_file(source: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Lock the folder of an index for one writer, by the kernel: the lock ends with its process.
+    """Let only this process write to the folder of an index.  The kernel ends the lock with the process.
 
     Raises:
         InputError: another process writes to it.
@@ -201,7 +201,9 @@ def hold(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
-                "another process writes to this index", file=folder, remedy="wait for its end, or name another folder"
+                "another process writes to this index",
+                file=folder,
+                remedy="wait until it has ended, or name another folder",
             ) from None
         yield
 

@@ -33,8 +33,8 @@ class TextTower:
     """A text tower that runs in onnxruntime.
 
     Attributes:
-        session: of the tower.
-        tokenizer: of the ``tokenizers`` library; it spells texts as the model reads them.
+        session: the session of onnxruntime that runs the tower.
+        tokenizer: a tokenizer of the ``tokenizers`` library; it spells texts as the model reads them.
     """
 
     session: Any

@@ -41,7 +41,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-_KEPT = {"Cache-Control": "private, max-age=3600"}
+_CACHED = {"Cache-Control": "private, max-age=3600"}
 _RANGE = re.compile(r"bytes=(\d{0,100})-(\d{0,100})")
 
 
@@ -49,7 +49,7 @@ def application(service: Service, hosts: Iterable[str]) -> Starlette:
     """The web application.
 
     Args:
-        service: answers.
+        service: what answers the questions of the page.
         hosts: the names under which the page may be asked for; a request with another ``Host`` is refused, so that no
             foreign page can reach this one through a name of its own (DNS rebinding).
     """
@@ -59,7 +59,9 @@ def application(service: Service, hosts: Iterable[str]) -> Starlette:
     routes += [Route("/api/sounds", answers.sounds, methods=["POST"])]
     routes += [Route("/sound/{row}", answers.sound), Route("/spectrum/{row}", answers.spectrum)]
     guard = Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
-    return Starlette(routes=routes, middleware=[guard], exception_handlers={InputError: refuse, ClientDisconnect: left})
+    return Starlette(
+        routes=routes, middleware=[guard], exception_handlers={InputError: refuse, ClientDisconnect: broken_off}
+    )
 
 
 class _Answers:
@@ -91,7 +93,7 @@ class _Answers:
         row = whole_number(request.path_params["row"], "a sound")
         data, kind = await run_in_threadpool(self._service.stored, row)
         first, last = byte_range(request.headers.get("range"), len(data))
-        headers = HEADERS | _KEPT | {"Accept-Ranges": "bytes"}
+        headers = HEADERS | _CACHED | {"Accept-Ranges": "bytes"}
         if first > last:
             return Response(status_code=416, headers=headers | {"Content-Range": f"bytes */{len(data)}"})
         if "range" in request.headers:
@@ -102,7 +104,7 @@ class _Answers:
 
     async def spectrum(self, request: Request) -> Response:
         data = await run_in_threadpool(self._service.spectrum, whole_number(request.path_params["row"], "a sound"))
-        headers = HEADERS | _KEPT | {"X-Bands": str(BANDS)}
+        headers = HEADERS | _CACHED | {"X-Bands": str(BANDS)}
         return Response(data, media_type="application/octet-stream", headers=headers)
 
 
@@ -113,22 +115,22 @@ async def page(request: Request) -> Response:
 
 
 async def refuse(request: Request, error: Exception) -> Response:
-    """What cannot be answered is said in words."""
+    """The answer to bad input: the message of the error, and its remedy."""
     assert isinstance(error, InputError)
     remedy = f"; {error.remedy}" if error.remedy else ""
     found = "" if error.value is None else f": {error.value}"
     return JSONResponse({"error": f"{error.what}{found}{remedy}"}, status_code=400, headers=HEADERS)
 
 
-async def left(request: Request, error: Exception) -> Response:
-    """Nobody reads this answer: the upload was broken off."""
+async def broken_off(request: Request, error: Exception) -> Response:
+    """The answer to an upload that was broken off; nobody reads it."""
     return Response(status_code=400)
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int]:
     """First and last byte that a ``Range`` header asks for; the first is greater than the last where there are none.
 
-    What is no range of one stretch is answered with the whole (RFC 9110, section 14.2).
+    Any other form of the header is ignored, and the whole is sent (RFC 9110, section 14.2).
     """
     match = _RANGE.fullmatch(header.strip()) if header else None
     if match is None or match[1] == match[2] == "":
@@ -144,7 +146,7 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that listens.
 
     Raises:
-        InputError: the port is taken, or the address is none of this machine.
+        InputError: the port is taken, or the address does not belong to this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)

@@ -44,7 +44,7 @@ class PairTerm:
         rows, columns: names of sides among `Outputs.sides`.
         scorer: scores rows against columns; its parameters belong to the task.
         loss: what to make of the scores; its parameters belong to the task.
-        weight: of this term in the sum.
+        weight: the weight of this term in the sum.
         teachers: their scores are averaged and given to the loss.
     """
 

@@ -68,7 +68,7 @@ class CaptioningTask(RunTask):
         return Outputs(local={LOSS: LocalSum((losses * mask).sum(), mask.sum())})
 
     def _tokens(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each token but the first: its loss, whether it was the most probable, and whether it counts."""
+        """For each token but the first: its loss, whether it was the most probable, and whether it counts."""
         logits = self.model(batch).float()
         wanted, mask = batch.tokens[:, 1:], batch.token_mask[:, 1:]
         losses = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none").view(wanted.shape)

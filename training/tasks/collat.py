@@ -79,7 +79,7 @@ class CollatTask(RetrievalTask):
     Args:
         model: see `training.models.locked_text`.
         loss: over all pairs of the global batch.
-        name: of that loss in the log.
+        name: the name of that loss in the log.
         settings: the weights, and what the paper leaves open.
     """
 

@@ -62,7 +62,7 @@ class MomentTask(RetrievalTask):
     Args:
         model: two encoders and a head.
         loss: over captions and clips.
-        name: of that loss in the log.
+        name: the name of that loss in the log.
         settings: the loss between captions and windows, and its weight.
         times: which part of its recording each caption describes.
     """

@@ -144,7 +144,7 @@ class RerankingTask(RunTask):
         return Outputs(local={LOSS: LocalSum((losses * counts).sum(), counts.sum())})
 
     def answers(self, batch: PairedBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each sample's two pairs ``[2 b]``: the loss, whether the answer is right, and whether it counts."""
+        """For the two pairs of each sample, ``[2 b]``: the loss, whether the answer is right, and whether it counts."""
         model = self.reranker
         sounds = model.listen(batch.features, batch.frames)
         twice = Sounds(sounds.tokens.repeat_interleave(2, 0), sounds.heard.repeat_interleave(2, 0))

@@ -56,7 +56,7 @@ class RetrievalTask(RunTask):
     Args:
         model: two encoders and a head.
         loss: what to make of the head's scores.
-        name: of the loss in the log.
+        name: the name of the loss in the log.
         distillation: how teachers are listened to; None: there are none.
         teachers: whose scores are averaged.
         alignment: weight of a loss between the tokens of each caption and those of its clip; 0: none.
@@ -186,7 +186,7 @@ def make_task(recipe: Recipe, source: Any, trust_code: bool = False) -> Retrieva
 
     Args:
         recipe: what to build.
-        source: of the training data, on whose captions a tokenizer is trained where the recipe names none.
+        source: the source of the training data, on whose captions a tokenizer is trained where the recipe names none.
         trust_code: whether to run the Python files of encoders that come with teachers.
     """
     model, loss = assemble(recipe, training_captions(source.table, recipe.data))

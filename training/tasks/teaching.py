@@ -22,7 +22,7 @@ def write_teacher(retriever: Any, manifest: Any, splits: Sequence[str] | None, f
 
     Args:
         retriever: the model.
-        manifest: of the build.
+        manifest: the manifest of the build.
         splits: dataset/split each; None: every split of the build.
         folder: receives `CLIPS` (clip_id, embedding) and `CAPTIONS` (text as published, embedding).
 

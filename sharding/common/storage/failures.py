@@ -34,7 +34,7 @@ def is_full(error: OSError) -> bool:
 
 
 def named(error: OSError, name: str) -> OSError:
-    """The error itself where it names a file; else one of the same kind that names this one, and survives pickling."""
+    """The error itself if it names a file; else an error of the same kind that names ``name`` and can be pickled."""
     if error.filename is not None:
         return error
     code = error.errno or next((code for kind, code in _CODES.items() if isinstance(error, kind)), errno.EIO)
@@ -43,7 +43,7 @@ def named(error: OSError, name: str) -> OSError:
 
 @contextlib.contextmanager
 def naming(name: str) -> Iterator[None]:
-    """Errors of the block name a file."""
+    """Let every OSError of the block name a file: ``name``, unless it names one already."""
     try:
         yield
     except OSError as error:
@@ -54,14 +54,14 @@ def naming(name: str) -> Iterator[None]:
 
 
 def persist(action: Callable[[], T], passing: Callable[[OSError], bool] | None = None) -> T:
-    """The action's result.  An action that fails is tried again, up to ``TRIES`` times, after growing pauses.
+    """The result of an action, which is tried up to ``TRIES`` times with growing pauses.
 
     Args:
         action: raises OSError where it fails.
-        passing: whether an error may pass; by default, whether it is neither permanent nor a lack of room.
+        passing: whether a further try may succeed after an error; by default not after permanent ones and full disks.
 
     Raises:
-        OSError: the last try's error, or the first one that cannot pass.
+        OSError: the error of the last try, or the first error after which no try can succeed.
     """
     may_pass = passing or _may_pass
     for attempt in range(1, TRIES):

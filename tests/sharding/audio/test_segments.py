@@ -1,4 +1,4 @@
-"""Parts of files in memory."""
+"""Decoding a part of a file that is in memory."""
 
 from __future__ import annotations
 

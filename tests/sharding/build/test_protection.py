@@ -1,4 +1,4 @@
-"""Leaks are found only where protected audio can be read: a build that cannot look says so, and stops."""
+"""Leaks are found only where protected audio can be read.  A build that cannot read it says so, and stops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pages know of a build: its clips and their sound."""
+"""What a page can show of a build: its clips and their sound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables that disagree about the clips of a build are refused by name, also where every checksum is right."""
+"""Tables that disagree about the clips of a build are refused by name, even if every checksum is right."""
 
 from __future__ import annotations
 

@@ -20,10 +20,10 @@ def encoder_name(recipe: Recipe, part: str, encoder: nn.Module, tokenizer: Any) 
     """The name of a model's ``audio`` or ``text`` encoder: two encoders of one name give the same vectors.
 
     Args:
-        recipe: of the model.
+        recipe: the recipe of the model.
         part: ``audio`` or ``text``.
         encoder: with its weights, before DeepSpeed shards them.
-        tokenizer: of the text encoder; the audio encoder does without.
+        tokenizer: the tokenizer of the text encoder; the audio encoder does without.
     """
     name = hashlib.blake2b(digest_size=16)
     settings = getattr(recipe, part)

@@ -1,6 +1,6 @@
 """Dual encoders of CLAP's architecture as a ``ClapModel`` of transformers, with its processor and tokenizer.
 
-Nothing of Earshot is needed to use one.  The head `clap` is copied as it is.  The head `dual` has one linear layer a
+Who uses such a model needs no Earshot.  The head `clap` is copied as it is.  The head `dual` has one linear layer a
 side where ``ClapModel`` has two with an activation between them: the activation is "linear", and the second layer the
 identity.  A RoBERTa whose first token is the caption's vector has no pooling layer where ``ClapModel`` has
 ``tanh(W x)``: W is then ``SMALL`` times the identity, for which tanh is the identity up to a share of
@@ -132,23 +132,23 @@ def _obstacle(retriever: Retriever) -> tuple[str, Any] | None:
     recipe, model = retriever.recipe, retriever.model
     text, settings = model.text, cast(Any, recipe.head)
     if not isinstance(model.audio, ClapEncoder):
-        return "ClapModel hears with the encoder clap", recipe.audio.encoder
+        return "ClapModel needs the audio encoder clap", recipe.audio.encoder
     if model.audio.front_end != "clap":
-        return "ClapModel draws at random what it hears where it fuses features", model.audio.front_end
+        return "a ClapModel that fuses features hears a random part of long clips", model.audio.front_end
     if retriever.audio_input.max_s < SEGMENT_S:
-        return "ClapModel hears 10 s, and this model less", retriever.audio_input.max_s
+        return "ClapModel hears 10 s, and this model hears less", retriever.audio_input.max_s
     if not isinstance(text, TransformerTextEncoder) or text.family not in (CLAP_TEXT, ROBERTA):
-        return "ClapModel reads with the encoders roberta or clap-text", recipe.text.encoder
+        return "ClapModel needs the text encoder roberta or clap-text", recipe.text.encoder
     if not isinstance(model.head, DualEncoder | ClapHead):
-        return "ClapModel has the heads dual or clap", type(model.head).__name__
+        return "ClapModel needs the head dual or clap", type(model.head).__name__
     if settings.text_pooling not in ("encoder", "first"):
         return "ClapModel takes a caption's first token as its vector", settings.text_pooling
     return None
 
 
 def _copy_text(target: Any, text: Any, pooling: str) -> float:
-    """Fill a ``ClapTextModel``, and return what its pooled vectors have been multiplied with."""
-    buffers = dict(target.named_buffers())  # numbers of positions, which are counted and not learned
+    """Fill a ``ClapTextModel``, and return the factor by which its pooled vectors are multiplied."""
+    buffers = dict(target.named_buffers())  # the numbers of positions, which are no weights
     weights = buffers | text.net.state_dict()
     if text.family is CLAP_TEXT and pooling == "encoder":
         target.load_state_dict(weights)

@@ -1,8 +1,7 @@
 """The language model of a multimodal model, which is also its text encoder.
 
-The language models inside Qwen2.5-Omni, Qwen2-Audio and Qwen3-Omni are read as the plain models that they are: their
-positions have three axes for pictures and video, and for text and sound all three are equal.  So nothing of a vision
-tower is ever loaded.
+The language models inside Qwen2.5-Omni, Qwen2-Audio and Qwen3-Omni are read as plain language models.  Their positions
+have three axes because of pictures and video; for text and sound all three are equal.  No vision tower is loaded.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ class LanguageModel(TextEncoder):
         return [self.net.model.norm]
 
     def numbers(self, text: str) -> list[int]:
-        """The tokens of a piece of a prompt."""
+        """The token numbers of a piece of a prompt."""
         return list(self.tokenizer.plain(text, add_special_tokens=False)["input_ids"])
 
     def embed(self, tokens: Tensor) -> Tensor:

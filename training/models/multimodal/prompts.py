@@ -28,7 +28,7 @@ def chat(tokenizer: Any, system: str | None) -> tuple[str, str]:
     """What stands before and after the words of a user, up to where the model's answer begins.
 
     Args:
-        tokenizer: of the model.
+        tokenizer: the tokenizer of the model.
         system: what the system says first; None: nothing.
     """
     known = tokenizer.get_vocab()

@@ -86,7 +86,7 @@ class PairLoss(nn.Module, ABC):
 
     @abstractmethod
     def forward(self) -> tuple[Tensor, ...]:
-        """The loss's own numbers (scale, bias), shape ``[1]`` each, in the graph of its parameters."""
+        """The loss's own numbers (scale, bias), shape ``[1]`` each, differentiable by its parameters."""
 
     @abstractmethod
     def logits(self, scores: Tensor, *numbers: Tensor) -> Tensor:
@@ -117,16 +117,16 @@ class PairLoss(nn.Module, ABC):
         return {}
 
 
-LOWEST_TAU, HIGHEST_TAU = 0.01, 1.0  # of a trained temperature
-LEAST_TAU = 1e-6  # of a fixed one: float32 holds every logit, and their differences
+LOWEST_TAU, HIGHEST_TAU = 0.01, 1.0  # the range of a trained temperature
+LEAST_TAU = 1e-6  # the least fixed temperature: float32 can still hold every logit, and their differences
 
 
 def check_temperature(tau: float, trainable: bool) -> None:
     """``InputError`` where a temperature is out of range."""
     if trainable:
-        holds, what = LOWEST_TAU < tau < HIGHEST_TAU, f"a trained tau starts between {LOWEST_TAU} and {HIGHEST_TAU}"
+        holds, what = LOWEST_TAU < tau < HIGHEST_TAU, f"a trained tau must start between {LOWEST_TAU} and {HIGHEST_TAU}"
     else:
-        holds, what = LEAST_TAU <= tau < math.inf, f"tau is at least {LEAST_TAU}"
+        holds, what = LEAST_TAU <= tau < math.inf, f"tau must be at least {LEAST_TAU}"
     require(holds, what, tau)
 
 
@@ -139,8 +139,8 @@ class Temperature(nn.Module):
     refuses 0-dimensional parameters.
 
     Args:
-        tau: the start; see `check_temperature`.
-        trainable: whether it is a parameter.
+        tau: the temperature at the start; see `check_temperature`.
+        trainable: whether the temperature is trained.
     """
 
     def __init__(self, tau: float, trainable: bool) -> None:

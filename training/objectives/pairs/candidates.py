@@ -30,7 +30,7 @@ def choose(
     Args:
         head: with its number of candidates.
         text, audio, shared: the sides of the block, one of them of the whole global batch.
-        relation: of the block's pairs.
+        relation: the relation of the block's pairs.
         gathers_audio: whether the audios are those of the global batch, else the texts are.
         group: the ranks.
     """

@@ -19,7 +19,7 @@ def pack(sets: Sequence[Iterable[int]], clusters: int) -> Tensor:
     """Sets of cluster numbers as words, ``[n, ceil(clusters / 64)]`` int64.
 
     Args:
-        sets: of each item, numbers below ``clusters``.
+        sets: for each item the numbers of its set, below ``clusters``.
         clusters: how many there are; with 0 the words have no columns.
     """
     words = np.zeros((len(sets), -(-clusters // BITS)), np.uint64)
@@ -35,7 +35,7 @@ def overlap(rows: Tensor, columns: Tensor, dtype: torch.dtype) -> Tensor:
     Args:
         rows: words ``[r, w]``.
         columns: words ``[c, w]``.
-        dtype: of the result; it holds every number up to the size of the vocabulary exactly.
+        dtype: the type of the result; it holds every number up to the size of the vocabulary exactly.
     """
     one, other = _multi_hot(rows, dtype), _multi_hot(columns, dtype)
     common = one @ other.t()

@@ -52,10 +52,10 @@ def test_sentence_transformers_loads_it_without_trusting_code(export: Export, so
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ((), "hears with the encoder clap"),
-        ((*HEARS, "audio.max_s=5.0"), "hears 10 s, and this model less"),
-        ((*HEARS, f"text={{encoder: bert, {SIZES}, depth: 2, vocabulary: 280}}"), "reads with the encoders roberta"),
-        ((*HEARS, "head={name: token-attention, dim: 16, heads: 2}"), "has the heads dual or clap"),
+        ((), "needs the audio encoder clap"),
+        ((*HEARS, "audio.max_s=5.0"), "hears 10 s, and this model hears less"),
+        ((*HEARS, f"text={{encoder: bert, {SIZES}, depth: 2, vocabulary: 280}}"), "needs the text encoder roberta"),
+        ((*HEARS, "head={name: token-attention, dim: 16, heads: 2}"), "needs the head dual or clap"),
         ((*HEARS, "head.text_pooling=mean"), "first token"),
     ],
 )

@@ -26,7 +26,7 @@ class Settings(AudioSettings):
     Attributes:
         interpolate_s: seconds of a segment of another length than the model was trained on; the positions over time
             are interpolated. None: the segments that the model was trained on.
-        segment_s, stride: of ``random``: seconds of a segment, and frames and bins from patch to patch.
+        segment_s, stride: for ``random``: seconds of a segment, and frames and bins from patch to patch.
     """
 
     encoder: str = "ast"

@@ -22,7 +22,7 @@ class AudioSettings:
         source: a name on the Hugging Face hub, a local folder, or ``random`` for a model of the sizes given here.
         hop_s: seconds from the start of one segment to the start of the next one; None: segments do not overlap.
         max_s: the most seconds of a clip that are encoded.
-        dropout: of hidden states and of attention.
+        dropout: the dropout of hidden states and of attention.
         width, depth, heads: sizes of ``random``.
     """
 

@@ -25,7 +25,7 @@ class TextSettings:
         source: a name on the Hugging Face hub, a local folder, or ``random`` for a model of the sizes given here.
         tokenizer: a name on the hub or a local folder; None: the source's own, or for ``random`` one that is trained
             on the training captions.
-        dropout: of hidden states and of attention.
+        dropout: the dropout of hidden states and of attention.
         width, depth, heads, vocabulary: sizes of ``random``.
     """
 
