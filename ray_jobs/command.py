@@ -55,7 +55,7 @@ class Elsewhere:
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:
     """``--address`` and ``--nodes``, and the cluster as the runner of commands that hand out work."""
-    parser.add_argument("--address", default="auto", help="the Ray cluster; `local` starts one here")
+    parser.add_argument("--address", default="auto", help="the Ray cluster; `local` starts one on this machine")
     add_nodes(parser)
     parser.set_defaults(make_runner=_runner)
 

@@ -28,9 +28,9 @@ MARK = ".earshot-demo"  # in folders that a demo made; no other folder is remove
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="the folder for everything that the demo writes")
     parser.add_argument("--seed", type=int, default=0, help="the seed of the synthesised corpus")
-    parser.add_argument("--clips", type=int, default=900, help="rough size of the corpus")
+    parser.add_argument("--clips", type=int, default=900, help="about how many clips the corpus has")
     args = parser.parse_args()
     accept_any_text()
     try:

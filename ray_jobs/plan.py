@@ -40,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--as-published", action="store_true", help="count clips whose sound file is missing too, as before a download"
     )
     parser.add_argument("--cluster", required=True, metavar="YAML", help="the cluster's file, as `ray up` takes it")
-    parser.add_argument("--recipe", action="append", default=[], metavar="NAME", help="a recipe; may be repeated")
+    parser.add_argument(
+        "--recipe", action="append", default=[], metavar="NAME", help="a recipe to plan; may be repeated"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of every recipe")
     parser.add_argument(
         "--trial",
@@ -50,9 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the folder of a short run of the recipe NAME on one of your GPUs (--set optimizer.steps=50), from which "
         "speed and checkpoints are known; may be repeated",
     )
-    parser.add_argument("--trial-ranks", type=int, default=1, metavar="N", help="ranks of each trial (1)")
-    parser.add_argument("--cpus", type=int, metavar="N", help="cores of a node, where the cluster's file has none")
-    parser.add_argument("--gpus", type=int, metavar="N", help="GPUs of a node, where the cluster's file has none (0)")
+    parser.add_argument(
+        "--trial-ranks", type=int, default=1, metavar="N", help="how many ranks each trial had (default: 1)"
+    )
+    parser.add_argument("--cpus", type=int, metavar="N", help="cores of a node, if the cluster's file does not say")
+    parser.add_argument(
+        "--gpus", type=int, metavar="N", help="GPUs of a node, if the cluster's file does not say (default: 0)"
+    )
     parser.add_argument(
         "--price",
         action="append",

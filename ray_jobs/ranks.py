@@ -64,7 +64,7 @@ class Ranks:
 
 def add_ranks(parser: argparse.ArgumentParser) -> None:
     """The options that say on how many ranks a run trains."""
-    parser.add_argument("--workers", type=int, default=1, help="ranks; with --min-workers, the highest number of them")
+    parser.add_argument("--workers", type=int, default=1, help="how many ranks train; with --min-workers, at most")
     parser.add_argument(
         "--min-workers", type=int, help="continue with as few ranks as this when nodes are lost, and grow again"
     )
@@ -74,7 +74,7 @@ def add_ranks(parser: argparse.ArgumentParser) -> None:
         "--gpus", type=int, choices=(0, 1), help="GPUs of each rank; by default 1 if the cluster has GPUs now, else 0"
     )
     add_nodes(parser)
-    parser.add_argument("--address", default="auto", help="the Ray cluster; `local` starts one here")
+    parser.add_argument("--address", default="auto", help="the Ray cluster; `local` starts one on this machine")
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
     add_shards(parser, required=False)
     parser.add_argument(
-        "--out", required=True, metavar="FOLDER", help="receives runs/<values>/seed-<seed>; every node must see it"
+        "--out",
+        required=True,
+        metavar="FOLDER",
+        help="the folder for runs/<values>/seed-<seed>; every node must see it",
     )
     parser.add_argument(
         "--over",
@@ -54,7 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "0). May be repeated, which tries every combination",
     )
     parser.add_argument("--samples", type=int, default=0, metavar="N", help="how many values are drawn of each range")
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds of each combination (1)")
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="how many seeds each combination is tried with (default: 1)"
+    )
     parser.add_argument(
         "--stop-early",
         action="store_true",
@@ -67,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gpus", type=float, help="GPUs of each trial, such as 0.5; by default 1 if the cluster has any now, else 0"
     )
     add_nodes(parser)
-    parser.add_argument("--address", default="auto", help="the Ray cluster; `local` starts one here")
+    parser.add_argument("--address", default="auto", help="the Ray cluster; `local` starts one on this machine")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

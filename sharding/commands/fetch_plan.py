@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the folder in which each dataset gets a folder of its name (default: data)",
     )
-    parser.add_argument("--check", action="store_true", help="compare the files that are there already")
+    parser.add_argument(
+        "--check", action="store_true", help="compare the files that are already there with the published ones"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

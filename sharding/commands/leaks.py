@@ -44,7 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep here what was decoded and compared, so that the same command goes on where it was interrupted; "
         "by default it is thrown away",
     )
-    parser.add_argument("--csv", type=on_this_machine, metavar="FILE", help="write every clip that is held as a table")
+    parser.add_argument(
+        "--csv",
+        type=on_this_machine,
+        metavar="FILE",
+        help="write a table of every evaluation clip that the training clips hold",
+    )
     parser.add_argument(
         "--annotation",
         type=on_this_machine,

@@ -17,10 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_model(parser)
     add_shards(parser)
-    parser.add_argument("--split", required=True, metavar="SPLIT", help="for example clotho/evaluation")
+    parser.add_argument("--split", required=True, metavar="SPLIT", help="the split, for example clotho/evaluation")
     parser.add_argument("--out", required=True, metavar="HTML", help="the page to write")
-    parser.add_argument("--examples", type=int, default=24, metavar="N", help="captions that are shown with sound (24)")
-    parser.add_argument("--batch", type=int, default=32, metavar="N", help="clips that are encoded at once (32)")
+    parser.add_argument(
+        "--examples", type=int, default=24, metavar="N", help="how many captions are shown with sound (default: 24)"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=32, metavar="N", help="how many clips are encoded at once (default: 32)"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "killed, the same command continues."
     )
     add_shards(parser)
-    parser.add_argument("--split", required=True, metavar="SPLIT", help="for example wavcaps/train, or wavcaps")
+    parser.add_argument(
+        "--split", required=True, metavar="SPLIT", help="the split, for example wavcaps/train, or wavcaps"
+    )
     who = parser.add_mutually_exclusive_group(required=True)
     who.add_argument(
         "--model",
@@ -27,10 +29,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a language model of transformers, by name or folder; one with an audio tower, such as Qwen2.5-Omni, "
         "hears the clips, others rewrite what is known of them",
     )
-    who.add_argument("--rules", action="store_true", help="what is known of a clip in three lengths; needs no model")
-    who.add_argument("--audioverse", type=Path, metavar="JSON", help="annotations as AuroLA's authors publish them")
+    who.add_argument(
+        "--rules", action="store_true", help="write what is known of a clip in three lengths; needs no model"
+    )
+    who.add_argument(
+        "--audioverse", type=Path, metavar="JSON", help="read annotations in the form that AuroLA's authors publish"
+    )
     parser.add_argument("--out", required=True, metavar="FOLDER", help="a new folder, local or s3://")
-    parser.add_argument("--batch", type=int, default=16, metavar="N", help="clips that are annotated at once (16)")
+    parser.add_argument(
+        "--batch", type=int, default=16, metavar="N", help="how many clips are annotated at once (default: 16)"
+    )
     add_runner(parser)
 
 

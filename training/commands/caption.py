@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_shards(parser)
     parser.add_argument("--split", required=True, metavar="SPLIT", help="the split, for example audiocaps/test")
     parser.add_argument("--out", metavar="FILE", help="write the captions to this CSV file, local or s3://")
-    parser.add_argument("--batch", type=int, default=32, metavar="N", help="clips that a rank encodes at once (32)")
+    parser.add_argument(
+        "--batch", type=int, default=32, metavar="N", help="how many clips a rank encodes at once (default: 32)"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

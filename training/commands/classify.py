@@ -28,14 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prompt",
         default="This is a sound of {}",
         metavar="TEXT",
-        help="the text of a label, with {} where the label stands (This is a sound of {})",
+        help="the text of a label, with {} where the label stands (default: This is a sound of {})",
     )
     parser.add_argument(
         "--noise",
         type=float,
         default=0.0,
         metavar="SIGMA",
-        help="measure also with Gaussian noise of this standard deviation; 0: without (default)",
+        help="also measure with Gaussian noise of this standard deviation; 0: no noise (default)",
     )
     parser.add_argument(
         "--noise-in",
@@ -43,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="wave",
         help="add the noise to the wave, whose full scale is 1 (default), or to the features that the encoder reads",
     )
-    parser.add_argument("--batch", type=int, default=32, metavar="N", help="clips that a rank encodes at once (32)")
+    parser.add_argument(
+        "--batch", type=int, default=32, metavar="N", help="how many clips a rank encodes at once (default: 32)"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

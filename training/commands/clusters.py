@@ -19,11 +19,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         nargs="+",
         metavar="FILE",
-        help="annotations.parquet, as `annotate` wrote it; several of several splits",
+        help="annotations.parquet, as `annotate` wrote it; give several files for several splits",
     )
-    parser.add_argument("--count", type=int, default=500, metavar="N", help="clusters (500), at most one for each tag")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the first centres (0)")
-    parser.add_argument("--out", required=True, metavar="FILE", help="the JSON file")
+    parser.add_argument(
+        "--count",
+        type=int,
+        default=500,
+        metavar="N",
+        help="how many clusters to make, at most one for each tag (default: 500)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="the seed by which the first centres are drawn (default: 0)"
+    )
+    parser.add_argument("--out", required=True, metavar="FILE", help="the JSON file to write")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

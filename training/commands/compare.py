@@ -24,9 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder of scores; or NAME=FOLDER,FOLDER,... for a system of several seeds: their mean and range",
     )
     parser.add_argument(
-        "--relevance", type=Path, metavar="CSV", help="every relevant clip of a query, as for `evaluate`"
+        "--relevance", type=Path, metavar="CSV", help="a table of every relevant clip of a query, as for `evaluate`"
     )
-    parser.add_argument("--measure", default="mAP@10", metavar="M", help="what is tested, for example R@1 (mAP@10)")
+    parser.add_argument(
+        "--measure", default="mAP@10", metavar="M", help="the figure that is tested, for example R@1 (default: mAP@10)"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

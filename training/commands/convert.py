@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Earshot on recordings of yours; if any number of a vector differs by more than 1e-5, nothing is written."
     )
     add_model(parser)
-    parser.add_argument("--to", required=True, choices=list(FORMATS), help="the format")
+    parser.add_argument("--to", required=True, choices=list(FORMATS), help="the format to write")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the new folder; it must not exist")
     parser.add_argument(
         "--check",

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         required=True,
         metavar="FILE",
-        help="the Parquet file, local or s3://; a recipe can name it as data.shuffle.neighbours",
+        help="the Parquet file to write, local or s3://; a recipe can name it as data.shuffle.neighbours",
     )
 
 

@@ -29,9 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="runs, exports, published models, or folders that `scores` wrote; or NAME=SYSTEM; two to eight",
     )
     parser.add_argument("--shards", metavar="OUT", help="the build that models are measured on: a folder or a URL")
-    parser.add_argument("--split", metavar="SPLIT", help="what models are measured on, for example clotho/evaluation")
+    parser.add_argument(
+        "--split", metavar="SPLIT", help="the split that models are measured on, for example clotho/evaluation"
+    )
     parser.add_argument("--scores", metavar="FOLDER", help="where the scores of models are written, local or s3://")
-    parser.add_argument("--batch", type=int, default=32, metavar="N", help="clips that are encoded at once (32)")
+    parser.add_argument(
+        "--batch", type=int, default=32, metavar="N", help="how many clips are encoded at once (default: 32)"
+    )
     add_trust_code(parser, "models")
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument(
@@ -45,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SPLIT",
         help="the split on which weights are chosen, for example clotho/validation, where every system is a model",
     )
-    parser.add_argument("--relevance", type=Path, metavar="CSV", help="as for `evaluate`")
+    parser.add_argument(
+        "--relevance", type=Path, metavar="CSV", help="a table of every relevant clip of a query, as for `evaluate`"
+    )
     parser.add_argument(
         "--out", metavar="FOLDER", help="write the scores of all systems together, weighted if weights were chosen"
     )

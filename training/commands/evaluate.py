@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Instead of a model, name the folder that `scores` wrote."
     )
     add_model(parser)
-    parser.add_argument("--shards", metavar="OUT", help="the build: a folder or a URL; scores need none")
+    parser.add_argument(
+        "--shards", metavar="OUT", help="the build: a folder or a URL; not needed for a folder of scores"
+    )
     parser.add_argument("--split", metavar="SPLIT", help="the split to measure on, for example clotho/evaluation")
     parser.add_argument(
         "--relevance",
@@ -38,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a table with the columns query and audio_filenames that names every relevant clip of a query, such as "
         "DCASE 2025's metadata_eval.csv; a column relevances may say how relevant each one is",
     )
-    parser.add_argument("--batch", type=int, default=32, metavar="N", help="clips that a rank encodes at once (32)")
+    parser.add_argument(
+        "--batch", type=int, default=32, metavar="N", help="how many clips a rank encodes at once (default: 32)"
+    )
     parser.add_argument(
         "--first",
         type=int,

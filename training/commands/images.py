@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help="the CLIP whose text tower the model reads with: a folder, or a name on the Hugging Face hub",
     )
-    parser.add_argument("--batch", type=int, default=32, metavar="N", help="clips that a rank encodes at once (32)")
+    parser.add_argument(
+        "--batch", type=int, default=32, metavar="N", help="how many clips a rank encodes at once (default: 32)"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

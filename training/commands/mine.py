@@ -19,8 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_model(parser)
     add_shards(parser)
-    parser.add_argument("--split", required=True, metavar="SPLIT", help="for example clotho/development")
-    parser.add_argument("--top", type=int, default=20, metavar="N", help="captions of each clip (20)")
+    parser.add_argument("--split", required=True, metavar="SPLIT", help="the split, for example clotho/development")
+    parser.add_argument(
+        "--top", type=int, default=20, metavar="N", help="how many captions to keep for each clip (default: 20)"
+    )
     parser.add_argument(
         "--threshold",
         type=float,
@@ -28,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="captions whose cosine to one of the clip's own is at least X are taken for true (0.9)",
     )
-    parser.add_argument("--out", required=True, metavar="FILE", help="the Parquet file, local or s3://")
+    parser.add_argument("--out", required=True, metavar="FILE", help="the Parquet file to write, local or s3://")
     add_runner(parser)
 
 

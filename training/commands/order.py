@@ -25,10 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_recipe(parser)
     add_shards(parser, required=False)
-    parser.add_argument("--epoch", type=int, default=0, metavar="N", help="the epoch, from 0")
-    parser.add_argument("--step", type=int, default=0, metavar="N", help="the step in the epoch, from 0")
+    parser.add_argument("--epoch", type=int, default=0, metavar="N", help="the epoch, counted from 0")
+    parser.add_argument("--step", type=int, default=0, metavar="N", help="the step in the epoch, counted from 0")
     parser.add_argument(
-        "--world", type=int, default=1, metavar="N", help="split the batch over N ranks and join their parts again (1)"
+        "--world",
+        type=int,
+        default=1,
+        metavar="N",
+        help="split the batch over N ranks and join their parts again (default: 1)",
     )
     parser.add_argument(
         "--workers",

@@ -17,16 +17,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "The text tower that guides the pipeline must be the one that the model's sounds are read by."
     )
     add_model(parser)
-    parser.add_argument("sound", type=Path, metavar="FILE", help="the sound")
+    parser.add_argument("sound", type=Path, metavar="FILE", help="the sound file")
     parser.add_argument(
         "--pipeline",
         required=True,
         metavar="SOURCE",
         help="the pipeline in the format of diffusers: a folder, or a name on the Hugging Face hub",
     )
-    parser.add_argument("--out", required=True, metavar="PNG", help="the image, local or s3://")
-    parser.add_argument("--steps", type=int, default=50, metavar="N", help="steps of denoising (50)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise that the image is made of (0)")
+    parser.add_argument("--out", required=True, metavar="PNG", help="the image to write, local or s3://")
+    parser.add_argument("--steps", type=int, default=50, metavar="N", help="how many steps of denoising (default: 50)")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="the seed of the noise from which the image is made (default: 0)",
+    )
     parser.add_argument("--size", type=int, metavar="N", help="height and width in pixels (the pipeline's own)")
 
 

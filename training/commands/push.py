@@ -22,8 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_shards(parser)
     target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("--to", metavar="OWNER/NAME", help="the repository on the hub; it is made where there is none")
-    target.add_argument("--out", type=Path, metavar="DIR", help="a new folder, in place of the hub")
+    target.add_argument(
+        "--to", metavar="OWNER/NAME", help="the repository on the hub, which is made if it does not exist"
+    )
+    target.add_argument("--out", type=Path, metavar="DIR", help="write into this new folder instead of uploading")
     parser.add_argument(
         "--licence",
         metavar="NAME",

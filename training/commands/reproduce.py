@@ -28,15 +28,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "torchrun. --dry-run lists the runs, their hours, and what they need that is not here."
     )
     parser.add_argument("plan", choices=sorted(PLANS), metavar="PLAN", help="one of " + ", ".join(sorted(PLANS)))
-    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where runs and scores go")
-    parser.add_argument("--shards", metavar="OUT", help="the build; only --dry-run does without")
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="the folder for runs and scores")
+    parser.add_argument("--shards", metavar="OUT", help="the build; only --dry-run works without one")
     parser.add_argument(
         "--relevance", type=Path, metavar="CSV", help="DCASE 2025's metadata_eval.csv, for the improved captions"
     )
     parser.add_argument(
-        "--frames", type=Path, metavar="DIR", help="an image of each clip, for retrieval between sounds and images"
+        "--frames",
+        type=Path,
+        metavar="DIR",
+        help="a folder with an image of each clip, for retrieval between sounds and images",
     )
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds of each run (3)")
+    parser.add_argument(
+        "--seeds", type=int, default=3, metavar="N", help="how many seeds each run is trained with (default: 3)"
+    )
     parser.add_argument(
         "--scale",
         choices=("full", "small"),
@@ -51,7 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "BERT's kind, as folders or names (openai/whisper-tiny.en sentence-transformers/all-MiniLM-L6-v2)",
     )
     parser.add_argument(
-        "--steps", type=int, metavar="N", help="steps of a run with --scale small (20; 200 with --towers)"
+        "--steps",
+        type=int,
+        metavar="N",
+        help="how many steps a run takes with --scale small (default: 20; 200 with --towers)",
     )
     parser.add_argument(
         "--plot", type=Path, metavar="PNG", help="also draw the curves of a plan that has some (aurola-scaling)"

@@ -36,9 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tune", required=True, metavar="FOLDER", help="what `scores` wrote for a validation split, of the same model"
     )
-    parser.add_argument("--top", type=int, default=50, metavar="K", help="candidates of each query (50)")
+    parser.add_argument(
+        "--top", type=int, default=50, metavar="K", help="how many candidates of each query are judged (default: 50)"
+    )
     parser.add_argument("--out", required=True, metavar="FOLDER", help="a new folder, local or s3://")
-    parser.add_argument("--batch", type=int, default=32, metavar="N", help="candidates that are read at once (32)")
+    parser.add_argument(
+        "--batch", type=int, default=32, metavar="N", help="how many candidates are read at once (default: 32)"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

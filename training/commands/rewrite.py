@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "worth keeping is left out and counted. If it is killed, the same command continues."
     )
     add_shards(parser)
-    parser.add_argument("--split", required=True, metavar="SPLIT", help="for example clotho/development, or clotho")
+    parser.add_argument(
+        "--split", required=True, metavar="SPLIT", help="the split, for example clotho/development, or clotho"
+    )
     parser.add_argument(
         "--model",
         required=True,
@@ -37,10 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="alternatives of each caption that are asked for: the most probable answer, and others that are drawn (1)",
+        help="how many alternatives of each caption: the most probable, and others that are drawn (default: 1)",
     )
     parser.add_argument(
-        "--batch", type=int, default=16, metavar="N", help="clips whose captions are rewritten at once (16)"
+        "--batch",
+        type=int,
+        default=16,
+        metavar="N",
+        help="of how many clips captions are rewritten at once (default: 16)",
     )
     add_runner(parser)
 

@@ -18,19 +18,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "intervals, and captions that were hard and easy."
     )
     parser.add_argument("run_folder", metavar="RUN", help="the folder of the run, or s3://BUCKET/RUN")
-    parser.add_argument("--out", metavar="HTML", help="the page to write (RUN/report.html)")
+    parser.add_argument("--out", metavar="HTML", help="the page to write (default: RUN/report.html)")
     parser.add_argument(
         "--scores", nargs="+", default=[], metavar="FOLDER", help="folders that `scores` wrote for this model"
     )
-    parser.add_argument("--shards", metavar="OUT", help="the build of these scores: examples can then be heard")
+    parser.add_argument("--shards", metavar="OUT", help="the build of these scores, so that examples can be heard")
     parser.add_argument(
         "--price",
         type=float,
         metavar="AMOUNT",
-        help="of one GPU for an hour, or, where no GPU took part, of what one rank uses: the page estimates the cost",
+        help="the price of one GPU for an hour (without GPUs: of what one rank uses); the page then estimates the cost",
     )
     parser.add_argument(
-        "--examples", type=int, default=12, metavar="N", help="captions that are shown of each folder of scores (12)"
+        "--examples",
+        type=int,
+        default=12,
+        metavar="N",
+        help="how many captions are shown of each folder of scores (default: 12)",
     )
 
 

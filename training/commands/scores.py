@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_model(parser)
     add_shards(parser)
-    parser.add_argument("--split", required=True, metavar="SPLIT", help="for example clotho/evaluation")
+    parser.add_argument("--split", required=True, metavar="SPLIT", help="the split, for example clotho/evaluation")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="a new folder, local or s3://")
     parser.add_argument(
         "--relevance",
@@ -35,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a table with the column caption or query, such as the challenge's retrieval_captions.csv: score these "
         "instead of the captions, which the clips then need not have",
     )
-    parser.add_argument("--batch", type=int, default=32, metavar="N", help="clips that are encoded at once (32)")
+    parser.add_argument(
+        "--batch", type=int, default=32, metavar="N", help="how many clips are encoded at once (default: 32)"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="TEXT",
-        help="what should be heard too; may be repeated",
+        help="what should also be heard; may be repeated",
     )
     parser.add_argument(
         "--not",
@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--min-s", type=float, metavar="S", help="search only recordings of at least so many seconds")
     parser.add_argument("--max-s", type=float, metavar="S", help="search only recordings of at most so many seconds")
-    parser.add_argument("--top", type=int, default=10, metavar="N", help="how many hits to show (10)")
+    parser.add_argument("--top", type=int, default=10, metavar="N", help="how many hits to show (default: 10)")
     parser.add_argument(
         "--first",
         type=int,
@@ -91,7 +91,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_index(parser: argparse.ArgumentParser) -> None:
     """An index, and the model that it was made with."""
     parser.add_argument("index", metavar="INDEX", type=Path, help="the index: a folder that `earshot index` made")
-    parser.add_argument("--model", metavar="MODEL", help="where the model is, if it is not where the index was made")
+    parser.add_argument(
+        "--model", metavar="MODEL", help="the place of the model, if it has moved since the index was made"
+    )
     add_trust_code(parser, "the model")
 
 

@@ -22,15 +22,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_index(parser)
     parser.add_argument(
-        "--shards", metavar="OUT", help="the build that holds the sound, if it is not where the index was made"
+        "--shards", metavar="OUT", help="the build that holds the sound, if it has moved since the index was made"
     )
-    parser.add_argument("--port", type=int, default=8765, metavar="N", help="the port (8765); 0: any that is free")
+    parser.add_argument(
+        "--port", type=int, default=8765, metavar="N", help="the port (default: 8765); 0: any that is free"
+    )
     parser.add_argument(
         "--host",
         default="127.0.0.1",
         metavar="ADDRESS",
-        help="the address to listen on and to be asked for (127.0.0.1), such as 192.168.1.5; whoever reaches another "
-        "one than the default can search and listen: there is no password",
+        help="the address to listen on (default: 127.0.0.1, for this machine alone), such as 192.168.1.5; whoever "
+        "reaches another address can search and listen: there is no password",
     )
 
 

@@ -30,7 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="2025: the similarity to every file (default); 2024: the ten best files",
     )
     parser.add_argument(
-        "--extension", default=".wav", metavar="EXT", help="of the audio files in the table (.wav); '' for none"
+        "--extension",
+        default=".wav",
+        metavar="EXT",
+        help="the extension of the audio files in the table (default: .wav); '' for none",
     )
 
 

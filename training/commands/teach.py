@@ -19,7 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_shards(parser)
     parser.add_argument(
-        "--split", action="append", metavar="DATASET/SPLIT", help="repeat it for several; default: every split"
+        "--split",
+        action="append",
+        metavar="DATASET/SPLIT",
+        help="write vectors of this split; may be repeated (default: every split)",
     )
     parser.add_argument(
         "--out", required=True, metavar="FOLDER", help="a new folder, or one to replace; local, or s3://BUCKET/FOLDER"
