@@ -16,6 +16,7 @@ from sharding import cli
 from tests.drills import unsteady
 from tests.drills.hosts import Host, network, small_disk, start_all
 from tests.drills.jobs import MORE, OPTIONS, Job
+from tests.drills.leftovers import alone
 from tests.sharding.corpora import outcome, write_corpus
 from tests.training.small_runs import TREE, run_ranks, write_sounds
 
@@ -50,6 +51,7 @@ def every_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Host]]
     """A head, two hosts, and one that can join them, with little room for temporary files; all see a small disk."""
     folder = tmp_path_factory.mktemp("n")
     with (
+        alone(),
         small_disk(folder / DISK, DISK_MB),  # a host sees what is there when it starts
         small_disk(folder / "h3", SCRATCH_MB),
         network(4, folder) as hosts,

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import http.client
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-NETWORK, BRIDGE = "10.83.77", "ehbr"
+from tests.drills.leftovers import (
+    disk_name,
+    end_all,
+    link_name,
+    processes,
+    remove_disk,
+    remove_link,
+    remove_space,
+    space_name,
+)
+
+NETWORK = "10.83.77"
 DASHBOARD = f"http://{NETWORK}.10:8265"
 START_S = 300.0  # in which a cluster must have started
 STORE = 100 << 20  # bytes of each node's object store
@@ -38,31 +47,32 @@ class Host:
         number: from 0, the head.
         address: its own.
         scratch: the temporary folder of its node.
+        name: of its namespace, and its own.
     """
 
     def __init__(self, number: int, folder: Path) -> None:
         self.number, self.address, self.scratch = number, f"{NETWORK}.{10 + number}", folder / f"h{number}"
-        self._space, self._link = f"earshot{number}", f"eh{number}"
+        self.name, self._link = space_name(number), link_name(number)
         self._node: subprocess.Popen[bytes] | None = None
 
     def connect(self) -> None:
         """Make the host, and its link."""
-        _ip("netns", "add", self._space)
-        _ip("link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", self._space)
-        _ip("link", "set", self._link, "master", BRIDGE, "up")
+        _ip("netns", "add", self.name)
+        _ip("link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", self.name)
+        _ip("link", "set", self._link, "master", link_name("br"), "up")
         for command in (
             f"addr add {self.address}/24 dev eth0",
             "link set eth0 up",
             "link set lo up",
             f"route add default via {NETWORK}.1",
         ):
-            _ip("-n", self._space, *command.split())
+            _ip("-n", self.name, *command.split())
 
     def start(self, environment: Mapping[str, str]) -> None:
         """Start its node of Ray: with one CPU, or, of the head, with none."""
         self.mend()
         self.scratch.mkdir(parents=True, exist_ok=True)
-        command = ["ip", "netns", "exec", self._space, *_APART, self._space, sys.executable, "-c", _START]
+        command = ["ip", "netns", "exec", self.name, *_APART, self.name, sys.executable, "-c", _START]
         command += ["start", "--block", "--disable-usage-stats", f"--node-ip-address={self.address}"]
         command += [f"--num-cpus={min(self.number, 1)}", "--num-gpus=0"]
         command += [f"--object-store-memory={STORE}", f"--temp-dir={self.scratch}"]
@@ -85,9 +95,8 @@ class Host:
 
     def processes(self) -> dict[int, str]:
         """The command line of each of its processes."""
-        found = subprocess.run(["ip", "netns", "pids", self._space], capture_output=True, text=True, check=False)
         lines = {}
-        for pid in map(int, found.stdout.split()):
+        for pid in processes(self.name):
             with contextlib.suppress(OSError):
                 lines[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         return lines
@@ -111,8 +120,7 @@ class Host:
 
     def stop(self) -> None:
         """End all processes of the host at once.  Their peers see that the connections close."""
-        while self.end(""):
-            time.sleep(0.1)
+        end_all(self.name)
         if self._node is not None:
             self._node.wait()
             self._node = None
@@ -128,53 +136,46 @@ class Host:
     def remove(self) -> None:
         """End what runs there, and take host and link away, if they are there."""
         self.stop()
-        subprocess.run(["ip", "netns", "del", self._space], capture_output=True, check=False)
-        # The kernel ends a namespace some time later, and its link with it
-        subprocess.run(["ip", "link", "del", self._link], capture_output=True, check=False)
+        remove_space(self.name)
+        remove_link(self._link)
 
 
 def permitted() -> bool:
     """Whether this process may make network namespaces, and has the programs for it."""
     if shutil.which("ip") is None or shutil.which("unshare") is None:
         return False
-    made = subprocess.run(["ip", "netns", "add", "earshot-probe"], capture_output=True, check=False)
-    subprocess.run(["ip", "netns", "del", "earshot-probe"], capture_output=True, check=False)
+    space = space_name("probe")
+    made = subprocess.run(["ip", "netns", "add", space], capture_output=True, check=False)
+    remove_space(space)
     return made.returncode == 0
 
 
 @contextlib.contextmanager
 def network(count: int, folder: Path) -> Iterator[list[Host]]:
     """Hosts that reach each other and this process, at ``NETWORK``.1."""
-    with (Path(tempfile.gettempdir()) / "earshot-drills.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # another drill on this machine uses the same names
-        hosts = [Host(number, folder) for number in range(count)]
-        _remove(hosts)  # what a drill that was killed has left
-        try:
-            _ip("link", "add", BRIDGE, "type", "bridge")
-            _ip("addr", "add", f"{NETWORK}.1/24", "dev", BRIDGE)
-            _ip("link", "set", BRIDGE, "up")
-            for host in hosts:
-                host.connect()
-            yield hosts
-        finally:
-            _remove(hosts)
-
-
-def _remove(hosts: Sequence[Host]) -> None:
-    for host in hosts:
-        host.remove()
-    subprocess.run(["ip", "link", "del", BRIDGE], capture_output=True, check=False)
+    hosts, bridge = [Host(number, folder) for number in range(count)], link_name("br")
+    try:
+        _ip("link", "add", bridge, "type", "bridge")
+        _ip("addr", "add", f"{NETWORK}.1/24", "dev", bridge)
+        _ip("link", "set", bridge, "up")
+        for host in hosts:
+            host.connect()
+        yield hosts
+    finally:
+        for host in hosts:
+            host.remove()
+        remove_link(bridge)
 
 
 @contextlib.contextmanager
 def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
     """A disk of its own at a folder, in memory."""
     folder.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "earshot", str(folder)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", disk_name(), str(folder)], check=True)
     try:
         yield
     finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        remove_disk(folder)
 
 
 def start_all(hosts: Sequence[Host], environment: Mapping[str, str]) -> None:
