@@ -22,7 +22,7 @@ import pyarrow as pa
 from sharding.build.stages import batches
 from sharding.catalogue.overview import overview
 from sharding.fates.decide import FateSettings, decide
-from sharding.schema import CATALOGUE, FACTS, MATCHES
+from sharding.schema import CATALOGUE, FACTS, INPUTS, MATCHES
 from sharding.settings import BuildSettings
 from sharding.shards.plan import PlanSettings, make_plan, plan_hash, shard_hash, with_keys
 
@@ -120,7 +120,9 @@ def measure(clips: int) -> dict[str, float]:
         with_keys(fates, samples)
         return plan_hash(digests)
 
-    step("batches", lambda: batches(tables[0], 0))
+    unknown = [pa.nulls(clips, kind) for kind in INPUTS.types[1:]]
+    inputs = pa.Table.from_arrays([tables[0]["clip_id"].combine_chunks(), *unknown], schema=INPUTS)
+    step("batches", lambda: batches(tables[0], inputs, 0))
     fates = step("fates", lambda: decide(*tables, (), SETTINGS))
     step("plan", plan)
     step("overview", lambda: overview(tables[0], tables[1], {}, BuildSettings(fates=SETTINGS)))

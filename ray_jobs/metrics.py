@@ -12,9 +12,9 @@ from typing import Any
 BUILD = {
     "earshot_done": "Units of this stage of a shard build that are done",
     "earshot_total": "Units of this stage in total",
-    "earshot_failed": "Units that failed",
     "earshot_rate": "Units a second since the stage began",
 }
+FAILURES = {"earshot_failed": "Units of this stage that failed with this error since the last start"}
 TRAINING = {
     "earshot_train_step": "Steps that the run has taken",
     "earshot_train_loss": "Loss of the newest step",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from ray_jobs.connection import LABEL, add_nodes, connect, refuse_relative, resources_of, selector
-from ray_jobs.metrics import BUILD, Gauges, run_label
+from ray_jobs.metrics import BUILD, FAILURES, Gauges, run_label
 from sharding.common.errors import InputError
 from sharding.common.progress import Progress
 from sharding.common.runners import Runner, loaded_function
@@ -30,8 +30,8 @@ class RayRunner:
 
     As many tasks run as the cluster has CPUs, also when nodes come and go; ``AHEAD`` times as many are handed out.
     A function with an attribute ``gpus`` gets so many for each task, where the cluster has any.
-    The dashboard shows the same progress as the terminal, as the metrics ``earshot_done``, ``earshot_total``,
-    ``earshot_failed`` and ``earshot_rate`` with the labels ``run`` and ``stage``.
+    The dashboard shows the same progress as the terminal, as the metrics ``earshot_done``, ``earshot_total`` and
+    ``earshot_rate`` with the labels ``run`` and ``stage``, and ``earshot_failed`` with ``error`` besides.
 
     Args:
         address: see above.
@@ -41,7 +41,7 @@ class RayRunner:
 
     def __init__(self, address: str = "auto", nodes: str | None = None, run: str = "") -> None:
         self.address, self.nodes, self.run = address, nodes, run
-        self._gauges: Gauges | None = None
+        self._gauges: tuple[Gauges, Gauges] | None = None
         self._limit, self._limit_known = 1, float("-inf")
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -101,9 +101,12 @@ class RayRunner:
         """Set the cluster's metrics; Prometheus and the dashboard collect them from every node's agent."""
         connect(self.address, show_workers=False)
         if self._gauges is None:
-            self._gauges = Gauges(BUILD, self.run, ("stage",))
+            self._gauges = Gauges(BUILD, self.run, ("stage",)), Gauges(FAILURES, self.run, ("stage", "error"))
+        build, failures = self._gauges
         names = (name.removeprefix("earshot_") for name in BUILD)
-        self._gauges.set({f"earshot_{name}": getattr(progress, name) for name in names}, stage=progress.what)
+        build.set({f"earshot_{name}": getattr(progress, name) for name in names}, stage=progress.what)
+        for error, count in progress.failures.items():
+            failures.set({"earshot_failed": count}, stage=progress.what, error=error)
 
 
 def add_ray(parser: argparse.ArgumentParser, default: str | None = None) -> None:

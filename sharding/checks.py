@@ -40,7 +40,7 @@ _OPTIONAL: Mapping[tuple[str, ...], Sequence[str]] = {
     tuple(MANIFEST.names): ("audio_xxh3", "identity", "licence"),
     tuple(TASK.names): ("audio_xxh3", "identity", "licence", "json", "pack_json_offset"),
 }  # fmt: skip
-_LATER = ("audio_xxh3", "difference")  # columns that tables of former formats lack; they are read as empty
+_LATER = ("audio_xxh3", "difference", "bytes")  # columns that tables of former formats lack; they are read as empty
 _OPTIONAL_IN_CAPTIONS = ("onset", "offset", "source")
 
 

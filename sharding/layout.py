@@ -55,7 +55,7 @@ class Work:
     LOCK = "lock"
     SETTINGS = "settings.json"  # of the build that is here
     MARKER = "catalogue.json"  # the catalogue is complete; which datasets it has, and remarks about them
-    INPUTS = "inputs.parquet"  # when each audio file changed last, before it was read
+    INPUTS = "inputs.parquet"  # when each audio file changed last, and its size, before it was read
     INTENT = "intent.json"  # file operations that were decided and may not be finished (see build.journal)
     RESHARD = "reshard.json"  # the build and the shard size that `reshard` copies
     PLAN = "plan.json"  # the plan is complete; its shards and its hash

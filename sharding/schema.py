@@ -92,6 +92,7 @@ INPUTS = pa.schema(
     [
         ("clip_id", pa.string()),
         ("changed", pa.float64()),  # when its audio file changed last, in seconds since 1970; inf: not known
+        ("bytes", pa.int64()),  # of its audio file; null: there is none, or an earlier version wrote this
     ]
 )
 FINGERPRINTS = pa.schema(

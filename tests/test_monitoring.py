@@ -19,7 +19,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from ray_jobs.metrics import BUILD, TRAINING
+from ray_jobs.metrics import BUILD, FAILURES, TRAINING
 from tests.conftest import REPOSITORY
 from tests.ray_jobs.conftest import STORE, head
 from tests.sharding.corpora import write_corpus
@@ -33,11 +33,17 @@ MATCHER = re.compile(r'\w+(=~|!~|!=|=)"[^"]*"')
 
 
 class Query:
-    """Reads a PromQL expression of the kinds that the dashboard uses, and notes its metrics."""
+    """Reads a PromQL expression of the kinds that the dashboard uses.
+
+    Attributes:
+        metrics: their names.
+        labels: by which the answer is grouped: its own labels.
+    """
 
     def __init__(self, text: str) -> None:
         self.tokens: list[str] = []
         self.metrics: set[str] = set()
+        self.labels: set[str] = set()
         end = 0
         while found := TOKEN.match(text, end):
             self.tokens.append(found[1])
@@ -66,8 +72,8 @@ class Query:
             if word in AGGREGATIONS and self.at("by"):
                 self.take("by")
                 self.take("(")
-                while self.take() != ")":
-                    pass
+                while (label := self.take()) != ")":
+                    self.labels |= {label} - {","}
             if word != "(":
                 self.take("(")
             self.expression()
@@ -90,25 +96,29 @@ def panels() -> Iterator[dict[str, Any]]:
     return (panel for panel in dashboard()["panels"] if panel["type"] != "row")
 
 
-def known() -> set[str]:
-    """The metrics of both jobs and of Ray's nodes, as Prometheus names them."""
+def known() -> dict[str, set[str]]:
+    """The labels of each metric of both jobs and of Ray's nodes, as Prometheus names them."""
     from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 
-    return {f"ray_{name}" for name in (*BUILD, *TRAINING, *METRICS_GAUGES)}
+    ours = ((BUILD, {"run", "stage"}), (FAILURES, {"run", "stage", "error"}), (TRAINING, {"run"}))
+    found = {f"ray_{name}": labels for names, labels in ours for name in names}
+    return found | {f"ray_{name}": set(map(str, gauge.view.columns)) for name, gauge in METRICS_GAUGES.items()}
 
 
 @pytest.mark.parametrize("panel", panels(), ids=lambda panel: panel["title"])
-def test_every_panel_asks_for_metrics_that_exist(panel: dict[str, Any]) -> None:
+def test_every_panel_asks_for_metrics_and_labels_that_exist(panel: dict[str, Any]) -> None:
     assert panel["targets"]
     for target in panel["targets"]:
-        metrics = Query(target["expr"]).metrics
-        assert metrics and metrics <= known()
-        assert all("earshot" not in name or f'{name}{{run=~"$run"}}' in target["expr"] for name in metrics)
+        query = Query(target["expr"])
+        assert query.metrics and query.metrics <= set(known())
+        assert all(query.labels <= known()[name] for name in query.metrics)
+        assert set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) == query.labels
+        assert all("earshot" not in name or f'{name}{{run=~"$run"}}' in target["expr"] for name in query.metrics)
 
 
 def test_every_metric_of_both_jobs_is_shown_and_no_panel_covers_another() -> None:
     shown = {name for panel in panels() for target in panel["targets"] for name in Query(target["expr"]).metrics}
-    assert {f"ray_{name}" for name in (*BUILD, *TRAINING)} <= shown
+    assert {f"ray_{name}" for name in (*BUILD, *FAILURES, *TRAINING)} <= shown
     cells = [
         (x, y)
         for each in dashboard()["panels"]

@@ -39,8 +39,8 @@ class _Read(NamedTuple):
     source_sha256: str | None
 
 
-def note_times(catalogue: pa.Table, roots: Mapping[str, str]) -> pa.Table:
-    """INPUTS of a catalogue: when each audio file changed last.
+def note_inputs(catalogue: pa.Table, roots: Mapping[str, str]) -> pa.Table:
+    """INPUTS of a catalogue: when each audio file changed last, and its size.
 
     Args:
         catalogue: CATALOGUE.
@@ -48,14 +48,16 @@ def note_times(catalogue: pa.Table, roots: Mapping[str, str]) -> pa.Table:
     """
     listings = _listings(column(catalogue, "dataset", str), roots)
     found = (
-        (clip.clip_id, _entry(*listings[clip.dataset], clip.path).changed)
+        (clip.clip_id, _entry(*listings[clip.dataset], clip.path))
         for clip in rows(catalogue, InputFile)
         if clip.path is not None
     )
-    return to_table(found, INPUTS)
+    return to_table(
+        [(clip_id, entry.changed, entry.size if entry.size >= 0 else None) for clip_id, entry in found], INPUTS
+    )
 
 
-def noted_times(work: Storage) -> pa.Table:
+def noted_inputs(work: Storage) -> pa.Table:
     """INPUTS of a build; empty if an earlier version of Earshot made its catalogue."""
     return read_checked(work, Work.INPUTS, INPUTS) if work.exists(Work.INPUTS) else INPUTS.empty_table()
 

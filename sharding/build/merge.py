@@ -13,7 +13,7 @@ from sharding import layout
 from sharding.build import journal
 from sharding.build.clips import FinishedBuild
 from sharding.build.finish import describe, unwritten_pack, write_dataset
-from sharding.build.inputs import noted_times
+from sharding.build.inputs import noted_inputs
 from sharding.build.journal import Operation
 from sharding.build.stages import Stages, Written
 from sharding.build.state import Marker, settings_bytes
@@ -122,7 +122,7 @@ def merge(
     merged.write(layout.OVERVIEW, overview_bytes(overview(all_clips, all_facts, notes, settings)))
     old_records = _with_new_kin(old.manifest, fates, merged)
     marker = dataclasses.replace(stages.marker, datasets=sorted(notes), notes=notes)
-    times = pa.concat_tables([noted_times(folder) for folder in (work_of(old.out), stages.work)])
+    times = pa.concat_tables([noted_inputs(folder) for folder in (work_of(old.out), stages.work)])
     _write_work(merged, all_facts, times.sort_by("clip_id"), settings, marker)
 
     replaced = (layout.FATES, layout.MATCHES, layout.ORPHANS, layout.OVERVIEW, layout.DIFFERENCES)

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from sharding import layout
 from sharding.build import journal
-from sharding.build.inputs import note_times, noted_times, unchanged
+from sharding.build.inputs import note_inputs, noted_inputs, unchanged
 from sharding.build.journal import Operation
 from sharding.build.state import Marker, differences, settings_bytes
 from sharding.catalogue.table import Catalogue
@@ -166,7 +166,7 @@ def _unchanged(
     for dataset in same & set(Marker.read(work_of(out)).datasets):
         table = read_checked(out, catalogue_name(dataset), CATALOGUE, ["clip_id", "path"])
         paths.update(zip(column(table, "clip_id", str), optional_column(table, "path", str), strict=True))
-    return unchanged(facts, paths, noted_times(work_of(out)), now, roots)
+    return unchanged(facts, paths, noted_inputs(work_of(out)), now, roots)
 
 
 def roots_of(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -201,7 +201,7 @@ def reopen(
     work.remove_tree(Work.REOPENED)
     new = work.child(Work.REOPENED)
     tables = {in_work(Work.KEPT_FACTS): kept, layout.ORPHANS: now.orphans}
-    tables[in_work(Work.INPUTS)] = _times(noted_times(work), kept, now, settings)
+    tables[in_work(Work.INPUTS)] = _times(noted_inputs(work), kept, now, settings)
     tables |= {catalogue_name(dataset): now.of(dataset) for dataset in now.notes}
     if known is not None:
         tables[in_work(Work.KNOWN_MATCHES)] = known
@@ -230,7 +230,7 @@ def _times(former: pa.Table, kept: pa.Table, now: Catalogue, settings: dict[str,
     ids = pa.array(column(kept, "clip_id", str), pa.string())
     fresh = now.table.filter(pc.invert(pc.is_in(now.table["clip_id"], ids)))
     return pa.concat_tables(
-        [former.filter(pc.is_in(former["clip_id"], ids)), note_times(fresh, roots_of(settings))]
+        [former.filter(pc.is_in(former["clip_id"], ids)), note_inputs(fresh, roots_of(settings))]
     ).sort_by("clip_id")
 
 

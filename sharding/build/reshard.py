@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from sharding import layout
 from sharding.build.claim import Claim, claim
 from sharding.build.finish import decoded_windows, shard_locations, with_locations, write_dataset
-from sharding.build.inputs import noted_times
+from sharding.build.inputs import noted_inputs
 from sharding.build.state import settings_bytes
 from sharding.common.errors import MEND, InputError
 from sharding.common.progress import Progress
@@ -154,7 +154,7 @@ def _copy_rest(source: Manifest, out: Storage, shards: list[str], shard_bytes: i
     out.write_table(in_work(Work.KEPT_FACTS), with_locations(facts, locations))
     for name in storage.list(in_work(Work.FINGERPRINTS)):
         out.write(name, storage.read(name))
-    out.write_table(in_work(Work.INPUTS), noted_times(work_of(storage)))
+    out.write_table(in_work(Work.INPUTS), noted_inputs(work_of(storage)))
     out.write(in_work(Work.MARKER), storage.read(in_work(Work.MARKER)))
     settings = storage.read_json(in_work(Work.SETTINGS))
     settings["plan"]["shard_bytes"] = shard_bytes

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
@@ -28,7 +28,7 @@ from sharding.build.claim import Claim
 from sharding.build.clips import Clips, OwnClips
 from sharding.build.failure_limit import FailureLimit, count_failed
 from sharding.build.finish import store_final_facts
-from sharding.build.inputs import note_times
+from sharding.build.inputs import note_inputs, noted_inputs
 from sharding.build.state import Marker
 from sharding.catalogue.archives import require_unpacked
 from sharding.catalogue.table import Catalogue, build_catalogue, check_protected
@@ -59,7 +59,8 @@ from sharding.sources.generic import row_of_times
 
 BATCH_CLIPS = 64
 BATCH_SECONDS = 1200.0
-_UNKNOWN_DURATION_S = 10.0  # assumed for a clip whose duration no table gives
+_UNKNOWN_DURATION_S = 10.0  # assumed at least for a clip whose duration no table gives
+_BYTES_A_SECOND = 176_400  # of 44.1 kHz, 16 bit, stereo: hardly a recording takes more, so that it lasts no less
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -132,7 +133,7 @@ class Stages:
                 self.out.write_table(catalogue_name(dataset), found.of(dataset))
             self.out.write_table(layout.ORPHANS, found.orphans)
             roots = {**self.settings.roots, **self.settings.sources}
-            self.work.write_table(Work.INPUTS, note_times(found.table, roots).sort_by("clip_id"))
+            self.work.write_table(Work.INPUTS, note_inputs(found.table, roots).sort_by("clip_id"))
             self.work.write(Work.MARKER, Marker.of(found, self._reopenings).as_bytes())
         return pa.concat_tables(
             [read_checked(self.out, catalogue_name(name), CATALOGUE) for name in self.marker.datasets]
@@ -145,14 +146,15 @@ class Stages:
         if Work.KEPT_FACTS in finished:
             kept = read_checked(self.work, Work.KEPT_FACTS, FACTS, ["clip_id"])["clip_id"]
             unknown = catalogue.filter(pc.invert(pc.is_in(catalogue["clip_id"], kept)))
-        todo = [batch for batch in batches(unknown, self.marker.reopenings) if facts_name(batch.name) not in finished]
+        every = batches(unknown, noted_inputs(self.work), self.marker.reopenings)
+        todo = [batch for batch in every if facts_name(batch.name) not in finished]
         prober = Prober(self.settings.dataset_folders(), self.work, self.settings.probe)
         remaining = sum(batch.clips.num_rows for batch in todo)
         progress = self.progress("probe", catalogue.num_rows, "clips", done=catalogue.num_rows - remaining)
         failed = 0
         for probed in self.spread(prober, todo):
-            progress.add(probed.clips, probed.failed)
-            failed += probed.failed - probed.missing
+            progress.add(probed.clips, probed.failures)
+            failed += sum(count for error, count in probed.failures.items() if error != "missing")
             self._check_failed(failed, catalogue)
         progress.finish()
         facts = read_facts(self.work)
@@ -283,20 +285,36 @@ class Batch(NamedTuple):
     clips: pa.Table
 
 
-def batches(catalogue: pa.Table, reopenings: int) -> list[Batch]:
-    """Slices of a catalogue of about equal work; they depend on the catalogue and the reopenings alone."""
+def batches(catalogue: pa.Table, inputs: pa.Table, reopenings: int) -> list[Batch]:
+    """Slices of a catalogue of about equal work; they depend on the arguments alone.
+
+    Args:
+        catalogue: CATALOGUE of the clips.
+        inputs: INPUTS: a large file lasts long, also where no table tells how long.
+        reopenings: how often the build was reopened.
+    """
+    sizes = dict(zip(column(inputs, "clip_id", str), optional_column(inputs, "bytes", int), strict=True))
     prefix = f"again{reopenings}-" if reopenings else ""
-    found: list[Batch] = []
+    durations = [
+        max(_UNKNOWN_DURATION_S, (sizes.get(clip) or 0) / _BYTES_A_SECOND) if published is None else published
+        for clip, published in zip(
+            column(catalogue, "clip_id", str), optional_column(catalogue, "published_duration_s", float), strict=True
+        )
+    ]
+    return [Batch(f"{prefix}{number:06d}", catalogue.take(some)) for number, some in enumerate(_portions(durations))]
+
+
+def _portions(durations: Sequence[float]) -> Iterator[list[int]]:
+    """The rows of each batch of clips that last so long, in seconds.
+
+    They are taken from a table, not sliced: a pickled slice carries the whole table to the worker.
+    """
     start, seconds = 0, 0.0
-    durations = optional_column(catalogue, "published_duration_s", float)
     for row, duration in enumerate(durations):
-        seconds += _UNKNOWN_DURATION_S if duration is None else duration
-        last = row == len(durations) - 1
-        if last or row + 1 - start >= BATCH_CLIPS or seconds >= BATCH_SECONDS:
-            # not slice: pickling a slice sends the whole table to the worker
-            found.append(Batch(f"{prefix}{len(found):06d}", catalogue.take(list(range(start, row + 1)))))
+        seconds += duration
+        if row == len(durations) - 1 or row + 1 - start >= BATCH_CLIPS or seconds >= BATCH_SECONDS:
+            yield list(range(start, row + 1))
             start, seconds = row + 1, 0.0
-    return found
 
 
 class TrimBatch(NamedTuple):
@@ -309,10 +327,10 @@ class TrimBatch(NamedTuple):
 
 def _trim_batches(facts: pa.Table, left: Mapping[str, list[WindowPart]], reopenings: int) -> list[TrimBatch]:
     found = []
-    for number, start in enumerate(range(0, facts.num_rows, BATCH_CLIPS)):
-        some = facts.take(list(range(start, min(start + BATCH_CLIPS, facts.num_rows))))
+    for portion in _portions(column(facts, "duration_s", float)):
+        some = facts.take(portion)
         parts = {clip_id: left[clip_id] for clip_id in column(some, "clip_id", str)}
-        found.append(TrimBatch(f"trimmed-{reopenings}-{number:06d}", some, parts))
+        found.append(TrimBatch(f"trimmed-{reopenings}-{portion[0]:06d}-{portion[-1]:06d}", some, parts))
     return found
 
 

@@ -120,7 +120,7 @@ def check_protected(table: pa.Table, own: Iterable[str], protected: Iterable[tup
                 raise InputError(
                     f"{dataset} has no such split to protect",
                     value=f"{dataset}/{split}",
-                    remedy=f"it has {', '.join(splits)}",
+                    remedy=f"name one of its splits: {', '.join(f'{dataset}/{each}' for each in splits)}",
                 )
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 
 
 class Progress:
@@ -17,10 +18,13 @@ class Progress:
         what: the work, e.g. ``probe``.
         total: units in all, those of earlier runs included; None: not known.
         unit: their name, e.g. ``clips``.
-        watch: called after every change, e.g. ``Runner.watch``.
+        watch: called at the beginning and after every change, e.g. ``Runner.watch``.
         every_s: seconds between lines.
         quiet: print nothing; only call ``watch``.
         done: units that an earlier run did; the rate does not count them.
+
+    Attributes:
+        failures: how many units failed in this run, by the class of their error.
     """
 
     def __init__(
@@ -34,19 +38,27 @@ class Progress:
         done: int = 0,
     ) -> None:
         self.what, self.total, self.unit, self.every_s, self.quiet = what, total, unit, every_s, quiet
-        self.done, self._done_before, self.failed = done, done, 0
+        self.done, self._done_before = done, done
+        self.failures: Counter[str] = Counter()
         self._watch = watch
         self._begun = self._last = time.monotonic()
+        if watch is not None:
+            watch(self)
 
     @property
     def rate(self) -> float:
         """Units a second in this run, so far."""
         return (self.done - self._done_before) / max(time.monotonic() - self._begun, 1e-9)
 
-    def add(self, done: int, failed: int = 0) -> None:
-        """Count more units as done; ``failed`` of them failed."""
+    @property
+    def failed(self) -> int:
+        """Units that failed in this run."""
+        return self.failures.total()
+
+    def add(self, done: int, failures: Mapping[str, int] | None = None) -> None:
+        """Count more units as done; some of them failed, with errors of these classes."""
         self.done += done
-        self.failed += failed
+        self.failures.update(failures or {})
         now = time.monotonic()
         if now - self._last >= self.every_s and self.done != self.total:
             self._last = now

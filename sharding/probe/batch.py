@@ -7,6 +7,7 @@ The bytes of these files depend on the clips and the settings alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -30,14 +31,12 @@ class Probed:
 
     Attributes:
         clips: how many it has.
-        failed: how many of them failed.
-        missing: how many of those that failed have no file.
+        failures: how many of them failed, by the class of the error.
         seconds: the seconds of sound that were decoded.
     """
 
     clips: int
-    failed: int
-    missing: int
+    failures: dict[str, int]
     seconds: float
 
 
@@ -78,8 +77,8 @@ class Prober:
         _write_fingerprints(self._build, fingerprints_name(name), probed)
         self._build.write_table(facts_name(name), to_table(facts, FACTS))
         durations = [each.duration_s or 0.0 for each in facts if each.error is None]
-        missing = sum(each.error == "missing" for each in facts)
-        return Probed(clips=len(facts), failed=len(facts) - len(durations), missing=missing, seconds=sum(durations))
+        failures = Counter(each.error for each in facts if each.error is not None)
+        return Probed(clips=len(facts), failures=dict(failures), seconds=sum(durations))
 
 
 class _Listed(NamedTuple):

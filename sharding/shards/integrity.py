@@ -82,10 +82,10 @@ def verify(url: str, level: str, runner: Runner) -> list[Damage]:
         present = [shard for shard in dataset["shards"] if shard_name(shard["name"]) in sizes]
         progress = Progress("verify", len(dataset["shards"]), "shards", runner.watch)
         missing = len(dataset["shards"]) - len(present)
-        progress.add(missing, missing)
+        progress.add(missing, {"missing": missing} if missing else None)
         for damage in runner.map(check, present):
             found += damage
-            progress.add(1, bool(damage))
+            progress.add(1, {"damaged": 1} if damage else None)
         progress.finish()
     if not found:
         found += _check_agreement(storage)

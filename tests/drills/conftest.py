@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ import yaml
 from sharding import cli
 from tests.drills import unsteady
 from tests.drills.hosts import Host, network, small_disk, start_all
-from tests.drills.jobs import MORE, OPTIONS, Job
+from tests.drills.jobs import MORE, OPTIONS, Job, empty
 from tests.drills.leftovers import alone
 from tests.sharding.corpora import outcome, write_corpus
 from tests.training.small_runs import TREE, run_ranks, write_sounds
@@ -61,8 +60,9 @@ def every_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Host]]
 
 @pytest.fixture
 def hosts(every_host: list[Host], environment: dict[str, str]) -> list[Host]:
-    """A head without CPUs and two hosts of one CPU each, which run; the fourth host is off."""
+    """A head without CPUs and two hosts of one CPU each, which run; the fourth host is off, and its disk empty."""
     every_host[3].kill()
+    empty(every_host[3].scratch)
     start_all(every_host[:3], environment)
     return every_host
 
@@ -72,12 +72,11 @@ def disk(hosts: list[Host]) -> Iterator[Path]:
     """A small disk that every host sees, empty."""
     folder = hosts[0].scratch.parent / DISK
     yield folder
-    for path in folder.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    empty(folder)
 
 
 @pytest.fixture
-def run_job(tmp_path: Path) -> Iterator[Callable[..., Job]]:
+def run_job(every_host: list[Host], tmp_path: Path) -> Iterator[Callable[..., Job]]:
     """Submits jobs."""
     with ThreadPoolExecutor(4) as pool:
         jobs: list[Job] = []
@@ -86,7 +85,11 @@ def run_job(tmp_path: Path) -> Iterator[Callable[..., Job]]:
             jobs.append(Job(pool, ["python", *command], tmp_path / f"job-{len(jobs)}.log"))
             return jobs[-1]
 
-        yield run
+        try:
+            yield run
+        finally:
+            if any(job.runs() for job in jobs):  # the drill has failed: `ray job submit` ends with the head
+                every_host[0].stop()
 
 
 @pytest.fixture(scope="session")

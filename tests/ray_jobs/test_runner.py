@@ -167,7 +167,7 @@ def test_the_metrics_of_a_build_are_there_for_the_dashboard(cluster: Any) -> Non
 
     runner = RayRunner(cluster.address, run="mine")
     progress = Progress("proof", 100, "clips", runner.watch)  # a stage that no other driver of the cluster has
-    progress.add(40, failed=3)
+    progress.add(40, {"silent": 3})
     ports = [node["MetricsExportPort"] for node in ray.nodes() if node["Alive"]]
     wanted = {"earshot_done": "40.0", "earshot_total": "100.0", "earshot_failed": "3.0", "earshot_rate": ""}
 

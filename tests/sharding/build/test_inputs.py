@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from sharding.build.inputs import note_times, noted_times, unchanged
+from sharding.build.inputs import note_inputs, noted_inputs, unchanged
 from sharding.build.run import build
 from sharding.catalogue.table import build_catalogue
 from sharding.common.runners import LocalRunner
@@ -37,7 +37,7 @@ def out(small: Path, tmp_path: Path) -> Path:
 
 
 def test_a_clock_that_was_set_back_proves_nothing(small: Path, out: Path) -> None:
-    times = noted_times(work_of(Storage(out)))
+    times = noted_inputs(work_of(Storage(out)))
     everything = same(small, out, times)
     assert "mine/train/a0" in everything
     a0 = small / "train/a0.flac"
@@ -50,7 +50,7 @@ def test_a_clock_that_was_set_back_proves_nothing(small: Path, out: Path) -> Non
 
 
 def test_a_file_of_another_time_and_the_same_contents_is_the_same(small: Path, out: Path) -> None:
-    times = noted_times(work_of(Storage(out)))
+    times = noted_inputs(work_of(Storage(out)))
     everything = same(small, out, times)
     a0 = small / "train/a0.flac"
     contents = a0.read_bytes()
@@ -61,13 +61,13 @@ def test_a_file_of_another_time_and_the_same_contents_is_the_same(small: Path, o
 
 
 def test_a_file_whose_time_and_size_are_the_noted_ones_is_not_read(small: Path, out: Path) -> None:
-    times = noted_times(work_of(Storage(out)))
+    times = noted_inputs(work_of(Storage(out)))
     everything = same(small, out, times)
     a0 = small / "train/a0.flac"
     changed = bytearray(a0.read_bytes())
     changed[-3] ^= 1
     a0.write_bytes(changed)
-    current = note_times(build_catalogue({}, {"mine": str(small)}).table, {"mine": str(small)})
+    current = note_inputs(build_catalogue({}, {"mine": str(small)}).table, {"mine": str(small)})
     assert same(small, out, current) == everything  # which is why times are noted before a file is read
 
 
@@ -90,10 +90,11 @@ def test_members_of_an_archive_have_the_time_of_the_archive(small: Path, tmp_pat
     with (small / "clips.csv").open("a") as table:
         table.write("more.zip!/b0.flac,train,in an archive\n")
     found = build_catalogue({}, {"mine": str(small)}).table
-    times = dict(zip(*note_times(found, {"mine": str(small)}).to_pydict().values(), strict=True))
+    noted = {row["clip_id"]: row for row in note_inputs(found, {"mine": str(small)}).to_pylist()}
     inside = [clip for clip, path in zip(found["clip_id"].to_pylist(), found["path"].to_pylist(), strict=True)
               if path and "!" in path]  # fmt: skip
-    assert [times[clip] for clip in inside] == [(small / "more.zip").stat().st_ctime]
+    assert [noted[clip]["changed"] for clip in inside] == [(small / "more.zip").stat().st_ctime]
+    assert [noted[clip]["bytes"] for clip in inside] == [(small / "train/a0.flac").stat().st_size]
 
 
 def test_the_times_are_part_of_the_build(out: Path) -> None:

@@ -16,7 +16,7 @@ from sharding.common.errors import InputError
 from sharding.common.runners import LocalRunner
 from sharding.common.storage import Storage
 from sharding.layout import MATCHES
-from sharding.schema import CATALOGUE
+from sharding.schema import CATALOGUE, INPUTS
 from tests.sharding.conftest import settings_for
 
 
@@ -32,7 +32,7 @@ def catalogue(durations: list[float | None]) -> pa.Table:
 @given(durations=st.lists(st.none() | st.floats(0.0, 5000.0), max_size=300))
 def test_batches_hold_every_clip_once_and_are_bounded(durations: list[float | None]) -> None:
     table = catalogue(durations)
-    found = batches(table, 0)
+    found = batches(table, INPUTS.empty_table(), 0)
     assert [clip for batch in found for clip in batch.clips["clip_id"].to_pylist()] == table["clip_id"].to_pylist()
     assert len({batch.name for batch in found}) == len(found)
     for batch in found:
@@ -43,8 +43,16 @@ def test_batches_hold_every_clip_once_and_are_bounded(durations: list[float | No
 
 def test_batches_of_a_reopened_build_have_names_of_their_own() -> None:
     table = catalogue([1.0] * 3)
-    assert [batch.name for batch in batches(table, 0)] == ["000000"]
-    assert [batch.name for batch in batches(table, 2)] == ["again2-000000"]
+    assert [batch.name for batch in batches(table, INPUTS.empty_table(), 0)] == ["000000"]
+    assert [batch.name for batch in batches(table, INPUTS.empty_table(), 2)] == ["again2-000000"]
+
+
+def test_long_recordings_whose_length_no_table_tells_are_not_probed_by_one_worker() -> None:
+    table = catalogue([None] * 100)
+    inputs = [{"clip_id": f"mine/train/{n}", "changed": 0.0, "bytes": 10_000 if n else None} for n in range(98)]
+    inputs += [{"clip_id": f"mine/train/{n}", "changed": 0.0, "bytes": 2_000_000_000} for n in (98, 99)]
+    found = batches(table, pa.Table.from_pylist(inputs, INPUTS), 0)
+    assert [batch.clips.num_rows for batch in found] == [64, 35, 1]
 
 
 def test_an_interrupted_build_goes_on_with_the_catalogue_that_it_read(small: Path, tmp_path: Path) -> None:

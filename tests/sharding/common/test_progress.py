@@ -35,7 +35,7 @@ def test_lines_come_now_and_then_and_one_at_the_end(time: Clock, capsys: pytest.
     assert len(lines) == 6  # in twelve seconds
     assert lines[0] == "  probe: 16/100 clips, 8.0/s, 0:10 left"
     time.now += 0.125
-    shown.add(1, failed=1)
+    shown.add(1, {"silent": 1})
     shown.finish()
     assert capsys.readouterr().err == "  probe: 100/100 clips, 8.0/s, in 0:12, 1 failed\n"
 
@@ -67,9 +67,9 @@ def test_a_watcher_sees_every_change_also_of_quiet_work(capsys: pytest.CaptureFi
     seen = []
     shown = Progress("probe", 3, "clips", lambda progress: seen.append((progress.done, progress.failed)), quiet=True)
     shown.add(1)
-    shown.add(2, failed=1)
+    shown.add(2, {"silent": 1})
     shown.finish()
-    assert seen == [(1, 0), (3, 1)]
+    assert seen == [(0, 0), (1, 0), (3, 1)]
     assert capsys.readouterr().err == ""
 
 
