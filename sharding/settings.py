@@ -69,7 +69,7 @@ class BuildSettings:
         try:
             return BuildSettings._from_dict(plain)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            what = f"not the settings of a build: {error!r}"
+            what = f"the file does not hold the settings of a build: {error!r}"
             raise InputError(what, remedy="build it anew with --new-plan") from error
 
     @staticmethod

@@ -106,9 +106,9 @@ def reopen_unchanged(out: Storage, facts: pa.Table, settings: dict[str, Any], no
 def _refuse_other_files(out: Storage) -> None:
     if all(layout.is_work(name) for name in out.sizes("")):
         return
-    what = "holds files that no build wrote"
+    what = "the folder holds files that no build wrote"
     if out.exists(layout.DATASET):
-        what = "is a finished build without its .build folder: it can be read, but not changed"
+        what = "this is a finished build without its .build folder: it can be read, but not changed"
     raise InputError(what, file=out.url, remedy="choose an empty --out")
 
 

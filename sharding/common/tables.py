@@ -160,7 +160,7 @@ def check_encodable(value: Any, file: str, row: int | None) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        what = "its row holds half a character (a surrogate)"
+        what = "the row holds half of a character (an unpaired surrogate)"
         raise InputError(
             what, file=file, row=row or None, value=json.dumps(value)[:120], remedy="mend the table"
         ) from error

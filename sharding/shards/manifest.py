@@ -255,7 +255,7 @@ def parse_manifest(contents: bytes, shard: ShardRecord, file: str) -> pa.Table:
 def _check_rows(table: pa.Table, shard: ShardRecord, file: str) -> None:
     """Refuses rows that do not lie in their shard one after the other, each under a name made from its key."""
     if table.num_rows != shard["samples"]:
-        what = f"it has {table.num_rows} rows; dataset.json says {shard['samples']}"
+        what = f"the table has {table.num_rows} rows, and dataset.json says {shard['samples']}"
         raise InputError(what, file=file, remedy=MEND)
     audio, size, text, text_size, index, window, windows = (
         table[name].to_numpy()

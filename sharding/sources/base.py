@@ -203,7 +203,9 @@ class CatalogueBuilder:
             return pa.table([self._column(column) for column in CATALOGUE], schema=CATALOGUE)
         except UnicodeEncodeError as error:
             raise InputError(
-                "its row holds half a character (a surrogate)", value=self._not_encodable(), remedy="mend the table"
+                "the row holds half of a character (an unpaired surrogate)",
+                value=self._not_encodable(),
+                remedy="mend the table",
             ) from error
 
     def _column(self, column: pa.Field) -> pa.Array:

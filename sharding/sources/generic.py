@@ -93,10 +93,10 @@ def read(root: Storage, name: str, split_seed: int | None = None) -> DatasetTabl
         clip_id, identity, interval = rows.clip_id(row.split, stem), _identity(row), _interval(row)
         if clip_id in rows:
             if identity is not None and identity != identities[clip_id]:
-                raise row.error("several rows name its source, and not the same one", identity, "leave one of them")
+                raise row.error("several rows name different sources for this file", identity, "leave one of them")
             if interval is not None and interval != intervals[clip_id]:
                 raise row.error(
-                    "several rows give one file other times of its original",
+                    "several rows give this file different values of start_s and end_s",
                     row.path,
                     "start_s and end_s cut nothing: give each part a file of its own, or say by onset and offset where "
                     "each caption is true",
@@ -156,7 +156,7 @@ def _rows(tree: Tree) -> list[_Row]:
     if not here and tree.audio:
         return [_Row(tree.name(path), 0, {"path": path, **_named_by(path)}) for path in tree.audio]
     if len(here) != 1:
-        what = "both clips.csv and clips.jsonl are in it"
+        what = "the folder holds both clips.csv and clips.jsonl"
         remedy = (
             "leave one table in the folder" if here else "put sounds into the folder, with or without a table of them"
         )
@@ -273,7 +273,11 @@ def _times(row: _Row) -> tuple[float, float] | tuple[None, None]:
         return None, None
     if onset is None or offset is None:
         lacks = "onset" if onset is None else "offset"
-        raise row.error(f"a caption with a time has no {lacks}", row.path, "give both, or none where it is true of all")
+        raise row.error(
+            f"a caption with a time has no {lacks}",
+            row.path,
+            "give both times, or neither if the caption describes the whole file",
+        )
     if offset <= onset:
         raise row.error("offset is not after onset", f"{onset:g} to {offset:g}", "give seconds of the file in order")
     return onset, offset

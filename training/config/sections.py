@@ -47,7 +47,7 @@ class OptimizerSettings:
         require(self.warmup_epochs >= 0, "warmup_epochs must not be negative", self.warmup_epochs)
         require(
             set(self.freeze_below) <= {"audio", "text"},
-            "freeze_below knows audio and text",
+            "freeze_below takes the keys audio and text",
             self.freeze_below,
         )
         require(0 < self.layer_decay <= 1, "layer_decay must be in (0, 1]", self.layer_decay)
@@ -85,7 +85,7 @@ class EngineSettings:
     def __post_init__(self) -> None:
         require(self.chunk >= 0, "chunk must be 0 (plain step) or a number of samples", self.chunk)
         require(0 <= self.ema < 1, "ema must be in [0, 1)", self.ema)
-        require(0 <= self.max_skipped <= 1, "max_skipped is a share, from 0 to 1", self.max_skipped)
+        require(0 <= self.max_skipped <= 1, "max_skipped must be a share, from 0 to 1", self.max_skipped)
         require(
             self.frozen == "fp32" or self.dtype == "bf16",
             "frozen weights in bf16 need dtype: bf16, or they would meet float32 activations",
@@ -144,7 +144,7 @@ class InitSettings:
     parts: tuple[str, ...] = ()  # first words of parameter names, such as audio, text or head; none: all of them
 
     def __post_init__(self) -> None:
-        require(bool(self.model), "init_from.model names an export, a checkpoint or a run's folder", self.model)
+        require(bool(self.model), "init_from.model must name an export, a checkpoint or a run's folder", self.model)
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class DistillationSettings:
     teacher_tau: float = 0.05
 
     def __post_init__(self) -> None:
-        require(bool(self.teachers), "distillation.teachers names at least one teacher", None)
+        require(bool(self.teachers), "distillation.teachers must name at least one teacher", None)
         require(self.weight > 0, "distillation.weight must be positive", self.weight)
         require(self.supervised >= 0, "distillation.supervised must not be negative", self.supervised)
 

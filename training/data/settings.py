@@ -33,7 +33,9 @@ class MixtureItem:
 
     def __post_init__(self) -> None:
         require(bool(self.split), "an item of the mixture needs a split, such as clotho/development", None)
-        require(bool(self.captions), f"an item of the mixture needs kinds of captions of {KINDS}", self.split)
+        require(
+            bool(self.captions), f"an item of the mixture needs at least one kind of captions of {KINDS}", self.split
+        )
         require(self.weight is None or 0 < self.weight <= 1e12, "weight must be positive, at most 1e12", self.weight)
         require(0 < self.repeat <= 1e6, "repeat must be positive, at most a million", self.repeat)
         require(0 < self.share <= 1, "share must be above 0 and at most 1", self.share)
@@ -81,11 +83,15 @@ class AugmentSettings:
     def __post_init__(self) -> None:
         for name in ("noise", "room", "mixup"):
             value = getattr(self, name)
-            require(0 <= value <= 1, f"{name} is a probability, from 0 to 1", value)
+            require(0 <= value <= 1, f"{name} must be a probability, from 0 to 1", value)
         require(self.gain_db >= 0, "gain_db must not be negative", self.gain_db)
         require(self.mixup_alpha > 0, "mixup_alpha must be positive", self.mixup_alpha)
-        require(0 < self.room_rt60_s[0] <= self.room_rt60_s[1], "room_rt60_s is (low, high)", self.room_rt60_s)
-        require(self.noise_snr_db[0] <= self.noise_snr_db[1], "noise_snr_db is (low, high)", self.noise_snr_db)
+        require(
+            0 < self.room_rt60_s[0] <= self.room_rt60_s[1],
+            "room_rt60_s must be (low, high), both above 0",
+            self.room_rt60_s,
+        )
+        require(self.noise_snr_db[0] <= self.noise_snr_db[1], "noise_snr_db must be (low, high)", self.noise_snr_db)
 
 
 @dataclass(frozen=True)
@@ -162,7 +168,7 @@ class DataSettings:
         require(self.readahead >= 1, "readahead must be positive", self.readahead)
         require(
             self.stored_folder is None or (bool(self.stored) and "://" not in self.stored_folder),
-            "stored_folder is a folder of a file system for what stored lists",
+            "stored_folder must be a folder of a file system, and needs a list in stored",
             self.stored_folder,
         )
         require(self.max_failures >= 0, "max_failures must not be negative", self.max_failures)

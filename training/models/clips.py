@@ -31,7 +31,7 @@ class ClipModel(nn.Module):
         super().__init__()
         width = getattr(audio, "token_dim", audio.dim)
         if keeps_patches and width != audio.dim:
-            what = f"the head reads patches, of {width} numbers each, and is made for segments, of {audio.dim}"
+            what = f"the head reads patches of {width} numbers, and expects as many as a segment has, {audio.dim}"
             remedy = "set audio.pooled to last, or a head that reads segments (head.audio: segments)"
             raise InputError(what, value="audio.pooled: layers", remedy=remedy)
         self.sample_dropout, self.keeps_patches = sample_dropout, keeps_patches

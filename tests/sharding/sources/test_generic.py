@@ -66,7 +66,7 @@ def test_half_a_surrogate_pair_in_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "clips.jsonl").write_text(json.dumps(lines[0]))
     assert catalogue(tmp_path)["mine/all/a"]["keywords"] == ["1", "wet"]
     (tmp_path / "clips.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    with pytest.raises(InputError, match=r"clips.jsonl, row 2: its row holds half a character.*b\.wav"):
+    with pytest.raises(InputError, match=r"clips.jsonl, row 2: the row holds half of a character.*b\.wav"):
         read(Storage(tmp_path), "mine")
 
 
@@ -75,7 +75,7 @@ def test_several_rows_of_one_file_are_one_clip(tmp_path: Path) -> None:
     assert texts(catalogue(tmp_path)["mine/all/a"]) == ["x", "y"]
     two = [["a.wav", "x", "freesound:1"], ["a.wav", "y", ""], ["a.wav", "z", "freesound:2"]]
     table(tmp_path / "clips.csv", "path,captions,identity", two)
-    with pytest.raises(InputError, match="not the same one") as caught:
+    with pytest.raises(InputError, match="name different sources") as caught:
         catalogue(tmp_path)
     assert (caught.value.row, caught.value.value) == (4, "freesound:2")
 

@@ -85,5 +85,5 @@ def test_a_head_that_reads_patches_is_refused_where_patches_have_another_width_t
         "head": {"name": "token-attention", "dim": 16, "heads": 2, "audio": "patches"},
         "data": TREE["data"] | {"masking": {}},
     }
-    with pytest.raises(InputError, match="reads patches, of 16 numbers each, and is made for segments, of 96"):
+    with pytest.raises(InputError, match="reads patches of 16 numbers, and expects as many as a segment has, 96"):
         assemble(small_recipe(tree=tree), ["a low hum"])

@@ -69,7 +69,7 @@ class Settings:
         require(0 < self.alpha < math.inf, "alpha must be positive", self.alpha)
         require(0 <= self.tag_weight < math.inf, "tag_weight must not be negative", self.tag_weight)
         require(0 <= self.beta < math.inf, "beta must not be negative", self.beta)
-        require(0 < self.least_iou <= 1, "least_iou is above 0, and at most 1", self.least_iou)
+        require(0 < self.least_iou <= 1, "least_iou must be above 0, and at most 1", self.least_iou)
         require(
             not self.released or (self.least_iou == 1 and self.weights == "with gradient"),
             "released: true asks for equal sets of tags, and for weights with gradient",

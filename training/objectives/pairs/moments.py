@@ -44,7 +44,7 @@ class Settings:
     least: float = 0.5
 
     def __post_init__(self) -> None:
-        require(0 < self.least <= 1, "least is above 0, and at most 1", self.least)
+        require(0 < self.least <= 1, "least must be above 0, and at most 1", self.least)
         check_temperature(self.tau, self.trainable_tau)
 
 

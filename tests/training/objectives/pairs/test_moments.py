@@ -98,5 +98,5 @@ def test_a_window_inside_the_interval_is_positive_one_elsewhere_negative_and_one
 
 
 def test_a_share_out_of_range_is_refused() -> None:
-    with pytest.raises(InputError, match="least is above 0"):
+    with pytest.raises(InputError, match="least must be above 0"):
         Settings(least=0.0)
