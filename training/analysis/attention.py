@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +52,8 @@ def attention(retriever: Any, caption: str, audio: Side, seconds: float) -> Atte
         text = retriever.model.text_side(tokens.to(retriever.device), mask.to(retriever.device))
     query, keys, there = text[0][0].cpu().float(), audio[0][0].cpu().float(), audio[2][0].cpu()
     parts = [each.unflatten(-1, (head.heads, -1)).transpose(0, 1) for each in (query, keys)]
-    logits = (parts[0] @ parts[1].transpose(1, 2)).masked_fill(~there, torch.finfo(torch.float32).min)
+    products = parts[0] @ parts[1].transpose(1, 2) / math.sqrt(parts[0].shape[-1])
+    logits = products.masked_fill(~there, torch.finfo(torch.float32).min)
     weights = logits.softmax(-1).mean(0)[:, there].double().numpy()
     words = ["whole caption"]
     if len(query) > 1:

@@ -30,7 +30,7 @@ from training.engine.distributed import Group, LocalGroup, TorchGroup
 from training.models.encoders import EncodedAudio, EncodedText
 from training.models.heads import HEADS, build_head
 from training.models.heads.base import DotProduct
-from training.objectives.pairs import LOSSES, tiled
+from training.objectives.pairs import LOSSES, tiling
 from training.objectives.pairs.tags import pack
 from training.objectives.pairs.tiled import Items, Teacher, global_loss
 
@@ -207,7 +207,7 @@ def loss_and_gradients(
 
 
 def _loss(model: TinyModel, sides: list[Any], batch: dict[str, Tensor], group: Group, elements: int) -> Tensor:
-    with mock.patch.object(tiled, "tile_elements", return_value=elements):
+    with mock.patch.object(tiling, "tile_elements", return_value=elements):
         rows, columns = (Items(side, batch["ids"]) for side in sides)
         taught = Teacher(DotProduct(), *((vectors,) for vectors in batch["taught"].unbind(1)))
         return global_loss(model.head, model.loss, rows, columns, group, [taught] * model.loss.needs_teacher)

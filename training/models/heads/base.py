@@ -16,6 +16,7 @@ from training.engine.distributed import accumulation_dtype
 from training.models.encoders import EncodedAudio, EncodedText
 
 Side = tuple[Tensor, ...]
+SHORTEST = 1e-12  # length that a vector is divided by at least, as in torch.nn.functional.normalize
 SHORTEST_SQUARED = 1e-16  # of a vector's length squared, as in torch.nn.functional.cosine_similarity
 
 
@@ -64,7 +65,7 @@ class Whole(nn.Module):
     """An ordinary module that tiles can call as a function of its weights.
 
     Tiles must not touch parameters: under ZeRO-3 they are whole only inside a forward that DeepSpeed knows, and the
-    tiled loss computes every tile a second time in its backward pass.  So `forward` gives the weights, in the graph
+    tiled loss computes tiles a second time in its backward pass.  So `forward` gives the weights, in the graph
     of the parameters, and `call` runs the module on them.
 
     Args:

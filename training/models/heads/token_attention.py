@@ -12,7 +12,8 @@ number comes from far smaller ones, exactly.  Let ``U = W_o W^O``, ``c`` the bia
 
 where ``G_hm,h'm' = (U_h v_hm) . (U_h' v_h'm')`` and ``g_hm = (U_h v_hm) . c`` belong to one audio alone.  With
 three segments and eight heads a pair costs products of 24 numbers instead of 1024.  With patches, G would be
-larger than d x d, and ``|H_i|^2 = O_i^T (U^T U) O_i + 2 O_i . (U^T c) + |c|^2`` is used.
+larger than d x d, and ``|H_i|^2 = O_i^T (U^T U) O_i + 2 O_i . (U^T c) + |c|^2`` is used.  Nothing
+is computed for padding.
 """
 
 from __future__ import annotations
@@ -23,13 +24,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sharding.common.errors import InputError
 from training.config.checks import check_multiple
 from training.engine.distributed import accumulation_dtype
 from training.models.encoders import EncodedAudio, EncodedText
-from training.models.heads.base import SHORTEST_SQUARED, Head, Side, full_precision
+from training.models.heads.base import SHORTEST, SHORTEST_SQUARED, Head, Side, full_precision
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Settings:
 
 
 class OutputMap(nn.Module):
-    """The two linear layers behind the heads, W^O (eq. 4) and W_o (eq. 6), as one affine map."""
+    """The two linear layers behind the heads, W^O (eq. 4) and W_o (eq. 6), as one affine map ``H = U O + c``."""
 
     def __init__(self, dim: int, bias: bool) -> None:
         super().__init__()
@@ -66,14 +66,38 @@ class OutputMap(nn.Module):
         self.inner_weight, self.outer_weight = inner.weight, outer.weight
         self.inner_bias, self.outer_bias = inner.bias, outer.bias
 
-    def forward(self) -> tuple[Tensor, Tensor]:
-        """``U [d, d]`` and ``c [d]`` of ``H = U O + c``, in float32 at least."""
+    def forward(self, words: Tensor | None = None, values: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``U [d, d]`` and ``c [d]``, or their products with vectors, in float32 at least.
+
+        Fewer vectors than d go through one layer after the other: the product of both layers, U, has d rows itself.
+
+        Args:
+            words: ``[n, d]``; given, the products are ``words U [n, d]`` and ``words c [n]``.
+            values: ``[n, heads, d / heads]``; given, they are ``U_h v_h [n, heads, d]`` and c itself.
+        """
         wide = accumulation_dtype(self.outer_weight.dtype)
-        outer = self.outer_weight.to(wide)
-        weight = outer @ self.inner_weight.to(wide)
+        inner, outer = self.inner_weight.to(wide), self.outer_weight.to(wide)
         if self.inner_bias is None:
-            return weight, weight.new_zeros(len(weight))
-        return weight, outer @ self.inner_bias.to(wide) + self.outer_bias.to(wide)
+            inner_bias = outer_bias = outer.new_zeros(len(outer))
+        else:
+            inner_bias, outer_bias = self.inner_bias.to(wide), self.outer_bias.to(wide)
+        if words is not None and len(words) < len(outer):
+            halfway = words @ outer
+            return halfway @ inner, halfway @ inner_bias + words @ outer_bias
+        if values is not None and values.shape[0] * values.shape[1] < len(outer):
+            halfway = _by_head(values.to(wide), inner)
+            rows = torch.cat((halfway.flatten(0, 1), inner_bias[None])) @ outer.t()
+            return rows[:-1].view_as(halfway), rows[-1] + outer_bias
+        matrix, offset = outer @ inner, outer @ inner_bias + outer_bias
+        if words is not None:
+            return words @ matrix, words @ offset
+        return matrix if values is None else _by_head(values.to(wide), matrix), offset
+
+
+def _by_head(values: Tensor, matrix: Tensor) -> Tensor:
+    """Each head's part of a matrix ``[d, d]`` times its values ``[n, heads, d / heads]``: ``[n, heads, d]``."""
+    by_head = matrix.unflatten(1, values.shape[1:]).transpose(0, 1)
+    return (by_head @ values.permute(1, 2, 0)).permute(2, 0, 1)
 
 
 class TokenAttention(Head):
@@ -101,30 +125,34 @@ class TokenAttention(Head):
         return self.words(text)
 
     def text_side(self, text: EncodedText) -> Side:
-        """Queries ``[b, N, d]``, weighted ``U^T T_i / |T_i| [b, N, d]`` and ``T_i . c / |T_i| [b, N]``.
+        """Queries ``[b, N, d]``, ``U^T T_i [b, N, d]``, ``T_i . c [b, N]`` and what token i weighs ``[b, N]``.
 
-        The weights are those of eq. 7's mean over real tokens, zero on padding.
+        A token weighs 1 / |T_i| divided by the number of real tokens (eq. 7's mean of cosines), and padding nothing.
         """
         tokens, mask = self.queries(text)
-        projected = self.query(tokens)
-        compared = tokens if self.compares_text else projected
-        unit = F.normalize(compared.to(accumulation_dtype(compared.dtype)), dim=-1)
-        weighted = unit * (mask.to(unit) / mask.sum(1, keepdim=True).clamp(min=1))[..., None]
-        query = self.query_in(projected) / math.sqrt(projected.shape[-1] // self.heads)
+        words, places = _real(tokens, mask)
+        projected = self.query(words)
+        query = self.query_in(projected)
+        compared = words if self.compares_text else projected
         with full_precision(tokens):
-            matrix, offset = self.output()
-            return query, weighted @ matrix, weighted @ offset
+            compared = compared.to(accumulation_dtype(compared.dtype))
+            through, offset = self.output(words=compared)
+            shares, _ = _real(mask.to(compared) / mask.sum(1, keepdim=True).clamp(min=1), mask)
+            weight = shares / compared.norm(dim=-1).clamp(min=SHORTEST)
+        query, through, offset, weight = (_padded(each, places, mask) for each in (query, through, offset, weight))
+        return query, through, offset, weight
 
     def audio_side(self, audio: EncodedAudio) -> Side:
         """Keys and values ``[b, M, d]``, mask ``[b, M]``; for segments also G, g and |c|^2."""
         vectors, mask = self.vectors(audio)
-        keys, values = self.key_in(self.key(vectors)), self.value_in(self.value(vectors))
+        sounds, places = _real(vectors, mask)
+        real_values = self.value_in(self.value(sounds))
+        keys, values = (_padded(each, places, mask) for each in (self.key_in(self.key(sounds)), real_values))
         if self.uses_patches:
             return keys, values, mask
         with full_precision(vectors):
-            matrix, offset = self.output()
-            by_head = values.to(matrix.dtype).unflatten(-1, (self.heads, -1))
-            basis = torch.einsum("bmhe,dhe->bmhd", by_head, matrix.unflatten(1, (self.heads, -1)))
+            products, offset = self.output(values=real_values.unflatten(-1, (self.heads, -1)))
+            basis = _padded(products, places, mask)
             gram = torch.einsum("bmhd,bnkd->bmhnk", basis, basis)
             return keys, values, mask, gram, basis @ offset, (offset @ offset).expand(len(keys), 1)
 
@@ -136,26 +164,35 @@ class TokenAttention(Head):
         return matrix.t() @ matrix, offset @ matrix, (offset @ offset).view(1)
 
     def pair_elements(self, text: Side, audio: Side) -> int:
-        tokens, vectors = max(text[0].shape[1], 1), max(audio[0].shape[1], 1)
-        attended = text[0].shape[2] if self.uses_patches else 2 * self.heads * vectors
-        return tokens * (3 * self.heads * vectors + 2 * attended)
+        tokens = max(int(text[3].count_nonzero()) // max(len(text[3]), 1), 1)
+        weights = self.heads * max(audio[0].shape[1], 1)
+        if self.uses_patches:
+            return tokens * (3 * weights + 2 * text[0].shape[2])
+        # Seven arrays of weights are held at once.  Only two count, because a tile that its caches do not hold costs
+        # less than reading rows and columns more often, which are far wider.
+        return 2 * tokens * weights
 
     def pair_scores(self, text: Side, audio: Side, shared: Side) -> Tensor:
-        query, compared, offset = text
+        real = text[3].flatten().nonzero()[:, 0]  # tokens that weigh something
+        query, compared, offset, weight = (tensor.flatten(0, 1).index_select(0, real) for tensor in text)
         keys, values, mask = audio[:3]
-        logits = self._products(query, keys).masked_fill(~mask.t(), torch.finfo(query.dtype).min)
-        weights = logits.softmax(2)
+        absent = keys.new_zeros(mask.shape).masked_fill_(~mask, torch.finfo(keys.dtype).min).t()
+        shrink = 1 / math.sqrt(query.shape[1] // self.heads)
+        logits = torch.baddbmm(absent.flatten(), *self._by_heads(query, keys), alpha=shrink)
+        weights = logits.unflatten(2, absent.shape).softmax(2)
         if self.uses_patches:
             outputs = self._outputs(weights, values)
-            dot = (outputs * compared.flatten(0, 1)).sum(-1)
+            dot = (outputs * compared).sum(-1)
             squared = _quadratic(outputs, *shared)
         else:
-            dot = (weights * self._products(compared, values)).sum((0, 2)).t()
+            products = torch.bmm(*self._by_heads(compared, values))
+            dot = (weights * products.view_as(weights)).sum((0, 2)).t()
             gram, linear, constant = audio[3:]
             flat = weights.permute(3, 1, 2, 0).flatten(2)
             squared = _quadratic(flat, gram.flatten(3).flatten(1, 2), linear.flatten(1)[:, None], constant)
-        cosines = (dot + offset.flatten()) * squared.clamp(min=SHORTEST_SQUARED).rsqrt()
-        return cosines.unflatten(1, query.shape[:2]).sum(2).t()
+        cosines = (dot + offset) * weight * squared.clamp(min=SHORTEST_SQUARED).rsqrt()
+        placed = cosines.new_zeros(text[3].numel(), len(keys)).index_copy_(0, real, cosines.t())
+        return placed.unflatten(0, text[3].shape).sum(1)
 
     def first_stage(self, text: Side, audio: Side, shared: Side) -> tuple[Tensor, Tensor]:
         """Scores with attention spread evenly over the clip; exact where it has one vector.
@@ -163,7 +200,7 @@ class TokenAttention(Head):
         Then ``H_i`` is ``H = U v + c`` with v the mean of the clip's values for every token i, and eq. 7 is the dot
         product of ``mean over i of T_i / |T_i|`` with ``H / |H|``.
         """
-        _, compared, offset = text
+        compared, offset = text[1] * text[3][..., None], text[2] * text[3]
         values, mask = audio[1:3]
         weights = mask.to(values.dtype) / mask.sum(1, keepdim=True).clamp(min=1)
         mean = torch.einsum("cm,cmd->cd", weights, values)
@@ -178,21 +215,33 @@ class TokenAttention(Head):
         )
         return torch.cat((compared.sum(1), offset.sum(1, keepdim=True)), 1), sounds
 
-    def _products(self, left: Tensor, right: Tensor) -> Tensor:
-        """Dot products per head: ``[r, N, d]`` and ``[c, M, d]`` to ``[heads, r * N, M, c]``."""
-        rows = left.flatten(0, 1).unflatten(1, (self.heads, -1)).transpose(0, 1)
-        columns = right.unflatten(2, (self.heads, -1)).permute(2, 3, 1, 0).flatten(2)
-        return (rows @ columns).unflatten(2, (right.shape[1], right.shape[0]))
+    def _by_heads(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """Factors per head, e = d / heads: of ``[n, d]`` ``[heads, n, e]``, of ``[c, M, d]`` ``[heads, e, M * c]``."""
+        rows = left.unflatten(1, (self.heads, -1)).transpose(0, 1)
+        return rows, right.unflatten(2, (self.heads, -1)).permute(2, 3, 1, 0).flatten(2)
 
     def _outputs(self, weights: Tensor, values: Tensor) -> Tensor:
-        """The heads' concatenated outputs O: ``[heads, r * N, M, c]`` and ``[c, M, d]`` to ``[c, r * N, d]``."""
+        """The heads' concatenated outputs O: ``[heads, n, M, c]`` and ``[c, M, d]`` to ``[c, n, d]``."""
         by_head = values.unflatten(2, (self.heads, -1)).transpose(1, 2)
         return (weights.permute(3, 0, 1, 2) @ by_head).transpose(1, 2).flatten(2)
 
 
+def _real(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The real ones of ``[b, N, ...]``, ``[n, ...]``, and where they stand in ``[b * N, ...]``: ``[n]``."""
+    places = mask.flatten().nonzero()[:, 0]
+    return vectors.flatten(0, 1).index_select(0, places), places
+
+
+def _padded(vectors: Tensor, places: Tensor, mask: Tensor) -> Tensor:
+    """The reverse of `_real`, with zeros on padding: ``[b, N, ...]``."""
+    flat = vectors.new_zeros(mask.numel(), *vectors.shape[1:])
+    return flat.index_copy_(0, places, vectors).unflatten(0, mask.shape)
+
+
 def _quadratic(vectors: Tensor, square: Tensor, linear: Tensor, constant: Tensor) -> Tensor:
     """``x^T S x + 2 x . l + k`` for vectors ``[c, n, k]``: ``[c, n]``."""
-    return ((vectors @ square + 2 * linear) * vectors).sum(-1) + constant
+    square = square.expand(len(vectors), -1, -1)
+    return (torch.baddbmm(linear, vectors, square, beta=2) * vectors).sum(-1) + constant
 
 
 def build(settings: Settings, audio_dim: int, text_dim: int) -> TokenAttention:

@@ -3,14 +3,13 @@
 The scores of every row against every column are a matrix with one block of rows, or of columns, per rank: the side
 that takes fewer bytes is gathered from all ranks, the other side stays where it is.  Each rank goes over its block
 tile by tile, twice: once for the statistics of rows and columns (those of the gathered side are combined over ranks),
-and once, in the backward pass, for the gradients, computing the scores of each tile again.  So every pair belongs to
-exactly one rank, and memory is that of the gathered side and one tile.
+and once, in the backward pass, for the gradients, computing the scores of each tile again; scores of a block that is
+one tile are kept.  So every pair belongs to exactly one rank, and memory is that of the gathered side and one tile.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,15 +21,13 @@ from torch.autograd.function import once_differentiable
 from sharding.common.errors import InputError
 from training.engine.distributed import Group, accumulation_dtype, with_gradient
 from training.models.heads.base import Head, ListedHead, Scorer, Side, rows_of
-from training.objectives.pairs import statistics
+from training.objectives.pairs import statistics, tiling
 from training.objectives.pairs.base import PairLoss, SideName, Statistics, Tile
 from training.objectives.pairs.candidates import Scored, choose, limited, listed_scores
 from training.objectives.pairs.relations import TAGS, Related, SortedIds, related
+from training.objectives.pairs.tiling import Tiling, cut
 
 SIDES: tuple[SideName, SideName] = ("rows", "columns")
-# Elements that one tile may hold at once: on a CPU about what its caches hold, on a GPU enough to fill it.
-TILE_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}
-LONGEST = 16  # columns of a tile for each of its rows, and the other way round
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,7 @@ def global_loss(
     if isinstance(scorer, ListedHead) and scorer.candidates:
         relation = related(row_ids, SortedIds(column_ids), loss.positives, loss.leaves_out)
         chosen = choose(scorer, row_side, column_side, shared, relation, gathers_columns, group)
-        scores = listed_scores(scorer, row_side, column_side, shared, chosen, tile_elements(row_side, shared))
+        scores = listed_scores(scorer, row_side, column_side, shared, chosen, tiling.tile_elements(row_side, shared))
         scorer, row_side, shared = Scored(), (scores,), ()
         column_side = (torch.arange(scores.shape[1], device=scores.device),)
     inputs = (row_side, column_side, shared, numbers)
@@ -119,8 +116,9 @@ def global_loss(
         row_ids=row_ids,
         column_ids=column_ids,
         sizes=tuple(len(part) for part in inputs),
-        tiling=_tiling(scorer, row_side, column_side, shared),
+        tiling=cut(scorer, row_side, column_side, shared),
         chosen=chosen,
+        with_gradient=torch.is_grad_enabled(),
         teachers=[_gathered_teacher(teacher, gathers_columns, group) for teacher in teachers],
     )
     value: Tensor = _TiledLoss.apply(block, *(tensor for part in inputs for tensor in part))
@@ -138,49 +136,9 @@ def score_all(head: Head, text: Side, audio: Side, shared: Side | None = None) -
     with torch.no_grad():
         text, audio, shared = wide(text), wide(audio), wide(head.shared() if shared is None else shared)
         scores = torch.empty(len(text[0]), len(audio[0]), dtype=text[0].dtype)
-        for texts, audios in _tiling(head, text, audio, shared).tiles():
+        for texts, audios in cut(head, text, audio, shared).tiles():
             scores[texts, audios] = head.pair_scores(rows_of(text, texts), rows_of(audio, audios), shared).cpu()
     return scores
-
-
-@dataclass(frozen=True)
-class _Tiling:
-    """How a block of ``rows x columns`` pairs is cut."""
-
-    rows: int
-    columns: int
-    tile_rows: int
-    tile_columns: int
-
-    def row_slices(self) -> list[slice]:
-        return [slice(i, min(i + self.tile_rows, self.rows)) for i in range(0, self.rows, self.tile_rows)]
-
-    def column_slices(self) -> list[slice]:
-        return [slice(i, min(i + self.tile_columns, self.columns)) for i in range(0, self.columns, self.tile_columns)]
-
-    def tiles(self) -> Iterator[tuple[slice, slice]]:
-        return ((rows, columns) for rows in self.row_slices() for columns in self.column_slices())
-
-
-def tile_elements(side: Side, shared: Side) -> int:
-    """Elements that a tile may hold: never fewer than the scorer's own tensors, which every tile reads anew."""
-    weights = sum(tensor.numel() for tensor in shared)
-    return max(weights, TILE_ELEMENTS.get(side[0].device.type, TILE_ELEMENTS["cpu"]))
-
-
-def _tiling(scorer: Scorer, rows: Side, columns: Side, shared: Side) -> _Tiling:
-    """Tiles of as many pairs as fit into the budget, in the shape that reads rows and columns least often.
-
-    The wider a row is beside a column, the fewer rows and the more columns a tile has, up to `LONGEST` times as many:
-    finished scores are one wide row beside columns of nothing, and would be cut into single rows.
-    """
-    pairs = max(1, tile_elements(rows, shared) // scorer.pair_elements(rows, columns))
-    row_count, column_count = len(rows[0]), len(columns[0])
-    row_width, column_width = (sum(tensor[:1].numel() for tensor in side) for side in (rows, columns))
-    narrow, wide_rows = max(column_width, row_width // LONGEST, 1), max(row_width, column_width // LONGEST, 1)
-    tile_rows = max(1, min(row_count, math.isqrt(pairs * narrow // wide_rows)))
-    tile_columns = max(1, min(column_count, pairs // tile_rows))
-    return _Tiling(row_count, column_count, max(1, min(row_count, pairs // tile_columns)), tile_columns)
 
 
 def wide(side: Side) -> Side:
@@ -209,9 +167,11 @@ class _Block:
     row_ids: Tensor
     column_ids: Tensor
     sizes: tuple[int, ...]
-    tiling: _Tiling
+    tiling: Tiling
     chosen: Tensor | None  # pairs ``[rows, columns]`` that take part; None: all
+    with_gradient: bool  # a backward pass will follow
     teachers: list[Teacher]
+    kept: tuple[list[Tensor], Tensor] | None = None  # `traced` of the block's only tile
     sorted_columns: list[SortedIds] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -248,14 +208,33 @@ class _Block:
         tags = self.row_ids[rows, TAGS:], self.column_ids[columns, TAGS:]
         return Tile(logits, relation, *tags, self.taught(rows, columns))
 
-    def observe(self, tensors: Sequence[Tensor]) -> tuple[Statistics, Statistics]:
-        """The combined statistics of this block's rows and columns."""
+    def inputs(self, tensors: Sequence[Tensor], rows: slice, columns: slice) -> list[Tensor]:
+        """What a tile is computed from: some of a side's rows, and whole shared tensors and numbers."""
         row_side, column_side, shared, numbers = self.parts(tensors)
-        of_rows = statistics.empty(self.loss.of_rows, self.tiling.rows, row_side[0])
-        of_columns = statistics.empty(self.loss.of_columns, self.tiling.columns, row_side[0])
+        return [*rows_of(row_side, rows), *rows_of(column_side, columns), *shared, *numbers]
+
+    def logits(self, inputs: Sequence[Tensor]) -> Tensor:
+        """The logits of a tile."""
+        row_side, column_side, shared, numbers = self.parts(inputs)
+        return self.loss.logits(self.scorer.pair_scores(row_side, column_side, shared), *numbers).contiguous()
+
+    def traced(self, inputs: Sequence[Tensor], wanted: Sequence[bool]) -> tuple[list[Tensor], Tensor]:
+        """A tile's inputs as leaves, and its logits in their graph."""
+        leaves = [tensor.detach().requires_grad_(wants) for tensor, wants in zip(inputs, wanted, strict=True)]
+        with torch.enable_grad():
+            return leaves, self.logits(leaves)
+
+    def observe(self, tensors: Sequence[Tensor], wanted: Sequence[bool]) -> tuple[Statistics, Statistics]:
+        """The combined statistics of this block's rows and columns."""
+        of_rows = statistics.empty(self.loss.of_rows, self.tiling.rows, tensors[0])
+        of_columns = statistics.empty(self.loss.of_columns, self.tiling.columns, tensors[0])
         for rows, columns, relation in self.related_tiles():
-            scores = self.scorer.pair_scores(rows_of(row_side, rows), rows_of(column_side, columns), shared)
-            logits = self.loss.logits(scores, *numbers).contiguous()
+            inputs = self.inputs(tensors, rows, columns)
+            if self.tiling.is_one and self.with_gradient:
+                self.kept = self.traced(inputs, wanted)
+                logits = self.kept[1].detach().clone()  # losses may overwrite them
+            else:
+                logits = self.logits(inputs)
             seen = self.loss.observe(self.tile(logits, relation, rows, columns))
             statistics.combine(self.loss.of_rows, of_rows, seen[0], rows)
             statistics.combine(self.loss.of_columns, of_columns, seen[1], columns)
@@ -277,11 +256,11 @@ class _Block:
 
 
 class _TiledLoss(torch.autograd.Function):
-    """The loss of a block; its backward pass computes each tile's scores again."""
+    """The loss of a block; its backward pass computes the scores of each of several tiles again."""
 
     @staticmethod
     def forward(ctx: Any, block: _Block, *tensors: Tensor) -> Tensor:
-        ctx.block, ctx.statistics = block, block.observe(tensors)
+        ctx.block, ctx.statistics = block, block.observe(tensors, ctx.needs_input_grad[1:])
         ctx.save_for_backward(*tensors)
         value, *ctx.weights = block.total(*ctx.statistics)
         return value
@@ -292,10 +271,19 @@ class _TiledLoss(torch.autograd.Function):
         block: _Block = ctx.block
         wanted = ctx.needs_input_grad[1:]
         tensors = ctx.saved_tensors
+        scale = cotangent if block.loss.gradient_per_rank else cotangent * block.group.size
+        backward = _Backward(block, ctx.statistics, ctx.weights, scale)
+        if block.tiling.is_one:
+            (tile,) = block.related_tiles()
+            pieces = backward.of_tile(tensors, wanted, *tile)
+            for index, (tensor, wants) in enumerate(zip(tensors, wanted, strict=True)):
+                piece = pieces[index]
+                if wants:
+                    pieces[index] = torch.zeros_like(tensor) if piece is None else piece.contiguous()
+            return (None, *pieces)
         gradients = [torch.zeros_like(t) if w else None for t, w in zip(tensors, wanted, strict=True)]
         row_side, column_side, _, _ = block.parts(gradients)
         _, _, shared, numbers = block.parts(range(len(tensors)))
-        backward = _Backward(block, ctx.statistics, ctx.weights)
         for rows, columns, relation in block.related_tiles():
             pieces = backward.of_tile(tensors, wanted, rows, columns, relation)
             row_pieces, column_pieces, _, _ = block.parts(pieces)
@@ -307,15 +295,16 @@ class _TiledLoss(torch.autograd.Function):
                 total = gradients[index]
                 if total is not None and pieces[index] is not None:
                     total += pieces[index]
-        scale = cotangent if block.loss.gradient_per_rank else cotangent * block.group.size
-        return (None, *(None if g is None else g.mul_(scale) for g in gradients))
+        return (None, *gradients)
 
 
 class _Backward:
     """The gradient of each tile, given the combined statistics of all rows and columns."""
 
-    def __init__(self, block: _Block, whole: tuple[Statistics, Statistics], weights: Sequence[float]) -> None:
-        self.block, self.whole, self.weights = block, whole, weights
+    def __init__(
+        self, block: _Block, whole: tuple[Statistics, Statistics], weights: Sequence[float], scale: Tensor
+    ) -> None:
+        self.block, self.whole, self.weights, self.scale = block, whole, weights, scale
         if not block.loss.by_hand:
             self.by_whole = [
                 _by_statistics(block.loss, found, side, weight)
@@ -327,19 +316,15 @@ class _Backward:
     ) -> list[Tensor | None]:
         """The gradient of every input that wants one, from one tile: some of a side's rows, whole shared tensors."""
         block = self.block
-        row_side, column_side, shared, numbers = block.parts(tensors)
-        inputs = (*rows_of(row_side, rows), *rows_of(column_side, columns), *shared, *numbers)
-        leaves = [tensor.detach().requires_grad_(wants) for tensor, wants in zip(inputs, wanted, strict=True)]
-        own_rows, own_columns, own_shared, own_numbers = block.parts(leaves)
+        leaves, logits = block.kept or block.traced(block.inputs(tensors, rows, columns), wanted)
+        block.kept = None  # one backward pass frees its graph
         asked = [leaf for leaf in leaves if leaf.requires_grad]
         with torch.enable_grad():
-            scores = block.scorer.pair_scores(own_rows, own_columns, own_shared)
-            logits = block.loss.logits(scores, *own_numbers).contiguous()
             if block.loss.by_hand:
                 of_rows, of_columns = _some(self.whole[0], rows), _some(self.whole[1], columns)
                 tile = block.tile(logits.detach(), relation, rows, columns)
                 outputs = [logits]
-                weights = [block.loss.gradient(tile, of_rows, of_columns, *self.weights)]
+                weights = [block.loss.gradient(tile, of_rows, of_columns, *self.weights).mul_(self.scale)]
             else:
                 outputs, weights = self._chained(block.tile(logits, relation, rows, columns), rows, columns)
         answers = iter(
@@ -359,7 +344,7 @@ class _Backward:
             for name, cotangent in zip(kinds[number], found, strict=True):
                 if seen[number][name].requires_grad:
                     outputs.append(seen[number][name])
-                    weights.append(cotangent)
+                    weights.append(cotangent * self.scale)
         return outputs, weights
 
 

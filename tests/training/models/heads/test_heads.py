@@ -16,7 +16,7 @@ from training.models.encoders import EncodedAudio, EncodedText
 from training.models.heads import HEADS, build_head, coattention, dual, sentence_attention, token_attention
 from training.models.heads import text_aware_pooling as tap
 from training.models.heads.pooling import AttentionPool
-from training.objectives.pairs import tiled
+from training.objectives.pairs import tiling
 from training.objectives.pairs.tiled import score_all
 
 AUDIO, TEXT = 6, 8
@@ -111,7 +111,15 @@ def randomised(head: Any) -> Any:
 
 @pytest.mark.parametrize("audio_form", ["segments", "patches"])
 @pytest.mark.parametrize(
-    ("compare", "dim", "bias"), [("auto", TEXT, True), ("query", TEXT, True), ("auto", 12, True), ("auto", TEXT, False)]
+    ("compare", "dim", "bias"),
+    [
+        ("auto", TEXT, True),
+        ("query", TEXT, True),
+        ("auto", 12, True),
+        ("auto", TEXT, False),
+        ("auto", 64, True),  # fewer words, and fewer values of heads, than the width
+        ("auto", 64, False),
+    ],
 )
 def test_token_attention_is_the_plain_definition(audio_form: str, compare: str, dim: int, bias: bool) -> None:
     settings = token_attention.Settings(dim=dim, heads=4, audio=audio_form, compare=compare, bias=bias)  # type: ignore[arg-type]
@@ -228,9 +236,24 @@ def test_padding_changes_nothing(settings: Any, rubbish: float) -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("dim", [8, 64])
+@pytest.mark.parametrize("module", [token_attention, sentence_attention])
+def test_captions_without_words_and_clips_without_sound_have_scores_and_gradients(module: Any, dim: int) -> None:
+    """They stand in batches for samples that could not be read."""
+    head = build_head(module.Settings(dim=dim, heads=4), AUDIO, TEXT)
+    text, audio = encoded(torch.float32)
+    no_words = EncodedText(text.tokens, torch.zeros_like(text.token_mask))
+    no_sound = EncodedAudio(audio.segments, torch.zeros_like(audio.segment_mask))
+    for words, sounds in ((no_words, audio), (text, no_sound), (no_words, no_sound)):
+        scores = head.score(head(words), head(sounds))
+        gradients = torch.autograd.grad(scores.sum(), list(head.parameters()), allow_unused=True)
+        assert scores.isfinite().all()
+        assert all(gradient is None or bool(gradient.isfinite().all()) for gradient in gradients)
+
+
 @pytest.mark.parametrize("settings", ALL, ids=str)
 def test_scores_in_tiles_are_the_scores(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiled, "tile_elements", lambda *_: 1)
+    monkeypatch.setattr(tiling, "tile_elements", lambda *_: 1)
     head = build_head(settings, AUDIO, TEXT).eval()
     text, audio = encoded(torch.float32)
     whole = head.score(head(text), head(audio))

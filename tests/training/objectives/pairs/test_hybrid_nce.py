@@ -16,7 +16,7 @@ from sharding.common.errors import InputError
 from tests.training.objectives.pairs.dense import relations
 from training.engine.distributed import LocalGroup
 from training.models.heads.base import DotProduct
-from training.objectives.pairs import build_loss, ntxent, tiled
+from training.objectives.pairs import build_loss, ntxent, tiling
 from training.objectives.pairs.hybrid_nce import Settings
 from training.objectives.pairs.relations import stack_ids
 from training.objectives.pairs.tags import overlap, pack
@@ -69,7 +69,7 @@ def by_formula(options: Settings, scores: Tensor, rows: Tensor, columns: Tensor)
 
 
 def tiles(loss: Any, rows: Items, columns: Items, tile: int) -> Tensor:
-    with mock.patch.object(tiled, "tile_elements", return_value=tile):
+    with mock.patch.object(tiling, "tile_elements", return_value=tile):
         return global_loss(DotProduct(), loss, rows, columns, LocalGroup())
 
 

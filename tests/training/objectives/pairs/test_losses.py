@@ -17,7 +17,7 @@ from sharding.common.errors import InputError
 from tests.training.objectives.pairs.dense import relations
 from training.engine.distributed import LocalGroup
 from training.models.heads import build_head, dual
-from training.objectives.pairs import build_loss, ntxent, siglip, tiled
+from training.objectives.pairs import build_loss, ntxent, siglip, tiling
 from training.objectives.pairs.base import Temperature
 from training.objectives.pairs.tiled import Items, global_loss
 
@@ -61,7 +61,7 @@ def test_tiles_of_any_size_give_the_formula(
     loss = build_loss(modules[kind].Settings(tau=tau, trainable_tau=True, positives=positives)).double()
     text, audio, ids = problem(seed, samples, clips, torch.float64)
     asked = [text, audio, *loss.parameters()]
-    with mock.patch.object(tiled, "tile_elements", return_value=tile):
+    with mock.patch.object(tiling, "tile_elements", return_value=tile):
         got = global_loss(HEAD, loss, Items((text,), ids), Items((audio,), ids), LocalGroup())
     found = torch.autograd.grad(got, asked)
     wanted = by_formula(kind, loss.logits(text @ audio.t(), *loss()), relations(ids, ids, positives))
@@ -77,7 +77,7 @@ def test_lower_precision(kind: str, dtype: torch.dtype, tolerance: float) -> Non
     modules = {"ntxent": ntxent, "siglip": siglip}
     loss = build_loss(modules[kind].Settings())
     text, audio, ids = problem(4, 50, 30, dtype)
-    with mock.patch.object(tiled, "tile_elements", return_value=64):
+    with mock.patch.object(tiling, "tile_elements", return_value=64):
         got = global_loss(HEAD, loss, Items((text,), ids), Items((audio,), ids), LocalGroup())
     gradient = torch.autograd.grad(got, text)[0]
     exact = text.detach().double().requires_grad_()
@@ -104,7 +104,7 @@ def test_logits_of_any_size_are_finite_and_right(scale: float) -> None:
     text, audio, ids = problem(2, 24, 60, torch.float32)
     loss = build_loss(ntxent.Settings())
     large = (text.detach() * scale).requires_grad_()
-    with mock.patch.object(tiled, "tile_elements", return_value=50):
+    with mock.patch.object(tiling, "tile_elements", return_value=50):
         got = global_loss(HEAD, loss, Items((large,), ids), Items((audio,), ids), LocalGroup())
     gradient = torch.autograd.grad(got, large)[0]
     exact = large.detach().double().requires_grad_()

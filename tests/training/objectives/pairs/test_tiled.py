@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from sharding.common.errors import InputError
 from training.engine.distributed import LocalGroup
 from training.models.heads.base import DotProduct
-from training.objectives.pairs import build_loss, distillation, ntxent, siglip, tiled
+from training.objectives.pairs import build_loss, distillation, ntxent, siglip, tiling
 from training.objectives.pairs.base import PairLoss, Statistics, Tile
 from training.objectives.pairs.tiled import Items, Teacher, global_loss
 
@@ -50,7 +50,7 @@ def vectors(seed: int, rows: int, columns: int) -> tuple[Tensor, Tensor]:
 def value_and_gradients(
     loss: PairLoss, rows: Items, columns: Items, tile: int, teachers: tuple[Teacher, ...] = ()
 ) -> list[Tensor]:
-    with mock.patch.object(tiled, "tile_elements", return_value=tile):
+    with mock.patch.object(tiling, "tile_elements", return_value=tile):
         value = global_loss(DotProduct(), loss, rows, columns, LocalGroup(), teachers)
     asked = [rows.side[0], columns.side[0], *loss.parameters()]
     return [value.detach(), *torch.autograd.grad(value, asked, allow_unused=True)]
@@ -83,6 +83,34 @@ def test_the_gradient_by_hand_is_that_of_autograd(
         expected = value_and_gradients(other.double(), *pairs, 7)
         for mine, plain in zip(found, expected, strict=True):
             torch.testing.assert_close(mine, plain, rtol=1e-9, atol=1e-9)
+
+
+class Counted(DotProduct):
+    """Counts how often pairs were scored."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def pair_scores(self, rows: tuple[Tensor, ...], columns: tuple[Tensor, ...], shared: tuple[Tensor, ...]) -> Tensor:
+        self.calls += 1
+        return super().pair_scores(rows, columns, shared)
+
+
+@pytest.mark.parametrize("loss", [ntxent.NTXent(ntxent.Settings()), PlainNTXent(ntxent.Settings())])
+def test_scores_of_a_single_tile_are_computed_once_and_those_of_several_twice(loss: PairLoss) -> None:
+    anchors, candidates = vectors(3, 6, 6)
+    ids = torch.arange(6)[:, None].expand(6, 4)
+    found = []
+    for elements, calls in ((36, 1), (12, 8)):
+        scorer = Counted()
+        with mock.patch.object(tiling, "tile_elements", return_value=elements):
+            value = global_loss(scorer, loss, Items((anchors,), ids), Items((candidates,), ids), LocalGroup())
+        found.append(torch.autograd.grad(3 * value, (anchors, candidates), retain_graph=True))
+        assert scorer.calls == calls
+        again = torch.autograd.grad(3 * value, (anchors, candidates))  # a second backward pass of the same graph
+        assert all(one.equal(other) for one, other in zip(found[-1], again, strict=True))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
 def test_columns_without_a_positive_are_negatives_and_nothing_else() -> None:
