@@ -256,8 +256,9 @@ def _recipe_lines(name: str, cost: dict[str, Any]) -> list[str]:
         f"from {show_sizes(cost['bytes_of_its_shards'])} of shards",
     ]
     if cost["hours"] is None:
+        where = "GPUs" if cost["nodes"]["gpus"] else "nodes"
         lines.append(
-            f"  time     not known: train {name} for 50 steps on one of your GPUs (--set optimizer.steps=50), and "
+            f"  time     not known: train {name} for 50 steps on one of your {where} (--set optimizer.steps=50), and "
             f"give --trial {name}=RUN"
         )
     else:
