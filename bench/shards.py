@@ -295,7 +295,7 @@ def probe(path: Path, build: Path) -> None:
     import pyarrow as pa
 
     from sharding.common.storage import Storage
-    from sharding.probe.batch import Prober
+    from sharding.probe.batch import Batch, Prober
     from sharding.probe.clip import ProbeSettings
     from sharding.schema import CATALOGUE
 
@@ -303,7 +303,7 @@ def probe(path: Path, build: Path) -> None:
     begun = time.monotonic()
     table = pa.Table.from_pylist([row], CATALOGUE)
     prober = Prober({"long": Storage(path.parent)}, Storage(build), ProbeSettings())
-    probed = prober(("0", table))
+    probed = prober(Batch("0", table))
     assert not probed.failures, probed
     taken = time.monotonic() - begun
     windows = Storage(build).read_table("facts/0.parquet")["windows"][0]

@@ -65,6 +65,7 @@ class Work:
     KNOWN_MATCHES = "known.parquet"  # matches among the clips of KEPT_FACTS
 
     FACTS, FINGERPRINTS, PACKS = "facts", "fingerprints", "packs"  # of each batch, what the probe found
+    STEPS = "steps"  # of a batch under way: what the probe found about the first of its clips
     TASKS, RECORDS = "tasks", "records"  # of each shard: the rows that it will hold; and that it is finished
     TRIMMED = "tasks/trimmed"  # of each batch of trimmed clips: their facts once they are cut
     REOPENED = "reopened"  # files that a reopening will put in place
@@ -80,6 +81,11 @@ def facts_name(batch: str) -> str:
 def fingerprints_name(batch: str) -> str:
     """The fingerprints of a batch; below the work folder."""
     return f"{Work.FINGERPRINTS}/{batch}.parquet"
+
+
+def steps_name(batch: str) -> str:
+    """The folder of the steps of a batch that is under way; below the work folder."""
+    return f"{Work.STEPS}/{batch}"
 
 
 def pack_name(pack: str) -> str:

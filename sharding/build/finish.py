@@ -185,7 +185,7 @@ def tidy(out: Storage) -> None:
         pack = name.removeprefix(f"{Work.PACKS}/")
         if pack not in needed or pack.startswith(f"{Work.FORMER_SHARDS}/"):
             work.remove(name)
-    for folder in (Work.TASKS, Work.RECORDS, Work.REOPENED):
+    for folder in (Work.TASKS, Work.RECORDS, Work.STEPS, Work.REOPENED):
         work.remove_tree(folder)
     store_contents(out)
     work.remove(Work.KNOWN_MATCHES)  # last: a retry is under way as long as it is there

@@ -132,7 +132,7 @@ def _forget_stages() -> Iterator[Operation]:
         yield journal.remove(in_work(name))
     for name in (layout.MATCHES, layout.FATES, layout.ORPHANS, layout.OVERVIEW, layout.DIFFERENCES):
         yield journal.remove(name)
-    for folder in (Work.RECORDS, Work.TASKS, Work.FACTS, Work.ADDITION):
+    for folder in (Work.RECORDS, Work.TASKS, Work.FACTS, Work.STEPS, Work.ADDITION):
         yield journal.remove_folder(in_work(folder))
     for folder in (layout.SHARDS, layout.PLAN, layout.MANIFESTS, layout.CATALOGUE, layout.REPORT):
         yield journal.remove_folder(folder)

@@ -45,7 +45,7 @@ from sharding.fates.moments import Outside, captions_outside
 from sharding.fates.protection import SplitProtection, check_protection, protection
 from sharding.fates.trimming import WindowPart
 from sharding.layout import Work, catalogue_name, facts_name, trimmed_name, work_of
-from sharding.probe.batch import Prober
+from sharding.probe.batch import Batch, Prober
 from sharding.probe.trim import trim_batch
 from sharding.reports.facts import read_facts
 from sharding.rows import column, optional_column
@@ -150,6 +150,7 @@ class Stages:
         todo = [batch for batch in every if facts_name(batch.name) not in finished]
         prober = Prober(self.settings.dataset_folders(), self.work, self.settings.probe)
         remaining = sum(batch.clips.num_rows for batch in todo)
+        todo[:1] = [batch._replace(in_steps=True) for batch in todo[:1]]  # builds that are often killed advance too
         progress = self.progress("probe", catalogue.num_rows, "clips", done=catalogue.num_rows - remaining)
         failed = 0
         for probed in self.spread(prober, todo):
@@ -276,13 +277,6 @@ class Stages:
     def spread(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """The runner's ``map``; it ends with an error when another builder took the lock."""
         return self.claim.guarded(self.runner.map(function, items))
-
-
-class Batch(NamedTuple):
-    """Clips that are probed together: the name of their files, and their rows of CATALOGUE."""
-
-    name: str
-    clips: pa.Table
 
 
 def batches(catalogue: pa.Table, inputs: pa.Table, reopenings: int) -> list[Batch]:

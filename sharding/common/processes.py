@@ -7,7 +7,8 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1
@@ -17,6 +18,19 @@ def die_with_parent(number: int = signal.SIGKILL) -> None:
     """Send this process a signal when the one that started it ends, in whatever way (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
+@contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Processes that are started meanwhile never get Ctrl-C, from their first moment on; this one gets it afterwards.
+
+    A terminal sends it to all processes of a command, and Python prints a traceback where it comes while it starts.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def run_program(main: Callable[[], int]) -> NoReturn:

@@ -9,7 +9,6 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import pickle
-import signal
 import tempfile
 import threading
 import uuid
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from sharding.common.errors import InputError
+from sharding.common.processes import deaf_to_interrupts
 from sharding.common.progress import Progress
 
 Item = TypeVar("Item")
@@ -146,7 +146,8 @@ def _written(data: bytes) -> Iterator[str]:
 
 def _submit(pool: ProcessPoolExecutor, function: str, item: Item, running: dict[Future[Any], Item]) -> Future[Any]:
     try:
-        return pool.submit(_apply, function, item)
+        with deaf_to_interrupts():  # the builder handles Ctrl-C
+            return pool.submit(_apply, function, item)
     except BrokenProcessPool:
         running[Future()] = item  # the pool did not take the item, and it must not be lost
         raise
@@ -193,7 +194,6 @@ def _end_workers(pool: ProcessPoolExecutor, pipe: Connection) -> None:
 
 def _begin_worker(pipe: Connection) -> None:
     """End this worker with the process that started it: left behind, it would write into a later build."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the builder handles Ctrl-C
     builder = multiprocessing.parent_process()
     assert builder is not None
 

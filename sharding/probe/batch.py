@@ -1,28 +1,42 @@
 """The probe reads and decodes every clip of a batch once, and keeps all that later stages need of it.
 
 Below ``OUT/.build`` a batch becomes ``packs/<batch>.pack`` (the encoded windows, one after the other in catalogue
-order), ``fingerprints/<batch>.parquet`` and, last, ``facts/<batch>.parquet``: a batch is finished once its facts exist.
-The bytes of these files depend on the clips and the settings alone.
+order; several packs where it was probed in steps), ``fingerprints/<batch>.parquet`` and, last,
+``facts/<batch>.parquet``: a batch is finished once its facts exist.  But for the names of packs, the bytes of these
+files depend on the clips and the settings alone.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sharding.common.storage import Storage
 from sharding.layout import facts_name, fingerprints_name, pack_name
 from sharding.probe.child import Decoder
 from sharding.probe.clip import ProbedClip, ProbeSettings
 from sharding.probe.messages import Finished, Task
-from sharding.rows import column, rows, to_table
-from sharding.schema import FACTS, FINGERPRINTS
+from sharding.probe.steps import Steps
+from sharding.probe.stored import store_clips
+from sharding.rows import column, rows
+
+
+class Batch(NamedTuple):
+    """Clips that are probed together.
+
+    Attributes:
+        name: of their files, without suffix.
+        clips: their rows of CATALOGUE.
+        in_steps: whether the work is kept in steps (see ``steps``).
+    """
+
+    name: str
+    clips: pa.Table
+    in_steps: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,29 +70,43 @@ class Prober:
     def __reduce__(self) -> tuple[type[Prober], tuple[dict[str, Storage], Storage, ProbeSettings]]:
         return Prober, (self._roots, self._build, self._settings)  # each worker has a decoder of its own
 
-    def __call__(self, batch: tuple[str, pa.Table]) -> Probed:
-        """Probe the clips of a batch, and write its pack, fingerprints and facts.
-
-        Args:
-            batch: the batch's name, a file name without suffix, and its clips: rows of the catalogue.
+    def __call__(self, batch: Batch) -> Probed:
+        """Probe the clips of a batch, and write its packs, fingerprints and facts.
 
         Raises:
             OSError: storage failed, and the batch can be tried again.  The content of a clip never raises it.
         """
-        name, clips = batch
+        name, clips, in_steps = batch
+        probed = self._probe_in_steps(name, clips) if in_steps else self._probe(clips, f"{name}.pack")
+        store_clips(self._build, facts_name(name), fingerprints_name(name), probed)
+        if in_steps:
+            Steps(self._build, name).forget()
+        facts = [clip.facts for clip in probed]
+        durations = [each.duration_s or 0.0 for each in facts if each.error is None]
+        failures = Counter(each.error for each in facts if each.error is not None)
+        return Probed(clips=len(facts), failures=dict(failures), seconds=sum(durations))
+
+    def _probe(self, clips: pa.Table, pack: str) -> list[ProbedClip]:
+        """Probe clips, whose sound goes into a pack of that name."""
         found, tasks = _without_audio(clips)
-        pack = f"{name}.pack"
         with self._build.writer(pack_name(pack)) as file:
             for message in self._decoder.examine(tasks, self._roots, self._settings, file, pack):
                 if isinstance(message, Finished):
                     found[message.clip.facts.clip_id] = message.clip
-        probed = [found[clip_id] for clip_id in column(clips, "clip_id", str)]
-        facts = [clip.facts for clip in probed]
-        _write_fingerprints(self._build, fingerprints_name(name), probed)
-        self._build.write_table(facts_name(name), to_table(facts, FACTS))
-        durations = [each.duration_s or 0.0 for each in facts if each.error is None]
-        failures = Counter(each.error for each in facts if each.error is not None)
-        return Probed(clips=len(facts), failures=dict(failures), seconds=sum(durations))
+        return [found[clip_id] for clip_id in column(clips, "clip_id", str)]
+
+    def _probe_in_steps(self, name: str, clips: pa.Table) -> list[ProbedClip]:
+        """The same in steps, of which each is twice as long as the one before; goes on after those that are kept."""
+        steps, length = Steps(self._build, name), 1
+        probed = steps.load()
+        while (start := len(probed)) < clips.num_rows:
+            some = clips.slice(start, length)
+            found = self._probe(some, f"{name}-{start:02d}-{start + some.num_rows:02d}.pack")
+            if start + len(found) < clips.num_rows:
+                steps.keep(start, found)
+            probed += found
+            length *= 2
+        return probed
 
 
 class _Listed(NamedTuple):
@@ -100,24 +128,3 @@ def _without_audio(clips: pa.Table) -> tuple[dict[str, ProbedClip], list[Task]]:
         else:
             tasks.append(Task(clip.clip_id, clip.dataset, clip.path))
     return known, tasks
-
-
-def _write_fingerprints(build: Storage, path: str, clips: Sequence[ProbedClip]) -> None:
-    """Write the FINGERPRINTS of clips that have one.
-
-    The table goes straight to the file, without copies or statistics: the row of an 18-hour recording takes 27 MB.
-    """
-    found = [(clip.facts.clip_id, *clip.fingerprint) for clip in clips if clip.fingerprint is not None]
-    columns = [pa.array([clip_id for clip_id, _, _ in found], pa.string())]
-    columns += [_binary([codes for _, codes, _ in found]), _binary([flags for _, _, flags in found])]
-    table = pa.Table.from_arrays(columns, schema=FINGERPRINTS)
-    plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
-    with build.writer(path) as file, pq.ParquetWriter(file, FINGERPRINTS, **plain) as parquet:
-        parquet.write_table(table)
-
-
-def _binary(values: Sequence[bytes]) -> pa.LargeBinaryArray:
-    """A column of these values; pyarrow's own conversion would copy them once more."""
-    offsets = np.cumsum([0, *map(len, values)], dtype=np.int64)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(values))]
-    return pa.Array.from_buffers(pa.large_binary(), len(values), buffers)

@@ -236,5 +236,5 @@ def _headline(run: TrainingRun) -> str:
         f"{run.recipe.data.batch_size}, {quantity(run.group.size, 'rank')}, "
         f"{run.trained_count() / 1e6:.1f} M trained parameters, "
         f"steps {run.engine.steps_taken} to {run.steps}"
-        + (f", {schedule.warmup} of them warm-up, which would have taken them all" if schedule.is_shortened else "")
+        + (f"; the warm-up would take them all and is cut to {schedule.warmup}" if schedule.is_shortened else "")
     )

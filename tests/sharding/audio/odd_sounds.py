@@ -16,7 +16,7 @@ import soundfile as sf
 
 from sharding.audio import ERROR_CLASSES
 from sharding.common.storage import Storage
-from sharding.probe.batch import Prober
+from sharding.probe.batch import Batch, Prober
 from sharding.probe.clip import ProbeSettings
 from sharding.probe.packs import PackReader
 from sharding.schema import CATALOGUE
@@ -139,7 +139,7 @@ def probed(
     rows = [dict.fromkeys(CATALOGUE.names) | {"clip_id": f"x/all/{n}", "dataset": "x", "path": n} for n in names]
     work = Storage(folder.parent / f"{folder.name}.build")
     table = pa.Table.from_pylist(rows, CATALOGUE)
-    record = Prober({"x": Storage(folder)}, work, settings_ or ProbeSettings())(("000000", table))
+    record = Prober({"x": Storage(folder)}, work, settings_ or ProbeSettings())(Batch("000000", table))
     facts = work.read_table("facts/000000.parquet")
     assert record.clips == facts.num_rows == len(names)
     assert all(row["error"] is None or row["error"] in ERROR_CLASSES for row in facts.to_pylist())

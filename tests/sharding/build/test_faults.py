@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import random
@@ -23,12 +24,14 @@ from sharding.build.run import build
 from sharding.common.errors import InputError
 from sharding.common.runners import LocalRunner
 from sharding.fates.decide import FateSettings
+from sharding.probe.child import Decoder
+from sharding.probe.messages import Finished
 from sharding.shards.integrity import verify
 from sharding.sources.protected import parse_protect
 from tests.conftest import REPOSITORY
 from tests.sharding.build.kills import Death, Killed, killed
 from tests.sharding.conftest import settings_for
-from tests.sharding.corpora import tree, write_corpus, write_extra
+from tests.sharding.corpora import outcome, tree, write_corpus, write_extra
 
 
 def swept(death: Death, run: Callable[[], Any], out: Path, begin: Callable[[], Any], most: int = 0) -> int:
@@ -238,3 +241,43 @@ def test_a_full_disk_is_a_clear_stop_and_nothing_is_torn(tiny_disk: Path, small:
     subprocess.run(["mount", "-o", "remount,size=64m", tiny_disk], check=True)
     build(settings, str(out), LocalRunner(1))
     assert tree(out) == tree(tmp_path / "undisturbed")
+
+
+def test_a_build_that_is_killed_again_and_again_after_three_clips_ends_in_the_same_bytes(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its clips are one batch, which no start finishes."""
+    build(settings_for(small), str(tmp_path / "undisturbed"), LocalRunner(1))
+    left, examine = 0, Decoder.examine
+
+    def dying(*args: Any) -> Iterator[Any]:
+        nonlocal left
+        for message in examine(*args):
+            left -= isinstance(message, Finished)
+            if left < 0:
+                raise Killed
+            yield message
+
+    monkeypatch.setattr(Decoder, "examine", dying)
+    out, starts = tmp_path / "out", 0
+    while not (out / "dataset.json").exists():
+        left, starts = 3, starts + 1
+        assert starts < 6
+        with contextlib.suppress(Killed):
+            build(settings_for(small), str(out), LocalRunner(1))
+    assert starts > 1 and tree(out) == tree(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+def test_a_build_whose_starts_are_killed_as_soon_as_they_kept_a_clip_ends(small: Path, tmp_path: Path) -> None:
+    out, starts, kept = tmp_path / "out", 0, 0
+    while not (out / "dataset.json").exists():
+        process = start(small, out)
+        while process.poll() is None and (now := len(list((out / ".build").glob("[fs]*/**/*.parquet")))) <= kept:
+            time.sleep(0.001)
+        process.kill()
+        process.communicate()
+        kept, starts = now, starts + 1
+        assert starts < 30
+    finish(small, tmp_path / "undisturbed")
+    assert starts > 2 and outcome(out) == outcome(tmp_path / "undisturbed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -35,21 +36,30 @@ def test_clips_that_failed_are_named_with_their_reason() -> None:
     ]
 
 
-def test_a_command_that_is_asked_to_end_leaves_nothing_behind(corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_asked_to_end_leaves_nothing_behind(
+    number: signal.Signals, corpus: Path, tmp_path: Path
+) -> None:
+    """Ctrl-C goes to its workers too, which are just starting."""
     scratch, out = tmp_path / "tmp", tmp_path / "out"
     scratch.mkdir()
     command = [sys.executable, "-m", "sharding", "build", "--source", f"mine={corpus}", "--protect", "mine/test"]
     command += ["--workers", "2", "--out", str(out)]
+    environment = os.environ | {"TMPDIR": str(scratch)}
     process = subprocess.Popen(
-        command, cwd=REPOSITORY, env=os.environ | {"TMPDIR": str(scratch)}, stderr=subprocess.PIPE, text=True
+        command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     while not any(scratch.glob("earshot-*")):  # workers are told what to do by a file there
         assert process.poll() is None
         time.sleep(0.01)
-    process.terminate()
+    if number == signal.SIGINT:
+        time.sleep(random.uniform(0, 0.3))
+        os.killpg(process.pid, number)
+    else:
+        process.terminate()
     _, said = process.communicate(timeout=120)
-    assert process.returncode == 128 + signal.SIGTERM, said
-    assert "run the same command again" in said
+    assert process.returncode == 128 + number, said
+    assert "run the same command again" in said and "Traceback" not in said
     assert not list(scratch.iterdir())
     for place in (out, tmp_path / "fresh"):
         assert subprocess.run([*command[:-1], str(place)], cwd=REPOSITORY, capture_output=True).returncode == 0

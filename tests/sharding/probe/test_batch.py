@@ -12,7 +12,7 @@ import pyarrow as pa
 import soundfile as sf
 
 from sharding.common.storage import Storage
-from sharding.probe.batch import Prober
+from sharding.probe.batch import Batch, Prober
 from sharding.probe.clip import ProbeSettings
 from sharding.schema import CATALOGUE
 from tests.sharding.audio.odd_sounds import by_soundfile, probed, put
@@ -56,7 +56,7 @@ def test_clips_without_audio_have_facts_and_no_sound(tmp_path: Path) -> None:
         for clip_id, path, problem in listed
     ]
     work = Storage(tmp_path / "build")
-    probed_ = Prober({"x": Storage(folder)}, work, ProbeSettings())(("0", pa.Table.from_pylist(rows, CATALOGUE)))
+    probed_ = Prober({"x": Storage(folder)}, work, ProbeSettings())(Batch("0", pa.Table.from_pylist(rows, CATALOGUE)))
     assert (probed_.clips, probed_.seconds) == (3, 2.0)
     assert probed_.failures == {"missing": 1, "out_of_root": 1}
     facts = work.read_table("facts/0.parquet")
@@ -72,7 +72,7 @@ def test_a_prober_that_was_sent_to_another_process_writes_the_same_bytes(tmp_pat
     table, contents = pa.Table.from_pylist(rows, CATALOGUE), []
     for name in ("one", "two"):
         prober = pickle.loads(pickle.dumps(Prober({"x": Storage(folder)}, Storage(tmp_path / name), ProbeSettings())))
-        prober(("0", table))
+        prober(Batch("0", table))
         contents.append({path.name: path.read_bytes() for path in (tmp_path / name).rglob("0.*")})
     assert contents[0] == contents[1] and len(contents[0]) == 2
 
@@ -98,6 +98,6 @@ def odd_facts(table: pa.Table, folder: Path) -> dict[str, str | None]:
 
     with tempfile.TemporaryDirectory() as scratch:
         work = Storage(scratch)
-        Prober({"x": Storage(folder)}, work, ProbeSettings(min_s=0.0))(("000000", table))
+        Prober({"x": Storage(folder)}, work, ProbeSettings(min_s=0.0))(Batch("000000", table))
         rows = work.read_table("facts/000000.parquet").to_pylist()
     return {row["clip_id"].removeprefix("x/all/"): row["error"] for row in rows}

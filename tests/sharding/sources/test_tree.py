@@ -10,7 +10,7 @@ import pytest
 from sharding.catalogue.table import build_catalogue
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
-from sharding.probe.batch import Prober
+from sharding.probe.batch import Batch, Prober
 from sharding.probe.clip import ProbeSettings
 from sharding.sources.generic import read
 from sharding.sources.tree import Tree, climbs, folders, stem_of
@@ -138,6 +138,6 @@ def test_a_file_that_becomes_a_link_after_it_was_catalogued_is_not_read(tmp_path
     (root / "a.wav").unlink()
     (root / "a.wav").symlink_to(secret)
     work = Storage(tmp_path / "work")
-    Prober({"mine": Storage(root, follow_links=False)}, work, ProbeSettings())(("000000", clips))
+    Prober({"mine": Storage(root, follow_links=False)}, work, ProbeSettings())(Batch("000000", clips))
     (fact,) = work.read_table("facts/000000.parquet").to_pylist()
     assert fact["error"] == "out_of_root" and "secret" not in str(fact)
