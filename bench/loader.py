@@ -2,9 +2,10 @@
 
 The floor is the least work of any loader on one core: it decodes each clip, and for mel it computes one torch STFT and
 one dense filter product.  All loaders read the same synthesised clips.  Peers that are not installed are named and left
-out (`make bench-peers` installs them in an environment of their own).  The bench also measures how long each loader
-takes to resume in the middle of an epoch, what shuffling costs in reads, and with --growth how the time to the first
-batch and the memory grow with the manifest.
+out (`make bench-peers` installs them in an environment of their own).  What other programs do to the clock changes
+clips a second by several hundredths, so the processor time of Earshot's workers is compared with the floor's as well.
+The bench also measures how long each loader takes to resume in the middle of an epoch, what shuffling costs in reads,
+and with --growth how the time to the first batch and the memory grow with the manifest.
 
     python -m bench.loader [--quick] [--growth] [--clips N] [--rounds N]
 """
@@ -12,6 +13,7 @@ batch and the memory grow with the manifest.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import multiprocessing
 import tempfile
@@ -29,8 +31,8 @@ from bench.loading.growth import growth, shuffling
 from bench.loading.peers import BATCH, Contender, Published, contenders
 from sharding.audio import decode_segment
 from sharding.shards.checksum import fast_checksum, is_changed
-from training.data import FRONT_ENDS, AudioInput, DataSettings, Loader, MaskingSettings, MixtureItem, Order
-from training.data.masking import Masking
+from training.data import AudioInput, DataSettings, FeatureExtractor, Loader, MaskingSettings, MixtureItem, Order
+from training.data.buffers import keep_freed_memory
 
 Run = Callable[[], object]
 PLAIN = DataSettings(train=(MixtureItem("bench"),), batch_size=BATCH)
@@ -50,7 +52,7 @@ def main() -> None:
     if args.growth:
         ratios = growth([1_000, 100_000] if args.quick else [1_000, 100_000, 500_000, 10_000_000])
     else:
-        count, rounds = args.clips or (64 if args.quick else 960), args.rounds or (2 if args.quick else 7)
+        count, rounds = args.clips or (64 if args.quick else 960), args.rounds or (3 if args.quick else 7)
         with tempfile.TemporaryDirectory() as folder:
             clips = synthesise(Path(folder), count)
             ratios = throughput(clips, Path(folder), rounds) | front_end_cost(clips, rounds)
@@ -82,6 +84,7 @@ def throughput(clips: Clips, folder: Path, rounds: int) -> dict[str, float]:
                 runs: dict[str, Run] = {"floor": partial(pool.starmap, floor, parts, 1)}
                 runs |= {name: partial(drain, one.epoch) for name, one in found.items()}
                 best = {name: len(clips.members) / seconds for name, seconds in race(runs, rounds).items()}
+                spent = race({name: runs[name] for name in ("floor", "earshot")}, rounds, workers_s)
             print(f"\n{'masked mel' if mel else 'decoded audio'}, {workers} worker{'s' * (workers > 1)}")
             print(f"{'':12} {'clips/s':>8} {'of floor':>9} {'resumed after':>14}")
             for name, rate in best.items():
@@ -90,6 +93,12 @@ def throughput(clips: Clips, folder: Path, rounds: int) -> dict[str, float]:
                 print(f"{name:12} {rate:>8.0f} {share:>9.2f} {after}")
                 if name != "floor":
                     ratios[f"{'mel' if mel else 'audio'}_{workers}_{name}_of_floor"] = share
+            cost = {name: 1000 * seconds / len(clips.members) for name, seconds in spent.items()}
+            ratios[f"{'mel' if mel else 'audio'}_{workers}_processor_of_floor"] = cost["floor"] / cost["earshot"]
+            print(
+                f"processor time of the workers, ms a clip: floor {cost['floor']:.2f}, "
+                f"earshot {cost['earshot']:.2f} ({cost['floor'] / cost['earshot']:.2f} of the floor's speed)"
+            )
             for name, why in absent.items():
                 print(f"{name:12} left out: {why}")
     return ratios
@@ -107,27 +116,34 @@ def resumed(middle: Callable[[], Iterator[Any]]) -> float:
     return time.perf_counter() - start
 
 
-def race(runs: dict[str, Run], rounds: int) -> dict[str, float]:
+def workers_s() -> float:
+    """Seconds of processor time of this process's children and their threads, as Linux counts it."""
+    tasks = (task for child in multiprocessing.active_children() for task in Path(f"/proc/{child.pid}/task").iterdir())
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
+def race(runs: dict[str, Run], rounds: int, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
     """Best seconds of each run.  Runs alternate, so that a slow moment affects all; the first round is a warm-up."""
     best = dict.fromkeys(runs, float("inf"))
     for number in range(rounds + 1):
         for name, run in runs.items():
-            start = time.perf_counter()
+            start = clock()
             run()
             if number:
-                best[name] = min(best[name], time.perf_counter() - start)
+                best[name] = min(best[name], clock() - start)
     return best
 
 
 def front_end_cost(clips: Clips, rounds: int) -> dict[str, float]:
-    """Milliseconds a clip of the masked training spectrogram, against AugmentMelSTFT at its best batch size."""
+    """Processor time of the masked training spectrogram, as a worker computes it, and of AugmentMelSTFT."""
+    keep_freed_memory(0)
+    gc.freeze()
     waves = torch.stack([decode(data) for data in clips.members[:BATCH]])
-    lengths, seeds = torch.full((BATCH,), waves.shape[1]), torch.arange(BATCH)
-    front_end, masking, published = FRONT_ENDS["passt"], Masking(MASKED.masking), Published()
+    lengths = torch.full((BATCH,), waves.shape[1])
+    features, published = FeatureExtractor(MEL, MASKED.masking, train=True), Published()
 
     def ours() -> None:
-        features = front_end(waves, lengths, torch.randint(2**40, (BATCH,)), True)
-        masking(features, torch.full((BATCH,), features.shape[-1]), seeds, -1.4)
+        features(waves, lengths, torch.randint(2**40, (BATCH,)))
 
     def theirs(size: int) -> None:
         for at in range(0, BATCH, size):
@@ -135,7 +151,7 @@ def front_end_cost(clips: Clips, rounds: int) -> dict[str, float]:
 
     runs: dict[str, Run] = {"ours": ours}
     runs |= {str(size): partial(theirs, size) for size in (1, 4, BATCH)}
-    cost = {name: 1000 * seconds / BATCH for name, seconds in race(runs, 5 * rounds).items()}
+    cost = {name: 1000 * seconds / BATCH for name, seconds in race(runs, 5 * rounds, time.process_time).items()}
     peer = min(value for name, value in cost.items() if name != "ours")
     theirs_shown = ", ".join(f"{cost[str(size)]:.2f} (batch {size})" for size in (1, 4, BATCH))
     print(f"\nmasked mel, ms a clip: Earshot {cost['ours']:.2f}; AugmentMelSTFT {theirs_shown}")
@@ -153,7 +169,7 @@ def checksum_cost(clips: Clips, rounds: int) -> dict[str, float]:
         for data, _ in known:
             decode_segment(data)
 
-    cost = race({"check": check, "decode": decode_all}, 5 * rounds)
+    cost = race({"check": check, "decode": decode_all}, 5 * rounds, time.process_time)
     share = cost["check"] / cost["decode"]
     print(f"\nchecksums: {1e6 * cost['check'] / len(known):.1f} us a clip, {100 * share:.2f} % of decoding")
     return {"checksum_of_decoding": share}

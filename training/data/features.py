@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sharding.common.errors import InputError
 from training.data.hashing import hash64, signed
-from training.data.masking import Masking
+from training.data.masking import Masking, fill_masks
 from training.data.settings import MaskingSettings
 from training.data.spectrogram import FRONT_ENDS, FrontEnd
 
@@ -102,12 +102,13 @@ class FeatureExtractor:
     def __call__(self, segments: Tensor, lengths: Tensor, seeds: Tensor, out: Tensor | None = None) -> Tensor:
         """``segments [n, samples]`` with ``lengths [n]`` of sound and ``seeds [n]`` to features ``[n, F, T]``."""
         front_end = find_front_end(self.audio.front_end)
-        features = front_end(segments, lengths, seeds, self.train, out)
         masking = Masking(self.masking)
         if not (self.train and masking.active):
-            return features
+            return front_end(segments, lengths, seeds, self.train, out)
+        masks = masking.draw(seeds.cpu().numpy(), self.maskable(lengths).cpu().numpy(), front_end.bins)
+        features = front_end(segments, lengths, seeds, self.train, out, masks)
         fill = front_end.silence(features) if self.masking.fill == "floor" else front_end.published_fill
-        return masking(features, self.maskable(lengths), seeds, fill)
+        return fill_masks(features, masks, fill)
 
     def frames(self, lengths: Tensor) -> Tensor:
         """How many frames hold sound, ``[n]``; 0 for a segment that is all padding."""

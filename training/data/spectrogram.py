@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -20,10 +21,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.data.hashing import hash64, integers_below
+from training.data.masking import Masks, Shown
 from training.data.melbank import MelBank, htk_bank, kaldi_bank, slaney_bank
 
 Int64 = NDArray[np.int64]
-FRAMES = 128  # spectra that a CPU computes at once: they fit its cache
+FRAMES = 125  # the most spectra that a CPU computes at once: they fit its cache
 JITTER = 0x4A495454  # purpose of a hash: the drawn edges of the mel filters
 
 
@@ -38,7 +40,9 @@ class FrontEnd(ABC):
         published_fill: the value that the published training code gives to masked cells.
         repeats: whether short sound is repeated up to the end of its segment, where masks may then lie as well.
         maskable: whether the features are a spectrogram, in which time and frequency can be masked.
+        plain: whether the features are the samples themselves.
         draws: whether training draws something here, so that a sound has other features each time.
+        skips: whether a CPU computes nothing that masks will hide, because no other cell depends on it.
     """
 
     rate: int
@@ -48,7 +52,9 @@ class FrontEnd(ABC):
     published_fill: float
     repeats: bool = False
     maskable: bool = True
+    plain: bool = False
     draws: bool = False
+    skips: bool = False
 
     def silence(self, features: Tensor) -> float | Tensor:
         """The value that silence has in ``features [n, F, T]``: a number, or one for each ``[n, 1, 1]``."""
@@ -58,8 +64,15 @@ class FrontEnd(ABC):
         """How many frames so many samples give; an array of lengths gives an array."""
         return samples // self.hop
 
-    @torch.no_grad()
-    def __call__(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool, out: Tensor | None = None) -> Tensor:
+    def __call__(
+        self,
+        waves: Tensor,
+        lengths: Tensor,
+        seeds: Tensor,
+        train: bool,
+        out: Tensor | None = None,
+        masks: Masks | None = None,
+    ) -> Tensor:
         """Features of waves of one padded length.
 
         Args:
@@ -68,22 +81,54 @@ class FrontEnd(ABC):
             seeds: ``[n]`` int64, for what training draws here (PaSST: the edges of the filters).
             train: whether to draw.
             out: the tensor to fill and return; None: a new one.
+            masks: of each wave; the caller will fill the cells that they hide, which may hold anything.
 
         Returns:
             ``[n, F, T]`` float32 on the waves' device.
         """
         if out is None:
             out = waves.new_empty(len(waves), self.bins, int(self.frames(waves.shape[1])))
-        if waves.device.type != "cpu":
-            return out.copy_(self._transform(waves, lengths, seeds, train))
-        for number in range(len(waves)):
-            one = slice(number, number + 1)
-            out[one] = self._transform(waves[one], lengths[one], seeds[one], train)
+        with torch.inference_mode():  # small operations take less time than under no_grad
+            self._fill(waves, lengths, seeds, train, out, masks)
         return out
 
+    def _fill(
+        self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool, out: Tensor, masks: Masks | None
+    ) -> None:
+        """Fill ``out``; see `__call__`."""
+        bins, frames = out.shape[1:]
+        shown = Shown.all(bins, frames)
+        if waves.device.type != "cpu":
+            self._transform(waves, lengths, seeds, train, shown, out)
+            return
+        for number in range(len(waves)):
+            one = slice(number, number + 1)
+            if self.skips and masks is not None:
+                shown = masks.shown(number, bins, frames)
+            self._transform(waves[one], lengths[one], seeds[one], train, shown, out[one])
+
     @abstractmethod
-    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool) -> Tensor:
-        """``__call__`` of one wave on the CPU, or of a batch on a device."""
+    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool, shown: Shown, out: Tensor) -> None:
+        """Fill ``out [n, F, T]``: on the CPU for one wave, at least the shown cells; on a device for a batch."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How spectra are taken of a wave: of centred windows, with the wave's edges reflected.
+
+    Attributes:
+        n_fft: samples of a window with the zeros around it.
+        hop: samples from one window to the next.
+        hann: samples of the Hann window.
+        periodic: whether the Hann window is periodic.
+        emphasis: the share of the sample before it that is taken from each sample; None: of none.
+    """
+
+    n_fft: int
+    hop: int
+    hann: int
+    periodic: bool = True
+    emphasis: float | None = None
 
 
 class Passt(FrontEnd):
@@ -98,21 +143,19 @@ class Passt(FrontEnd):
     floor = (math.log(1e-5) + 4.5) / 5
     published_fill = 4.5 / 5
     draws = True  # the edges of the filters
+    skips = True
 
     def frames(self, samples: int | Int64) -> int | Int64:
         return 1 + (samples - 1) // self.hop  # pre-emphasis shortens the wave by one sample
 
-    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool) -> Tensor:
-        power = _power(waves, 1024, self.hop, 800, periodic=False, emphasis=0.97)
-        low, high = np.zeros(len(waves), np.int64), np.full(len(waves), 15000)
+    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool, shown: Shown, out: Tensor) -> None:
+        edges = np.tile([0, 15000], (len(waves), 1))
         if train:
-            numbers = seeds.cpu().numpy()
-            low, high = (
-                integers_below(hash64(JITTER, numbers, 0), 10),
-                16000 - integers_below(hash64(JITTER, numbers, 1), 2000),
-            )
-        banks = [kaldi_bank(128, 1024, self.rate, float(a), float(b)) for a, b in zip(low, high, strict=True)]
-        return _filter(power, banks).add_(1e-5).log_().add_(4.5).div_(5)
+            drawn = hash64(JITTER, seeds.cpu().numpy()[:, None], np.arange(2))
+            edges = np.array([0, 16000]) + np.array([1, -1]) * integers_below(drawn, np.array([10, 2000]))
+        banks = [kaldi_bank(128, 1024, self.rate, float(low), float(high)) for low, high in edges]
+        windows = Windows(1024, self.hop, 800, periodic=False, emphasis=0.97)
+        _fill_mel(out, waves, windows, banks, shown, lambda mel: mel.add_(1e-5).log_().add_(4.5).div_(5))
 
 
 class PasstHop160(Passt):
@@ -138,11 +181,12 @@ class Clap(FrontEnd):
     floor = -100.0
     published_fill = 0.0
     repeats = True
+    skips = True
 
     def frames(self, samples: int | Int64) -> int | Int64:
         return 1 + samples // self.hop
 
-    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool) -> Tensor:
+    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool, shown: Shown, out: Tensor) -> None:
         size = waves.shape[1]
         waves = torch.stack(
             [
@@ -150,8 +194,8 @@ class Clap(FrontEnd):
                 for wave, length in zip(waves, lengths.clamp(min=1).tolist(), strict=True)
             ]
         )
-        power = _power(waves, 1024, self.hop, 1024)
-        return _filter(power, [self._bank()] * len(waves)).clamp_(min=1e-10).log10_().mul_(10)
+        windows, banks = Windows(1024, self.hop, 1024), [self._bank()] * len(waves)
+        _fill_mel(out, waves, windows, banks, shown, lambda mel: mel.clamp_(min=1e-10).log10_().mul_(10))
 
     def _bank(self) -> MelBank:
         return slaney_bank(64, 1024, self.rate, 50.0, 14000.0)
@@ -175,11 +219,11 @@ class Whisper(FrontEnd):
     floor = (math.log10(1e-10) + 4) / 4
     published_fill = 0.0
 
-    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool) -> Tensor:
-        power = _power(waves, 400, self.hop, 400)[..., :-1]
+    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool, shown: Shown, out: Tensor) -> None:
         bank = slaney_bank(self.bins, 400, self.rate, 0.0, 8000.0)
-        logs = _filter(power, [bank] * len(waves)).clamp_(min=1e-10).log10_()
-        return torch.maximum(logs, logs.amax((1, 2), keepdim=True) - 8).add_(4).div_(4)
+        windows, banks = Windows(400, self.hop, 400), [bank] * len(waves)
+        _fill_mel(out, waves, windows, banks, shown, lambda mel: mel.clamp_(min=1e-10).log10_())
+        torch.maximum(out, out.amax((1, 2), keepdim=True) - 8, out=out).add_(4).div_(4)
 
     def silence(self, features: Tensor) -> Tensor:
         """The lowest value of each segment: its features reach no further down than 8 below their maximum."""
@@ -207,9 +251,8 @@ class Ast(FrontEnd):
     def frames(self, samples: int | Int64) -> int | Int64:
         return -(-samples // self.hop)
 
-    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool) -> Tensor:
-        total = int(self.frames(waves.shape[1]))
-        out = torch.zeros(len(waves), self.bins, total, device=waves.device)
+    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool, shown: Shown, out: Tensor) -> None:
+        out.zero_()
         for number, length in enumerate(lengths.tolist()):
             if length >= 400:
                 bank = kaldi.fbank(
@@ -219,7 +262,7 @@ class Ast(FrontEnd):
                     num_mel_bins=self.bins,
                 )
                 out[number, :, : len(bank)] = bank.T
-        return out.sub_(self.mean).div_(2 * self.std)
+        out.sub_(self.mean).div_(2 * self.std)
 
 
 class Waveform(FrontEnd):
@@ -233,15 +276,16 @@ class Waveform(FrontEnd):
     published_fill = 0.0
     maskable = False
 
-    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool) -> Tensor:
+    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool, shown: Shown, out: Tensor) -> None:
         if waves.device.type == "cpu" and int(lengths.min()) == waves.shape[1]:  # nothing is padded
             variance, mean = torch.var_mean(waves, dim=1, correction=0, keepdim=True)
-            return ((waves - mean) / (variance + 1e-7).sqrt())[:, None]
+            out[:, 0] = (waves - mean) / (variance + 1e-7).sqrt()
+            return
         sound = torch.arange(waves.shape[1], device=waves.device) < lengths[:, None]
         count = lengths.clamp(min=1)[:, None]
         centred = (waves - (waves * sound).sum(1, keepdim=True) / count) * sound
         variance = centred.square().sum(1, keepdim=True) / count
-        return (centred / (variance + 1e-7).sqrt())[:, None]
+        out[:, 0] = centred / (variance + 1e-7).sqrt()
 
 
 class Samples(FrontEnd):
@@ -251,9 +295,10 @@ class Samples(FrontEnd):
     floor = 0.0
     published_fill = 0.0
     maskable = False
+    plain = True
 
-    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool) -> Tensor:
-        return waves[:, None]
+    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool, shown: Shown, out: Tensor) -> None:
+        out[:, 0] = waves
 
 
 class Samples16k(Samples):
@@ -284,37 +329,77 @@ FRONT_ENDS: Mapping[str, FrontEnd] = {
 }
 
 
-def _power(
-    waves: Tensor, n_fft: int, hop: int, window: int, periodic: bool = True, emphasis: float | None = None
-) -> Tensor:
-    """Power spectra ``[n, n_fft / 2 + 1, T]`` of centred frames (edges reflected) under a Hann window.
+def _fill_mel(
+    out: Tensor,
+    waves: Tensor,
+    windows: Windows,
+    banks: list[MelBank],
+    shown: Shown,
+    scale: Callable[[Tensor], Tensor],
+) -> None:
+    """Fill ``out [n, F, T]`` with mel spectra that ``scale`` changes in place; each wave has its own bank.
 
-    ``emphasis``: the share of the sample before it that is taken from each sample; None: of none.
+    On the CPU there is one wave, and the cells that are shown are filled.
     """
     if waves.device.type == "cpu" and len(waves) == 1:
-        return _power_of_one(waves[0], n_fft, hop, window, periodic, emphasis)[None]
-    if emphasis is not None:
-        waves = torch.sub(waves[:, 1:], waves[:, :-1], alpha=emphasis)
-    hann = torch.hann_window(window, periodic=periodic, device=waves.device)
-    spectra = torch.stft(waves, n_fft, hop, window, hann, center=True, return_complex=True)
-    parts = torch.view_as_real(spectra)
+        if shown.frames and shown.bins:
+            power = _power_of_one(waves[0], windows, shown.frames)
+            for bins, mel in banks[0].products(power, shown.bins):
+                shown.place(scale(mel), out[0, bins])
+        return
+    if windows.emphasis is not None:
+        waves = torch.sub(waves[:, 1:], waves[:, :-1], alpha=windows.emphasis)
+    hann = torch.hann_window(windows.hann, periodic=windows.periodic, device=waves.device)
+    spectra = torch.stft(waves, windows.n_fft, windows.hop, windows.hann, hann, center=True, return_complex=True)
+    parts = torch.view_as_real(spectra[..., : out.shape[2]])
     # Twice as fast as abs().square(), which takes a square root.
-    return parts[..., 0].square().addcmul_(parts[..., 1], parts[..., 1])
+    power = parts[..., 0].square().addcmul_(parts[..., 1], parts[..., 1])
+    out.copy_(scale(torch.stack([bank.weights for bank in banks]).to(power.device) @ power))
 
 
-def _power_of_one(wave: Tensor, n_fft: int, hop: int, window: int, periodic: bool, emphasis: float | None) -> Tensor:
-    """`_power` of one wave on the CPU: the same numbers in less time, because a block of spectra fits its cache."""
-    frames = _reflected(wave, n_fft // 2, emphasis).unfold(0, n_fft, hop)
-    hann = _hann(window, periodic, n_fft)
-    power = torch.empty(len(frames), n_fft // 2 + 1)
-    magnitudes = torch.empty(FRAMES, n_fft // 2 + 1)
-    for some, block in zip(frames.split(FRAMES), power.split(FRAMES), strict=True):
-        spectra, imaginary = torch.fft.rfft(some * hann).numpy(), magnitudes[: len(some)]
+def _power_of_one(wave: Tensor, windows: Windows, runs: Sequence[slice]) -> Tensor:
+    """Power spectra ``[n_fft / 2 + 1, T]`` of one wave on the CPU, a block that fits its cache at a time.
+
+    Args:
+        wave: ``[samples]``.
+        windows: how it is cut.
+        runs: the windows whose spectra are wanted, one after the other in the result.
+    """
+    frames = _reflected(wave, windows.n_fft // 2, windows.emphasis).unfold(0, windows.n_fft, windows.hop)
+    hann = _hann(windows.hann, windows.periodic, windows.n_fft)
+    blocks, size = _blocks(runs)
+    power = torch.empty(sum(run.stop - run.start for run in runs), windows.n_fft // 2 + 1)
+    cut = torch.empty(size, windows.n_fft)
+    imaginary = cut.flatten()[: size * power.shape[1]].view(size, -1)  # the windows are not needed any more then
+    others = imaginary.numpy()
+    for block, part in zip(blocks, power.split(size), strict=True):
+        count = 0
+        for piece in block:
+            begin, count = count, count + piece.stop - piece.start
+            torch.mul(frames[piece], hann, out=cut[begin:count])
+        spectra = torch.fft.rfft(cut[:count]).numpy()
         # Of numbers that are not adjacent, numpy takes several at once, and torch one after the other
-        np.square(spectra.real, out=block.numpy())
-        np.abs(spectra.imag, out=imaginary.numpy())
-        block.addcmul_(imaginary, imaginary)
+        np.square(spectra.real, out=part.numpy())
+        np.abs(spectra.imag, out=others[:count])
+        part.addcmul_(imaginary[:count], imaginary[:count])
     return power.t()
+
+
+def _blocks(runs: Sequence[slice]) -> tuple[list[list[slice]], int]:
+    """Runs of windows as blocks, each made of pieces of runs, and their size: but for the last one they are equal."""
+    total = sum(run.stop - run.start for run in runs)
+    size = -(-total // -(-total // FRAMES))
+    blocks, free = list[list[slice]](), 0
+    for run in runs:
+        at = run.start
+        while at < run.stop:
+            if not free:
+                blocks.append([])
+                free = size
+            piece = slice(at, min(at + free, run.stop))
+            blocks[-1].append(piece)
+            at, free = piece.stop, free - (piece.stop - piece.start)
+    return blocks, size
 
 
 def _reflected(wave: Tensor, edge: int, emphasis: float | None) -> Tensor:
@@ -336,10 +421,3 @@ def _hann(window: int, periodic: bool, n_fft: int) -> Tensor:
     """A Hann window in the middle of a frame ``[n_fft]``; the samples before and after it are zero."""
     before = (n_fft - window) // 2
     return F.pad(torch.hann_window(window, periodic=periodic), (before, n_fft - window - before))
-
-
-def _filter(power: Tensor, banks: list[MelBank]) -> Tensor:
-    """``[n, frequencies, T]`` to ``[n, bins, T]``; each spectrum has its own bank."""
-    if power.device.type == "cpu" and len(banks) == 1:
-        return banks[0](power[0])[None]
-    return torch.stack([bank.weights for bank in banks]).to(power.device) @ power

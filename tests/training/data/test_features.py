@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sharding.common.errors import InputError
 from tests.training.data.test_spectrogram import sound
 from training.data.features import REST, AudioInput, FeatureExtractor, find_front_end, segment_seeds
+from training.data.masking import Masking
 from training.data.settings import MaskingSettings
 
 MASKS = MaskingSettings(time_masks=2, time_width=40, freq_masks=2, freq_width=20)
@@ -60,6 +61,37 @@ def test_masks_of_a_sample_do_not_depend_on_its_batch() -> None:
     for number in range(4):
         part = slice(number, number + 1)
         assert torch.equal(whole[part], extractor(waves[part], lengths[part], seeds[part]))
+
+
+@given(
+    seed=st.integers(0, 2**40),
+    share=st.floats(0, 1),
+    masks=st.tuples(st.integers(0, 3), st.integers(1, 90), st.integers(0, 3), st.integers(1, 128)),
+    name=st.sampled_from(["passt", "passt-hop100", "clap", "whisper", "ast"]),
+)
+@settings(deadline=None, max_examples=40)
+def test_what_masks_hide_is_not_computed_and_nothing_else_changes(
+    seed: int, share: float, masks: tuple[int, int, int, int], name: str
+) -> None:
+    front_end = find_front_end(name)
+    extractor = FeatureExtractor(AudioInput(name, front_end.rate, 1.0, 1.0, 30.0), MaskingSettings(*masks), True)
+    wave, length = sound(front_end.rate), max(1, round(share * front_end.rate))
+    wave[length:] = 0
+    waves, lengths, seeds = wave[None], torch.tensor([length]), torch.tensor([seed])
+    wanted = front_end(waves, lengths, seeds, True)
+    fill = front_end.silence(wanted) if extractor.masking.fill == "floor" else front_end.published_fill
+    wanted = Masking(extractor.masking)(wanted, extractor.maskable(lengths), seeds, fill)
+    found = extractor(waves, lengths, seeds, out=torch.full((1, *extractor.shape), torch.nan))
+    assert torch.equal(found, wanted)
+
+
+def test_features_can_be_trained_on() -> None:
+    """They are no tensors of inference mode, which autograd refuses."""
+    extractor = FeatureExtractor(AudioInput("passt", 32000, 1.0, 1.0, 30.0), MASKS, True)
+    features = extractor(sound(32000)[None], torch.tensor([32000]), torch.tensor([1]))
+    weight = torch.ones((), requires_grad=True)
+    (features * weight).sum().backward()
+    assert weight.grad == features.sum()
 
 
 def test_masks_are_for_training_alone() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.data.hashing import hash64, signed
-from training.data.masking import Masking, _covered, mask_digest
+from training.data.masking import GRAIN, Masking, Masks, _covered, mask_digest
 from training.data.settings import MaskingSettings
 
 SEEDS = signed(hash64(2, np.arange(4000)))
@@ -91,6 +91,22 @@ def test_masked_cells_are_filled_and_others_are_kept() -> None:
     assert torch.equal(features.masked_fill(cells, -7.0), wanted), "what other devices compute"
     assert chosen(features, frames, seeds, -7.0) is features, "they are filled in place"
     assert torch.equal(features, wanted)
+
+
+@given(
+    masks=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 200)).map(sorted), max_size=4),
+    size=st.integers(1, 200),
+)
+def test_what_no_mask_hides_is_shown_in_whole_grains(masks: list[list[int]], size: int) -> None:
+    spans = np.minimum(np.array(masks, dtype=np.int64).reshape(1, -1, 2), size)
+    shown = Masks(spans, spans[:, :0]).shown(0, 7, size)
+    hidden, found = _covered(spans, size, torch.device("cpu"))[0].numpy(), np.zeros(size, int)
+    for run in shown.frames:
+        found[run] += 1
+        assert run.start % GRAIN == 0 and (run.stop % GRAIN == 0 or run.stop == size)
+    assert (found <= 1).all() and found[~hidden].all() and shown.bins == [slice(0, 7)]
+    for start, end in spans[0]:
+        assert end - start < 2 * GRAIN or not found[start + GRAIN : end - GRAIN].any()
 
 
 def test_a_digest_names_the_masks() -> None:

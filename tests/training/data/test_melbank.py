@@ -23,12 +23,24 @@ from training.data.melbank import MelBank, kaldi_bank, slaney_bank
 )
 def test_a_bank_gives_the_dense_product(bank: MelBank) -> None:
     power = torch.rand(bank.weights.shape[1], 25)
-    assert torch.allclose(bank(power), bank.weights @ power, rtol=1e-5, atol=1e-6)
+    assert torch.allclose(products(bank, power), bank.weights @ power, rtol=1e-5, atol=1e-6)
+
+
+def products(bank: MelBank, power: torch.Tensor, *runs: slice) -> torch.Tensor:
+    groups = bank.products(power, runs or [slice(0, len(bank.weights))])
+    return torch.cat([product.clone() for _, product in groups])
+
+
+def test_some_filters_give_what_they_give_among_all() -> None:
+    bank, power = kaldi_bank(128, 1024, 32000, 3.0, 15500.0), torch.rand(513, 104)
+    whole, runs = products(bank, power), [slice(0, 8), slice(24, 80), slice(88, 128)]
+    assert torch.equal(products(bank, power, *runs), torch.cat([whole[run] for run in runs]))
+    assert [filters for filters, _ in bank.products(power, runs[:2])] == [slice(0, 8), slice(24, 56), slice(56, 80)]
 
 
 def test_filters_without_any_frequency_give_zero() -> None:
-    bank = MelBank.dense(torch.zeros(20, 9))
-    assert not bank(torch.rand(9, 4)).any()
+    bank = MelBank.of(torch.zeros(20, 9))
+    assert not products(bank, torch.rand(9, 4)).any()
 
 
 @given(
