@@ -20,7 +20,9 @@ PREROLL_S = 0.1  # Opus wants 80 ms to converge after a seek (RFC 7845, section 
 _LONGEST = 1 << 40  # samples; a greater length means that libsndfile does not know it
 
 
-def decode_segment(data: bytes, start_s: float = 0.0, duration_s: float | None = None) -> tuple[np.ndarray, int]:
+def decode_segment(
+    data: bytes, start_s: float = 0.0, duration_s: float | None = None, out: np.ndarray | None = None
+) -> tuple[np.ndarray, int]:
     """Decode only ``[start_s, start_s + duration_s)`` of a sound file in memory.
 
     One decoder is asked, by the rules of ``decoders``.  If it meets damage, that is an error: another decoder might
@@ -30,9 +32,11 @@ def decode_segment(data: bytes, start_s: float = 0.0, duration_s: float | None =
         data: a whole file, e.g. a member of a shard.
         start_s: seconds from its beginning.
         duration_s: seconds; None: to its end.
+        out: float32 memory for samples that libsndfile can write there as they are, which saves a copy of them.
 
     Returns:
-        float32 ``[n]`` mono (the mean of all channels), shorter than asked only where the file ends; and its rate.
+        float32 ``[n]`` mono (the mean of all channels), shorter than asked only where the file ends, a part of ``out``
+        or not; and its rate.
 
     Raises:
         AudioError: the bytes are not a sound file that decodes.
@@ -40,14 +44,14 @@ def decode_segment(data: bytes, start_s: float = 0.0, duration_s: float | None =
     if data[:4] == b"fLaC":  # most of what shards hold; libsndfile checks every frame that it reads
         sound = _open(io.BytesIO(data))
         if sound is not None:
-            return _read(sound, start_s, duration_s, exact=True)
+            return _read(sound, start_s, duration_s, out, exact=True)
     source = Source(data, len(data))
     form, offset = recognise(source)
     extent = check_complete(form.name, source, offset)
     if form.libsndfile and extent.libsndfile and not is_opus(source, offset):
         sound = _open(source.view(offset, extent.end, extent.head))
         if sound is not None:
-            return _read(sound, start_s, duration_s, exact=form.exact)
+            return _read(sound, start_s, duration_s, out, exact=form.exact)
         if form.name == "flac":  # libsndfile holds the reference decoder
             raise AudioError("undecodable", "the FLAC decoder refuses it")
     return _seek_and_decode(source.view(offset, extent.end, extent.head), form, start_s, duration_s)
@@ -66,7 +70,7 @@ def _open(file: BinaryIO) -> soundfile.SoundFile | None:
 
 
 def _read(
-    sound: soundfile.SoundFile, start_s: float, duration_s: float | None, *, exact: bool
+    sound: soundfile.SoundFile, start_s: float, duration_s: float | None, out: np.ndarray | None, *, exact: bool
 ) -> tuple[np.ndarray, int]:
     """The segment by libsndfile; ``exact``: the length that the file announces is exact."""
     try:
@@ -79,7 +83,10 @@ def _read(
             skip = 0 if sound.seekable() else start  # GSM and G.72x can only be decoded from the beginning
             if start > skip:
                 sound.seek(start)
-            block = sound.read(skip + count, dtype="float32", always_2d=True)[skip:]
+            if out is not None and sound.channels == 1 and not skip and count <= len(out):
+                block = sound.read(out=out[:count, None])
+            else:
+                block = sound.read(skip + count, dtype="float32", always_2d=True)[skip:]
     except soundfile.LibsndfileError as error:
         raise AudioError("undecodable", str(error)) from error
     if exact and len(block) < count:

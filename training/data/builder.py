@@ -19,7 +19,7 @@ from training.data.augment import augment, mixup, mixup_share
 from training.data.batch import Batch
 from training.data.buffers import BufferPool, FilledBuffer
 from training.data.captions import tokenise
-from training.data.features import FeatureExtractor, segment_seeds
+from training.data.features import FeatureExtractor, find_front_end, segment_seeds
 from training.data.samples import ReadWave, SampleReader, Wave
 from training.data.sampling import DrawnSamples
 from training.data.settings import DataSettings
@@ -156,11 +156,11 @@ class BatchBuilder(Dataset[Any]):
         """Write the features and lengths of all samples; returns which are valid, and what is wrong with others."""
         draws = request.draws
         valid, failures = np.ones(len(draws), dtype=bool), []
-        wave_of = self._waves(request)
+        wave_of, plain = self._waves(request), self._plain
         seeds = torch.from_numpy(segment_seeds(draws.seeds, lengths.shape[1]))
         for row in range(len(draws)):
             try:
-                wave = wave_of(row)
+                wave = wave_of(row, self._space(features[row]) if plain else None)
             except InputError as error:
                 if self.settings.max_failures == 0:
                     raise
@@ -193,23 +193,37 @@ class BatchBuilder(Dataset[Any]):
             return reads.draws
         settings, seeds = self.settings.augment, request.draws.seeds.tolist()
 
-        def wave_of(row: int) -> Wave:
-            wave = augment(reads.draws(row), self.reader.rate, seeds[row], settings)
+        def wave_of(row: int, out: Wave | None = None) -> Wave:
+            wave = augment(reads.draws(row, out), self.reader.rate, seeds[row], settings)
             if reads.partners is None or not reads.shares[row]:
                 return wave
             return mixup(wave, reads.partners(int(np.searchsorted(reads.mixed, row))), reads.shares[row])
 
         return wave_of
 
+    @property
+    def _plain(self) -> bool:
+        """Whether samples are written as they are."""
+        return self.settings.spectrogram == "device" or find_front_end(self.features.audio.front_end).plain
+
+    def _space(self, features: Tensor) -> Wave:
+        """Where the samples of a clip lie in its ``features [S, ...]``, if they lie there in one piece."""
+        audio = self.features.audio
+        return (features if audio.hop_s == audio.segment_s else features[:1]).flatten().numpy()
+
     def _write(self, wave: Wave, seeds: Tensor, features: Tensor, lengths: Tensor) -> None:
         """Fill one clip's ``features [S, ...]`` and ``lengths [S]``, in samples of sound; the rest is zero."""
         sound = torch.from_numpy(self.features.audio.segment_lengths(len(wave)))
-        segments = torch.from_numpy(self.features.audio.cut(wave))
         count = len(sound)
         lengths[:count] = sound
+        if self._plain and np.may_share_memory(wave, features.numpy()):
+            # a short rest of a clip is no segment
+            features.flatten()[min(len(wave), count * self.features.audio.segment) :] = 0
+            return
         features[count:] = 0
-        if self.settings.spectrogram == "device":
-            features[:count] = segments
+        segments = torch.from_numpy(self.features.audio.cut(wave))
+        if self._plain:
+            features[:count] = segments.view_as(features[:count])
         else:
             self.features(segments, sound, seeds[:count], out=features[:count])
 

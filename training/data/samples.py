@@ -23,10 +23,17 @@ from training.data.sample_cache import SampleCache
 from training.data.sampling import DrawnSamples
 
 Wave = NDArray[np.float32]
-ReadWave = Callable[[int], Wave]  # from a row of drawn samples to its wave
 PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)  # waits between attempts at an object store
 LARGEST_GAP = 1 << 16  # bytes between two samples up to which one read fetches both; JSON and headers take 2 KiB
 LARGEST_READ = 1 << 25  # bytes that one read fetches for several samples
+
+
+class ReadWave(Protocol):
+    """From a row of drawn samples to its wave."""
+
+    def __call__(self, row: int, out: Wave | None = None) -> Wave:
+        """The wave of a row, in ``out`` where it was decoded into this memory, which need not be possible."""
+        ...
 
 
 class Reads(Protocol):
@@ -111,9 +118,9 @@ class SampleReader:
             data_of |= dict.fromkeys(byte_range.rows, self._fetch_of(draws, byte_range))
         begin_of = {row: byte_range.begin for byte_range in ranges for row in byte_range.rows}
 
-        def read(row: int) -> Wave:
+        def read(row: int, out: Wave | None = None) -> Wave:
             if row in held:
-                return self._decode(draws, row, held.pop(row))
+                return self._decode(draws, row, held.pop(row), out)
             try:
                 data = data_of.pop(row)()
             except FileNotFoundError as error:
@@ -121,7 +128,7 @@ class SampleReader:
             except Exception as error:
                 raise self._damage(draws, row, f"cannot be read: {type(error).__name__}: {error}") from error
             begin = int(draws.offset[row]) - begin_of[row]
-            return self._decode(draws, row, data[begin : begin + int(draws.size[row])])
+            return self._decode(draws, row, data[begin : begin + int(draws.size[row])], out)
 
         return read
 
@@ -170,12 +177,12 @@ class SampleReader:
                 time.sleep(pause_s)
         return self.storage.read(path, begin, size)
 
-    def _decode(self, draws: DrawnSamples, row: int, data: bytes) -> Wave:
+    def _decode(self, draws: DrawnSamples, row: int, data: bytes, out: Wave | None) -> Wave:
         """The crop of a row from its bytes."""
         self._check_bytes(draws, row, data)
         duration_s = min(float(draws.duration_s[row]), self.max_s)
         try:
-            wave, rate = decode_segment(data, float(draws.start_s[row]), duration_s)
+            wave, rate = decode_segment(data, float(draws.start_s[row]), duration_s, out)
         except AudioError as error:
             raise self._damage(draws, row, f"does not decode: {error}") from error
         if rate != self.rate and len(wave):

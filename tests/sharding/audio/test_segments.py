@@ -39,6 +39,24 @@ def test_a_segment_equals_that_part_of_the_whole(start: float, length: float) ->
     assert abs(len(piece) - min(length * rate, len(whole) - first)) <= 1
 
 
+def test_a_segment_is_decoded_into_given_memory_where_it_fits() -> None:
+    file = io.BytesIO()
+    sf.write(file, noise(5, 2.0), 32000, format="FLAC", subtype="PCM_16")
+    wanted, _ = decode_segment(file.getvalue(), 0.5, 1.0)
+    for size, fits in ((32000, True), (40000, True), (31999, False)):
+        memory = np.full(size, 7, np.float32)
+        found, rate = decode_segment(file.getvalue(), 0.5, 1.0, memory)
+        assert np.array_equal(found, wanted) and rate == 32000
+        assert np.shares_memory(found, memory) == fits and (memory[32000 if fits else 0 :] == 7).all()
+
+
+def test_segments_that_are_computed_need_memory_of_their_own() -> None:
+    for data in (by_soundfile("WAV", "PCM_16", 8000), by_soundfile("WAV", "GSM610", 8000)):
+        memory = np.empty(8000, np.float32)
+        found, _ = decode_segment(data, 0.5, 0.25, memory)
+        assert np.array_equal(found, decode_segment(data, 0.5, 0.25)[0])
+
+
 def test_segments_of_codings_that_cannot_seek() -> None:
     data = by_soundfile("WAV", "GSM610", 8000)
     whole, _ = decode_segment(data)
