@@ -25,7 +25,7 @@ from tests.ray_jobs.conftest import STORE, head
 from tests.sharding.corpora import write_corpus
 
 AGGREGATIONS = {"sum", "max", "min", "avg"}
-FUNCTIONS = {"last_over_time", "deriv", "rate"}
+FUNCTIONS = {"last_over_time", "avg_over_time", "deriv"}
 TOKEN = re.compile(
     r"\s*([A-Za-z_:][\w:]*|\d+(?:\.\d+)?|\{[^{}]*\}|\[(?:\d+[smhd]|\$__range|\$__rate_interval)\]|[-+*/><(),])"
 )
@@ -62,7 +62,7 @@ class Query:
 
     def expression(self) -> None:
         self.term()
-        while self.at("+", "-", "*", "/", ">", "<"):
+        while self.at("+", "-", "*", "/", ">", "<", "and"):
             self.take()
             self.term()
 
@@ -203,6 +203,9 @@ def test_a_scrape_sees_nodes_before_a_job_and_the_last_figures_of_a_job_after_it
     done, total = (f"ray_earshot_{name}" for name in ("done", "total"))
     shown = [found for when, found in scraper.seen if when > ended and (done, "write") in found]
     assert shown and shown[0][done, "write"] == shown[0][total, "write"] > 0
+    stages = {stage for name, stage in shown[0] if name == done}
+    assert "match (voting)" in stages, "a stage whose total is known only when it ends"
+    assert all(shown[0][done, stage] == shown[0][total, stage] for stage in stages)
 
 
 @pytest.mark.skipif(not os.environ.get("EARSHOT_PROMTOOL"), reason="EARSHOT_PROMTOOL names no promtool")

@@ -67,7 +67,9 @@ class Progress:
             self._watch(self)
 
     def finish(self) -> None:
-        """Print the last line, unless there was nothing to do."""
+        """Print the last line, unless there was nothing to do; ``watch`` sees a total that became smaller."""
+        if self._watch is not None:
+            self._watch(self)
         if self.done > self._done_before or (self.total and not self._done_before):
             self._print(time.monotonic(), ended=True)
 

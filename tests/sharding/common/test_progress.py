@@ -69,7 +69,7 @@ def test_a_watcher_sees_every_change_also_of_quiet_work(capsys: pytest.CaptureFi
     shown.add(1)
     shown.add(2, {"silent": 1})
     shown.finish()
-    assert seen == [(0, 0), (1, 0), (3, 1)]
+    assert seen == [(0, 0), (1, 0), (3, 1), (3, 1)]
     assert capsys.readouterr().err == ""
 
 
