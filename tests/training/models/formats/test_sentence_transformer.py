@@ -127,7 +127,7 @@ def test_what_cannot_be_converted_is_named(export: Export, sounds: Path, tmp_pat
         convert(tmp_path, "sentence-transformers", tmp_path / "out", clips)
     (tmp_path / "sounds").mkdir()
     (tmp_path / "sounds" / "a.txt").write_text("no sound")
-    with pytest.raises(InputError, match="no file in it is a sound"):
+    with pytest.raises(InputError, match="no file of the folder is a sound"):
         proof.read_clips(str(tmp_path / "sounds"))
     with pytest.raises(InputError, match="no such file"):
         proof.read_clips(str(tmp_path / "absent"))
