@@ -112,7 +112,8 @@ def check_columns(header: Sequence[str], required: Sequence[str], file: str) -> 
         remedy = "leave one of them, or give them different names"
     elif lacking:
         what = f"the table lacks the column{'s' * (len(lacking) > 1)} {', '.join(lacking)}"
-        remedy = f"the first row must name {', '.join(required)}; of a published dataset, use the table as it is"
+        names = ", ".join(required)
+        remedy = f"name the columns in the first row: {names} must be there; a published dataset's table stays as it is"
         other = next((sign for sign in ";\t|" if len(header) == 1 and sign in header[0]), None)
         if other is not None:
             remedy = f"put a comma between the cells, not {other!r}: save the table as CSV with commas"

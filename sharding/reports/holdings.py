@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sharding.common.excerpts import player, spectrogram
+from sharding.common.sizes import show_hours
 from sharding.reports.contents import BuildContents, FirstSample, first_caption
 from sharding.reports.stats import DatasetStats, dataset_stats, ranked_counts, row_counts, source_rates
 from sharding.rows import rows
@@ -41,7 +42,7 @@ class DatasetHolding:
     name: str
     clips: int
     captions: int
-    hours: float
+    length: str  # of the sound
     durations: Histogram
     words: Histogram
     rates: Bars
@@ -116,15 +117,22 @@ def sample_views(build: BuildContents) -> list[SampleView]:
     return [view for view in views if view is not None]
 
 
+def sound_length(seconds: float) -> str:
+    """How much sound there is: in hours, as corpora are described, and below two hours in minutes or seconds."""
+    hours = seconds / 3600
+    return show_hours(hours) if hours < 2 else f"{hours:,.1f} h"
+
+
 def totals(build: BuildContents, fates: dict[str, int]) -> list[tuple[str, str]]:
     """The figures at the top of the page: value and label."""
     seconds = pc.sum(build.samples["duration_s"], min_count=0).as_py()
+    shards = len(build.dataset["shards"])
     size = sum(shard["bytes"] for shard in build.dataset["shards"])
     shown = [
         (f"{fates['written']:,}", "clips written"),
         (f"{build.samples.num_rows:,}", "samples in the shards"),
-        (f"{seconds / 3600:,.2f} h", "of sound in the shards"),
-        (f"{len(build.dataset['shards']):,}", f"shards, {size / 1e6:,.1f} MB"),
+        (sound_length(seconds), "of sound in the shards"),
+        (f"{shards:,}", f"{'shard' if shards == 1 else 'shards'}, {size / 1e6:,.1f} MB"),
         (f"{fates['duplicate']:,}", "duplicates"),
         (f"{fates['withheld']:,}", "withheld"),
         (f"{fates['failed']:,}", "failed"),
@@ -152,7 +160,7 @@ def _holding(build: BuildContents, name: str, about: DatasetStats) -> DatasetHol
         name=name,
         clips=len(about.durations),
         captions=sum(kinds.values()),
-        hours=sum(about.durations) / 3600,
+        length=sound_length(sum(about.durations)),
         durations=histogram(about.durations, _axis_end(about.durations)),
         words=histogram(about.words, 30, 30),
         rates=ranked_counts({f"{int(rate) / 1000:g} kHz": count for rate, count in about.source_rates.items()}, 5),

@@ -17,6 +17,7 @@ from sharding.reports.holdings import (
     part_listings,
     sample_views,
     settings_of,
+    sound_length,
     totals,
 )
 from sharding.reports.outcomes import fate_counts
@@ -34,7 +35,7 @@ def test_a_histogram_counts_every_value_and_says_when_some_lie_beyond_its_end() 
 def test_a_dataset_is_counted_by_its_written_clips(contents: BuildContents) -> None:
     (mine,) = dataset_holdings(contents)
     assert (mine.name, mine.clips) == ("mine", 3)
-    assert mine.hours == pytest.approx(18 / 3600, rel=1e-3)
+    assert mine.length == "18 s"
     assert sum(mine.durations.counts) == 3 and dict(mine.rates) == {"32 kHz": 3}
     assert dict(mine.kinds) == {"human": 5, "human, from a duplicate": 2}
     assert dict(mine.licences) == {"CC0": 2, "not stated": 1}
@@ -74,8 +75,16 @@ def test_notes_are_counted_by_kind(contents: BuildContents) -> None:
     assert note_counts(changed) == [("a caption is empty", 2), ("no licence", 1)]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0, "under 1 s"), (48.2, "48 s"), (240.0, "4 min"), (9000, "2.5 h"), (9e6, "2,500.0 h")]
+)
+def test_the_length_of_sound_is_in_hours_where_there_are_some(seconds: float, text: str) -> None:
+    assert sound_length(seconds) == text
+
+
 def test_totals_have_units(contents: BuildContents) -> None:
     shown = {label: value for value, label in totals(contents, fate_counts(contents) | {"filtered": 1200})}
-    assert shown["of sound in the shards"] == "0.01 h" and shown["filtered"] == "1,200"
+    seconds = round(sum(contents.samples["duration_s"].to_pylist()))
+    assert shown["of sound in the shards"] == f"{seconds} s" and shown["filtered"] == "1,200"
     size = sum(path.stat().st_size for path in Path(contents.storage.url, "shards").iterdir())
     assert shown[f"shards, {size / 1e6:.1f} MB"] == "2"
