@@ -128,6 +128,7 @@ class TokenAttention(Head):
         """Queries ``[b, N, d]``, ``U^T T_i [b, N, d]``, ``T_i . c [b, N]`` and what token i weighs ``[b, N]``.
 
         A token weighs 1 / |T_i| divided by the number of real tokens (eq. 7's mean of cosines), and padding nothing.
+        Tokens of infinite length weigh NaN, so that the scores of a model that has diverged are NaN.
         """
         tokens, mask = self.queries(text)
         words, places = _real(tokens, mask)
@@ -138,7 +139,8 @@ class TokenAttention(Head):
             compared = compared.to(accumulation_dtype(compared.dtype))
             through, offset = self.output(words=compared)
             shares, _ = _real(mask.to(compared) / mask.sum(1, keepdim=True).clamp(min=1), mask)
-            weight = shares / compared.norm(dim=-1).clamp(min=SHORTEST)
+            length = compared.norm(dim=-1).clamp(min=SHORTEST)
+            weight = shares / length.masked_fill(length.isinf(), math.nan)
         query, through, offset, weight = (_padded(each, places, mask) for each in (query, through, offset, weight))
         return query, through, offset, weight
 

@@ -251,6 +251,19 @@ def test_captions_without_words_and_clips_without_sound_have_scores_and_gradient
         assert all(gradient is None or bool(gradient.isfinite().all()) for gradient in gradients)
 
 
+@pytest.mark.parametrize("compare", ["text", "query"])
+@pytest.mark.parametrize("module", [token_attention, sentence_attention])
+def test_the_scores_of_an_infinite_token_are_not_numbers(module: Any, compare: str) -> None:
+    """A model that has diverged must not look like one that scores."""
+    head = build_head(module.Settings(dim=TEXT, heads=4, compare=compare), AUDIO, TEXT)
+    text, audio = encoded(torch.float32)
+    with torch.no_grad():
+        text.tokens[1, 0, 0] = torch.inf
+    scores = head.score(head(text), head(audio))
+    assert scores[1].isnan().all()
+    assert scores[[0, 2, 3, 4]].isfinite().all()
+
+
 @pytest.mark.parametrize("settings", ALL, ids=str)
 def test_scores_in_tiles_are_the_scores(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiling, "tile_elements", lambda *_: 1)
