@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from sharding.common.errors import MEND, InputError
 from sharding.common.storage import Storage
-from sharding.schema import CATALOGUE, DIFFERENCE, DIFFERENCES, FACTS, FATES, MANIFEST, MATCHES, TASK, WINDOW
+from sharding.schema import CATALOGUE, DIFFERENCE, DIFFERENCES, FACTS, FATES, INPUTS, MANIFEST, MATCHES, TASK, WINDOW
 
 Shape = TypeVar("Shape")
 
@@ -34,6 +34,7 @@ _OPTIONAL: Mapping[tuple[str, ...], Sequence[str]] = {
     tuple(CATALOGUE.names): ("path", "problem", "captions", "identity", "interval", "licence", "uploader", "title",
                              "keywords", "published_duration_s", "notes"),
     tuple(FACTS.names): [name for name in FACTS.names if name not in ("clip_id", "windows")],
+    tuple(INPUTS.names): ("bytes",),
     tuple(MATCHES.names): ("offset_s", "overlap_s", "score", "difference"),
     tuple(FATES.names): ("other",),
     tuple(DIFFERENCES.names): ("other", "anew_other"),

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 import soundfile
 
+from sharding.build.append import append
 from sharding.build.inputs import note_inputs, noted_inputs, unchanged
 from sharding.build.run import build
 from sharding.catalogue.table import build_catalogue
@@ -18,8 +19,10 @@ from sharding.common.storage import Storage
 from sharding.layout import Work, work_of
 from sharding.reports.facts import finished_facts
 from sharding.schema import INPUTS
+from sharding.shards.integrity import verify
+from tests.sharding.build.kills import Killed, killed
 from tests.sharding.conftest import settings_for
-from tests.sharding.corpora import RATE, noise, outcome, tree
+from tests.sharding.corpora import RATE, noise, outcome, tree, write_extra
 
 
 def same(small: Path, out: Path, times: pa.Table) -> set[str]:
@@ -95,6 +98,21 @@ def test_members_of_an_archive_have_the_time_of_the_archive(small: Path, tmp_pat
               if path and "!" in path]  # fmt: skip
     assert [noted[clip]["changed"] for clip in inside] == [(small / "more.zip").stat().st_ctime]
     assert [noted[clip]["bytes"] for clip in inside] == [(small / "train/a0.flac").stat().st_size]
+
+
+def test_a_build_of_an_earlier_version_which_noted_no_sizes_goes_on(
+    small: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, one = tmp_path / "other", LocalRunner(1)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr("sharding.build.stages.Prober", killed)
+        build(settings_for(small), str(other), one)
+    work = work_of(Storage(other))
+    work.write_table(Work.INPUTS, work.read_table(Work.INPUTS).drop_columns(["bytes"]))
+    build(settings_for(small), str(other), one)
+    assert outcome(other) == outcome(out)
+    append(str(other), {}, {"extra": str(write_extra(tmp_path / "extra", 1.5))}, one)
+    assert verify(str(other), "full", one) == []
 
 
 def test_the_times_are_part_of_the_build(out: Path) -> None:
