@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 import torchaudio.compliance.kaldi as kaldi
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from training.data.hashing import hash64, integers_below
 from training.data.masking import Masks, Shown
 from training.data.melbank import MelBank, htk_bank, kaldi_bank, slaney_bank
+from training.data.spectra import Windows, fill_mel
 
 Int64 = NDArray[np.int64]
-FRAMES = 125  # the most spectra that a CPU computes at once: they fit its cache
 JITTER = 0x4A495454  # purpose of a hash: the drawn edges of the mel filters
 
 
@@ -112,25 +109,6 @@ class FrontEnd(ABC):
         """Fill ``out [n, F, T]``: on the CPU for one wave, at least the shown cells; on a device for a batch."""
 
 
-@dataclass(frozen=True)
-class Windows:
-    """How spectra are taken of a wave: of centred windows, with the wave's edges reflected.
-
-    Attributes:
-        n_fft: samples of a window with the zeros around it.
-        hop: samples from one window to the next.
-        hann: samples of the Hann window.
-        periodic: whether the Hann window is periodic.
-        emphasis: the share of the sample before it that is taken from each sample; None: of none.
-    """
-
-    n_fft: int
-    hop: int
-    hann: int
-    periodic: bool = True
-    emphasis: float | None = None
-
-
 class Passt(FrontEnd):
     """PaSST's mel (Koutini et al., arXiv 2110.05069; hear21passt ``AugmentMelSTFT``).
 
@@ -155,7 +133,7 @@ class Passt(FrontEnd):
             edges = np.array([0, 16000]) + np.array([1, -1]) * integers_below(drawn, np.array([10, 2000]))
         banks = [kaldi_bank(128, 1024, self.rate, float(low), float(high)) for low, high in edges]
         windows = Windows(1024, self.hop, 800, periodic=False, emphasis=0.97)
-        _fill_mel(out, waves, windows, banks, shown, lambda mel: mel.add_(1e-5).log_().add_(4.5).div_(5))
+        fill_mel(out, waves, windows, banks, shown, lambda mel: mel.add_(1e-5).log_().add_(4.5).div_(5))
 
 
 class PasstHop160(Passt):
@@ -195,7 +173,7 @@ class Clap(FrontEnd):
             ]
         )
         windows, banks = Windows(1024, self.hop, 1024), [self._bank()] * len(waves)
-        _fill_mel(out, waves, windows, banks, shown, lambda mel: mel.clamp_(min=1e-10).log10_().mul_(10))
+        fill_mel(out, waves, windows, banks, shown, lambda mel: mel.clamp_(min=1e-10).log10_().mul_(10))
 
     def _bank(self) -> MelBank:
         return slaney_bank(64, 1024, self.rate, 50.0, 14000.0)
@@ -222,7 +200,7 @@ class Whisper(FrontEnd):
     def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool, shown: Shown, out: Tensor) -> None:
         bank = slaney_bank(self.bins, 400, self.rate, 0.0, 8000.0)
         windows, banks = Windows(400, self.hop, 400), [bank] * len(waves)
-        _fill_mel(out, waves, windows, banks, shown, lambda mel: mel.clamp_(min=1e-10).log10_())
+        fill_mel(out, waves, windows, banks, shown, lambda mel: mel.clamp_(min=1e-10).log10_())
         torch.maximum(out, out.amax((1, 2), keepdim=True) - 8, out=out).add_(4).div_(4)
 
     def silence(self, features: Tensor) -> Tensor:
@@ -327,97 +305,3 @@ FRONT_ENDS: Mapping[str, FrontEnd] = {
     "whisper-128": Whisper128(),
     "waveform": Waveform(),
 }
-
-
-def _fill_mel(
-    out: Tensor,
-    waves: Tensor,
-    windows: Windows,
-    banks: list[MelBank],
-    shown: Shown,
-    scale: Callable[[Tensor], Tensor],
-) -> None:
-    """Fill ``out [n, F, T]`` with mel spectra that ``scale`` changes in place; each wave has its own bank.
-
-    On the CPU there is one wave, and the cells that are shown are filled.
-    """
-    if waves.device.type == "cpu" and len(waves) == 1:
-        if shown.frames and shown.bins:
-            power = _power_of_one(waves[0], windows, shown.frames)
-            for bins, mel in banks[0].products(power, shown.bins):
-                shown.place(scale(mel), out[0, bins])
-        return
-    if windows.emphasis is not None:
-        waves = torch.sub(waves[:, 1:], waves[:, :-1], alpha=windows.emphasis)
-    hann = torch.hann_window(windows.hann, periodic=windows.periodic, device=waves.device)
-    spectra = torch.stft(waves, windows.n_fft, windows.hop, windows.hann, hann, center=True, return_complex=True)
-    parts = torch.view_as_real(spectra[..., : out.shape[2]])
-    # Twice as fast as abs().square(), which takes a square root.
-    power = parts[..., 0].square().addcmul_(parts[..., 1], parts[..., 1])
-    out.copy_(scale(torch.stack([bank.weights for bank in banks]).to(power.device) @ power))
-
-
-def _power_of_one(wave: Tensor, windows: Windows, runs: Sequence[slice]) -> Tensor:
-    """Power spectra ``[n_fft / 2 + 1, T]`` of one wave on the CPU, a block that fits its cache at a time.
-
-    Args:
-        wave: ``[samples]``.
-        windows: how it is cut.
-        runs: the windows whose spectra are wanted, one after the other in the result.
-    """
-    frames = _reflected(wave, windows.n_fft // 2, windows.emphasis).unfold(0, windows.n_fft, windows.hop)
-    hann = _hann(windows.hann, windows.periodic, windows.n_fft)
-    blocks, size = _blocks(runs)
-    power = torch.empty(sum(run.stop - run.start for run in runs), windows.n_fft // 2 + 1)
-    cut = torch.empty(size, windows.n_fft)
-    imaginary = cut.flatten()[: size * power.shape[1]].view(size, -1)  # the windows are not needed any more then
-    others = imaginary.numpy()
-    for block, part in zip(blocks, power.split(size), strict=True):
-        count = 0
-        for piece in block:
-            begin, count = count, count + piece.stop - piece.start
-            torch.mul(frames[piece], hann, out=cut[begin:count])
-        spectra = torch.fft.rfft(cut[:count]).numpy()
-        # Of numbers that are not adjacent, numpy takes several at once, and torch one after the other
-        np.square(spectra.real, out=part.numpy())
-        np.abs(spectra.imag, out=others[:count])
-        part.addcmul_(imaginary[:count], imaginary[:count])
-    return power.t()
-
-
-def _blocks(runs: Sequence[slice]) -> tuple[list[list[slice]], int]:
-    """Runs of windows as blocks, each made of pieces of runs, and their size: but for the last one they are equal."""
-    total = sum(run.stop - run.start for run in runs)
-    size = -(-total // -(-total // FRAMES))
-    blocks, free = list[list[slice]](), 0
-    for run in runs:
-        at = run.start
-        while at < run.stop:
-            if not free:
-                blocks.append([])
-                free = size
-            piece = slice(at, min(at + free, run.stop))
-            blocks[-1].append(piece)
-            at, free = piece.stop, free - (piece.stop - piece.start)
-    return blocks, size
-
-
-def _reflected(wave: Tensor, edge: int, emphasis: float | None) -> Tensor:
-    """A wave ``[n]``, or its emphasised one ``[n - 1]``, with so many samples reflected at either end."""
-    samples = len(wave) if emphasis is None else len(wave) - 1
-    sound = torch.empty(samples + 2 * edge)
-    middle = sound[edge : edge + samples]
-    if emphasis is None:
-        middle.copy_(wave)
-    else:
-        torch.sub(wave[1:], wave[:-1], alpha=emphasis, out=middle)
-    sound[:edge] = middle[1 : edge + 1].flip(0)
-    sound[edge + samples :] = middle[-edge - 1 : -1].flip(0)
-    return sound
-
-
-@lru_cache(maxsize=8)
-def _hann(window: int, periodic: bool, n_fft: int) -> Tensor:
-    """A Hann window in the middle of a frame ``[n_fft]``; the samples before and after it are zero."""
-    before = (n_fft - window) // 2
-    return F.pad(torch.hann_window(window, periodic=periodic), (before, n_fft - window - before))
