@@ -22,9 +22,10 @@ import soundfile
 import soxr
 
 import bench.explained
+from sharding.dedup.comparing import compare_waves
 from sharding.dedup.fingerprint import RATE, fingerprint
 from sharding.dedup.grouping import relations
-from sharding.dedup.matching import compare_waves, find_matches
+from sharding.dedup.matching import find_matches
 from sharding.dedup.waveform import align_and_compare
 from sharding.schema import CATALOGUE, FACTS, FINGERPRINTS, MATCHES
 from tests.sharding.dedup import hard_cases

@@ -18,8 +18,8 @@ from sharding.build.state import Marker
 from sharding.checks import read_checked
 from sharding.common.errors import MEND, InputError
 from sharding.common.storage import Storage
+from sharding.dedup.comparing import Wave
 from sharding.dedup.fingerprint import RATE
-from sharding.dedup.matching import Wave
 from sharding.layout import Work, catalogue_name, finished_pack_name, work_of
 from sharding.probe.packs import PackReader
 from sharding.reports.facts import read_facts

@@ -38,8 +38,9 @@ from sharding.common.progress import Progress
 from sharding.common.runners import Runner
 from sharding.common.storage import Storage
 from sharding.dedup.candidates import JoinSettings
+from sharding.dedup.comparing import MatchSettings
 from sharding.dedup.identity import identity_matches
-from sharding.dedup.matching import MatchSettings, find_matches
+from sharding.dedup.matching import find_matches
 from sharding.fates.decide import decide, trimmed_parts
 from sharding.fates.moments import Outside, captions_outside
 from sharding.fates.protection import SplitProtection, check_protection, protection

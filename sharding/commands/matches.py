@@ -13,9 +13,9 @@ from sharding.audio import AudioError, decode_segment
 from sharding.commands.arguments import describe, on_this_machine
 from sharding.common.errors import InputError
 from sharding.common.terminal import page
+from sharding.dedup.comparing import compare_waves
 from sharding.dedup.fingerprint import RATE
 from sharding.dedup.grouping import relations
-from sharding.dedup.matching import compare_waves
 from sharding.dedup.waveform import BLOCK_S, is_silent
 from sharding.rows import MatchRow, rows
 

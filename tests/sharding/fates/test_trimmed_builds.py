@@ -24,7 +24,7 @@ from sharding.cli import main
 from sharding.common.errors import InputError
 from sharding.common.runners import LocalRunner
 from sharding.common.storage import Storage
-from sharding.dedup.matching import compare_waves
+from sharding.dedup.comparing import compare_waves
 from sharding.dedup.spans import MARGIN_S
 from sharding.reports.report import write_report
 from sharding.settings import BuildSettings
