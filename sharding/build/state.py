@@ -19,12 +19,32 @@ def settings_bytes(settings: Mapping[str, Any]) -> bytes:
 
 
 def differences(former: Any, now: Any, key: str = "") -> Iterator[str]:
-    """One line for every setting that is not the same, e.g. ``plan.shard_bytes: 1000 there, 2000 now``."""
+    """One line for every setting that is not the same, e.g. ``plan.shard_bytes: 1000 there, 2000 now``.
+
+    Of lists it says what only one of them has, because some have dozens of items.
+    """
     if isinstance(former, dict) and isinstance(now, dict):
         for name in sorted(set(former) | set(now)):
             yield from differences(former.get(name), now.get(name), f"{key}.{name}" if key else name)
     elif former != now:
-        yield f"{key}: {former!r} there, {now!r} now"
+        yield f"{key}: " + (_only(former, now) or f"{_shown(former)} there, {_shown(now)} now")
+
+
+def _only(former: Any, now: Any) -> str:
+    """What only one of two lists has; empty where they are no lists, or differ in their order alone."""
+    if not isinstance(former, list) or not isinstance(now, list):
+        return ""
+    gone, added = [[_item(x) for x in some if x not in others] for some, others in ((former, now), (now, former))]
+    parts = [f"only {when}: {', '.join(items)}" for when, items in (("there", gone), ("now", added)) if items]
+    return "; ".join(parts)
+
+
+def _item(item: Any) -> str:
+    return "/".join(map(str, item)) if isinstance(item, list) else str(item)
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else repr(value)
 
 
 class _MarkerFile(TypedDict):

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from sharding.common.errors import InputError
-from training.commands.arguments import add_model, add_shards, require_file
+from training.commands.arguments import add_model, add_shards, open_build, require_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,14 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from sharding.shards.manifest import Manifest
     from training.analysis.page import analyse
     from training.models.hub import open_model
 
     if args.batch < 1 or args.examples < 0:
         raise InputError("--batch must be at least 1, and --examples 0 or more", value=(args.batch, args.examples))
     require_file(args.out)
-    manifest = Manifest.open(args.shards)
+    manifest = open_build(args.shards, args.split)
     retriever = open_model(args.checkpoint, args.trust_code)
     return analyse(retriever, manifest, args.split, args.out, args.examples, args.batch)
 

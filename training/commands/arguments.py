@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sharding.common.errors import InputError
+
+if TYPE_CHECKING:
+    from sharding.shards.manifest import Manifest
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +62,21 @@ def add_split(parser: argparse.ArgumentParser, use: str) -> None:
         metavar="SPLIT",
         help=f"{use} only this split (clotho/evaluation) or dataset (clotho); by default every clip of the build",
     )
+
+
+def open_build(shards: str, *splits: str | None) -> Manifest:
+    """The manifest of a build that has these splits; a mistyped one is refused here, before a model takes time to load.
+
+    ``None`` stands for every clip of the build.
+    """
+    from sharding.shards.manifest import Manifest
+    from training.data.mixture import select_rows
+
+    manifest = Manifest.open(shards)
+    for split in splits:
+        if split is not None:
+            select_rows(manifest.table, split)
+    return manifest
 
 
 def file_in_the_way(folder: str | Path) -> Path | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sharding.common.errors import InputError
 from sharding.common.sizes import quantity
-from training.commands.arguments import add_model, add_shards, add_split, require_file
+from training.commands.arguments import add_model, add_shards, add_split, open_build, require_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,11 +29,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     import pyarrow as pa
 
     from sharding.common.storage import located
-    from sharding.shards.manifest import Manifest
     from training.evaluation.whole_clips import encode_build
     from training.models.hub import open_model
 
     require_file(args.out)
+    manifest = open_build(args.shards, args.split)
     retriever = open_model(args.checkpoint, args.trust_code)
     if retriever.model.head.embedding(retriever.encode_texts(["a sound"])) is None:
         raise InputError(
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             value=retriever.method,
             remedy="name a model with the head dual",
         )
-    encoded = encode_build(retriever, Manifest.open(args.shards), args.split)
+    encoded = encode_build(retriever, manifest, args.split)
     vectors = retriever.model.head.embedding(encoded.sides)
     assert vectors is not None
     columns = {"clip_id": encoded.clips, "embedding": pa.array(list(vectors.numpy()), pa.list_(pa.float32()))}

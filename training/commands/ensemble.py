@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sharding.common.errors import InputError
-from training.commands.arguments import add_trust_code
+from training.commands.arguments import add_trust_code, open_build
 from training.commands.compare import named
 from training.commands.fit import only_first_rank
 
@@ -120,11 +120,10 @@ def _models(systems: Mapping[str, str], args: argparse.Namespace) -> dict[str, s
 
 def _write_scores(models: Mapping[str, str], args: argparse.Namespace, table: Any, group: Any) -> dict[str, Any]:
     """Score the splits with each model; the folders by split and by name.  What is there already is not done again."""
-    from sharding.shards.manifest import Manifest
     from training.evaluation.scoring import ScoringSettings, write_scores
     from training.models.hub import open_model
 
-    manifest = Manifest.open(args.shards)
+    manifest = open_build(args.shards, args.split, args.validation_split)
     relevance = {args.split: table} | ({args.validation_split: None} if args.validation_split else {})
     folders: dict[str, dict[str, str]] = {split: {} for split in relevance}
     for name, place in models.items():

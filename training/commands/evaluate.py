@@ -8,7 +8,7 @@ from typing import Any
 
 from sharding.common.errors import InputError
 from sharding.common.sizes import quantity
-from training.commands.arguments import add_model
+from training.commands.arguments import add_model, open_build
 from training.commands.fit import only_first_rank
 
 # The prefixes of the figures that are shown, and what each means.
@@ -88,15 +88,14 @@ def _of_scores(args: argparse.Namespace, relevance: Any) -> dict[str, Any]:
 
 
 def _of_model(args: argparse.Namespace, relevance: Any) -> dict[str, Any]:
-    from sharding.shards.manifest import Manifest
     from training.engine.launch import ranks
     from training.evaluation.encoding import side_encoder
     from training.evaluation.run import EvaluationSettings, evaluate
     from training.models.hub import open_model
     from training.run.progress import StatusLine
 
+    manifest = open_build(args.shards, args.split)
     retriever = open_model(args.checkpoint, args.trust_code)
-    manifest = Manifest.open(args.shards)
     with ranks() as group:
         encoder = side_encoder(retriever.model, retriever.recipe.data)
         settings = EvaluationSettings(args.split, args.batch, args.first, relevance)

@@ -8,7 +8,7 @@ from typing import Any
 from sharding.common.errors import InputError
 from sharding.common.runners import add_runner, runner_of
 from sharding.common.sizes import quantity
-from training.commands.arguments import add_model, add_shards, require_file
+from training.commands.arguments import add_model, add_shards, open_build, require_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,15 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from sharding.shards.manifest import Manifest
     from training.curation.mining import mine
     from training.models.hub import open_model
 
     if args.top < 1 or not -1 <= args.threshold <= 2:
         raise InputError("--top must be at least 1, and --threshold a cosine", value=(args.top, args.threshold))
     require_file(args.out)
+    manifest = open_build(args.shards, args.split)
     retriever = open_model(args.checkpoint, args.trust_code)
-    manifest = Manifest.open(args.shards)
     return mine(retriever, manifest, args.split, args.top, args.threshold, args.out, runner_of(args))
 
 

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from sharding.common.sizes import quantity
-from training.commands.arguments import add_model, add_shards
+from training.commands.arguments import add_model, add_shards, open_build
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,14 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from sharding.shards.manifest import Manifest
     from training.evaluation.encoding import side_encoder
     from training.evaluation.moments import retrieve_moments
     from training.models.hub import open_model
 
+    manifest = open_build(args.shards, args.split)
     retriever = open_model(args.checkpoint, args.trust_code)
     encoder = side_encoder(retriever.model, retriever.recipe.data)
-    return retrieve_moments(encoder, Manifest.open(args.shards), args.split)
+    return retrieve_moments(encoder, manifest, args.split)
 
 
 def show(result: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sharding.common.errors import InputError
 from sharding.common.sizes import quantity
-from training.commands.arguments import add_model, add_shards
+from training.commands.arguments import add_model, add_shards, open_build
 from training.commands.fit import only_first_rank
 
 
@@ -41,7 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from sharding.shards.manifest import Manifest
     from training.engine.launch import ranks
     from training.evaluation.relevance import open_queries, open_relevance
     from training.evaluation.scoring import ScoringSettings, write_scores
@@ -53,7 +52,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise InputError("--relevance adds queries to the captions, --queries replaces them", remedy="give one of them")
     queries = None if args.queries is None else open_queries(args.queries)
     relevance = None if args.relevance is None else open_relevance(args.relevance)
-    manifest = Manifest.open(args.shards)
+    manifest = open_build(args.shards, args.split)
     retriever = open_model(args.checkpoint, args.trust_code)
     settings = ScoringSettings(str(args.checkpoint), args.split, args.batch, relevance, queries)
     with ranks() as group:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sharding.common.errors import InputError
 from sharding.common.sizes import quantity
-from training.commands.arguments import add_model, add_shards
+from training.commands.arguments import add_model, add_shards, open_build
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,14 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from sharding.common.storage import Storage
-    from sharding.shards.manifest import Manifest
     from training.models.hub import open_model
     from training.tasks.teaching import write_teacher
 
     if Path(args.out).is_file():
         raise InputError("it is a file", file=args.out, remedy="name a folder for --out")
+    manifest = open_build(args.shards, *(args.split or ()))
     retriever = open_model(args.checkpoint, args.trust_code)
-    return write_teacher(retriever, Manifest.open(args.shards), args.split, Storage(args.out))
+    return write_teacher(retriever, manifest, args.split, Storage(args.out))
 
 
 def show(result: dict[str, Any]) -> str:

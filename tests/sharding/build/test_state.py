@@ -28,7 +28,19 @@ def test_settings_differ_in_both_directions_or_not_at_all(former: Any, now: Any)
 
 def test_a_difference_names_the_key_and_both_values() -> None:
     former, now = {"plan": {"shard_bytes": 1}, "roots": {}}, {"plan": {"shard_bytes": 2}, "roots": {"clotho": "/c"}}
-    assert list(differences(former, now)) == ["plan.shard_bytes: 1 there, 2 now", "roots.clotho: None there, '/c' now"]
+    assert list(differences(former, now)) == [
+        "plan.shard_bytes: 1 there, 2 now",
+        "roots.clotho: not set there, '/c' now",
+    ]
+
+
+def test_a_difference_of_long_lists_names_only_what_differs() -> None:
+    former = {"protect": [["clotho", "evaluation"], ["tacos", "test"]]}
+    now = {"protect": [["tacos", "test"], ["mine", "test"]]}
+    assert list(differences(former, now)) == ["protect: only there: clotho/evaluation; only now: mine/test"]
+    assert list(differences({"exclude": ["a", "b"]}, {"exclude": ["b", "a"]})) == [
+        "exclude: ['a', 'b'] there, ['b', 'a'] now"
+    ]
 
 
 def test_a_marker_is_read_as_it_was_written(tmp_path: Path) -> None:
