@@ -85,6 +85,7 @@ _ATTENDING = ["head.dim=256", "head.heads=8", "head.audio=segments"]
 # of 5 s.
 PRETRAINED: dict[str, tuple[str, ...]] = {
     "frozen": (),
+    "six-epochs": ("optimizer.epochs=6",),  # as long as those below that train the encoders too
     "recipe": ("audio.segment_s=10.0",),
     "published-head": ("audio.pooled=last", "head={name: dual, dim: 1024}", "loss.tau=0.05"),
     "captions-projected": ("head.project_text=true",),
