@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -76,11 +76,10 @@ class OutputMap(nn.Module):
             values: ``[n, heads, d / heads]``; given, they are ``U_h v_h [n, heads, d]`` and c itself.
         """
         wide = accumulation_dtype(self.outer_weight.dtype)
-        inner, outer = self.inner_weight.to(wide), self.outer_weight.to(wide)
-        if self.inner_bias is None:
-            inner_bias = outer_bias = outer.new_zeros(len(outer))
-        else:
-            inner_bias, outer_bias = self.inner_bias.to(wide), self.outer_bias.to(wide)
+        own = [self.inner_weight, self.outer_weight]
+        own += [] if self.inner_bias is None else [self.inner_bias, self.outer_bias]
+        inner, outer, *biases = (each.to(wide) for each in _Together.apply(*own))
+        inner_bias, outer_bias = biases or [outer.new_zeros(len(outer))] * 2
         if words is not None and len(words) < len(outer):
             halfway = words @ outer
             return halfway @ inner, halfway @ inner_bias + words @ outer_bias
@@ -92,6 +91,22 @@ class OutputMap(nn.Module):
         if words is not None:
             return words @ matrix, words @ offset
         return matrix if values is None else _by_head(values.to(wide), matrix), offset
+
+
+class _Together(torch.autograd.Function):
+    """Parameters as they are, whose gradients are all ready at the same moment.
+
+    DeepSpeed's ZeRO 2 sums gradients over ranks in the order in which they become ready.  That order must not depend on
+    which way a rank takes through `OutputMap`, for ranks have different numbers of vectors.
+    """
+
+    @staticmethod
+    def forward(context: Any, *parameters: Tensor) -> tuple[Tensor, ...]:
+        return tuple(parameter.view_as(parameter) for parameter in parameters)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        return gradients
 
 
 def _by_head(values: Tensor, matrix: Tensor) -> Tensor:

@@ -265,6 +265,20 @@ def test_the_scores_of_an_infinite_token_are_not_numbers(module: Any, compare: s
 
 
 @pytest.mark.parametrize("settings", ALL, ids=str)
+def test_gradients_are_ready_in_an_order_that_no_size_decides(settings: Any) -> None:
+    """ZeRO 2 sums them over ranks in that order, and ranks have different numbers of samples."""
+    orders = []
+    for texts, audios in ((5, 4), (1, 1), (5, 1), (1, 4)):
+        head, order = build_head(settings, AUDIO, TEXT).eval(), list[str]()
+        for name, parameter in head.named_parameters():
+            parameter.register_post_accumulate_grad_hook(lambda _, name=name, order=order: order.append(name))
+        text, audio = encoded(torch.float32, texts, audios)
+        head.score(head(text), head(audio)).sum().backward()
+        orders.append(order)
+    assert orders == [orders[0]] * len(orders)
+
+
+@pytest.mark.parametrize("settings", ALL, ids=str)
 def test_scores_in_tiles_are_the_scores(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiling, "tile_elements", lambda *_: 1)
     head = build_head(settings, AUDIO, TEXT).eval()
