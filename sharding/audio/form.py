@@ -32,13 +32,12 @@ class AudioForm:
 
     def __post_init__(self) -> None:
         if self.codec not in CODECS:
-            raise InputError("unknown audio codec", value=self.codec, remedy=f"choose one of {CODECS}")
+            raise InputError("unknown audio codec", value=self.codec, remedy=f"choose one of {', '.join(CODECS)}")
         if not MIN_RATE <= self.rate <= MAX_RATE:
             raise InputError("sample rate out of range", value=self.rate, remedy=f"choose {MIN_RATE} to {MAX_RATE} Hz")
         if self.codec == "opus" and self.rate not in OPUS_RATES:
-            raise InputError(
-                "Opus does not have this sample rate", value=self.rate, remedy=f"choose one of {OPUS_RATES}"
-            )
+            rates = ", ".join(map(str, OPUS_RATES))
+            raise InputError("Opus does not have this sample rate", value=self.rate, remedy=f"choose one of {rates}")
         if self.channels not in (1, 2):
             raise InputError("unknown number of channels", value=self.channels, remedy="choose 1 or 2")
 

@@ -64,5 +64,5 @@ def test_it_replaces_a_corpus_and_nothing_else(tmp_path: Path, capsys: pytest.Ca
     assert main(["demo-corpus", str(tmp_path), "--clips", "40"]) == 2
     assert "not empty" in capsys.readouterr().err
     assert (tmp_path / "precious.txt").exists()
-    with pytest.raises(InputError, match="small"):
+    with pytest.raises(InputError, match="cannot hold every kind of overlap"):
         synthesise(tmp_path / "new", clips=3)

@@ -84,7 +84,7 @@ def related(texts: Tensor, audios: SortedIds, positives: str = "clip or caption"
         leaves_out: whether pairs of one group or of kin are left out; otherwise they are negatives.
     """
     if positives not in POSITIVES:
-        raise InputError("unknown rule for positive pairs", value=positives, remedy=f"one of {POSITIVES}")
+        raise InputError("unknown rule for positive pairs", value=positives, remedy=f"one of {', '.join(POSITIVES)}")
     positive = audios.matches(texts, CLIP)
     if positives == "clip or caption":
         positive = torch.cat((positive, audios.matches(texts, CAPTION)))

@@ -38,5 +38,5 @@ def test_ids_of_a_batch_keep_64_bits() -> None:
 
 
 def test_an_unknown_rule_is_named() -> None:
-    with pytest.raises(InputError, match="positives"):
+    with pytest.raises(InputError, match="unknown rule for positive pairs"):
         relations(torch.zeros(1, 4, dtype=torch.int64), torch.zeros(1, 4, dtype=torch.int64), "caption")
