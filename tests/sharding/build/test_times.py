@@ -58,7 +58,7 @@ def test_an_append_of_times_outside_continues_once_they_are_mended(tmp_path: Pat
     with (more / "clips.csv").open("a") as table:
         table.write("rain.wav,rain,,\n")
     for _ in range(2):
-        with pytest.raises(InputError, match="no recording"):
+        with pytest.raises(InputError, match="does not exist: the file is 3 s long"):
             append(str(out), {}, {"more": str(more)}, LocalRunner(1))
     write_timed(more, "2", seed=1)
     with (more / "clips.csv").open("a") as table:
@@ -69,7 +69,7 @@ def test_an_append_of_times_outside_continues_once_they_are_mended(tmp_path: Pat
     assert not verify(str(out), "full", LocalRunner(1))
 
     other = write_timed(tmp_path / "other", "15", seed=2)
-    with pytest.raises(InputError, match="no recording"):
+    with pytest.raises(InputError, match="does not exist: the file is 3 s long"):
         append(str(out), {}, {"other": str(other)}, LocalRunner(1))
     third = write_timed(tmp_path / "third", "2", seed=3)
     append(str(out), {}, {"third": str(third)}, LocalRunner(1))  # the one that was refused is in nobody's way
