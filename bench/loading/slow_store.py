@@ -1,4 +1,4 @@
-"""A small HTTP server that stands for an object store and answers every request after a given time.
+"""A small HTTP server that acts as an object store. It answers each request after a delay.
 
 It knows the one request that the loader makes (GET with a Range), on the loopback address.  Many requests can wait at
 the same time, as in a real store; a test server with few threads cannot do this.

@@ -63,20 +63,20 @@ def noted_inputs(work: Storage) -> pa.Table:
 
 
 def unchanged(
-    facts: pa.Table, former: Mapping[str, str | None], times: pa.Table, now: pa.Table, roots: Mapping[str, str]
+    facts: pa.Table, former: Mapping[str, str | None], inputs: pa.Table, now: pa.Table, roots: Mapping[str, str]
 ) -> pa.Table:
     """FACTS of the clips that decoded well, and whose audio files have the same path and contents as then.
 
     Args:
         facts: FACTS.
         former: clip_id to path, of clips whose dataset lies in the same folder as then.
-        times: INPUTS.
+        inputs: INPUTS.
         now: CATALOGUE as it reads today.
         roots: dataset to folder.
     """
     well = facts.filter(pc.is_null(facts["error"]))
     known = {row.clip_id: row for row in rows(well, _Read)}
-    changed = dict(zip(column(times, "clip_id", str), column(times, "changed", float), strict=True))
+    changed = dict(zip(column(inputs, "clip_id", str), column(inputs, "changed", float), strict=True))
     clips = [c for c in rows(now, InputFile) if c.clip_id in known and c.path and former.get(c.clip_id) == c.path]
     listings = _listings({clip.dataset for clip in clips}, roots)
     same = set()

@@ -122,8 +122,8 @@ def merge(
     merged.write(layout.OVERVIEW, overview_bytes(overview(all_clips, all_facts, notes, settings)))
     old_records = _with_new_kin(old.manifest, fates, merged)
     marker = dataclasses.replace(stages.marker, datasets=sorted(notes), notes=notes)
-    times = pa.concat_tables([noted_inputs(folder) for folder in (work_of(old.out), stages.work)])
-    _write_work(merged, all_facts, times.sort_by("clip_id"), settings, marker)
+    inputs = pa.concat_tables([noted_inputs(folder) for folder in (work_of(old.out), stages.work)])
+    _write_work(merged, all_facts, inputs.sort_by("clip_id"), settings, marker)
 
     replaced = (layout.FATES, layout.MATCHES, layout.ORPHANS, layout.OVERVIEW, layout.DIFFERENCES)
     added = [*map(catalogue_name, stages.marker.datasets), *(plan_name(record["name"]) for record in written.records)]
@@ -195,11 +195,11 @@ def _with_new_kin(manifest: Manifest, fates: pa.Table, merged: Storage) -> list[
     return records
 
 
-def _write_work(merged: Storage, facts: pa.Table, times: pa.Table, settings: BuildSettings, marker: Marker) -> None:
+def _write_work(merged: Storage, facts: pa.Table, inputs: pa.Table, settings: BuildSettings, marker: Marker) -> None:
     """The files from which a later retry, append or new plan continues."""
     work = work_of(merged)
     work.write_table(Work.KEPT_FACTS, facts)
-    work.write_table(Work.INPUTS, times)
+    work.write_table(Work.INPUTS, inputs)
     work.write(Work.SETTINGS, settings_bytes(settings.as_dict()))
     work.write(Work.MARKER, marker.as_bytes())
 

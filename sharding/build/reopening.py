@@ -201,7 +201,7 @@ def reopen(
     work.remove_tree(Work.REOPENED)
     new = work.child(Work.REOPENED)
     tables = {in_work(Work.KEPT_FACTS): kept, layout.ORPHANS: now.orphans}
-    tables[in_work(Work.INPUTS)] = _times(noted_inputs(work), kept, now, settings)
+    tables[in_work(Work.INPUTS)] = _inputs(noted_inputs(work), kept, now, settings)
     tables |= {catalogue_name(dataset): now.of(dataset) for dataset in now.notes}
     if known is not None:
         tables[in_work(Work.KNOWN_MATCHES)] = known
@@ -225,7 +225,7 @@ def reopen(
     )
 
 
-def _times(former: pa.Table, kept: pa.Table, now: Catalogue, settings: dict[str, Any]) -> pa.Table:
+def _inputs(former: pa.Table, kept: pa.Table, now: Catalogue, settings: dict[str, Any]) -> pa.Table:
     """INPUTS: of clips that are not read again, as they were noted when they were read."""
     ids = pa.array(column(kept, "clip_id", str), pa.string())
     fresh = now.table.filter(pc.invert(pc.is_in(now.table["clip_id"], ids)))

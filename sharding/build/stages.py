@@ -153,11 +153,9 @@ class Stages:
         remaining = sum(batch.clips.num_rows for batch in todo)
         todo[:1] = [batch._replace(in_steps=True) for batch in todo[:1]]  # builds that are often killed advance too
         progress = self.progress("probe", catalogue.num_rows, "clips", done=catalogue.num_rows - remaining)
-        failed = 0
         for probed in self.spread(prober, todo):
             progress.add(probed.clips, probed.failures)
-            failed += sum(count for error, count in probed.failures.items() if error != "missing")
-            self._check_failed(failed, catalogue)
+            self._check_failed(progress.failed - progress.failures["missing"], catalogue)
         progress.finish()
         facts = read_facts(self.work)
         self._check_failed(count_failed(facts), catalogue)

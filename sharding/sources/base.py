@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
+from sharding.common.tables import FETCH_AGAIN
 from sharding.schema import CAPTION, CATALOGUE, INTERVAL
 
 ORPHANS = pa.schema(
@@ -80,6 +81,14 @@ class PublishedCaption(NamedTuple):
     def normal_form(self) -> tuple[str, float | None, float | None]:
         """The caption without differences of case and spacing; equal for two spellings of one caption."""
         return " ".join(self.text.casefold().split()), self.onset, self.offset
+
+
+def fold_split(fold: str, splits: Collection[str], file: str, row: int) -> str:
+    """The split ``fold<number>`` that a cell of a table names; ``InputError`` where the dataset has no such fold."""
+    split = f"fold{fold.strip()}"
+    if split not in splits:
+        raise InputError("the dataset has no such fold", file=file, row=row, value=fold, remedy=FETCH_AGAIN)
+    return split
 
 
 def label_caption(name: str) -> PublishedCaption:

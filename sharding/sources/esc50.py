@@ -9,7 +9,7 @@ from __future__ import annotations
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.common.tables import FETCH_AGAIN, csv_rows
-from sharding.sources.base import CatalogueBuilder, DatasetTables, PublishedDataset, label_caption
+from sharding.sources.base import CatalogueBuilder, DatasetTables, PublishedDataset, fold_split, label_caption
 from sharding.sources.identities import freesound, id_remark
 from sharding.sources.tree import Tree, climbs, stem_of
 
@@ -30,15 +30,7 @@ def read(root: Storage) -> DatasetTables:
         raise InputError("the folder holds no esc50.csv", file=root.url, remedy=remedy)
     index, rows = tree.index(), CatalogueBuilder(NAME, tree.outside)
     for number, cells in csv_rows(tree.text(path), tree.name(path), COLUMNS):
-        split = f"fold{cells['fold'].strip()}"
-        if split not in SPLITS:
-            raise InputError(
-                "the dataset has no such fold",
-                file=tree.name(path),
-                row=number,
-                value=cells["fold"],
-                remedy=FETCH_AGAIN,
-            )
+        split = fold_split(cells["fold"], SPLITS, tree.name(path), number)
         filename = cells["filename"]
         if not filename.strip() or not cells["category"].strip():
             raise InputError(

@@ -25,7 +25,7 @@ class Tiling:
     @property
     def is_one(self) -> bool:
         """Whether there is one tile."""
-        return len(self.row_slices()) == len(self.column_slices()) == 1
+        return 0 < self.rows <= self.tile_rows and 0 < self.columns <= self.tile_columns
 
     def row_slices(self) -> list[slice]:
         return [slice(i, min(i + self.tile_rows, self.rows)) for i in range(0, self.rows, self.tile_rows)]
