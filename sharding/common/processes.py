@@ -7,6 +7,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -21,16 +22,28 @@ def die_with_parent(number: int = signal.SIGKILL) -> None:
 
 
 @contextmanager
-def deaf_to_interrupts() -> Iterator[None]:
-    """Processes that are started meanwhile never get Ctrl-C, from their first moment on; this one gets it afterwards.
+def undisturbed_start() -> Iterator[None]:
+    """Start processes without being interrupted: SIGINT and SIGTERM take effect here when the block ends.
 
-    A terminal sends it to all processes of a command, and Python prints a traceback where it comes while it starts.
+    A process that Python starts prints a traceback where Ctrl-C, which a terminal sends to all processes of a command,
+    reaches it while it begins, and where its parent ends before it said what to do.  So processes that are started in
+    the block never get Ctrl-C.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    held: list[int] = []
+    in_main = threading.current_thread() is threading.main_thread()  # handlers run there alone
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if in_main}
+    own = {number: handler for number, handler in handlers.items() if callable(handler)}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # started processes inherit it
     try:
+        for number in own:
+            signal.signal(number, lambda number, frame: held.append(number))
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in own.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for arrived in held:
+            signal.raise_signal(arrived)
 
 
 def run_program(main: Callable[[], int]) -> NoReturn:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from sharding.common.errors import InputError
-from sharding.common.processes import deaf_to_interrupts
+from sharding.common.processes import undisturbed_start
 from sharding.common.progress import Progress
 
 Item = TypeVar("Item")
@@ -146,7 +146,7 @@ def _written(data: bytes) -> Iterator[str]:
 
 def _submit(pool: ProcessPoolExecutor, function: str, item: Item, running: dict[Future[Any], Item]) -> Future[Any]:
     try:
-        with deaf_to_interrupts():  # the builder handles Ctrl-C
+        with undisturbed_start():  # the builder handles Ctrl-C
             return pool.submit(_apply, function, item)
     except BrokenProcessPool:
         running[Future()] = item  # the pool did not take the item, and it must not be lost

@@ -40,7 +40,7 @@ def test_clips_that_failed_are_named_with_their_reason() -> None:
 def test_a_command_that_is_asked_to_end_leaves_nothing_behind(
     number: signal.Signals, corpus: Path, tmp_path: Path
 ) -> None:
-    """Ctrl-C goes to its workers too, which are just starting."""
+    """The signal comes while workers are starting; Ctrl-C goes to them too."""
     scratch, out = tmp_path / "tmp", tmp_path / "out"
     scratch.mkdir()
     command = [sys.executable, "-m", "sharding", "build", "--source", f"mine={corpus}", "--protect", "mine/test"]
@@ -52,8 +52,8 @@ def test_a_command_that_is_asked_to_end_leaves_nothing_behind(
     while not any(scratch.glob("earshot-*")):  # workers are told what to do by a file there
         assert process.poll() is None
         time.sleep(0.01)
+    time.sleep(random.uniform(0, 0.3))
     if number == signal.SIGINT:
-        time.sleep(random.uniform(0, 0.3))
         os.killpg(process.pid, number)
     else:
         process.terminate()

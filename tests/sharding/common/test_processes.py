@@ -45,6 +45,29 @@ def test_sigterm_ends_a_command_in_order_and_a_launchers_rank_at_once(
     assert process.stdout.read() == said
 
 
+STARTING = """
+import os, signal, subprocess, sys
+from sharding.common.processes import run_program, undisturbed_start
+def main():
+    try:
+        with undisturbed_start():
+            os.kill(os.getpid(), signal.{name})
+            child = subprocess.Popen([sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGINT)"])
+            print("started", child.wait(), flush=True)
+        print("went on", flush=True)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    return 7
+run_program(main)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupt_waits_until_a_process_has_started_and_ctrl_c_never_reaches_that_process(name: str) -> None:
+    process = start(STARTING.replace("{name}", name))
+    assert process.communicate(timeout=30)[0] == "started 0\ninterrupted\n"
+
+
 def test_a_program_ends_with_its_status_and_all_that_it_printed() -> None:
     process = start("from sharding.common.processes import run_program\nrun_program(lambda: print('x' * 9) or 7)")
     assert process.communicate(timeout=30)[0] == "x" * 9 + "\n"
