@@ -6,13 +6,19 @@ tqdm is not used: without a terminal, as in the logs of jobs, it writes one endl
 from __future__ import annotations
 
 import sys
+import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
+
+SILENT_S = 5.0  # after so long without a line, one says that the work has begun
 
 
 class Progress:
     """Counts towards a total and prints a line every few seconds to standard error.
+
+    The first units of long work may take minutes.  So one line says that it has begun, unless it had another by then.
 
     Args:
         what: the work, e.g. ``probe``.
@@ -42,6 +48,7 @@ class Progress:
         self.failures: Counter[str] = Counter()
         self._watch = watch
         self._begun = self._last = time.monotonic()
+        self._beginning = _begin_to_wait(self)
         if watch is not None:
             watch(self)
 
@@ -68,12 +75,23 @@ class Progress:
 
     def finish(self) -> None:
         """Print the last line, unless there was nothing to do; ``watch`` sees a total that became smaller."""
+        self._beginning.cancel()
         if self._watch is not None:
             self._watch(self)
         if self.done > self._done_before or (self.total and not self._done_before):
             self._print(time.monotonic(), ended=True)
 
+    def say_that_it_began(self) -> None:
+        """Print that the work goes on, although no line told of it so far."""
+        if not self.quiet:
+            print(f"  {self.what}: {self._count()}, started {SILENT_S:g} s ago", file=sys.stderr, flush=True)
+
+    def _count(self) -> str:
+        of = "" if self.total is None else f"/{self.total}"
+        return f"{self.done}{of} {self.unit}"
+
     def _print(self, now: float, ended: bool = False) -> None:
+        self._beginning.cancel()
         if self.quiet:
             return
         elapsed = max(now - self._begun, 1e-9)
@@ -84,14 +102,24 @@ class Progress:
             ending = f"{clock(elapsed)} so far"
         else:
             ending = f"{clock((self.total - self.done) / rate if rate else float('inf'))} left"
-        of = "" if self.total is None else f"/{self.total}"
         failures = f", {self.failed} failed" if self.failed else ""
         speed = f", {pace(rate)}" if rate else ""
-        print(
-            f"  {self.what}: {self.done}{of} {self.unit}{speed}, {ending}{failures}",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(f"  {self.what}: {self._count()}{speed}, {ending}{failures}", file=sys.stderr, flush=True)
+
+
+def _begin_to_wait(progress: Progress) -> threading.Timer:
+    """A timer that lets ``progress`` say that it began, while anybody still holds it."""
+    held = weakref.ref(progress)
+
+    def say() -> None:
+        if (still := held()) is not None:
+            still.say_that_it_began()
+
+    timer = threading.Timer(SILENT_S, say)
+    timer.daemon = True
+    weakref.finalize(progress, timer.cancel).atexit = False
+    timer.start()
+    return timer
 
 
 def pace(rate: float) -> str:

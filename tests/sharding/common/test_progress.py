@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import time as clocks
 
 import pytest
 from hypothesis import given
@@ -38,6 +39,39 @@ def test_lines_come_now_and_then_and_one_at_the_end(time: Clock, capsys: pytest.
     shown.add(1, {"silent": 1})
     shown.finish()
     assert capsys.readouterr().err == "  probe: 100/100 clips, 8.0/s, in 0:12, 1 failed\n"
+
+
+@pytest.mark.parametrize(
+    ("total", "done", "line"), [(14, 0, "0/14 clips"), (14, 3, "3/14 clips"), (None, 0, "0 clips")]
+)
+def test_work_says_once_that_it_began_where_its_first_units_take_long(
+    total: int | None, done: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "SILENT_S", 0.02)
+    seen: list[int] = []
+    shown = Progress("probe", total, "clips", lambda now: seen.append(now.done), done=done)
+    clocks.sleep(0.2)
+    assert capsys.readouterr().err == f"  probe: {line}, started 0.02 s ago\n"
+    assert seen == [done]  # nothing was done, and no metric changed
+    shown.finish()
+
+
+@pytest.mark.parametrize("end", ["finished", "quiet", "failed", "another line"])
+def test_work_that_ended_or_was_shown_does_not_say_that_it_began(
+    end: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "SILENT_S", 0.02)
+    shown: Progress | None = Progress("probe", 14, "clips", quiet=end == "quiet", every_s=0.0)
+    assert shown is not None
+    if end == "finished":
+        shown.finish()
+    elif end == "another line":
+        shown.add(1)
+    elif end == "failed":
+        shown = None  # as where an error leaves the loop over the work
+    capsys.readouterr()
+    clocks.sleep(0.2)
+    assert capsys.readouterr().err == ""
 
 
 def test_work_that_goes_on_counts_everything_but_the_rate(time: Clock, capsys: pytest.CaptureFixture[str]) -> None:
