@@ -27,8 +27,10 @@ from sharding.layout import (
     OVERVIEW,
     PLAN,
     SHARDS,
+    Work,
     manifest_name,
     shard_name,
+    work_of,
 )
 from sharding.rows import ManifestRow
 from sharding.schema import MANIFEST, READABLE_FORMATS
@@ -124,14 +126,7 @@ def read_dataset(storage: Storage) -> Dataset:
     """
     file = storage.name(DATASET)
     if not storage.exists(DATASET):
-        if storage.local is not None and not storage.local.is_dir():
-            remedy = "give the folder that `earshot build` wrote"
-            raise InputError("no finished build here: there is no such folder", file=storage.url, remedy=remedy)
-        raise InputError(
-            "no finished build here: dataset.json is missing",
-            file=storage.url,
-            remedy="run `earshot build` to its end; it continues where it stopped",
-        )
+        raise _no_build(storage)
     dataset = read_checksummed(storage, DATASET)
     if dataset.get("format") not in READABLE_FORMATS:
         readable = " and ".join(map(str, READABLE_FORMATS))
@@ -141,6 +136,23 @@ def read_dataset(storage: Storage) -> Dataset:
             remedy="the CHANGELOG says under SHARD FORMAT what changed",
         )
     return _checked(conform(dataset, Dataset, file), file)
+
+
+def _no_build(storage: Storage) -> InputError:
+    """Says why there is no finished build in a folder, and what to do."""
+    work = work_of(storage)
+    if storage.local is not None and not storage.local.is_dir():
+        what, remedy = "there is no such folder", "give the folder that `earshot build` wrote"
+    elif work.exists(Work.SETTINGS) or work.exists(Work.RESHARD):
+        command = "reshard" if work.exists(Work.RESHARD) else "build"
+        what, remedy = "dataset.json is missing", f"run `earshot {command}` to its end; it continues where it stopped"
+    else:
+        what = "this is not the folder of a build"
+        remedy = (
+            "give the folder that `earshot build` wrote (its --out); from a folder of sounds, "
+            "`earshot build --source mine=FOLDER --out OUT` makes one"
+        )
+    return InputError(f"no finished build here: {what}", file=storage.url, remedy=remedy)
 
 
 def _checked(dataset: Dataset, file: str) -> Dataset:

@@ -218,4 +218,4 @@ def test_the_commands_speak_to_people_and_machines(built: Path, capsys: pytest.C
     assert main(["explain", str(built), "mine/train/leak"]) == 0
     assert "mine/test/held" in capsys.readouterr().out
     assert main(["stats", str(built.parent)]) == 2
-    assert "dataset.json is missing" in capsys.readouterr().err
+    assert "this is not the folder of a build" in capsys.readouterr().err

@@ -80,6 +80,25 @@ def test_a_folder_that_is_not_there_is_called_so(verb: str, tmp_path: Path, caps
     assert f"{tmp_path / 'nosuch'}: " in shown and "there is no such folder" in shown and "remedy:" in shown
 
 
+@pytest.mark.parametrize("verb", ["report", "verify", "stats"])
+def test_a_folder_of_sounds_is_no_build_and_can_become_one(
+    verb: str, small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([verb, str(small)]) == 2
+    shown = capsys.readouterr().err
+    assert "this is not the folder of a build" in shown and "earshot build --source mine=FOLDER --out OUT" in shown
+
+
+@pytest.mark.parametrize(("begun", "command"), [("settings.json", "build"), ("reshard.json", "reshard")])
+def test_a_build_that_is_not_finished_continues(
+    begun: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".build").mkdir()
+    (tmp_path / ".build" / begun).write_text("{}")
+    assert main(["report", str(tmp_path)]) == 2
+    assert f"run `earshot {command}` to its end" in capsys.readouterr().err
+
+
 def test_every_command_gives_one_json_object(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "copy"
     shutil.copytree(built, out)  # a report is written into it

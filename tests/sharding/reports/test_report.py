@@ -82,7 +82,7 @@ def test_the_command_names_the_page_and_refuses_what_is_no_build(
     assert main(["report", str(reported), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["report"].endswith("report/index.html")
     assert main(["report", str(tmp_path)]) == 2
-    assert "dataset.json is missing" in capsys.readouterr().err
+    assert "this is not the folder of a build" in capsys.readouterr().err
 
 
 def leaks_section(build: BuildContents) -> str:
