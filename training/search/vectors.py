@@ -38,7 +38,7 @@ def first_stage(head: Any, text: Side, audio: Side) -> tuple[torch.Tensor, torch
         raise InputError(
             "a head without vectors of clips alone cannot be searched by an index",
             value=type(head).__name__,
-            remedy="give it a first_stage; see docs/METHODS.md",
+            remedy="give it a first_stage; see docs/EVALUATION.md",
         )
     return found[0].float(), found[1].float()
 
