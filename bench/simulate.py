@@ -91,7 +91,7 @@ class Step(NamedTuple):
         state_bytes: weights, gradients, moments and the optimizer's copy of the weights.
         loss_bytes: the gathered side and its gradient.
         read_bytes_s: sound that one node reads a second.
-        cores: the cores of a GPU's loader, which only decodes.
+        cores: the most cores of a GPU's loader, which only decodes.
         order_bytes: order and manifest of the ranks of one node.
     """
 
@@ -160,7 +160,7 @@ def simulate_step(model: Model, hardware: Hardware, gpus: int, batch: int, corpu
         state_bytes=state_bytes(model, gpus),
         loss_bytes=2 * FLOAT * model.dim * batch,
         read_bytes_s=min(on_node * clips, batch) * seconds * SHARD_BYTES.high / step.low,
-        cores=clips * seconds * DECODE_S / step.low,
+        cores=clips * seconds * DECODE_S.high / step.low,
         order_bytes=on_node * ORDER_BYTES * corpus.clips,
         steps_per_epoch=corpus.clips / batch,
     )
@@ -204,14 +204,14 @@ def breaks(steps: list[Step], hardware: Hardware) -> Iterator[tuple[int, Limit]]
 def show_builds(corpora: tuple[Corpus, ...], memory: float) -> dict[str, float]:
     """Print what builds take on 1, 32 and 1,024 nodes of 16 cores; the clips that fit into the memory of a node."""
     print(
-        f"{'build':28}{'nodes':>6}{'hours':>16}{'on one core':>12}{'shards':>18}   memory of lists, compares, decides"
+        f"{'build':28}{'nodes':>6}{'hours':>16}{'on one core':>12}{'shards':>20}   memory of lists, compares, decides"
     )
     for corpus in corpora:
         for number in (1, 32, 1024):
             cost = build_cost(corpus.clips, corpus.hours * 3600, Nodes("host", number, 16, 0))
             print(
-                f"{corpus.name:28}{number:6}{_span(cost['hours']):>16}{cost['hours_on_one_core']:12.2g}"
-                f"{show_sizes(cost['shard_bytes']):>18}   "
+                f"{corpus.name:28}{number:6}{_span(cost['hours']):>16}{cost['hours_on_one_core']:12.2g} "
+                f"{show_sizes(cost['shard_bytes']):>19}   "
                 + ", ".join(show_size(each) for each in cost["memory_bytes"].values())
             )
     print("\nwhat one process must hold, where it fills the memory of a node:")
@@ -243,7 +243,7 @@ def show_training(model: Model, hardware: Hardware, corpus: Corpus) -> dict[str,
         for gpus, limit in breaks(steps, hardware):
             print(f"  from {gpus} GPUs: {limit.what}; then: {limit.then}")
             result[f"{name}, {corpus.name}: {limit.what}"] = float(gpus)
-    print(f"  each start: {ORDER_S * corpus.clips:,.0f} s until the order is known")
+    print(f"  each start: {_span(ORDER_S.times(corpus.clips))} s until the order is known")
     return result
 
 

@@ -33,7 +33,8 @@ LOCAL_ENVIRONMENT = ENVIRONMENT | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RA
 LABEL = "earshot"  # of nodes: what they are for
 _PACKAGES = ("sharding", "training", "ray_jobs")
 _WORKER = re.compile(r"^(\x1b\[\d+m)*\(\w+ pid=[^)]*\)(\x1b\[\d+m)* ")  # jobs of earlier versions have colours
-_PROGRESS = re.compile(r"  |\S.*? \d+/\d+  |step \d+: ")  # lines of `Progress`, of `StatusLine`, and of validations
+# sentences and lines of `Progress`, counts of a summary, lines of `StatusLine` and of validations; none of a traceback
+_PROGRESS = re.compile(r"  (?!File |\[|[|+] )\S|  +\d+ \w+: |\S.*? \d+/\d+  |step \d+: ")
 _TALKATIVE = ("botocore", "aiobotocore", "boto3", "s3transfer", "urllib3", "asyncio")
 
 
@@ -108,7 +109,7 @@ def is_job() -> bool:
 
 
 def tells_progress(line: str) -> bool:
-    """Whether a line of a job's output, `without_worker`, is one of Earshot's about progress or results."""
+    """Whether a line of a job's output, `without_worker`, is one of Earshot's about progress, failures or results."""
     return _PROGRESS.match(line) is not None
 
 

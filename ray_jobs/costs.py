@@ -54,10 +54,12 @@ COMPARE_BYTES = 4.45 * 2**30 / 7562  # an hour
 PAIR_S, PAIRS = 0.07, Span(0, 236 / 1600)  # seconds of a pair, and pairs for each clip
 # `bench.plan`: a quarter of real recordings takes less; WavCaps as published (FLAC, 32 kHz, 1.5 TB for 7,563 hours).
 SHARD_BYTES = Span(18_800, 1.5e12 / (7563 * 3600))  # for each second of sound
-# `bench.loader --growth`: the order of 10 million rows on each rank; a row of WavCaps in a manifest that was read takes
-# 564 bytes.  A checksum of 24 us is 0.26 % of what it takes to decode a clip of 10 s.
-ORDER_BYTES, ORDER_S = 564 + 269 * 2**20 / 1e7, 1.6 / 1e7  # a row, the manifest included
-DECODE_S = 24e-6 / 0.0026 / 10  # a second of sound
+# `bench.loader --growth`: the order of 10 million rows on each rank, in two loaded runs 0.98 and 1.44 s of processor
+# time, and 269 MiB; a row of WavCaps in a manifest that was read takes 564 bytes.
+ORDER_S = Span(0.98 / 1e7, 1.44 / 1e7)  # a row
+ORDER_BYTES = 564 + 269 * 2**20 / 1e7  # a row, the manifest included
+# `bench.loader`: decoding a clip of 10 s takes 3.6 ms of processor time; loaded, a checksum of 24 us was 0.26 % of it.
+DECODE_S = Span(3.6e-3 / 10, 24e-6 / 0.0026 / 10)  # a second of sound
 # `bench.step`: two ranks gave 0.97 of one; four ranks on two cores 26.0 clips/s where one gave 32.7.
 RANKS_KEEP = Span(26.0 / 32.7, 1.0)  # the share of a rank's speed that stays where there are more of them
 

@@ -144,14 +144,12 @@ def _run(command_line: Sequence[str], log: Path, show: bool) -> int:
             env=environment(),
         )
         assert job.stdout is not None
-        last, trace = "", False
+        last = ""
         for text in job.stdout:
             out.write(text)
             out.flush()
             line = without_worker(text)
-            # Ray's own tracebacks stay in the log
-            trace = line.startswith("Traceback ") or (trace and line.startswith(" "))
-            if show and not trace and tells_progress(line) and line != last:
+            if show and tells_progress(line) and line != last:  # tracebacks stay in the log
                 print(f"  {printable(line.strip())}", flush=True)
                 last = line
         return job.wait()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,7 +18,7 @@ from ray_jobs.connection import tells_progress, without_worker
 from sharding.common.errors import InputError
 from sharding.common.terminal import page
 
-LINES = 5  # newest lines about progress
+LINES = 5  # newest lines about progress, one of each kind
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +33,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from ray.job_submission import JobSubmissionClient
 
     try:
-        client = JobSubmissionClient(args.address)
+        # without a scheme, Ray would look for another server of the cluster at this address, for half a minute
+        client = JobSubmissionClient(args.address if "://" in args.address else f"http://{args.address}")
         jobs = {job.submission_id: job for job in client.list_jobs() if job.submission_id}
     except (ConnectionError, RuntimeError, ValueError) as error:
         remedy = "name the head's address, or forward it first: `ray dashboard cluster.yaml`"
@@ -56,16 +58,24 @@ def _about(job: Any) -> dict[str, Any]:
 
 
 def newest_lines(log: str) -> dict[str, Any]:
-    """The newest lines about progress of a job's log, and the last line that names an error with its remedy."""
+    """The newest lines about progress and failures of a job's log, and the last that names an error and its remedy.
+
+    Of lines that begin alike up to their first number, such as ``steps 4/9``, only the newest is there: so a sentence
+    about a rank that was lost is not pushed out by the steps that follow.
+    """
     lines = [without_worker(line).rstrip() for line in log.splitlines()]
-    progress = [line.strip() for line in lines if tells_progress(line) and line.strip()]
+    told = [line.strip() for line in lines if tells_progress(line) and not line.startswith("  remedy:")]
+    newest: dict[str, str] = {}
+    for line in told:
+        kind = re.split(r"\d", line, maxsplit=1)[0] or line
+        newest.pop(kind, None)  # a newer line comes after the others
+        newest[kind] = line
     wrong = [
         f"{before}; {line.strip()}"
         for before, line in itertools.pairwise(lines)
         if line.startswith("  remedy:") and before
     ]
-    shown = [line for line in progress if not line.startswith(("remedy:", "File "))]
-    return {"progress": shown[-LINES:], "error": wrong[-1] if wrong else None}
+    return {"progress": list(newest.values())[-LINES:], "error": wrong[-1] if wrong else None}
 
 
 def show(result: dict[str, Any]) -> str:

@@ -28,7 +28,6 @@ ray_jobs/train.py train: /data/run: another process trains in this folder
 def test_the_newest_progress_and_the_error_are_found_in_a_log() -> None:
     found = newest_lines(LOG)
     assert found["progress"] == [
-        "probe: 10/20 clips, 5.0/s, in 0:02",
         "probe: 20/20 clips, 5.0/s, in 0:04, 3 failed",
         "steps 4/9  1.0/s  0:05 left  loss 1.7",
         "step 9: clotho/validation text_to_audio/mAP@10 0.2134",
@@ -38,6 +37,27 @@ def test_the_newest_progress_and_the_error_are_found_in_a_log() -> None:
         found["error"]
         == "ray_jobs/train.py train: /data/run: another process trains in this folder; remedy: wait for it"
     )
+
+
+LOST = """steps 40/240  1.1 s each  3:44 left  loss 2.3627
+(raylet) Raylet is terminated. Last 20 lines of the Raylet logs:
+    [state-dump] NodeManager.GCTaskFailureReason - 1 total (1 active)
+    [2026-11-30 13:06:10,247 W 22 56] (raylet) memory_monitor_utils.cc:437: Got negative used memory
+(TrainController pid=16)   rank 2 was lost with its node; the run starts again from its last checkpoint (restart 2 of 3)
+(RayTrainWorker pid=250, ip=10.0.0.2) Traceback (most recent call last):
+(RayTrainWorker pid=250, ip=10.0.0.2)   File "/tmp/ray/ray_jobs/ranks.py", line 202, in rank_main
+(RayTrainWorker pid=250, ip=10.0.0.2)     share.function(share.task, group)
+(RayTrainWorker pid=250, ip=10.0.0.2)     ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+(RayTrainWorker pid=250, ip=10.0.0.2)   [Previous line repeated 3 more times]
+(RayTrainWorker pid=250, ip=10.0.0.2) RuntimeError: Connection closed by peer
+"""
+
+
+def test_what_was_lost_is_told_and_tracebacks_are_not() -> None:
+    lost = "rank 2 was lost with its node; the run starts again from its last checkpoint (restart 2 of 3)"
+    assert newest_lines(LOST)["progress"] == ["steps 40/240  1.1 s each  3:44 left  loss 2.3627", lost]
+    later = "".join(f"(RayTrainWorker pid=9) steps {step}/240  1.1 s each\n" for step in range(41, 60))
+    assert newest_lines(LOST + later)["progress"] == [lost, "steps 59/240  1.1 s each"]
 
 
 def test_a_job_is_shown_with_its_state_and_why_it_failed() -> None:
@@ -50,8 +70,9 @@ def test_a_job_is_shown_with_its_state_and_why_it_failed() -> None:
 
 
 def test_a_dashboard_that_does_not_answer_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["status", "--address", "http://127.0.0.1:9"]) == 2
-    assert "no dashboard of a Ray cluster answers" in capsys.readouterr().err
+    for address in ("http://127.0.0.1:9", "127.0.0.1:9"):
+        assert main(["status", "--address", address]) == 2
+        assert "no dashboard of a Ray cluster answers" in capsys.readouterr().err
 
 
 @pytest.mark.slow
