@@ -34,8 +34,8 @@ from torch import Tensor, nn
 from bench.scenes import RATE, Recording, esc50
 from training.data.batch import Batch
 from training.data.captions import label_prompt
-from training.data.features import AudioInput, FeatureExtractor
 from training.data.settings import MaskingSettings
+from training.data.sound.features import AudioInput, FeatureExtractor
 from training.engine.distributed import LocalGroup
 from training.evaluation.classification import figures, label_matrix
 from training.models.encoders import AudioEncoder, TextEncoder

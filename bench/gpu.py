@@ -41,8 +41,8 @@ from bench.gpu_sizes import FULL, MINIATURE, Sizes
 from training.config.loading import load_recipe
 from training.config.sections import Recipe
 from training.data.batch import Batch
-from training.data.features import AudioInput, FeatureExtractor, segment_seeds
 from training.data.settings import MaskingSettings
+from training.data.sound.features import AudioInput, FeatureExtractor, segment_seeds
 from training.engine.distributed import Group, LocalGroup
 from training.engine.launch import ranks
 from training.engine.schedule import make_schedule

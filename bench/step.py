@@ -35,7 +35,7 @@ from torch.nn import functional as F
 from training.config.loading import load_recipe
 from training.config.sections import Recipe
 from training.data.batch import Batch
-from training.data.features import AudioInput
+from training.data.sound.features import AudioInput
 from training.engine.launch import ranks
 from training.engine.schedule import make_schedule
 from training.engine.step import Engine

@@ -161,7 +161,7 @@ def training_cost(name: str, recipe: Recipe, sounds: Sounds, nodes: Nodes, trial
     Raises:
         InputError: the recipe trains on text alone, or on no split of the catalogue.
     """
-    from training.data.mixture import build_pools, draws_per_item, steps_per_epoch
+    from training.data.sampling.mixture import build_pools, draws_per_item, steps_per_epoch
     from training.engine.schedule import make_schedule
 
     recipe, missing = _with_splits_that_exist(name, recipe, sounds.table)
@@ -204,7 +204,7 @@ def _hours(clips: int, ranks: int, rate: Span) -> Span:
 
 def _with_splits_that_exist(name: str, recipe: Recipe, table: pa.Table) -> tuple[Recipe, list[str]]:
     """The recipe with the splits of its mixture that the table has, and the names of the others."""
-    from training.data.mixture import splits_of
+    from training.data.sampling.mixture import splits_of
     from training.run.checks import with_found_splits
 
     if recipe.audio is None:

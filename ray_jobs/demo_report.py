@@ -20,9 +20,9 @@ from sharding.reports.outcomes import drop_reasons, fate_counts, split_outcomes
 from sharding.reports.report import write_report
 from sharding.rows import rows
 from sharding.shards.manifest import Manifest
-from training.data.features import find_front_end
-from training.data.masking import Masking
-from training.data.mixture import select_rows
+from training.data.sampling.mixture import select_rows
+from training.data.sound.features import find_front_end
+from training.data.sound.masking import Masking
 from training.models.hub import load
 from training.models.retriever import Retriever
 from training.reports.curves import training_charts

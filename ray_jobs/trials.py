@@ -22,7 +22,7 @@ from ray_jobs.sweeps import BEHIND, FINISHED, LEFT, Sweep, Trial
 from sharding.common.sizes import quantity
 from training.config.loading import parse_recipe
 from training.config.sections import Recipe
-from training.data.order import Order
+from training.data.sampling.order import Order
 from training.engine.launch import ranks
 from training.engine.schedule import make_schedule
 from training.run.log import STOPPED_EARLY

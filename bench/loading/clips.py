@@ -17,7 +17,7 @@ import torch
 from sharding.common.storage import Storage
 from sharding.schema import MANIFEST
 from sharding.shards.checksum import fast_checksum
-from training.data.melbank import kaldi_bank
+from training.data.sound.melbank import kaldi_bank
 
 RATE, SHARD = 32000, 64  # Hz; clips a shard
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from training.data.captions import tokenise
-from training.data.features import AudioInput
+from training.data.sound.features import AudioInput
 from training.models.heads.base import Side
 from training.models.heads.token_attention import TokenAttention
 

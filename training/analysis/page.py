@@ -17,7 +17,7 @@ from training.analysis import spaces as spaces_module
 from training.analysis.attention import attention
 from training.analysis.examples import HEARD_S, Clips, Query, browse, chosen
 from training.analysis.spaces import distances, project, spaces
-from training.data.order import SequentialOrder
+from training.data.sampling.order import SequentialOrder
 from training.engine.distributed import LocalGroup
 from training.evaluation.counting import comparable
 from training.evaluation.encoding import encode_clips, encode_texts, side_encoder

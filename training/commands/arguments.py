@@ -70,7 +70,7 @@ def open_build(shards: str, *splits: str | None) -> Manifest:
     ``None`` stands for every clip of the build.
     """
     from sharding.shards.manifest import Manifest
-    from training.data.mixture import select_rows
+    from training.data.sampling.mixture import select_rows
 
     manifest = Manifest.open(shards)
     for split in splits:

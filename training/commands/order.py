@@ -88,7 +88,7 @@ def describe(
     order: Order, settings: DataSettings, audio: AudioInput | None, epoch: int, step: int, world: int = 1
 ) -> dict[str, Any]:
     """A global batch as plain JSON: the parts of its ranks, joined in rank order; without ``audio`` it is of texts."""
-    from training.data.order import batch_name, name_part
+    from training.data.sampling.order import batch_name, name_part
 
     samples = [
         sample for rank in range(world) for sample in _samples(order.batch(epoch, step, rank, world), settings, audio)
@@ -117,8 +117,8 @@ def _cuts(draws: DrawnSamples, settings: DataSettings, audio: AudioInput) -> lis
     """The crop of each sample, and a digest of its masks."""
     import torch
 
-    from training.data.features import FeatureExtractor, segment_seeds
-    from training.data.masking import Masking, mask_digest
+    from training.data.sound.features import FeatureExtractor, segment_seeds
+    from training.data.sound.masking import Masking, mask_digest
 
     features, masking = FeatureExtractor(audio, settings.masking, train=True), Masking(settings.masking)
     bins, _ = features.shape
@@ -134,7 +134,7 @@ def _cuts(draws: DrawnSamples, settings: DataSettings, audio: AudioInput) -> lis
 
 def declared_input(recipe: Recipe) -> AudioInput:
     """The input that the recipe's audio encoder takes."""
-    from training.data.features import AudioInput
+    from training.data.sound.features import AudioInput
     from training.models.encoders import AUDIO_ENCODERS, encoder_module
 
     module, settings = encoder_module(AUDIO_ENCODERS, recipe.audio.encoder), recipe.audio

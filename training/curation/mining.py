@@ -23,7 +23,7 @@ from sharding.common.storage import located
 from sharding.schema import stable_id
 from training.data.captions import normalise
 from training.data.negatives import NEGATIVES
-from training.data.order import SequentialOrder
+from training.data.sampling.order import SequentialOrder
 from training.engine.distributed import LocalGroup
 from training.evaluation.encoding import encode_clips, encode_texts, side_encoder
 from training.evaluation.split import clips_of

@@ -17,8 +17,8 @@ from sharding.common.storage import Storage
 from sharding.layout import catalogue_name
 from sharding.shards.manifest import Manifest, read_dataset
 from training.curation.annotators import KnownClip
-from training.data.mixture import select_rows
-from training.data.order import SequentialOrder
+from training.data.sampling.mixture import select_rows
+from training.data.sampling.order import SequentialOrder
 from training.data.settings import DataSettings, MixtureItem
 
 STARTED, COUNTS = "started.json", "counts.json"

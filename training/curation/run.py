@@ -19,9 +19,9 @@ from training.curation.annotators import Annotator, Model, Rules
 from training.curation.audioverse import read_audioverse
 from training.curation.parts import COUNTS, begin, carry_out, known_clips, order_of, part, part_counts, settings_of
 from training.data.builder import BatchBuilder, BatchRequest
-from training.data.features import AudioInput, FeatureExtractor
 from training.data.samples import SampleReader
 from training.data.settings import MaskingSettings
+from training.data.sound.features import AudioInput, FeatureExtractor
 from training.evaluation.split import clips_of
 
 

@@ -20,20 +20,20 @@ from importlib import import_module
 from typing import Any
 
 _MODULES = {
-    "AudioInput": "features",
+    "AudioInput": "sound.features",
     "AugmentSettings": "settings",
     "Batch": "batch",
     "DataSettings": "settings",
-    "DrawnSamples": "sampling",
-    "FRONT_ENDS": "spectrogram",
-    "FeatureExtractor": "features",
-    "FrontEnd": "spectrogram",
+    "DrawnSamples": "sampling.draws",
+    "FRONT_ENDS": "sound.spectrogram",
+    "FeatureExtractor": "sound.features",
+    "FrontEnd": "sound.spectrogram",
     "Loader": "loader",
-    "Masking": "masking",
+    "Masking": "sound.masking",
     "MaskingSettings": "settings",
     "MixtureItem": "settings",
-    "Order": "order",
-    "SequentialOrder": "order",
+    "Order": "sampling.order",
+    "SequentialOrder": "sampling.order",
     "ShuffleSettings": "settings",
 }
 __all__ = list(_MODULES)

@@ -22,7 +22,7 @@ class Columns:
         valid: ``[b]`` bool; False: the sample is damaged and must not count in the loss.
         keys: the names of the ``b`` samples.
         failures: one description of each damaged sample; the only list that is not a column.
-        name_part: what these samples add to the name of the global batch; see `training.data.order.batch_name`.
+        name_part: what these samples add to the name of the global batch; see `sampling.order.batch_name`.
     """
 
     not_columns: ClassVar[tuple[str, ...]] = ("failures",)

@@ -15,14 +15,14 @@ from torch.utils.data import Dataset
 
 from sharding.common.errors import InputError
 from training.data.ahead import Ahead
-from training.data.augment import augment, mixup, mixup_share
 from training.data.batch import Batch
 from training.data.buffers import BufferPool, FilledBuffer
 from training.data.captions import tokenise
-from training.data.features import FeatureExtractor, find_front_end, segment_seeds
 from training.data.samples import ReadWave, SampleReader, Wave
-from training.data.sampling import DrawnSamples
+from training.data.sampling.draws import DrawnSamples
 from training.data.settings import DataSettings
+from training.data.sound.augment import augment, mixup, mixup_share
+from training.data.sound.features import FeatureExtractor, find_front_end, segment_seeds
 from training.data.tags import TagVocabulary
 
 

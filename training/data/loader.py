@@ -25,12 +25,12 @@ from training.data.ahead import BATCHES, Ahead
 from training.data.batch import Batch, Columns
 from training.data.buffers import BufferPool, keep_freed_memory
 from training.data.builder import BatchBuilder, BatchRequest, PackedBatch, SilentBuilder
-from training.data.features import AudioInput, FeatureExtractor, segment_seeds
-from training.data.hashing import hash64, integers_below
 from training.data.sample_cache import SampleCache
 from training.data.samples import SampleReader
-from training.data.sampling import DrawnSamples
+from training.data.sampling.draws import DrawnSamples
+from training.data.sampling.hashing import hash64, integers_below
 from training.data.settings import DataSettings
+from training.data.sound.features import AudioInput, FeatureExtractor, segment_seeds
 from training.data.stored import NOTHING, Stored
 from training.data.tags import TagVocabulary, read_vocabulary
 

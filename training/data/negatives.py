@@ -13,8 +13,8 @@ from sharding.common.errors import InputError
 from sharding.common.storage import located
 from sharding.schema import stable_id
 from training.data.captions import normalise
-from training.data.hashing import hash64, integers_below
-from training.data.mixture import select_rows
+from training.data.sampling.hashing import hash64, integers_below
+from training.data.sampling.mixture import select_rows
 from training.data.settings import DataSettings
 
 NEGATIVES = pa.schema(

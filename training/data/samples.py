@@ -20,7 +20,7 @@ from sharding.layout import shard_name
 from sharding.shards.checksum import is_changed
 from training.data.ahead import Times, request_threads
 from training.data.sample_cache import SampleCache
-from training.data.sampling import DrawnSamples
+from training.data.sampling.draws import DrawnSamples
 
 Wave = NDArray[np.float32]
 PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)  # waits between attempts at an object store

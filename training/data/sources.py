@@ -18,8 +18,8 @@ from training.config.sections import Recipe
 from training.curation import rewrites
 from training.curation.annotations import annotations_of, checked, joined, read_beside
 from training.data.captions import label_prompt, normalise
-from training.data.mixture import select_rows
 from training.data.pairs import SentencePairs
+from training.data.sampling.mixture import select_rows
 from training.data.settings import DataSettings, MixtureItem
 
 

@@ -28,11 +28,11 @@ from sharding.layout import SHARDS
 from sharding.schema import MANIFEST, parse_key, sample_key
 from training.data.batch import Batch
 from training.data.builder import BatchBuilder, BatchRequest
-from training.data.features import AudioInput, FeatureExtractor
-from training.data.hashing import permutation
 from training.data.samples import SampleReader
-from training.data.sampling import SAMPLE_COLUMNS, ClipChoice, ManifestRows, draw_samples
+from training.data.sampling.draws import SAMPLE_COLUMNS, ClipChoice, ManifestRows, draw_samples
+from training.data.sampling.hashing import permutation
 from training.data.settings import DataSettings, MixtureItem
+from training.data.sound.features import AudioInput, FeatureExtractor
 
 STREAM = 0x53545245  # purpose of a hash: the order of shards
 _SHARD_NAME = re.compile(r"(?:^|/)([^/]+)-(?:\d+|\{\d+\.\.\d+\})\.tar$")  # <dataset>-<split>-<number>.tar

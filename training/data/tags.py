@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sharding.common.errors import InputError
 from training.data.captions import normalise
-from training.data.mixture import select_rows
+from training.data.sampling.mixture import select_rows
 from training.data.settings import DataSettings
 from training.objectives.pairs.tags import pack
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from training.data.order import SequentialOrder
+from training.data.sampling.order import SequentialOrder
 from training.engine.distributed import Group
 from training.evaluation.encoding import encode_clips
 from training.evaluation.hearing import Hearing

@@ -18,11 +18,11 @@ from torch import Tensor
 from sharding.common.errors import InputError
 from training.data.batch import Batch
 from training.data.captions import tokenise
-from training.data.features import AudioInput
 from training.data.loader import Loader
-from training.data.order import SequentialOrder
-from training.data.sampling import DrawnSamples
+from training.data.sampling.draws import DrawnSamples
+from training.data.sampling.order import SequentialOrder
 from training.data.settings import DataSettings
+from training.data.sound.features import AudioInput
 from training.data.stored import NOTHING, Stored
 from training.engine.distributed import Group
 from training.evaluation.hearing import Hearing

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from training.data.batch import Batch
-from training.data.features import AudioInput, FeatureExtractor
 from training.data.settings import DataSettings, MaskingSettings
+from training.data.sound.features import AudioInput, FeatureExtractor
 from training.models.encoders.randomness import noisy
 
 

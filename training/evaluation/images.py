@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sharding.common.errors import InputError
-from training.data.order import SequentialOrder
-from training.data.originals import original_paths
+from training.data.sampling.order import SequentialOrder
+from training.data.sampling.originals import original_paths
 from training.engine.distributed import Group
 from training.evaluation.counting import rank_relevant
 from training.evaluation.encoding import encode_clips, side_encoder

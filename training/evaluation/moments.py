@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 from sharding.common.errors import InputError
-from training.data.mixture import select_rows
 from training.data.moments import Floats, Moment, moments_of
+from training.data.sampling.mixture import select_rows
 from training.engine.distributed import LocalGroup
 from training.evaluation.encoding import SideEncoder, encode_texts
 from training.models.heads.base import Side

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from training.data.order import SequentialOrder
+from training.data.sampling.order import SequentialOrder
 from training.engine.distributed import Group
 from training.evaluation.counting import Block, comparable
 from training.evaluation.encoding import SideEncoder, encode_clips, encode_texts

@@ -15,8 +15,8 @@ from typing import Any
 from safetensors.torch import load, save
 
 from sharding.common.storage import Storage
-from training.data.order import SequentialOrder
-from training.data.sampling import DrawnSamples
+from training.data.sampling.draws import DrawnSamples
+from training.data.sampling.order import SequentialOrder
 from training.engine.distributed import Group, LocalGroup
 from training.evaluation.counting import comparable
 from training.evaluation.encoding import SideEncoder, encode_clips, encode_texts, join, side_encoder

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from sharding.common.errors import InputError
 from training.data.captions import normalise
-from training.data.mixture import select_rows
-from training.data.order import SequentialOrder
+from training.data.sampling.mixture import select_rows
+from training.data.sampling.order import SequentialOrder
 from training.data.settings import DataSettings
 
 

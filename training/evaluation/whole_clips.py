@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from training.data.order import SequentialOrder
+from training.data.sampling.order import SequentialOrder
 from training.engine.distributed import LocalGroup
 from training.evaluation.encoding import encode_clips, join, side_encoder
 from training.evaluation.split import clips_of

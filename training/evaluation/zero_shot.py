@@ -15,8 +15,8 @@ from torch import Tensor
 
 from sharding.common.errors import InputError
 from training.data.captions import label_prompt, normalise
-from training.data.mixture import select_rows
-from training.data.order import SequentialOrder
+from training.data.sampling.mixture import select_rows
+from training.data.sampling.order import SequentialOrder
 from training.data.sources import labels_of
 from training.engine.distributed import Group
 from training.evaluation.classification import Scores, figures, label_matrix

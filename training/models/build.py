@@ -9,8 +9,8 @@ from typing import Any
 
 from sharding.common.errors import InputError
 from training.config.sections import Recipe
-from training.data.features import find_front_end
-from training.data.masking import Masking
+from training.data.sound.features import find_front_end
+from training.data.sound.masking import Masking
 from training.models.encoders import AUDIO_ENCODERS, TEXT_ENCODERS, AudioEncoder, TextEncoder, encoder_module
 from training.models.encoders.lora import adapt
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from training.config.sections import Recipe
 from training.data.batch import Batch
-from training.data.features import AudioInput
+from training.data.sound.features import AudioInput
 from training.models.attention import DecoderBlock
 from training.models.clips import ClipModel
 from training.models.encoders import AudioEncoder, EncodedAudio

@@ -13,7 +13,7 @@ from torch import Tensor
 from sharding.common.errors import InputError
 from training.config.sections import Recipe
 from training.data.captions import normalise, tokenise
-from training.data.features import AudioInput
+from training.data.sound.features import AudioInput
 from training.models.encoders import EncodedAudio
 from training.models.retrieval import RetrievalModel
 from training.models.waves import prepare

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from sharding.common.errors import InputError
-from training.data.mixture import select_rows
+from training.data.sampling.mixture import select_rows
 from training.data.settings import DataSettings
 
 UNKNOWN = "unknown"  # the licence of a clip whose dataset names none

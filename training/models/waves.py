@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from sharding.common.errors import InputError
-from training.data.features import AudioInput, FeatureExtractor, segment_seeds
 from training.data.settings import MaskingSettings
+from training.data.sound.features import AudioInput, FeatureExtractor, segment_seeds
 
 
 def prepare(waves: Sequence[Tensor | np.ndarray], audio: AudioInput) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from typing import Any
 from sharding.common.errors import InputError
 from training.config.loading import load_recipe
 from training.config.sections import DistillationSettings, InitSettings, Recipe
-from training.data.mixture import splits_of
+from training.data.sampling.mixture import splits_of
 from training.engine.distributed import Group
 from training.evaluation.comparing import compare
 from training.evaluation.ensembles import write_blend

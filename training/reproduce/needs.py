@@ -80,7 +80,7 @@ def missing_weights(recipe: Recipe) -> list[str]:
 def pairs_of(recipe: Recipe, table: Any | None) -> int:
     """Pairs of an epoch: those of the build's manifest, or else as the datasets were published."""
     if table is not None:
-        from training.data.order import Order
+        from training.data.sampling.order import Order
 
         return Order(table, replace(recipe.data, last="keep"), recipe.seed).draws_per_epoch
     total = 0

@@ -20,9 +20,9 @@ from safetensors.numpy import load, save
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
-from training.data.features import AudioInput
 from training.data.loader import Loader
-from training.data.order import SequentialOrder
+from training.data.sampling.order import SequentialOrder
+from training.data.sound.features import AudioInput
 from training.engine.distributed import Group
 from training.evaluation.counting import comparable
 from training.evaluation.encoding import refuse_damaged

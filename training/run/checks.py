@@ -11,8 +11,8 @@ import pyarrow as pa
 from sharding.common.errors import InputError
 from sharding.sources.protected import is_protected, parse_protect
 from training.config.sections import Recipe
-from training.data.mixture import refuse_empty, select_rows, splits_of
-from training.data.order import SequentialOrder
+from training.data.sampling.mixture import refuse_empty, select_rows, splits_of
+from training.data.sampling.order import SequentialOrder
 from training.evaluation.split import read_split
 from training.run.log import check_log_settings
 

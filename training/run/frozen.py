@@ -23,13 +23,13 @@ from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from training.config.sections import Recipe
 from training.data.captions import tokenise
-from training.data.features import REST, AudioInput, FeatureExtractor, find_front_end
 from training.data.loader import Loader
-from training.data.masking import Masking
-from training.data.mixture import build_pools
-from training.data.order import SequentialOrder
-from training.data.sampling import ClipChoice, DrawnSamples, ManifestRows, draw_samples, samples_of
+from training.data.sampling.draws import ClipChoice, DrawnSamples, ManifestRows, draw_samples, samples_of
+from training.data.sampling.mixture import build_pools
+from training.data.sampling.order import SequentialOrder
 from training.data.settings import AugmentSettings
+from training.data.sound.features import REST, AudioInput, FeatureExtractor, find_front_end
+from training.data.sound.masking import Masking
 from training.data.sources import training_captions
 from training.data.stored import (
     PART,

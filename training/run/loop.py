@@ -19,7 +19,7 @@ from sharding.common.errors import InputError
 from sharding.common.sizes import quantity
 from training.config.sections import Recipe
 from training.data.batch import Batch
-from training.data.order import batch_name
+from training.data.sampling.order import batch_name
 from training.engine.distributed import Group
 from training.engine.step import StepResult
 from training.run.checks import check_recipe, with_found_splits

@@ -12,7 +12,7 @@ from sharding.common.errors import InputError
 from training.config import resolved
 from training.config.sections import Recipe
 from training.data.loader import BatchLoader
-from training.data.order import Order, batch_name
+from training.data.sampling.order import Order, batch_name
 from training.engine import checkpoint
 from training.engine.distributed import Group
 from training.engine.schedule import make_schedule

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from sharding.common.errors import InputError
 from sharding.common.runners import LocalRunner, Runner
 from training.data.captions import normalise
-from training.data.originals import original_paths
+from training.data.sampling.originals import original_paths
 from training.models.retriever import Retriever
 from training.run.progress import StatusLine
 from training.search.entries import BLOCK, Part, Windows, entry_batches, parts_of, values_at

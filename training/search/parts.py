@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from sharding.common.errors import InputError
 from sharding.shards.manifest import Manifest
-from training.data.mixture import select_rows
+from training.data.sampling.mixture import select_rows
 from training.evaluation.encoding import SideEncoder, side_encoder
 from training.models.heads.base import Side
 from training.models.retriever import Retriever

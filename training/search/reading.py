@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from training.data.loader import Loader
-from training.data.sampling import DrawnSamples
+from training.data.sampling.draws import DrawnSamples
 from training.evaluation.encoding import SideEncoder, join, refuse_damaged
 from training.models.heads.base import Side
 from training.search.entries import Part

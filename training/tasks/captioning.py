@@ -14,10 +14,10 @@ from sharding.common.errors import InputError
 from training.config.checks import check_dropout, require
 from training.config.sections import Recipe
 from training.data.batch import Batch
-from training.data.features import AudioInput
 from training.data.loader import Loader
-from training.data.order import SequentialOrder
+from training.data.sampling.order import SequentialOrder
 from training.data.settings import DataSettings
+from training.data.sound.features import AudioInput
 from training.data.sources import open_clips, training_captions
 from training.engine.distributed import Group
 from training.evaluation.encoding import infer_clips

@@ -19,9 +19,9 @@ from sharding.common.errors import InputError
 from training.config.checks import require
 from training.config.sections import Recipe
 from training.data.batch import Batch
-from training.data.features import AudioInput
-from training.data.mixture import select_rows
 from training.data.moments import TICKS, CaptionTimes, moments_of
+from training.data.sampling.mixture import select_rows
+from training.data.sound.features import AudioInput
 from training.data.sources import open_clips, training_captions
 from training.models.encoders import EncodedAudio
 from training.models.encoders.randomness import splitmix64

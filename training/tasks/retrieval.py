@@ -13,9 +13,9 @@ import torch
 
 from training.config.sections import DistillationSettings, Recipe
 from training.data.batch import Batch
-from training.data.features import AudioInput
 from training.data.loader import Loader
 from training.data.settings import DataSettings
+from training.data.sound.features import AudioInput
 from training.data.sources import open_clips, training_captions
 from training.data.stored import Stored
 from training.engine.distributed import Group

@@ -23,8 +23,8 @@ from sharding.common.storage import Storage
 from sharding.schema import stable_id
 from training.data.batch import Batch
 from training.data.captions import normalise, tokenise
-from training.data.features import AudioInput
 from training.data.settings import DataSettings
+from training.data.sound.features import AudioInput
 from training.evaluation.metrics import Ints
 from training.evaluation.score_files import ScoreFile, is_scores
 from training.models.encoders.naming import encoder_name

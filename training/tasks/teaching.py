@@ -12,7 +12,7 @@ import torch
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
-from training.data.mixture import select_rows
+from training.data.sampling.mixture import select_rows
 from training.evaluation.whole_clips import BATCH, encode_build
 from training.tasks.teachers import CAPTIONS, CLIPS
 

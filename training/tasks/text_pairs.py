@@ -16,8 +16,8 @@ import torch
 from sharding.common.errors import InputError
 from training.config.sections import Recipe
 from training.data.captions import normalise, tokenise
-from training.data.mixture import select_rows
 from training.data.pairs import PairBatch, PairLoader, SentencePairs
+from training.data.sampling.mixture import select_rows
 from training.data.settings import DataSettings
 from training.data.sources import open_pairs
 from training.engine.distributed import Group

@@ -36,7 +36,7 @@ from training.curation.clusters import cluster_tags
 from training.curation.mining import Vectors, nearest_wrong
 from training.curation.run import Work, annotate, convert
 from training.data.negatives import Negatives
-from training.data.order import Order
+from training.data.sampling.order import Order
 from training.data.sources import open_clips
 from training.tasks.retrieval import assemble
 

@@ -21,7 +21,7 @@ from training import cli
 from training.curation.annotations import Annotation, to_table
 from training.curation.rewrites import KIND, REASONS, REWRITES, answer, joined, kept_share, sifted, words
 from training.curation.rewriting import TABLE, Rewriting, rewrite
-from training.data.order import Order
+from training.data.sampling.order import Order
 from training.data.sources import open_clips
 from training.tasks.retrieval import assemble
 

@@ -14,7 +14,7 @@ from sharding.shards.manifest import Manifest
 from tests.training.data.shards import row, table_of
 from tests.training.small_runs import small_recipe
 from training.data import DataSettings, MixtureItem
-from training.data.order import SequentialOrder
+from training.data.sampling.order import SequentialOrder
 from training.engine.distributed import LocalGroup
 from training.evaluation.encoding import RoundRobinOrder, SideEncoder, encode_clips, encode_texts, join, side_encoder
 from training.tasks.retrieval import assemble

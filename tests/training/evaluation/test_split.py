@@ -5,7 +5,7 @@ import pytest
 from sharding.common.errors import InputError
 from tests.training.data.shards import row, table_of
 from training.data import DataSettings, MixtureItem
-from training.data.order import SequentialOrder
+from training.data.sampling.order import SequentialOrder
 from training.evaluation.split import Split, read_split
 
 SETTINGS = DataSettings(train=(MixtureItem("clotho"),), batch_size=2)

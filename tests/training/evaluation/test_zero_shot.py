@@ -18,7 +18,7 @@ from sharding.shards.manifest import Manifest
 from tests.training.data.shards import RATE
 from tests.training.small_runs import SOUNDS, small_recipe, write_sounds
 from training import cli
-from training.data.order import SequentialOrder
+from training.data.sampling.order import SequentialOrder
 from training.engine.distributed import Group
 from training.evaluation.classification import figures
 from training.evaluation.encoding import encode_clips

@@ -18,7 +18,7 @@ from tests.training.small_runs import lines, small_recipe
 from training import cli
 from training.data import Loader, Order
 from training.data.batch import Batch
-from training.data.features import AudioInput
+from training.data.sound.features import AudioInput
 from training.engine.distributed import Group
 from training.models.encoders.randomness import noisy
 from training.models.hub import load

@@ -16,9 +16,9 @@ from tests.training.small_runs import figures, lines, run_ranks, small_recipe
 from training.commands import teach
 from training.data.batch import Batch
 from training.data.captions import tokenise
-from training.data.features import AudioInput
 from training.data.loader import Loader
-from training.data.order import Order
+from training.data.sampling.order import Order
+from training.data.sound.features import AudioInput
 from training.engine.distributed import Group
 from training.evaluation.scoring import ScoringSettings, write_scores
 from training.models.hub import load

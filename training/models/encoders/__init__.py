@@ -103,7 +103,7 @@ class AudioEncoder(Encoder):
     """Turns segments of features into one vector for each segment and one for each patch.
 
     Attributes:
-        front_end: name of the spectrogram front end (``training.data.spectrogram.FRONT_ENDS``).
+        front_end: name of the spectrogram front end (``training.data.sound.spectrogram.FRONT_ENDS``).
         segment_s: seconds of one segment, the longest input that the encoder was trained on.
         hop_s: seconds from the start of one segment to the start of the next one.
         max_s: the most seconds of a clip that are encoded.

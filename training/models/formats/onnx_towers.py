@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sharding.common.errors import InputError
 from training.data.captions import tokenise
-from training.data.features import find_front_end
+from training.data.sound.features import find_front_end
 from training.models.build import TOKENIZER
 from training.models.encoders import EncodedAudio
 from training.models.encoders.published import load_tokenizer
@@ -25,7 +25,7 @@ from training.models.retriever import Retriever
 
 LIBRARIES = ("onnx", "onnxruntime", "onnxscript")
 TEXT, AUDIO = "text.onnx", "audio.onnx"
-INPUT = "audio.json"  # what the audio tower reads: the fields of `training.data.features.AudioInput`
+INPUT = "audio.json"  # what the audio tower reads: the fields of `training.data.sound.features.AudioInput`
 
 
 class TextTower(nn.Module):
@@ -137,8 +137,9 @@ The tokenizer spells texts as the model reads them. `{AUDIO}` reads two arrays:
   {audio.hop_s:g} s apart, of which the last is padded with silence;
 - `frames [b, S]`, int64: how many of the T frames hold sound, 0 where a clip has no such segment.
 
-The spectrograms are Earshot's front end `{audio.front_end}`, at {audio.rate} Hz: `training/data/spectrogram.py` says
-what it computes and which class of transformers computes the same. Earshot itself gives both arrays:
+The spectrograms are Earshot's front end `{audio.front_end}`, at {audio.rate} Hz:
+`training/data/sound/spectrogram.py` says what it computes and which class of transformers computes the same. Earshot
+itself gives both arrays:
 
 ```python
 from training.models.hub import load

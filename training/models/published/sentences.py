@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from sharding.common.errors import InputError
 from training.config.sections import OptimizerSettings, Recipe
-from training.data.spectrogram import FRONT_ENDS
+from training.data.sound.spectrogram import FRONT_ENDS
 from training.engine.distributed import accumulation_dtype
 from training.models.encoders import AudioEncoder, EncodedAudio, EncodedText, TextEncoder
 from training.models.encoders.pooling import masked_mean

@@ -15,8 +15,8 @@ from sharding.common.errors import InputError
 from sharding.shards.manifest import Manifest
 from tests.training.models.encoders.test_encoders import CAPTIONS, ONE_MODEL, audio_encoder
 from tests.training.small_runs import TREE, lines, small_recipe, write_sounds
-from training.data.features import AudioInput, FeatureExtractor
 from training.data.settings import MaskingSettings
+from training.data.sound.features import AudioInput, FeatureExtractor
 from training.engine.launch import ranks
 from training.models import hub
 from training.models.encoders import AUDIO_ENCODERS, TEXT_ENCODERS, encoder_module

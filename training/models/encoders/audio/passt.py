@@ -28,7 +28,7 @@ class Variant:
         stride: frames and bins from patch to patch.
         frames: frames of its input, which determine how many positions its file has.
         segment_s: seconds of its input.
-        front_end: see `training.data.spectrogram`.
+        front_end: see `training.data.sound.spectrogram`.
         frame_rate: frames per second.
     """
 

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 from sharding.common.errors import InputError
 from tests.training.models.encoders.test_encoders import audio_encoder
-from training.data.features import AudioInput, FeatureExtractor
 from training.data.settings import MaskingSettings
+from training.data.sound.features import AudioInput, FeatureExtractor
 from training.models.encoders import AUDIO_ENCODERS, encoder_module
 from training.models.encoders.audio.passt import VARIANTS, Settings, build
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sharding.schema import stable_id
 from training.data.captions import choose_caption, label_prompt, normalise
-from training.data.hashing import hash64, signed, uniform
+from training.data.sampling.hashing import hash64, signed, uniform
 from training.data.settings import DataSettings, MixtureItem
 
 Int64 = NDArray[np.int64]
@@ -55,7 +55,7 @@ class DrawnSamples:
         clip, caption, group, kin: stable 64-bit ids, ``[b]``.
         seeds: ``[b]`` int64, the seed of masks, of augmentation and of what the model draws.
         labels: the captions of each clip that are labels.
-        name_part: what the samples add to the name of the global batch; see `training.data.order.batch_name`.
+        name_part: what the samples add to the name of the global batch; see `training.data.sampling.order.batch_name`.
     """
 
     keys: list[str]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.data.kinship import kin_repeats, separate_kin
+from training.data.sampling.kinship import kin_repeats, separate_kin
 
 
 @given(

@@ -17,10 +17,10 @@ import torchaudio.compliance.kaldi as kaldi
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.data.hashing import hash64, integers_below
-from training.data.masking import Masks, Shown
-from training.data.melbank import MelBank, htk_bank, kaldi_bank, slaney_bank
-from training.data.spectra import Windows, fill_mel
+from training.data.sampling.hashing import hash64, integers_below
+from training.data.sound.masking import Masks, Shown
+from training.data.sound.melbank import MelBank, htk_bank, kaldi_bank, slaney_bank
+from training.data.sound.spectra import Windows, fill_mel
 
 Int64 = NDArray[np.int64]
 JITTER = 0x4A495454  # purpose of a hash: the drawn edges of the mel filters

@@ -14,8 +14,8 @@ from sharding.schema import stable_id
 from tests.training.data.shards import row, table_of
 from tests.training.data.tables import CLOTHO, MIXED, TABLE
 from training.data import DataSettings, MixtureItem, Order, SequentialOrder, ShuffleSettings
-from training.data.order import batch_name, name_part
-from training.data.sampling import DrawnSamples
+from training.data.sampling.draws import DrawnSamples
+from training.data.sampling.order import batch_name, name_part
 
 
 def same(a: DrawnSamples, b: DrawnSamples) -> bool:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.data.masking import Shown
-from training.data.melbank import MelBank
+from training.data.sound.masking import Shown
+from training.data.sound.melbank import MelBank
 
 FRAMES = 125  # the most spectra that a CPU computes at once: they fit its cache
 

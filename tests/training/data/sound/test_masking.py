@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.data.hashing import hash64, signed
-from training.data.masking import GRAIN, Masking, Masks, _covered, mask_digest
+from training.data.sampling.hashing import hash64, signed
 from training.data.settings import MaskingSettings
+from training.data.sound.masking import GRAIN, Masking, Masks, _covered, mask_digest
 
 SEEDS = signed(hash64(2, np.arange(4000)))
 BINS = 64

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from sharding.common.errors import InputError
 from sharding.schema import stable_id
-from training.data.hashing import hash64, permutation, signed
-from training.data.kinship import kin_repeats, separate_kin
-from training.data.mixture import (
+from training.data.sampling.draws import ClipChoice, DrawnSamples, ManifestRows, draw_samples
+from training.data.sampling.hashing import hash64, permutation, signed
+from training.data.sampling.kinship import kin_repeats, separate_kin
+from training.data.sampling.mixture import (
     ClipRuns,
     build_pools,
     draws_per_item,
@@ -29,8 +30,7 @@ from training.data.mixture import (
     integer_codes,
     steps_per_epoch,
 )
-from training.data.neighbourhoods import make_grouping
-from training.data.sampling import ClipChoice, DrawnSamples, ManifestRows, draw_samples
+from training.data.sampling.neighbourhoods import make_grouping
 from training.data.settings import DataSettings, MixtureItem
 
 Int64 = NDArray[np.int64]

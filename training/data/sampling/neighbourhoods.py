@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sharding.common.errors import InputError
-from training.data.hashing import hash64, signed
-from training.data.mixture import integer_codes
+from training.data.sampling.hashing import hash64, signed
+from training.data.sampling.mixture import integer_codes
 from training.data.settings import ShuffleSettings
 
 Int64 = NDArray[np.int64]

@@ -12,7 +12,7 @@ from sharding.common.errors import InputError
 from tests.training.data.shards import row, table_of
 from tests.training.data.tables import TABLE
 from training.data import DataSettings, MixtureItem, Order
-from training.data.mixture import build_pools, draws_per_item, steps_per_epoch
+from training.data.sampling.mixture import build_pools, draws_per_item, steps_per_epoch
 
 
 def test_an_epoch_continues_where_the_last_one_stopped() -> None:

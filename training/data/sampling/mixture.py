@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sharding.common.errors import InputError
 from sharding.schema import stable_id
-from training.data.hashing import hash64, permutation
+from training.data.sampling.hashing import hash64, permutation
 from training.data.settings import DataSettings, MixtureItem
 
 Int64 = NDArray[np.int64]

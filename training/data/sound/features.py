@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sharding.common.errors import InputError
-from training.data.hashing import hash64, signed
-from training.data.masking import Masking, fill_masks
+from training.data.sampling.hashing import hash64, signed
 from training.data.settings import MaskingSettings
-from training.data.spectrogram import FRONT_ENDS, FrontEnd
+from training.data.sound.masking import Masking, fill_masks
+from training.data.sound.spectrogram import FRONT_ENDS, FrontEnd
 
 Int64 = NDArray[np.int64]
 REST = 0.05  # of a segment: a shorter rest of a clip is no segment of its own

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.data.hashing import hash64, uniform
+from training.data.sampling.hashing import hash64, uniform
 from training.data.settings import MaskingSettings
 
 Int64 = NDArray[np.int64]

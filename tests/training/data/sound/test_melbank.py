@@ -9,7 +9,7 @@ import torchaudio.functional
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.data.melbank import MelBank, kaldi_bank, slaney_bank
+from training.data.sound.melbank import MelBank, kaldi_bank, slaney_bank
 
 
 @pytest.mark.parametrize(

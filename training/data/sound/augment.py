@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.hashing import hash64, signed
+from training.data.sampling.hashing import hash64, signed
 from training.data.settings import AugmentSettings
 
 Wave = NDArray[np.float32]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.training.data.test_spectrogram import sound
-from training.data.masking import Shown
-from training.data.melbank import slaney_bank
-from training.data.spectra import FRAMES, Windows, fill_mel
+from tests.training.data.sound.test_spectrogram import sound
+from training.data.sound.masking import Shown
+from training.data.sound.melbank import slaney_bank
+from training.data.sound.spectra import FRAMES, Windows, fill_mel
 
 BANK = slaney_bank(64, 512, 16000, 0.0, 8000.0)
 WIDE = Windows(512, 160, 512)

@@ -16,11 +16,11 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from training.data.features import AudioInput, FeatureExtractor
-from training.data.hashing import hash64, integers_below
-from training.data.masking import Shown
+from training.data.sampling.hashing import hash64, integers_below
 from training.data.settings import MaskingSettings
-from training.data.spectrogram import FRONT_ENDS, JITTER
+from training.data.sound.features import AudioInput, FeatureExtractor
+from training.data.sound.masking import Shown
+from training.data.sound.spectrogram import FRONT_ENDS, JITTER
 
 
 def sound(samples: int, seed: int = 0, level: float = 0.1) -> torch.Tensor:

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharding.common.errors import InputError
-from tests.training.data.test_spectrogram import sound
-from training.data.features import REST, AudioInput, FeatureExtractor, find_front_end, segment_seeds
-from training.data.masking import Masking
+from tests.training.data.sound.test_spectrogram import sound
 from training.data.settings import MaskingSettings
+from training.data.sound.features import REST, AudioInput, FeatureExtractor, find_front_end, segment_seeds
+from training.data.sound.masking import Masking
 
 MASKS = MaskingSettings(time_masks=2, time_width=40, freq_masks=2, freq_width=20)
 

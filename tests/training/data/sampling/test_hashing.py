@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.data.hashing import hash64, integers_below, permutation, signed, uniform
+from training.data.sampling.hashing import hash64, integers_below, permutation, signed, uniform
 
 
 def test_hashes_never_change() -> None:

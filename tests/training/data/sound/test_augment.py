@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.data.augment import augment, generator, mixup, mixup_share
 from training.data.settings import AugmentSettings
+from training.data.sound.augment import augment, generator, mixup, mixup_share
 
 RATE = 16000
 WAVE = (0.1 * np.sin(np.arange(RATE) * 0.3)).astype(np.float32)
