@@ -244,6 +244,9 @@ def model_folder(place: str | Path) -> Iterator[Path]:
         else:
             run, name = storage.url.removesuffix(f"/{CHECKPOINTS}"), ""
         newest = complete_steps(Storage(run))[-1:]
+    if not name and not newest:
+        remedy = "name a run's address, RUN/checkpoints/step-..., or an export; `aws s3 ls` lists what is there"
+        raise InputError("no model here", file=place, remedy=remedy)
     with cache.hold(f"{run} {name or newest}") as copy:
         RemoteRun(run, copy).pull(name or None)
         yield copy.folder / CHECKPOINTS / name if name else copy.folder

@@ -20,6 +20,7 @@ from sharding.common.storage.spool import Spool
 
 T = TypeVar("T")
 
+_CREDENTIALS = "(credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile)"
 CONNECTIONS = 64  # to a server at once; botocore's own limit is 10
 
 
@@ -66,7 +67,9 @@ class ObjectStore:
         root = self._files._strip_protocol(self.url).rstrip("/")
         try:
             found = self._persist(folder, lambda key: self._files.find(key, detail=True))
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if _lacks_bucket(error):
+                raise
             return {}
         # the address of a single file is listed as itself, and consoles make folders by empty objects named "folder/"
         return {
@@ -156,17 +159,27 @@ class ObjectStore:
         with naming(key):
             try:
                 return action(key)
+            except PermissionError as error:  # often no more than "Forbidden"
+                raise PermissionError(f"{error.strerror or error} {_CREDENTIALS}") from error
             except OSError:
                 raise
             except Exception as error:
                 from botocore.exceptions import BotoCoreError, NoCredentialsError
 
                 if isinstance(error, NoCredentialsError):
-                    advice = "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or a profile)"
-                    raise PermissionError(f"{error} {advice}") from error
+                    raise PermissionError(f"{error} {_CREDENTIALS}") from error
                 if isinstance(error, BotoCoreError):
                     raise OSError(str(error)) from error
                 raise
+
+
+def _lacks_bucket(error: BaseException | None) -> bool:
+    """Whether S3 said that the bucket itself does not exist: not an empty folder, but a wrong address."""
+    while error is not None:
+        if getattr(error, "response", {}).get("Error", {}).get("Code") == "NoSuchBucket":
+            return True
+        error = error.__cause__
+    return False
 
 
 def _seconds(time: object) -> float:

@@ -20,7 +20,7 @@ from tests.conftest import S3Failures
 from tests.training.small_runs import REPOSITORY, figures, small_recipe
 from training import cli
 from training.engine.distributed import Group
-from training.engine.remote import complete_steps
+from training.engine.remote import complete_steps, model_folder
 from training.models.hub import open_model
 from training.run.loop import fit
 from training.search.models import open_whole_model
@@ -97,6 +97,16 @@ def test_a_model_in_an_object_store_is_used_like_a_local_one(
     started = small_recipe([*RECIPE, f"init_from.model={url}", "optimizer.steps=1"])
     fit(started, Manifest.open(build), tmp_path / "started", group)
     assert len(list((cache / "copies").glob("*.lock"))) == 1  # the second use found the copy of the first
+
+
+def test_an_address_without_a_model_is_named_and_nothing_is_copied(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EARSHOT_CACHE", str(tmp_path / "cache"))
+    Storage(f"{s3}/{tmp_path.name}").write("dataset.json", b"{}")
+    with pytest.raises(InputError, match="no model here") as caught, model_folder(f"{s3}/{tmp_path.name}"):
+        pass
+    assert caught.value.file == f"{s3}/{tmp_path.name}" and not (tmp_path / "cache" / "copies").exists()
 
 
 def test_a_damaged_checkpoint_in_the_store_is_skipped(

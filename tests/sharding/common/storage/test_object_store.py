@@ -79,6 +79,16 @@ def test_a_file_that_cannot_be_asked_for_is_not_called_absent(
     assert storage.exists("a.bin") and not storage.exists("b.bin")
 
 
+def test_a_refusal_says_where_credentials_come_from(s3: str, s3_failures: S3Failures, tmp_path: Path) -> None:
+    s3_failures.rule = lambda request: "403 Forbidden"
+    try:
+        with pytest.raises(PermissionError, match="AWS_ACCESS_KEY_ID") as caught:
+            Storage(f"{s3}/{tmp_path.name}").read("a.bin")
+    finally:
+        s3_failures.rule = lambda request: None
+    assert str(caught.value.filename).endswith("/a.bin")
+
+
 def test_a_store_that_cannot_be_reached_gives_a_clear_error(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,6 +97,8 @@ def test_a_store_that_cannot_be_reached_gives_a_clear_error(
         pass
     with pytest.raises(InputError, match="remedy"):
         Storage("nowhere://a/b").exists("c")
+    with pytest.raises(FileNotFoundError, match="bucket does not exist"):  # no empty folder of sounds
+        Storage("s3://no-bucket-of-that-name/clotho").list()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
