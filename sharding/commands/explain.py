@@ -47,8 +47,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     fates = read_checked(build, layout.FATES, FATES)
     fate = next(rows(fates.filter(pc.field("clip_id") == clip), FateRow), None)
     if fate is None:
-        near = difflib.get_close_matches(clip, column(fates, "clip_id", str), 3, 0.5)
-        remedy = f"did you mean {' or '.join(near)}?" if near else f"{build.name(layout.FATES)} lists all clips"
+        near = _resembling(clip, column(fates, "clip_id", str))
+        all_clips = f"{build.name(layout.FATES)} lists all clips; `earshot export OUT --csv DIR` writes it as CSV"
+        remedy = f"did you mean {' or '.join(near)}?" if near else all_clips
         raise InputError("this build has no such clip", file=args.out, value=clip, remedy=remedy)
     matches = read_checked(build, layout.MATCHES, MATCHES).filter((pc.field("a") == clip) | (pc.field("b") == clip))
     catalogue = read_checked(build, layout.catalogue_name(clip.partition("/")[0]), CATALOGUE)
@@ -78,6 +79,12 @@ def show(result: dict[str, Any]) -> str:
         if len(clips) > _SHOWN_CLIPS:
             lines.append(f"  ... and {len(clips) - _SHOWN_CLIPS} more")
     return page(lines)
+
+
+def _resembling(clip: str, known: list[str]) -> list[str]:
+    """Clips that may be meant: those that resemble ``clip`` as a whole, or else that have it in their name."""
+    near = difflib.get_close_matches(clip, known, 3, 0.5)
+    return near or [one for one in known if clip.casefold() in one.casefold()][:3]
 
 
 class _SampleTimes(NamedTuple):

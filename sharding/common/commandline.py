@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import json
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 from sharding.common.errors import InputError
 from sharding.common.terminal import accept_any_text, page
@@ -93,6 +95,30 @@ def _complain(program: str, command: str, what: str) -> None:
     print(page(f"{program} {command}: {what}".split("\n")), file=sys.stderr)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses words as commands refuse bad input: what is wrong and what to do, without the usage of all options."""
+
+    def error(self, message: str) -> NoReturn:
+        self.refuse(message.removeprefix("argument "), remedy=f"`{self.prog} --help` explains the arguments")
+
+    def refuse(self, what: str, value: object = None, remedy: str | None = None) -> NoReturn:
+        self.exit(2, page(f"{self.prog}: {InputError(what, value=value, remedy=remedy)}".split("\n")) + "\n")
+
+    def refuse_unknown(self, words: Sequence[str]) -> NoReturn:
+        """Refuse words that no argument takes: a mistyped option, or a text that lacks its quotes."""
+        option = next((word.partition("=")[0] for word in words if word.startswith("-")), None)
+        if option is None:
+            advice = f"put a text of several words in quotes; `{self.prog} --help` explains the arguments"
+            self.refuse("there are more words than arguments", " ".join(words), advice)
+        options = re.findall(r"(?<![\w-])--?[a-z][\w-]*", self.format_usage())
+        self.refuse("there is no such option", option, f"{_guess(option, options)}`{self.prog} --help` lists all")
+
+
+def _guess(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, known, 1)
+    return f"did you mean {near[0]}? " if near else ""
+
+
 def _parse(
     program: str,
     about: str,
@@ -100,7 +126,7 @@ def _parse(
     argv: list[str],
     extend: Callable[[argparse.ArgumentParser], None],
 ) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=program,
         usage=f"{program} COMMAND ...",
         description=f"{about}\n\n{_overview(commands)}\n`{program} COMMAND --help` explains a command.",
@@ -110,6 +136,8 @@ def _parse(
     completing = "_ARGCOMPLETE" in os.environ  # the shell asks how its line may go on
     words = os.environ.get("COMP_LINE", "").split() if completing else argv
     used = next((word for word in words if word in commands), None)
+    if argv and argv[0] not in commands and not argv[0].startswith("-") and not completing:
+        parser.refuse("there is no such command", argv[0], f"{_guess(argv[0], commands)}`{program} --help` lists all")
     for name, command in commands.items():
         # the program's own name, for argparse would put the usage line above into each command's
         subparser = subparsers.add_parser(name, prog=f"{program} {name}", description=command.summary)
@@ -122,8 +150,8 @@ def _parse(
 
         argcomplete.autocomplete(parser)
     args, unknown = parser.parse_known_args(argv)
-    if unknown:  # said by the command's own parser, with its name and its usage
-        subparsers.choices[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+    if unknown:  # said by the command's own parser, with its name
+        subparsers.choices[args.command].refuse_unknown(unknown)
     return args
 
 

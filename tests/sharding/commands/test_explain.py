@@ -23,6 +23,8 @@ def test_a_clip_that_is_not_there_is_refused_with_the_table_of_all_clips(
     assert main(["explain", str(built), "nosuch"]) == 2
     shown = capsys.readouterr().err
     assert "no such clip" in shown and f"{built}/fates.parquet lists all clips" in shown
+    assert main(["explain", str(built), "PAGE"]) == 2
+    assert "did you mean mine/train/page?" in capsys.readouterr().err
 
 
 def test_a_damaged_table_is_named(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,14 +99,26 @@ def test_a_program_can_add_arguments_to_the_used_command(outcome: dict[str, Any]
     assert seen == ["program work"]
 
 
-def test_an_unknown_option_is_refused_in_the_name_of_its_command(
-    outcome: dict[str, Any], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "what", "remedy"),
+    [
+        (["work", "--numbr", "4"], "program work: there is no such option (found '--numbr')", "did you mean --number?"),
+        (["work", "--xyz=4"], "program work: there is no such option (found '--xyz')", "`program work --help` lists"),
+        (["work", "a", "dog"], "program work: there are more words than arguments (found 'a dog')", "in quotes"),
+        (["work", "--number=x"], "program work: --number: invalid int value: 'x'", "`program work --help` explains"),
+        (["wrok"], "program: there is no such command (found 'wrok')", "did you mean work?"),
+        ([], "program: the following arguments are required: COMMAND", "`program --help` explains"),
+    ],
+)
+def test_words_that_cannot_be_meant_are_refused_in_two_lines(
+    outcome: dict[str, Any], capsys: pytest.CaptureFixture[str], words: list[str], what: str, remedy: str
 ) -> None:
+    commands = {"work": Command("Work", "work_command", "do the work")}
     with pytest.raises(SystemExit) as end:
-        work("--numbr", "4")
-    shown = capsys.readouterr().err
+        main("program", "A program.", commands, words)
+    said = capsys.readouterr().err.splitlines()
     assert end.value.code == 2
-    assert "usage: program work" in shown and "program work: error: unrecognized arguments: --numbr 4" in shown
+    assert len(said) == 2 and said[0] == what and said[1].startswith("  remedy: ") and remedy in said[1]
 
 
 def test_texts_are_utf8_in_every_locale() -> None:
