@@ -1,4 +1,8 @@
-"""Libraries that print without being asked are made silent: DeepSpeed, transformers, hear21passt, torch's warnings."""
+"""Libraries that print or report their use without being asked are made silent.
+
+DeepSpeed, transformers, hear21passt and torch's warnings print.  onnxruntime sends to its makers which models it opens,
+and leaves a file of its session in TMPDIR; the Hugging Face libraries tell the hub what calls them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,9 @@ LIBRARIES = ("DeepSpeed", "deepspeed", "transformers", "torch.distributed", "num
 
 
 def silence_libraries() -> None:
-    """Let libraries print errors only; this must run before they are imported."""
+    """Let libraries print errors only, and report nothing; this must run before they are imported."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

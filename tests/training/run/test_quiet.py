@@ -1,11 +1,13 @@
-"""Libraries print errors only."""
+"""Libraries print errors only, and report their use to nobody."""
 
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -32,3 +34,11 @@ def test_libraries_log_errors_only() -> None:
     shown = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert shown.stderr.count("high") == 2 and "low" not in shown.stderr
     assert logging.getLogger("transformers").filters
+
+
+def test_onnxruntime_opens_no_session_with_its_makers(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    said = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    code = "import training, onnxruntime"
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=said | {"TMPDIR": str(tmp_path)}, check=True)
+    assert list(tmp_path.iterdir()) == []
