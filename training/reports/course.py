@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,6 +77,12 @@ def _ending(event: Mapping[str, Any]) -> str:
     if event["what"] != "end" or event.get("by") == "user":
         return STOPPED
     return EARLY if event.get("by") == "sweep" else FAILED if event.get("error") else FINISHED
+
+
+def resumptions(found: Sequence[Stretch]) -> list[int]:
+    """The steps at which the run went on after an interruption, without starts that took no step."""
+    went_on = (each for before, each in itertools.pairwise(found) if before.how != FINISHED and each.last > each.first)
+    return [each.first for each in went_on]
 
 
 def state_of(found: Sequence[Stretch], is_exported: bool, is_held: bool) -> str:

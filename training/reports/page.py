@@ -18,7 +18,18 @@ from training.analysis.page import TEMPLATES as EXAMPLE_TEMPLATES
 from training.evaluation.comparing import compare
 from training.evaluation.score_files import ScoreFile
 from training.evaluation.scores import BACKWARD
-from training.reports.course import EARLY, FAILED, GOING, STOPPED, Effort, Stretch, effort_of, state_of, stretches
+from training.reports.course import (
+    EARLY,
+    FAILED,
+    GOING,
+    STOPPED,
+    Effort,
+    Stretch,
+    effort_of,
+    resumptions,
+    state_of,
+    stretches,
+)
 from training.reports.curves import BOUNDS, mapping_of, training_charts, validation_charts
 from training.reports.run_files import RunFiles
 
@@ -77,7 +88,7 @@ def write_run_report(run: str | Path, out: str, settings: PageSettings) -> dict[
 
 def _values(files: RunFiles, found: Sequence[Stretch], effort: Effort | None, settings: PageSettings) -> dict[str, Any]:
     """Every value that the template ``run.html`` shows."""
-    marks = [each.first for each in found[1:]]
+    marks = resumptions(found)
     starts = [event for event in files.events if event["what"] == "start"]
     taken = files.records[-1]["step"] + 1 if files.records else 0
     manifest = None if settings.shards is None else Manifest.open(settings.shards)

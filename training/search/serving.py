@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from sharding.common.errors import InputError
+from sharding.common.sizes import quantity, show_hours
 from sharding.common.storage import Storage
 from sharding.layout import shard_name
 from sharding.shards.checksum import is_changed
@@ -51,9 +52,7 @@ class Service:
         entries, about = self._entries, self._finder.index.about
         splits = splits_of(entries)[1]
         return {
-            "entries": len(entries),
-            "recordings": about["recordings"],
-            "hours": about["seconds"] / 3600,
+            "holdings": f"{quantity(about['recordings'], 'recording')}, {show_hours(about['seconds'] / 3600)}",
             "datasets": sorted({name.partition("/")[0] for name in splits}),
             "splits": sorted(splits),
             "licences": sorted(licences_by_use(entries["licence"])[:SHOWN_LICENCES]),

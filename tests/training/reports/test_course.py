@@ -13,6 +13,7 @@ from training.reports.course import (
     GOING,
     STOPPED,
     effort_of,
+    resumptions,
     state_of,
     stretches,
 )
@@ -40,6 +41,14 @@ def test_a_run_that_its_sweep_ended_did_not_fail() -> None:
     assert [each.how for each in stretches([start(10.0, 0)], [], False, is_stopped_early=True)] == [EARLY]
     goes_on = stretches([start(10.0, 0), ended, start(30.0, 3)], [], True)
     assert [each.how for each in goes_on] == [EARLY, GOING]
+
+
+def test_a_finished_run_that_is_started_again_did_not_go_on_after_an_interruption() -> None:
+    done = {"what": "end", "at": 20.0, "step": 3, "error": None}
+    again = [start(30.0, 3), done | {"at": 40.0}]
+    assert resumptions(stretches([start(10.0, 0), done, *again], [], False)) == []
+    lost = {"what": "lost", "at": 15.0, "step": 2}
+    assert resumptions(stretches([start(10.0, 0), lost, start(16.0, 2), done, *again], [], False)) == [2]
 
 
 @pytest.mark.parametrize(

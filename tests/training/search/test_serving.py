@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,7 +57,9 @@ def test_a_search_gives_places_and_what_a_player_needs(client: Any) -> None:
     assert (found["text"], found["without"]) == ("a low hum", ["hiss"]) and len(found["hits"]) == 5
     for hit in found["hits"]:
         assert 0 <= hit["from_s"] < hit["to_s"] <= hit["sample_s"]
-    assert client.get("/api/about").json()["splits"] == ["clotho/development", "clotho/evaluation"]
+    about = client.get("/api/about").json()
+    assert about["splits"] == ["clotho/development", "clotho/evaluation"]
+    assert re.fullmatch(r"33 recordings, \d+ s", about["holdings"])
 
 
 def test_the_stored_sound_comes_whole_or_in_ranges(client: Any, manifest: Manifest) -> None:

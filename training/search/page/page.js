@@ -390,9 +390,7 @@ addEventListener("keydown", (event) => {
 async function begin() {
   try {
     const about = await answer(fetch("/api/about"));
-    const hours = about.hours < 10 ? about.hours.toFixed(1) : Math.round(about.hours).toLocaleString("en");
-    const length = about.hours < 1 ? `${Math.ceil(60 * about.hours)} min` : `${hours} hours`;
-    $("holdings").textContent = `${about.recordings.toLocaleString("en")} recordings, ${length}`;
+    $("holdings").textContent = about.holdings;
     const places = about.splits.length > about.datasets.length ? [...about.datasets, ...about.splits].sort() : about.datasets;
     for (const name of places) $("dataset").add(new Option(name, name));
     for (const name of about.licences) $("licence").add(new Option(name, name));
