@@ -1,9 +1,9 @@
-"""The waveforms of two clips compared: at offsets that their codes tell, anywhere, or piece by piece."""
+"""The waveforms of two clips compared: at offsets that their codes tell, or anywhere."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Protocol
@@ -13,14 +13,14 @@ import pyarrow as pa
 
 from sharding.dedup.candidates import JoinSettings, join
 from sharding.dedup.fingerprint import HOP_S, RATE, fingerprint
-from sharding.dedup.spans import Span
 from sharding.dedup.waveform import Verdict, VerificationSettings, align_and_compare, is_silent
 from sharding.schema import FINGERPRINTS, MATCHES
 from sharding.sources.protected import parse_protect
 
 MARGIN_S = 0.1  # about an offset that codes tell, to a hop or two
 _HELD = 64  # clips of which a worker keeps the sound: at most 64 MB
-_SEARCH_S, _SEARCH_OVERLAP_S = 300.0, 10.0  # of a clip that are searched at once for more places of a leak
+_COST = 0.006  # seconds of processor time for each second of sound that is compared, roughly
+_COST_OF_PAIR = 0.01
 
 
 class Wave(Protocol):
@@ -101,6 +101,15 @@ class Comparison:
         candidate = match_row(a, b, "fingerprint", offset, max(0.0, length), float(votes), "undecided")
         return [candidate, self._verdict_row(a, b, verdict)]
 
+    def seconds(self, a: str, b: str, offsets: list[tuple[float, int]]) -> float:
+        """About how much processor time ``at_offsets`` takes, or ``anywhere`` where there are no offsets."""
+        if offsets:
+            longest = self.settings.stretches * self.settings.stretch_s
+            sound = sum(min(longest, self._end(a, b, at) - max(0.0, at)) for at, _ in offsets)
+        else:
+            sound = sum(min(self.settings.search_s, self.durations[clip_id]) for clip_id in (a, b))
+        return _COST_OF_PAIR + _COST * max(0.0, sound)
+
     def silent(self, clip_id: str) -> bool:
         """Whether nothing audible is in the clip, looked at in stretches."""
         starts = np.arange(0.0, self.durations[clip_id], self.settings.stretch_s)
@@ -112,25 +121,6 @@ class Comparison:
         second = self.wave(b, 0.0, self.settings.search_s)
         verdict = align_and_compare(first, second, -len(second) / RATE, len(first) / RATE, self.settings.verification)
         return [self._verdict_row(a, b, verdict)]
-
-    def searched(self, clip: str, stretch: Span, other: str) -> list[dict]:
-        """Rows, seen from the clip, of places in a stretch of it that hold sound of the other one; not of all."""
-        found = []
-        for start, first in self._pieces(clip, *stretch):
-            for begin, second in self._pieces(other, 0.0, self.durations[other]):
-                rows = compare_waves(first, second, self.settings).to_pylist()
-                found += [
-                    row | {"offset_s": start + row["offset_s"] - begin} for row in rows if row["outcome"] == "same"
-                ]
-        return found
-
-    def _pieces(self, clip: str, start: float, end: float) -> Iterator[tuple[float, np.ndarray]]:
-        """(begin, sound) of pieces of a stretch that overlap, so that a place between two lies in one of them."""
-        while True:
-            yield start, self.wave(clip, start, min(_SEARCH_S, end - start))
-            if end - start <= _SEARCH_S:
-                return
-            start += _SEARCH_S - _SEARCH_OVERLAP_S
 
     def _end(self, a: str, b: str, offset: float) -> float:
         return min(self.durations[a], offset + self.durations[b])

@@ -7,18 +7,23 @@ difference becomes evidence.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sharding.dedup.explanation import RATE, Excess, ceiling, excesses, new_sound
 from sharding.dedup.grouping import Relation, covers
+from sharding.dedup.spreading import PIECE_S, Spreader
 from sharding.rows import Difference
 
 _SLACK_S = 0.1  # of a clip's end that the other one does not reach: what codecs and cutters add or take
 _INTO_S = 0.1  # of the overlap that is read with such an end, so that it has no edge of its own
+_STRETCHES = 6  # of an overlap that are one part
+_COST = 0.02  # seconds of processor time for each second that is judged, roughly
+_COST_OF_PAIR = 0.01
 
 
 Wave = Callable[[str, float, float, int], np.ndarray]  # clip_id, start_s, duration_s, rate
@@ -46,11 +51,91 @@ def removable_pairs(
     return [(relation.a, relation.b, relation.offset_s) for relation in found if is_removable(relation)]
 
 
-def explain_pairs(
-    pairs: Sequence[tuple[str, str, float]], wave: Wave, durations: Mapping[str, float], share: float, stretch_s: float
-) -> tuple[int, list[dict[str, Any]]]:
-    """How many pairs (a, b, offset), and their ``residual`` rows; see ``Overlap``."""
-    return len(pairs), [Overlap(wave, durations, *pair, stretch_s).row(share) for pair in pairs]
+class Part(NamedTuple):
+    """The stretches from ``first`` to before ``last`` of the overlap of two clips."""
+
+    a: str
+    b: str
+    offset_s: float
+    first: int
+    last: int
+
+    @property
+    def pair(self) -> tuple[str, str, float]:
+        return self.a, self.b, self.offset_s
+
+    @property
+    def stretches(self) -> int:
+        return self.last - self.first
+
+
+class Judged(NamedTuple):
+    """What some stretches of an overlap tell: differences, and the greatest power [bands] that each clip reaches."""
+
+    differences: list[Difference]
+    reached: dict[str, np.ndarray]
+
+
+class Conclusion(NamedTuple):
+    """A pair whose overlap was judged part by part; only the ends beyond it have not been read."""
+
+    pair: tuple[str, str, float]
+    judged: list[Judged]
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """Explains overlaps; a long one part by part, so that its parts are spread over workers too.
+
+    Attributes:
+        wave, durations, stretch_s: see ``Overlap``.
+        share: see ``removable_pairs``.
+    """
+
+    wave: Wave
+    durations: Mapping[str, float]
+    share: float
+    stretch_s: float
+
+    def explain(self, pairs: Iterable[tuple[str, str, float]], spreader: Spreader) -> list[dict[str, Any]]:
+        """The ``residual`` rows of pairs (a, b, offset)."""
+        counts = {pair: self._overlap(*pair).stretches for pair in pairs}
+        parts = [
+            Part(*pair, first, min(first + _STRETCHES, count))
+            for pair, count in counts.items()
+            for first in range(0, count, _STRETCHES)
+        ]
+        progress = spreader.begin("match (explaining)", sum(counts.values()), "stretches")
+        judged: dict[tuple[str, str, float], dict[int, Judged]] = defaultdict(dict)
+        rows: list[dict[str, Any]] = []
+        for part, found in spreader.each(progress, self._judge, parts, self._seconds, lambda part: part.stretches):
+            if isinstance(found, Judged):
+                judged[part.pair][part.first] = found
+            else:
+                rows.append(found)
+        long = [Conclusion(pair, [found for _, found in sorted(some.items())]) for pair, some in judged.items()]
+        rows += (row for _, row in spreader.each(progress, self._conclude, long, lambda one: PIECE_S, lambda one: 0))
+        progress.finish()
+        return rows
+
+    def _overlap(self, a: str, b: str, offset_s: float) -> Overlap:
+        return Overlap(self.wave, self.durations, a, b, offset_s, self.stretch_s)
+
+    def _seconds(self, part: Part) -> float:
+        overlap = self._overlap(*part.pair)
+        return _COST_OF_PAIR + _COST * part.stretches * overlap.length / overlap.stretches
+
+    def _judge(self, parts: list[Part]) -> list[Judged | dict[str, Any]]:
+        """Of each part that is all of an overlap the row, and of others what they tell."""
+        found: list[Judged | dict[str, Any]] = []
+        for part in parts:
+            overlap = self._overlap(*part.pair)
+            judged = overlap.judged(part.first, part.last, self.share)
+            found.append(overlap.row([judged], self.share) if part.stretches == overlap.stretches else judged)
+        return found
+
+    def _conclude(self, work: list[Conclusion]) -> list[dict[str, Any]]:
+        return [self._overlap(*one.pair).row(one.judged, self.share) for one in work]
 
 
 @dataclass(frozen=True)
@@ -72,56 +157,80 @@ class Overlap:
     offset_s: float
     stretch_s: float
 
-    def row(self, share: float) -> dict[str, Any]:
+    @property
+    def start(self) -> float:
+        """Where the overlap begins in a, in seconds."""
+        return max(0.0, self.offset_s)
+
+    @property
+    def end(self) -> float:
+        """Where the overlap ends in a, in seconds."""
+        return min(self.durations[self.a], self.offset_s + self.durations[self.b])
+
+    @property
+    def length(self) -> float:
+        """The length of the overlap, in seconds."""
+        return self.end - self.start
+
+    @property
+    def stretches(self) -> int:
+        """How many stretches of equal length the overlap has."""
+        return max(1, math.ceil(self.length / self.stretch_s))
+
+    def judged(self, first: int, last: int, share: float) -> Judged:
+        """What the stretches from ``first`` to before ``last`` tell; for ``share`` see ``row``."""
+        step = self.length / self.stretches
+        rests = self._rests(share)
+        found = Judged([], {})
+        for at in (self.start + k * step for k in range(first, last)):
+            begins = {self.a: at, self.b: max(0.0, at - self.offset_s)}
+            sounds = {clip_id: self.wave(clip_id, begin, step, RATE) for clip_id, begin in begins.items()}
+            for clip_id in filter(rests.get, sounds):
+                found.reached[clip_id] = np.maximum(found.reached.get(clip_id, 0.0), ceiling(sounds[clip_id]))
+            for (clip_id, begin), excess in zip(begins.items(), excesses(*sounds.values()), strict=True):
+                if excess is not None:
+                    found.differences.append(_difference(clip_id, begin, excess))
+        return found
+
+    def row(self, judged: Sequence[Judged], share: float) -> dict[str, Any]:
         """The ``residual`` row of MATCHES.
 
         Args:
+            judged: what all stretches tell, in order.
             share: a clip of which the overlap covers at least this share is judged to its ends.
         """
-        start, end = max(0.0, self.offset_s), min(self.durations[self.a], self.offset_s + self.durations[self.b])
-        found = list(self._differences(start, end, share))
+        found = [difference for part in judged for difference in part.differences]
+        for clip_id, begin, finish in (
+            (clip_id, *span) for clip_id, spans in self._rests(share).items() for span in spans
+        ):
+            reached = np.maximum.reduce([part.reached[clip_id] for part in judged])
+            excess = new_sound(self.wave(clip_id, begin, finish - begin, RATE), reached)
+            if excess is not None:
+                found.append(_difference(clip_id, begin, excess))
         worst = max(found, key=lambda difference: difference["above_db"], default=None)
         return {
             "a": self.a,
             "b": self.b,
             "method": "residual",
             "offset_s": self.offset_s,
-            "overlap_s": end - start,
+            "overlap_s": self.length,
             "score": None if worst is None else worst["above_db"],
             "outcome": "same" if worst is None else "different",
             "difference": worst,
         }
 
-    def _differences(self, start: float, end: float, share: float) -> Iterator[Difference]:
-        """All differences of an overlap, whose times are a's."""
-        count = max(1, math.ceil((end - start) / self.stretch_s))
-        step = (end - start) / count
-        rests = {self.a: self._rests(self.a, start, end, share)}
-        rests[self.b] = self._rests(self.b, start - self.offset_s, end - self.offset_s, share)
-        reached: dict[str, np.ndarray] = {}
-        for at in (start + k * step for k in range(count)):
-            begins = {self.a: at, self.b: max(0.0, at - self.offset_s)}
-            sounds = {clip_id: self.wave(clip_id, begin, step, RATE) for clip_id, begin in begins.items()}
-            for clip_id in filter(rests.get, sounds):
-                reached[clip_id] = np.maximum(reached.get(clip_id, 0.0), ceiling(sounds[clip_id]))
-            for (clip_id, begin), excess in zip(begins.items(), excesses(*sounds.values()), strict=True):
-                if excess is not None:
-                    yield _difference(clip_id, begin, excess)
-        for clip_id, begin, finish in ((clip_id, *span) for clip_id, spans in rests.items() for span in spans):
-            excess = new_sound(self.wave(clip_id, begin, finish - begin, RATE), reached[clip_id])
-            if excess is not None:
-                yield _difference(clip_id, begin, excess)
+    def _rests(self, share: float) -> dict[str, list[tuple[float, float]]]:
+        """What is read of the ends of each clip that the overlap does not reach.
 
-    def _rests(self, clip_id: str, first: float, last: float, share: float) -> list[tuple[float, float]]:
-        """What is read of the ends of a clip that the overlap from ``first`` to ``last`` does not reach.
-
-        Where the overlap covers little of the clip, the other one is an excerpt, and has no say beyond it.
+        Where the overlap covers little of a clip, the other one is an excerpt, and has no say beyond it.
         """
-        duration = self.durations[clip_id]
-        if last - first < share * duration:
-            return []
-        ends = ((0.0, first), (last, duration))
-        return [(max(0.0, s - _INTO_S), min(duration, e + _INTO_S)) for s, e in ends if e - s > _SLACK_S]
+        spans = {self.a: (self.start, self.end), self.b: (self.start - self.offset_s, self.end - self.offset_s)}
+        found = {}
+        for clip_id, (first, last) in spans.items():
+            duration = self.durations[clip_id]
+            ends = ((0.0, first), (last, duration)) if last - first >= share * duration else ()
+            found[clip_id] = [(max(0.0, s - _INTO_S), min(duration, e + _INTO_S)) for s, e in ends if e - s > _SLACK_S]
+        return found
 
 
 def _difference(clip_id: str, begin_s: float, excess: Excess) -> Difference:

@@ -134,7 +134,7 @@ def test_comparing_is_counted_in_pairs_to_the_end(planted):
         return begun[-1]
 
     assert planted.matches(begin=begin).equals(planted.matches())
-    assert [one.unit for one in begun] == ["clips", "parts", "parts", "pairs", "pairs"]
+    assert [one.unit for one in begun] == ["clips", "parts", "parts", "pairs", "stretches"]
     assert all(one.done == one.total > 0 for one in begun)
 
 
