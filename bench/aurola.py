@@ -40,10 +40,10 @@ from training.config.loading import load_recipe
 from training.curation.annotations import Annotation, to_table
 from training.engine.distributed import Group
 from training.evaluation.encoding import side_encoder
+from training.evaluation.figures import FORWARD
 from training.evaluation.run import EvaluationSettings, evaluate
-from training.evaluation.score_files import ScoreFile
-from training.evaluation.scores import FORWARD
-from training.evaluation.scoring import ScoringSettings, write_scores
+from training.evaluation.scores.files import ScoreFile
+from training.evaluation.scores.writing import ScoringSettings, write_scores
 from training.models.hub import load
 from training.models.multimodal import listening
 from training.models.retriever import Retriever

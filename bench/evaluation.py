@@ -21,9 +21,9 @@ import torch
 
 from sharding.common.storage import Storage
 from training.evaluation.counting import comparable
+from training.evaluation.figures import Questions, figures, rank_all
 from training.evaluation.run import scored_side
-from training.evaluation.score_files import ScoreFile, ScoreWriter
-from training.evaluation.scores import Questions, figures, rank_all
+from training.evaluation.scores.files import ScoreFile, ScoreWriter
 from training.models.encoders import EncodedAudio, EncodedText
 from training.models.heads.base import Head, Side
 from training.objectives.pairs.tiled import score_all

@@ -38,8 +38,8 @@ from sharding.common.runners import LocalRunner
 from sharding.probe.clip import ProbeSettings
 from sharding.settings import BuildSettings
 from sharding.shards.manifest import Manifest
-from training.evaluation.comparing import compare
-from training.evaluation.score_files import ScoreFile
+from training.evaluation.scores.comparing import compare
+from training.evaluation.scores.files import ScoreFile
 from training.reproduce.carrying_out import Work, carry_out
 from training.reproduce.plans import Plan, PlannedRun, System
 

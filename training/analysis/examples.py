@@ -12,7 +12,7 @@ import numpy.typing as npt
 from sharding.audio import decode_segment
 from sharding.common.excerpts import player, spectrogram
 from sharding.layout import shard_name
-from training.evaluation.scores import Questions
+from training.evaluation.figures import Questions
 
 PREFERRED = 3  # clips that the model preferred, shown of each example
 HEARD_S = 10.0  # of a clip on the page

@@ -21,8 +21,8 @@ from training.data.sampling.order import SequentialOrder
 from training.engine.distributed import LocalGroup
 from training.evaluation.counting import comparable
 from training.evaluation.encoding import encode_clips, encode_texts, side_encoder
+from training.evaluation.figures import Questions, figures, rank_all
 from training.evaluation.run import scored_side
-from training.evaluation.scores import Questions, figures, rank_all
 from training.evaluation.split import read_split
 from training.models.heads.base import Side, rows_of
 from training.objectives.pairs.tiled import score_all

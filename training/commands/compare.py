@@ -32,10 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from training.evaluation.comparing import compare
     from training.evaluation.metrics import MEASURED
     from training.evaluation.relevance import open_relevance
-    from training.evaluation.score_files import ScoreFile
+    from training.evaluation.scores.comparing import compare
+    from training.evaluation.scores.files import ScoreFile
 
     if args.measure not in MEASURED:
         raise InputError("--measure names no figure", value=args.measure, remedy="one of " + ", ".join(MEASURED))

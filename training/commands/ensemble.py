@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def _systems(words: list[str]) -> dict[str, str]:
     """The place of each system by its name."""
-    from training.evaluation.ensembles import MOST
+    from training.evaluation.scores.ensembles import MOST
 
     found = named(words)
     several = next((name for name, places in found.items() if len(places) != 1), None)
@@ -93,7 +93,7 @@ def _systems(words: list[str]) -> dict[str, str]:
 
 def _models(systems: Mapping[str, str], args: argparse.Namespace) -> dict[str, str]:
     """The systems that are models; ``InputError`` where an option is missing, or is not for these systems."""
-    from training.evaluation.score_files import is_scores
+    from training.evaluation.scores.files import is_scores
 
     models = {name: place for name, place in systems.items() if not is_scores(place, unfinished=True)}
     if args.batch < 1:
@@ -120,7 +120,7 @@ def _models(systems: Mapping[str, str], args: argparse.Namespace) -> dict[str, s
 
 def _write_scores(models: Mapping[str, str], args: argparse.Namespace, table: Any, group: Any) -> dict[str, Any]:
     """Score the splits with each model; the folders by split and by name.  What is there already is not done again."""
-    from training.evaluation.scoring import ScoringSettings, write_scores
+    from training.evaluation.scores.writing import ScoringSettings, write_scores
     from training.models.hub import open_model
 
     manifest = open_build(args.shards, args.split, args.validation_split)
@@ -139,10 +139,10 @@ def _write_scores(models: Mapping[str, str], args: argparse.Namespace, table: An
 
 def _measured(folders: Mapping[str, str], validation: list[str] | None, table: Any, out: str | None) -> dict[str, Any]:
     """The figures of every combination of scores, and of the weights that are chosen on the validation split."""
-    from training.evaluation.comparing import common_questions
-    from training.evaluation.ensembles import Blended, all_subsets, choose_weights, write_blend
-    from training.evaluation.score_files import ScoreFile
-    from training.evaluation.scores import figures, multiple_of, rank_all, require_truth
+    from training.evaluation.figures import figures, multiple_of, rank_all, require_truth
+    from training.evaluation.scores.comparing import common_questions
+    from training.evaluation.scores.ensembles import Blended, all_subsets, choose_weights, write_blend
+    from training.evaluation.scores.files import ScoreFile
 
     files = {name: ScoreFile.open(folder) for name, folder in folders.items()}
     questions = common_questions(list(files.values()))
@@ -168,8 +168,8 @@ def _measured(folders: Mapping[str, str], validation: list[str] | None, table: A
 
 
 def _validation(folders: list[str], files: Any) -> Any:
-    from training.evaluation.score_files import ScoreFile
-    from training.evaluation.scores import require_truth
+    from training.evaluation.figures import require_truth
+    from training.evaluation.scores.files import ScoreFile
 
     if len(folders) != len(files):
         raise InputError("--validation names as many folders as there are systems", value=len(folders))

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.evaluation.relevance import open_relevance
-    from training.evaluation.score_files import is_scores
+    from training.evaluation.scores.files import is_scores
 
     if args.batch < 1 or args.first < 0:
         raise InputError(
@@ -73,8 +73,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _of_scores(args: argparse.Namespace, relevance: Any) -> dict[str, Any]:
-    from training.evaluation.score_files import ScoreFile
-    from training.evaluation.scores import figures, multiple_of, rank_all, require_truth
+    from training.evaluation.figures import figures, multiple_of, rank_all, require_truth
+    from training.evaluation.scores.files import ScoreFile
 
     scores = ScoreFile.open(args.checkpoint)
     if args.split not in (None, scores.questions.split):

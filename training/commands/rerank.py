@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from sharding.common.storage import Storage
     from sharding.shards.manifest import Manifest
     from training.engine.launch import ranks
-    from training.evaluation.score_files import ScoreFile
+    from training.evaluation.scores.files import ScoreFile
     from training.models.hub import open_model
     from training.reranking.run import (
         begin,

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.engine.launch import ranks
     from training.evaluation.relevance import open_queries, open_relevance
-    from training.evaluation.scoring import ScoringSettings, write_scores
+    from training.evaluation.scores.writing import ScoringSettings, write_scores
     from training.models.hub import open_model
 
     if args.batch < 1:

@@ -39,9 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from sharding.common.storage import located
-    from training.evaluation.score_files import ScoreFile
-    from training.evaluation.scores import BACKWARD
-    from training.evaluation.submission import (
+    from training.evaluation.figures import BACKWARD
+    from training.evaluation.scores.files import ScoreFile
+    from training.evaluation.scores.submission import (
         check_predictions,
         file_names,
         prediction_rows,

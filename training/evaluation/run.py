@@ -19,7 +19,7 @@ from training.data.sampling.order import SequentialOrder
 from training.engine.distributed import Group
 from training.evaluation.counting import Block, comparable
 from training.evaluation.encoding import SideEncoder, encode_clips, encode_texts
-from training.evaluation.scores import Questions, figures, multiple_of, rank_all
+from training.evaluation.figures import Questions, figures, multiple_of, rank_all
 from training.evaluation.split import read_split
 from training.evaluation.two_stage import two_stage_scores
 from training.models.heads.base import Head, Side, rows_of
@@ -63,7 +63,7 @@ def evaluate(
         progress: called with the number of batches of clips that are encoded, and of all of them.
 
     Returns:
-        as `training.evaluation.scores.figures`.
+        as `training.evaluation.figures.figures`.
     """
     order = SequentialOrder(manifest.table, settings.split, encoder.settings, settings.batch_size)
     split = read_split(manifest.table, settings.split, order, encoder.settings)

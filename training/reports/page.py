@@ -15,9 +15,9 @@ from sharding.common.storage import located
 from sharding.shards.manifest import Manifest
 from training.analysis.examples import Clips, browse, chosen
 from training.analysis.page import TEMPLATES as EXAMPLE_TEMPLATES
-from training.evaluation.comparing import compare
-from training.evaluation.score_files import ScoreFile
-from training.evaluation.scores import BACKWARD
+from training.evaluation.figures import BACKWARD
+from training.evaluation.scores.comparing import compare
+from training.evaluation.scores.files import ScoreFile
 from training.reports.course import (
     EARLY,
     FAILED,

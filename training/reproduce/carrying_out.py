@@ -17,10 +17,10 @@ from training.config.loading import load_recipe
 from training.config.sections import DistillationSettings, InitSettings, Recipe
 from training.data.sampling.mixture import splits_of
 from training.engine.distributed import Group
-from training.evaluation.comparing import compare
-from training.evaluation.ensembles import write_blend
-from training.evaluation.score_files import ScoreFile, is_scores
-from training.evaluation.scoring import ScoringSettings, write_scores
+from training.evaluation.scores.comparing import compare
+from training.evaluation.scores.ensembles import write_blend
+from training.evaluation.scores.files import ScoreFile, is_scores
+from training.evaluation.scores.writing import ScoringSettings, write_scores
 from training.models.hub import CONFIG, EXPORT, open_model
 from training.reproduce import needs
 from training.reproduce.measuring import measure, obstacle

@@ -26,9 +26,9 @@ from training.data.sound.features import AudioInput
 from training.engine.distributed import Group
 from training.evaluation.counting import comparable
 from training.evaluation.encoding import refuse_damaged
+from training.evaluation.figures import BACKWARD, FORWARD, Questions
 from training.evaluation.metrics import DIRECTIONS
-from training.evaluation.score_files import ScoreFile, ScoreWriter
-from training.evaluation.scores import BACKWARD, FORWARD, Questions
+from training.evaluation.scores.files import ScoreFile, ScoreWriter
 from training.evaluation.split import captioned, clips_of
 from training.models.multimodal.language import LanguageModel
 from training.models.multimodal.listening import Listener
@@ -272,7 +272,7 @@ def compare(judged: dict[str, Judged], tuned: dict[str, Judged], metric: str = "
 def write_scores(
     judged: Judged, weight: float, first: ScoreFile, direction: str, identity: dict[str, Any], out: Storage
 ) -> None:
-    """Write the new ranking of a direction in the form of `training.evaluation.score_files`.
+    """Write the new ranking of a direction in the form of `training.evaluation.scores.files`.
 
     Args:
         judged: the direction.

@@ -26,7 +26,7 @@ from training.data.captions import normalise, tokenise
 from training.data.settings import DataSettings
 from training.data.sound.features import AudioInput
 from training.evaluation.metrics import Ints
-from training.evaluation.score_files import ScoreFile, is_scores
+from training.evaluation.scores.files import ScoreFile, is_scores
 from training.models.encoders.naming import encoder_name
 from training.models.heads.base import DotProduct, Scorer, Side
 

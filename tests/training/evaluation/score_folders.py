@@ -8,8 +8,8 @@ import numpy as np
 
 from sharding.common.storage import Storage
 from training.evaluation.counting import comparable
-from training.evaluation.score_files import ScoreFile, ScoreWriter
-from training.evaluation.scores import Questions
+from training.evaluation.figures import Questions
+from training.evaluation.scores.files import ScoreFile, ScoreWriter
 
 SPLIT = "clotho/evaluation"
 

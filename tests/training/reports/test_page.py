@@ -18,7 +18,7 @@ from tests.training.small_runs import small_recipe, write_sounds
 from training import cli
 from training.data.sources import open_pairs
 from training.engine.distributed import Group
-from training.evaluation.scoring import ScoringSettings, write_scores
+from training.evaluation.scores.writing import ScoringSettings, write_scores
 from training.models.hub import load
 from training.reports.page import PageSettings, write_run_report
 from training.run.lock import LOCK

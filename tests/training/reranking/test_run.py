@@ -22,7 +22,7 @@ from tests.training.models.multimodal.test_multimodal import TINY
 from tests.training.search.indexes import exported, untrained
 from tests.training.small_runs import REPOSITORY, commit
 from training.cli import main
-from training.evaluation.score_files import ScoreFile
+from training.evaluation.scores.files import ScoreFile
 from training.reranking.fusion import best_items, fuse
 from training.reranking.run import Judged, write_scores
 

@@ -20,7 +20,7 @@ from training.data.loader import Loader
 from training.data.sampling.order import Order
 from training.data.sound.features import AudioInput
 from training.engine.distributed import Group
-from training.evaluation.scoring import ScoringSettings, write_scores
+from training.evaluation.scores.writing import ScoringSettings, write_scores
 from training.models.hub import load
 from training.models.retrieval import RetrievalModel
 from training.objectives.pairs.tiled import score_all

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from training.evaluation.statistics import bootstrap, holm, paired
+from training.evaluation.scores.statistics import bootstrap, holm, paired
 
 
 def test_an_interval_is_that_of_the_normal_distribution_for_many_queries() -> None:

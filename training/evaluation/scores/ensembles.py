@@ -11,11 +11,11 @@ import xxhash
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
-from training.evaluation.comparing import common_questions, together
 from training.evaluation.counting import Block, Relevant, RowCounter, comparable
+from training.evaluation.figures import BACKWARD, Questions, figures, multiple_of, rank_all
 from training.evaluation.metrics import of_each_query
-from training.evaluation.score_files import ScoreFile, ScoreWriter
-from training.evaluation.scores import BACKWARD, Questions, figures, multiple_of, rank_all
+from training.evaluation.scores.comparing import common_questions, together
+from training.evaluation.scores.files import ScoreFile, ScoreWriter
 
 MOST = 8  # systems: all subsets of more would fill pages
 STEPS = 10  # a weight is a multiple of one tenth

@@ -11,7 +11,7 @@ import pytest
 from sharding.common.errors import InputError
 from tests.training.evaluation.score_folders import noisy, questions, write_matrix
 from training import cli
-from training.evaluation.submission import check_predictions
+from training.evaluation.scores.submission import check_predictions
 
 ASKED = questions(4, 2)
 NAMES = [f"clip {number}.x.wav" for number in range(4)]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sharding.common.errors import InputError
-from training.evaluation.score_files import ScoreFile
+from training.evaluation.scores.files import ScoreFile
 
 INDEX = "index"
 LISTED = 10  # files of a query before 2025

@@ -20,9 +20,9 @@ from training.data.sampling.order import SequentialOrder
 from training.engine.distributed import Group, LocalGroup
 from training.evaluation.counting import comparable
 from training.evaluation.encoding import SideEncoder, encode_clips, encode_texts, join, side_encoder
+from training.evaluation.figures import Questions
 from training.evaluation.run import scored_side
-from training.evaluation.score_files import ScoreWriter
-from training.evaluation.scores import Questions
+from training.evaluation.scores.files import ScoreWriter
 from training.evaluation.split import captioned, clips_of, read_split
 from training.models.heads.base import Side
 from training.models.retriever import Retriever

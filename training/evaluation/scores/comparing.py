@@ -10,10 +10,10 @@ import numpy as np
 
 from sharding.common.errors import InputError
 from training.evaluation.counting import Block, Relevant, Ties
+from training.evaluation.figures import BACKWARD, MULTIPLE, Questions, graded, multiple_of, rank_all, require_truth
 from training.evaluation.metrics import Floats, Ints, of_each_query
-from training.evaluation.score_files import ScoreFile
-from training.evaluation.scores import BACKWARD, MULTIPLE, Questions, graded, multiple_of, rank_all, require_truth
-from training.evaluation.statistics import bootstrap, holm, paired, stacked
+from training.evaluation.scores.files import ScoreFile
+from training.evaluation.scores.statistics import bootstrap, holm, paired, stacked
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Measured:
 
 
 def measured(found: Mapping[str, Ties], questions: Questions, multiple: Relevant | None = None) -> dict[str, Measured]:
-    """The values of single queries, from `training.evaluation.scores.rank_all`."""
+    """The values of single queries, from `training.evaluation.figures.rank_all`."""
     tasks = {}
     for name, ties in found.items():
         backward = name.startswith(BACKWARD)

@@ -31,8 +31,8 @@ from safetensors.numpy import load, save
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from training.evaluation.counting import Block
+from training.evaluation.figures import BACKWARD, FORWARD, Questions
 from training.evaluation.metrics import Ints
-from training.evaluation.scores import BACKWARD, FORWARD, Questions
 
 HEAD, STARTED = "scores.json", "started.json"
 CLIPS, QUERIES = "clips.parquet", "queries.parquet"

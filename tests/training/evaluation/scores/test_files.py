@@ -20,13 +20,13 @@ from tests.training.evaluation.test_run import ATTENTION, RELEVANCE, SPLIT
 from tests.training.small_runs import commit, small_recipe, write_sounds
 from training import cli
 from training.engine.distributed import LocalGroup
-from training.evaluation import score_files, scoring
 from training.evaluation.encoding import side_encoder
+from training.evaluation.figures import Questions
 from training.evaluation.relevance import open_queries
 from training.evaluation.run import EvaluationSettings, evaluate
-from training.evaluation.score_files import ScoreFile
-from training.evaluation.scores import Questions
-from training.evaluation.scoring import ScoringSettings, write_scores
+from training.evaluation.scores import files, writing
+from training.evaluation.scores.files import ScoreFile
+from training.evaluation.scores.writing import ScoringSettings, write_scores
 from training.models.retriever import Retriever
 from training.tasks.retrieval import assemble
 
@@ -45,8 +45,8 @@ def write(build: Path, out: Path, *overrides: str, **settings: Any) -> dict[str,
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(score_files, "PART_BYTES", 9 * 4 * 5)  # five rows of nine clips, of which four are a batch
-    monkeypatch.setattr(scoring, "BLOCK", 2)
+    monkeypatch.setattr(files, "PART_BYTES", 9 * 4 * 5)  # five rows of nine clips, of which four are a batch
+    monkeypatch.setattr(writing, "BLOCK", 2)
 
 
 @pytest.mark.parametrize("head", [[], ATTENTION], ids=["dual", "attention"])
@@ -71,7 +71,7 @@ def test_a_killed_run_continues_and_ends_with_the_same_bytes(
     build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(build, tmp_path / "whole")
-    real = score_files.ScoreWriter.write
+    real = files.ScoreWriter.write
     for dies_at in (0, 2):
 
         def die(self: Any, part: int, scores: Any, dies_at: int = dies_at) -> None:
@@ -79,13 +79,13 @@ def test_a_killed_run_continues_and_ends_with_the_same_bytes(
                 raise KeyboardInterrupt
             real(self, part, scores)
 
-        monkeypatch.setattr(score_files.ScoreWriter, "write", die)
+        monkeypatch.setattr(files.ScoreWriter, "write", die)
         with pytest.raises(KeyboardInterrupt):
             write(build, tmp_path / "killed")
         with pytest.raises(InputError, match="not finished"):
             ScoreFile.open(tmp_path / "killed")
-    monkeypatch.setattr(score_files.ScoreWriter, "write", real)
-    monkeypatch.setattr(scoring, "encode_clips", None)  # they were encoded before it was killed
+    monkeypatch.setattr(files.ScoreWriter, "write", real)
+    monkeypatch.setattr(writing, "encode_clips", None)  # they were encoded before it was killed
     assert write(build, tmp_path / "killed")["written"] == 3
     one, other = ({p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in ("whole", "killed"))
     assert one == other

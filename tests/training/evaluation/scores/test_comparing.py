@@ -12,17 +12,17 @@ import pytest
 from sharding.common.errors import InputError
 from tests.training.evaluation.score_folders import noisy, questions, write_matrix
 from training import cli
-from training.evaluation import score_files
-from training.evaluation.comparing import together
-from training.evaluation.ensembles import blend, choose_weights
-from training.evaluation.score_files import ScoreFile
+from training.evaluation.scores import files
+from training.evaluation.scores.comparing import together
+from training.evaluation.scores.ensembles import blend, choose_weights
+from training.evaluation.scores.files import ScoreFile
 
 ASKED = questions(60, 5)
 
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(score_files, "PART_BYTES", 60 * 4 * 50)
+    monkeypatch.setattr(files, "PART_BYTES", 60 * 4 * 50)
 
 
 def answer(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
