@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.local_cluster import environment, free_port, submit
+from ray_jobs.cluster.local_cluster import environment, free_port, submit
 from training.run.log import read_records
 
 ROOT = Path(__file__).parent.parent

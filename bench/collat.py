@@ -38,14 +38,14 @@ from training.data.settings import MaskingSettings
 from training.data.sound.features import AudioInput, FeatureExtractor
 from training.engine.distributed import LocalGroup
 from training.evaluation.classification import figures, label_matrix
+from training.models.collat.interaction import InteractionSettings, TokenInteraction
+from training.models.collat.locked_text import LockedTextModel
+from training.models.collat.token_space import TokenSpace
 from training.models.encoders import AudioEncoder, TextEncoder
 from training.models.encoders.audio import whisper
 from training.models.encoders.pooling import masked_mean
 from training.models.encoders.randomness import noisy
 from training.models.encoders.text.families import BERT, Bert
-from training.models.interaction import InteractionSettings, TokenInteraction
-from training.models.locked_text import LockedTextModel
-from training.models.token_space import TokenSpace
 from training.objectives.local.token_matching import MATCHINGS, distances
 from training.objectives.pairs import build_loss
 from training.objectives.pairs.ntxent import Settings as NTXentSettings

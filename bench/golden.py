@@ -35,7 +35,7 @@ from typing import Any
 import fsspec
 
 from bench.golden_inputs import HEADS, add_late, write_recipes, write_source
-from ray_jobs.local_cluster import local_cluster, submit
+from ray_jobs.cluster.local_cluster import local_cluster, submit
 from sharding.common.errors import InputError
 
 HERE = Path(__file__).resolve().parent.parent

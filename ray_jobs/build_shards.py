@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 
-from ray_jobs.runner import add_ray
+from ray_jobs.cluster.runner import add_ray
 from sharding import cli
 from sharding.common import commandline
 from sharding.common.processes import run_program

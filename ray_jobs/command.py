@@ -19,9 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.connection import add_nodes, connect, refuse_relative
-from ray_jobs.metrics import run_label
-from ray_jobs.runner import RayRunner
+from ray_jobs.cluster.connection import add_nodes, connect, refuse_relative
+from ray_jobs.cluster.metrics import run_label
+from ray_jobs.cluster.runner import RayRunner
 from sharding.common import commandline
 from sharding.common.processes import run_program
 from training import cli

@@ -14,8 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from ray_jobs.cluster.local_cluster import local_cluster, submit
 from ray_jobs.demo_report import write_demo_report
-from ray_jobs.local_cluster import local_cluster, submit
 from sharding.common.errors import InputError
 from sharding.common.processes import run_program
 from sharding.common.terminal import accept_any_text, page

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _offer_ray(parser: argparse.ArgumentParser) -> None:
-    from ray_jobs.runner import add_ray
+    from ray_jobs.cluster.runner import add_ray
 
     add_ray(parser)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ray_jobs.connection import LABEL
+from ray_jobs.cluster.connection import LABEL
 from ray_jobs.costs import Nodes, Span, Trial, build_cost, money, sounds_of, training_cost, trial_of
 from sharding.checks import read_checked
 from sharding.common.errors import InputError

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ray_jobs.connection import connect, refuse_relative
-from ray_jobs.metrics import watching
-from ray_jobs.ranks import Ranks, add_ranks, in_one_line, run_on_ranks
+from ray_jobs.cluster.connection import connect, refuse_relative
+from ray_jobs.cluster.metrics import watching
+from ray_jobs.cluster.ranks import Ranks, add_ranks, in_one_line, run_on_ranks
 from sharding.commands.arguments import absolute
 from sharding.common.errors import InputError
 from training.commands import reproduce

@@ -14,7 +14,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ray_jobs.connection import tells_progress, without_worker
+from ray_jobs.cluster.connection import tells_progress, without_worker
 from sharding.common.errors import InputError
 from sharding.common.terminal import page
 

@@ -16,9 +16,9 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from ray_jobs.connection import connect, refuse_relative
-from ray_jobs.metrics import run_label, watching
-from ray_jobs.ranks import Ranks, add_ranks, run_on_ranks
+from ray_jobs.cluster.connection import connect, refuse_relative
+from ray_jobs.cluster.metrics import run_label, watching
+from ray_jobs.cluster.ranks import Ranks, add_ranks, run_on_ranks
 from sharding.commands.arguments import absolute
 from sharding.common import commandline
 from sharding.common.commandline import Command

@@ -15,9 +15,9 @@ from typing import Any
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
-from ray_jobs.metrics import watching
-from ray_jobs.rank_failures import final_error
-from ray_jobs.ranks import in_one_line
+from ray_jobs.cluster.metrics import watching
+from ray_jobs.cluster.rank_failures import final_error
+from ray_jobs.cluster.ranks import in_one_line
 from ray_jobs.sweeps import BEHIND, FINISHED, LEFT, Sweep, Trial
 from sharding.common.sizes import quantity
 from training.config.loading import parse_recipe

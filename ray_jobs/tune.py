@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ray_jobs.connection import add_nodes, connect, refuse_relative, resources_of, selector
-from ray_jobs.ranks import telling_shortage
+from ray_jobs.cluster.connection import add_nodes, connect, refuse_relative, resources_of, selector
+from ray_jobs.cluster.ranks import telling_shortage
 from sharding.commands.arguments import absolute
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 import yaml
 
-from ray_jobs.connection import LABEL
+from ray_jobs.cluster.connection import LABEL
 from tests.conftest import REPOSITORY
 
 RAY = ("cluster.yaml", "cluster/aws.yaml", "cluster/gcp.yaml")
@@ -72,7 +72,7 @@ def test_every_job_that_is_shown_has_options_that_exist(name: str, words: list[s
     import argparse
 
     from ray_jobs import train
-    from ray_jobs.runner import add_ray
+    from ray_jobs.cluster.runner import add_ray
     from sharding.commands import build
 
     parser = argparse.ArgumentParser()

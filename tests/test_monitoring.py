@@ -19,7 +19,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from ray_jobs.metrics import BUILD, FAILURES, TRAINING
+from ray_jobs.cluster.metrics import BUILD, FAILURES, TRAINING
 from tests.conftest import REPOSITORY
 from tests.ray_jobs.conftest import STORE, head
 from tests.sharding.corpora import write_corpus

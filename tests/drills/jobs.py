@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ray_jobs.local_cluster import submit
+from ray_jobs.cluster.local_cluster import submit
 from tests.conftest import REPOSITORY
 from tests.drills.hosts import DASHBOARD, permitted
 from tests.training.small_runs import lines

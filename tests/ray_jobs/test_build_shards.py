@@ -34,7 +34,7 @@ def expected(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 DRIVER = """
 import sys
 from pathlib import Path
-from ray_jobs.runner import RayRunner
+from ray_jobs.cluster.runner import RayRunner
 from sharding.build.run import build
 from tests.sharding.conftest import settings_for
 build(settings_for(Path(sys.argv[1])), sys.argv[2], RayRunner(sys.argv[3]))

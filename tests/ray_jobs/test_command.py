@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from ray_jobs.cluster.local_cluster import local_cluster, submit
 from ray_jobs.command import COMMANDS, add_cluster
-from ray_jobs.local_cluster import local_cluster, submit
 from sharding.demo.synthesis import synthesise
 from tests.conftest import REPOSITORY
 from tests.training.models.multimodal.families import CAPTIONS, MARKS

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ray_jobs.local_cluster import local_cluster, submit
+from ray_jobs.cluster.local_cluster import local_cluster, submit
 from sharding.common.errors import InputError
 from tests.training.small_runs import REPOSITORY, TREE, write_sounds
 from training import cli

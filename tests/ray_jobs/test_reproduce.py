@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ray_jobs.local_cluster import local_cluster, submit
+from ray_jobs.cluster.local_cluster import local_cluster, submit
 from ray_jobs.reproduce import OneRun, _lost_needs, _ready
 from tests.training.small_runs import REPOSITORY, write_sounds
 from training.models.hub import CONFIG, EXPORT

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ray_jobs.__main__ import main
-from ray_jobs.local_cluster import local_cluster, submit
+from ray_jobs.cluster.local_cluster import local_cluster, submit
 from ray_jobs.status import newest_lines, show
 from sharding.common.errors import InputError
 from tests.conftest import REPOSITORY
@@ -45,7 +45,7 @@ LOST = """steps 40/240  1.1 s each  3:44 left  loss 2.3627
     [2026-11-30 13:06:10,247 W 22 56] (raylet) memory_monitor_utils.cc:437: Got negative used memory
 (TrainController pid=16)   rank 2 was lost with its node; the run starts again from its last checkpoint (restart 2 of 3)
 (RayTrainWorker pid=250, ip=10.0.0.2) Traceback (most recent call last):
-(RayTrainWorker pid=250, ip=10.0.0.2)   File "/tmp/ray/ray_jobs/ranks.py", line 202, in rank_main
+(RayTrainWorker pid=250, ip=10.0.0.2)   File "/tmp/ray/ray_jobs/cluster/ranks.py", line 202, in rank_main
 (RayTrainWorker pid=250, ip=10.0.0.2)     share.function(share.task, group)
 (RayTrainWorker pid=250, ip=10.0.0.2)     ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
 (RayTrainWorker pid=250, ip=10.0.0.2)   [Previous line repeated 3 more times]

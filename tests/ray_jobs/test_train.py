@@ -12,7 +12,7 @@ import pytest
 import yaml
 from ray.cluster_utils import Cluster
 
-from ray_jobs.ranks import FEWER, Ranks, run_on_ranks, shortage
+from ray_jobs.cluster.ranks import FEWER, Ranks, run_on_ranks, shortage
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from tests.training.small_runs import REPOSITORY, TREE, lines, run_ranks, write_sounds

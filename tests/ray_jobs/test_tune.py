@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from ray_jobs import __main__ as program
-from ray_jobs.local_cluster import local_cluster, submit
+from ray_jobs.cluster.local_cluster import local_cluster, submit
 from ray_jobs.tune import show
 from tests.training.small_runs import REPOSITORY, TREE, write_sounds
 from training.config.loading import load_recipe

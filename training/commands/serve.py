@@ -40,11 +40,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     try:
         import uvicorn
 
-        from training.search.web import application, listen
+        from training.search.page.web import application, listen
     except ModuleNotFoundError as error:
         raise InputError(f"the page needs {error.name}", remedy="pip install earshot[search]") from error
 
-    from training.search.serving import Service
+    from training.search.page.serving import Service
 
     listening = listen(args.host, args.port)
     finder = open_finder(args)

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from sharding.common.storage import Storage
     from training.models.hub import open_model
-    from training.tasks.teaching import write_teacher
+    from training.tasks.teacher_vectors import write_teacher
 
     if Path(args.out).is_file():
         raise InputError("it is a file", file=args.out, remedy="name a folder for --out")

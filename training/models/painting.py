@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from sharding.common.errors import InputError
+from training.models.collat.locked_text import LockedTextModel
 from training.models.downloads import only_here
 from training.models.encoders.published import unavailable
-from training.models.locked_text import LockedTextModel
 from training.models.retriever import Retriever
 from training.models.waves import prepare
 

@@ -6,7 +6,8 @@
 - L_cross-global (eq. 2): the vector of a clip and that of its text find each other among all pairs of the global batch;
 - L_uni-token (eq. 3): the predicted token embeddings stay where they are when noise is added to the spectrogram.
 
-The model is `training.models.locked_text`.  What the paper leaves open is a setting; ``docs/METHODS.md`` gives reasons.
+The model is `training.models.collat.locked_text`.  What the paper leaves open is a setting, for which
+``docs/METHODS.md`` gives reasons.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from training.config.sections import Recipe
 from training.data.batch import Batch
 from training.data.sources import open_clips, training_captions
 from training.models.build import build_audio, build_text
+from training.models.collat.interaction import InteractionSettings, TokenInteraction
+from training.models.collat.locked_text import LockedTextModel, WrittenClips
+from training.models.collat.token_space import Ends, ReadText, TokenSpace
 from training.models.encoders import Place
 from training.models.encoders.randomness import noisy
-from training.models.interaction import InteractionSettings, TokenInteraction
-from training.models.locked_text import LockedTextModel, WrittenClips
 from training.models.retriever import Retriever
-from training.models.token_space import Ends, ReadText, TokenSpace
 from training.objectives.local.token_matching import Matching, Unit, counted, difference, matched_difference
 from training.objectives.pairs import build_loss
 from training.objectives.pairs.base import PairLoss
@@ -77,7 +78,7 @@ class CollatTask(RetrievalTask):
     """A model whose sounds a locked text encoder reads, and the three terms of CoLLAT's loss.
 
     Args:
-        model: see `training.models.locked_text`.
+        model: see `training.models.collat.locked_text`.
         loss: over all pairs of the global batch.
         name: the name of that loss in the log.
         settings: the weights, and what the paper leaves open.

@@ -26,8 +26,8 @@ from training.models.retrieval import RetrievalModel
 from training.objectives.pairs.tiled import score_all
 from training.run.loop import fit
 from training.tasks.retrieval import AUDIO, TEXT, RetrievalTask, make_task
+from training.tasks.teacher_vectors import write_teacher
 from training.tasks.teachers import StoredTeacher
-from training.tasks.teaching import write_teacher
 
 STEPS = ["optimizer.steps=6", "optimizer.warmup_epochs=0", "data.masking.time_masks=0", "data.masking.freq_masks=0"]
 

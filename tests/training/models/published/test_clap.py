@@ -25,7 +25,7 @@ from training.models import hub
 from training.models.encoders.text.tokenizer import train_tokenizer
 from training.run.initial import initialise
 from training.tasks.retrieval import make_task
-from training.tasks.teaching import write_teacher
+from training.tasks.teacher_vectors import write_teacher
 
 WAVES = [np.random.default_rng(n).standard_normal(round(s * 48000)) * 0.1 for n, s in enumerate((1.3, 4.0, 10.0))]
 

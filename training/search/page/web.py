@@ -24,10 +24,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sharding.common.errors import InputError
-from training.search.serving import Service, whole_number
-from training.search.spectrum import BANDS
+from training.search.page.serving import Service, whole_number
+from training.search.page.spectrum import BANDS
 
-PAGE = Path(__file__).parent / "page"
+PAGE = Path(__file__).parent
 FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),

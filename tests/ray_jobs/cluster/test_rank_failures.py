@@ -11,7 +11,7 @@ os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")  # Ray reads it when it is im
 from ray.exceptions import RayActorError
 from ray.train import ControllerError, WorkerGroupError
 
-from ray_jobs.rank_failures import RankFailures, explained
+from ray_jobs.cluster.rank_failures import RankFailures, explained
 from sharding.common.errors import InputError
 
 NODE = RayActorError(error_msg="The actor died because its node has died. Node Id: 5f2c")

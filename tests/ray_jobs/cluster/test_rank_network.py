@@ -6,7 +6,7 @@ import pytest
 
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")  # Ray reads it when it is imported
 
-from ray_jobs.rank_network import interface_of
+from ray_jobs.cluster.rank_network import interface_of
 
 INTERFACES = {
     "lo": ["127.0.0.1", "::1", "00:00:00:00:00:00"],

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from sharding.common.errors import InputError
-from training.models.interaction import InteractionSettings, TokenInteraction
+from training.models.collat.interaction import InteractionSettings, TokenInteraction
 
 
 def module(**settings: object) -> TokenInteraction:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ray_jobs.connection import add_nodes, resources_of, selector
+from ray_jobs.cluster.connection import add_nodes, resources_of, selector
 from sharding.common.addresses import is_address
 from sharding.common.errors import InputError
 from sharding.common.sizes import quantity
@@ -104,7 +104,7 @@ def run_on_ranks(function: Callable[[Any, Any], None], task: Any, place: str, ra
         raise InputError("a file stands where the run's folder should be", file=found, remedy=remedy)
     from ray.train import TrainingFailedError
 
-    from ray_jobs.rank_failures import explained
+    from ray_jobs.cluster.rank_failures import explained
 
     each = ranks.each()
     trainer = _trainer(Share(function, task), place, ranks, each)
@@ -121,8 +121,8 @@ def _trainer(share: Share, place: str, ranks: Ranks, each: dict[str, float]) -> 
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from ray_jobs.rank_failures import RankFailures
-    from ray_jobs.rank_network import RankNetwork
+    from ray_jobs.cluster.rank_failures import RankFailures
+    from ray_jobs.cluster.rank_network import RankNetwork
 
     return TorchTrainer(
         rank_main,

@@ -20,8 +20,8 @@ from sharding.layout import shard_name
 from sharding.shards.checksum import is_changed
 from training.search.entries import Filter, licences_by_use, splits_of, values_at
 from training.search.finding import Finder, Hit, Query
-from training.search.spectrum import spectrum
-from training.search.words import parse_words
+from training.search.page.spectrum import spectrum
+from training.search.page.words import parse_words
 
 KINDS = {"flac": "audio/flac", "wav": "audio/wav", "mp3": "audio/mpeg", "ogg": "audio/ogg", "opus": "audio/ogg"}
 MOST_HITS, HITS = 200, 20

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ray_jobs.metrics import TRAINING, of_step, run_label
+from ray_jobs.cluster.metrics import TRAINING, of_step, run_label
 
 
 @pytest.mark.parametrize("address", ["s3://bucket/runs/dual", "/data/runs/dual/", "dual"])

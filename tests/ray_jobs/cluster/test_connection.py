@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ray_jobs.connection import connect, refuse_relative, without_worker
-from ray_jobs.local_cluster import local_cluster
+from ray_jobs.cluster.connection import connect, refuse_relative, without_worker
+from ray_jobs.cluster.local_cluster import local_cluster
 from sharding.common.errors import InputError
 from tests.conftest import REPOSITORY
 
@@ -29,7 +29,7 @@ def test_an_address_at_which_no_cluster_answers_is_named() -> None:
 
 def test_a_machine_on_which_ray_does_not_start_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
-    own = "from ray_jobs.connection import connect\nconnect('local')"
+    own = "from ray_jobs.cluster.connection import connect\nconnect('local')"
     environment = os.environ | {"RAY_TMPDIR": str(tmp_path / "taken")}  # Ray's own variable for its folder
     command = [sys.executable, "-c", own]
     found = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60)
@@ -38,7 +38,7 @@ def test_a_machine_on_which_ray_does_not_start_is_an_error(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_a_cluster_of_its_own_is_started_beside_another_one(tmp_path: Path) -> None:
-    own = "from ray_jobs.connection import connect\nconnect('local')\nimport ray\n"
+    own = "from ray_jobs.cluster.connection import connect\nconnect('local')\nimport ray\n"
     own += "print('nodes', [node['NodeManagerAddress'] for node in ray.nodes()])"
     with local_cluster(1, tmp_path / "ray.log"):
         found = subprocess.run([sys.executable, "-c", own], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
@@ -46,7 +46,7 @@ def test_a_cluster_of_its_own_is_started_beside_another_one(tmp_path: Path) -> N
 
 
 LINES = """
-from ray_jobs.connection import connect
+from ray_jobs.cluster.connection import connect
 connect("local", 3)
 import ray, time
 def say(number):

@@ -22,11 +22,11 @@ from sharding.shards.manifest import Manifest
 from tests.training.search.indexes import SHORT, indexed, untrained
 from training.search.finding import Finder
 from training.search.models import WholeModel
-from training.search.serving import Service
+from training.search.page.serving import Service
 from training.search.store import SoundIndex
 
 pytest.importorskip("starlette")
-from training.search.web import LARGEST_UPLOAD, application, byte_range, listen
+from training.search.page.web import LARGEST_UPLOAD, application, byte_range, listen
 
 
 @pytest.fixture(scope="module")

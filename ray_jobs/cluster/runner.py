@@ -9,8 +9,8 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from ray_jobs.connection import LABEL, add_nodes, connect, refuse_relative, resources_of, selector
-from ray_jobs.metrics import BUILD, FAILURES, Gauges, run_label
+from ray_jobs.cluster.connection import LABEL, add_nodes, connect, refuse_relative, resources_of, selector
+from ray_jobs.cluster.metrics import BUILD, FAILURES, Gauges, run_label
 from sharding.common.errors import InputError
 from sharding.common.progress import Progress
 from sharding.common.runners import Runner, loaded_function
@@ -26,7 +26,7 @@ PATIENCE_S = 30.0  # without a result; then a cluster that has no CPU at all is 
 
 
 class RayRunner:
-    """Runs work on the cluster at ``address`` (see ``ray_jobs.connection.connect``).
+    """Runs work on the cluster at ``address`` (see ``ray_jobs.cluster.connection.connect``).
 
     As many tasks run as the cluster has CPUs, also when nodes come and go; ``AHEAD`` times as many are handed out.
     A function with an attribute ``gpus`` gets so many for each task, where the cluster has any.

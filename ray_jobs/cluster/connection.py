@@ -57,7 +57,7 @@ def connect(address: str, workers: int = 1, show_workers: bool = True) -> None:
         return
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": show_workers}
     if not is_job():  # a job's working directory was shipped by `ray job submit`
-        code = Path(__file__).resolve().parent.parent
+        code = Path(__file__).resolve().parents[2]
         options["runtime_env"] = {"py_modules": [str(code / package) for package in _PACKAGES]}
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.ERROR)

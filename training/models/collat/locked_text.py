@@ -15,11 +15,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from training.models.collat.interaction import TokenInteraction
+from training.models.collat.token_space import ReadText, TokenSpace
 from training.models.encoders import AudioEncoder, EncodedAudio, EncodedText
 from training.models.heads.base import Side, VectorHead, unit
-from training.models.interaction import TokenInteraction
 from training.models.retrieval import RetrievalModel
-from training.models.token_space import ReadText, TokenSpace
 
 
 class OwnSpace(VectorHead):

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from sharding.shards.manifest import Manifest
-from tests.training.search.browser import CHROMIUM, Browser, browser
 from tests.training.search.indexes import SHORT, indexed, untrained
+from tests.training.search.page.browser import CHROMIUM, Browser, browser
 from training.search.finding import Finder
 from training.search.models import WholeModel
-from training.search.serving import Service
+from training.search.page.serving import Service
 from training.search.store import SoundIndex
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
@@ -41,7 +41,7 @@ def asked() -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def address(build: Path, asked: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     uvicorn = pytest.importorskip("uvicorn")
-    from training.search.web import application, listen
+    from training.search.page.web import application, listen
 
     manifest, retriever, folder = Manifest.open(build), untrained([]), tmp_path_factory.mktemp("page") / "index"
     indexed(retriever, manifest, folder, windows=SHORT)

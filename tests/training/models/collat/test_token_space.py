@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from sharding.common.errors import InputError
 from tests.training.models.encoders.test_encoders import TEXT_NAMES
+from training.models.collat.token_space import TokenSpace, frame
 from training.models.encoders import TEXT_ENCODERS, TextEncoder, encoder_module
 from training.models.encoders.text.families import BERT, Bert
-from training.models.token_space import TokenSpace, frame
 
 TEXTS = ["a dog barks while rain falls", "rain"]
 

@@ -6,9 +6,9 @@ import torch
 from torch.nn import functional as F
 
 from tests.training.models.encoders.test_encoders import CAPTIONS, audio_encoder, text_encoder, tokens_of
-from training.models.interaction import InteractionSettings, TokenInteraction
-from training.models.locked_text import LockedTextModel
-from training.models.token_space import TokenSpace
+from training.models.collat.interaction import InteractionSettings, TokenInteraction
+from training.models.collat.locked_text import LockedTextModel
+from training.models.collat.token_space import TokenSpace
 
 
 def model_of(text: str = "clip", dropout: float = 0.0) -> LockedTextModel:

@@ -15,12 +15,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ray_jobs.connection import LOCAL_ENVIRONMENT, tells_progress, without_worker
+from ray_jobs.cluster.connection import LOCAL_ENVIRONMENT, tells_progress, without_worker
 from sharding.common.errors import InputError
 from sharding.common.terminal import printable
 
 START_TIMEOUT_S = 300
-_CODE = Path(__file__).resolve().parent.parent
+_CODE = Path(__file__).resolve().parents[2]
 # `ray start`, which ends Ray's other processes when it gets SIGTERM; also where this process is killed
 _START = """
 import runpy, signal

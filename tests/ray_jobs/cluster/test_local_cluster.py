@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ray_jobs.local_cluster import local_cluster, submit
+from ray_jobs.cluster.local_cluster import local_cluster, submit
 from sharding.cli import main
 from sharding.common.errors import InputError
 from sharding.shards.manifest import Manifest

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.search.words import parse_words
+from training.search.page.words import parse_words
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.search.spectrum import BANDS, COLUMNS, spectrum
+from training.search.page.spectrum import BANDS, COLUMNS, spectrum
 
 RATE = 32000
 

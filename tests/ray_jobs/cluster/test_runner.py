@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ray_jobs.runner import RayRunner, add_ray
+from ray_jobs.cluster.runner import RayRunner, add_ray
 from sharding.common.errors import InputError
 from sharding.common.progress import Progress
 from sharding.common.runners import LocalRunner, add_runner, runner_of
@@ -110,7 +110,7 @@ def test_few_tasks_wait_and_as_many_run_as_the_cluster_has_cpus(cluster: Any) ->
 def test_a_cluster_without_cpus_is_spoken_of_and_waited_for(
     cluster: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("ray_jobs.runner.PATIENCE_S", 1.0)
+    monkeypatch.setattr("ray_jobs.cluster.runner.PATIENCE_S", 1.0)
     results: list[int] = []
     waiting = threading.Thread(target=lambda: results.extend(RayRunner(cluster.address).map(_nap, [1])))
     waiting.start()
@@ -131,7 +131,7 @@ def _nap(number: int) -> int:
 
 MEMORY = """
 import sys
-from ray_jobs.runner import RayRunner
+from ray_jobs.cluster.runner import RayRunner
 from sharding.common.errors import InputError
 def eat(number):
     import time
