@@ -42,6 +42,9 @@ def _storage_errors_explained(out: Storage) -> Iterator[None]:
     except OSError as error:
         if is_full(error):
             what, remedy = "no space left", "make room there and run the same command again: it continues"
+        elif isinstance(error, NotADirectoryError | FileExistsError):
+            what = "a file stands where the build needs a folder"
+            remedy = "name another folder for --out, or move the file away"
         elif isinstance(error, FileNotFoundError):
             what = f"a file is gone: {error.strerror or error}"
             remedy = "if it belonged to what is built here, remove that and build again"

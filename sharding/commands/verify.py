@@ -8,6 +8,7 @@ from typing import Any
 
 from sharding.commands.arguments import absolute, add_build, describe
 from sharding.common.runners import add_runner, runner_of
+from sharding.common.sizes import quantity
 from sharding.common.terminal import page
 from sharding.shards.integrity import verify
 
@@ -39,7 +40,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> str:
     if not result["damage"]:
         return f"{result['out']}: no damage found ({result['level']} check)"
-    lines = [f"{result['out']}: {len(result['damage'])} damaged files or samples"]
+    lines = [
+        f"{result['out']}: {quantity(len(result['damage']), 'damaged file or sample', 'damaged files or samples')}"
+    ]
     for one in result["damage"]:
         sample = f", sample {one['sample']}" if one["sample"] else ""
         lines.append(f"  {one['file']}{sample}: {one['what']}")

@@ -71,13 +71,20 @@ def main(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _complain(program, args.command, f"{where}reading or writing failed: {error.strerror or error}")
+        _complain(program, args.command, str(_explained(error)))
         return 2
     except KeyboardInterrupt as interrupt:
         _complain(program, args.command, "interrupted; run the same command again to continue")
         return _status(interrupt)
     return int(result.get("exit", 0))
+
+
+def _explained(error: OSError) -> InputError:
+    from sharding.common.storage.failures import is_full  # takes long to import
+
+    remedy = "make room there and run the same command again" if is_full(error) else None
+    what = f"reading or writing failed: {error.strerror or error}"
+    return InputError(what, file=error.filename or None, remedy=remedy)
 
 
 def text(word: str) -> str:

@@ -10,8 +10,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
+REPEAT_S = 0.1  # until an interrupt that was lost is sent again
 _PR_SET_PDEATHSIG = 1
 
 
@@ -54,7 +55,19 @@ def run_program(main: Callable[[], int]) -> NoReturn:
     """
     if "WORLD_SIZE" not in os.environ:
         signal.signal(signal.SIGTERM, _interrupt)
+    sys.unraisablehook = _repeat_interrupt
     leave(main())
+
+
+def _repeat_interrupt(lost: Any) -> None:
+    """Send an interrupt again that arrived in a destructor or a callback, where Python prints and forgets it."""
+    if not isinstance(lost.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+    number = int(lost.exc_value.args[0] if lost.exc_value.args else signal.SIGINT)
+    again = threading.Timer(REPEAT_S, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
 
 
 def _interrupt(number: int, frame: object) -> None:

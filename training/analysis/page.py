@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -93,6 +94,7 @@ def _spaces(head: Any, text: Side, audio: Side, questions: Questions) -> list[di
     clips = torch.from_numpy(questions.clip_of[chosen])
     shown = []
     for space in spaces(head, rows_of(text, torch.from_numpy(chosen)), rows_of(audio, clips)):
+        print(f"drawing the {space.name}, which can take a minute", file=sys.stderr, flush=True)
         method, texts, sounds = project(space)
         names = [questions.clips[clip] for clip in clips.tolist()]
         captions = [questions.texts[row] for row in chosen.tolist()]

@@ -54,10 +54,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", file=args.sound) from error
     retriever = open_model(args.checkpoint, args.trust_code)
-    painter = Painter(retriever, args.pipeline)
     wave, rate = read_sound(data, args.sound, retriever.audio_input.max_s)
     if not len(wave):
         raise InputError("the sound is empty", file=args.sound)
+    painter = Painter(retriever, args.pipeline)
     if torch.cuda.is_available():
         retriever.model.to("cuda")
         painter.pipeline.to("cuda")

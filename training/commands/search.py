@@ -161,8 +161,10 @@ def read_vector(path: Path, width: int) -> Any:
 
     try:
         found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"no vector can be read: {error}", file=path, remedy="write it with numpy.save") from error
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", file=path) from error
+    except (ValueError, EOFError) as error:  # NumPy's own words advise to load what is no vector as a pickle
+        raise InputError("it is no file of numpy.save", file=path, remedy="write it with numpy.save") from error
     if not isinstance(found, np.ndarray) or found.shape != (width,) or not np.issubdtype(found.dtype, np.floating):
         shape = getattr(found, "shape", "an archive")
         raise InputError(f"the file must hold one vector of {width} numbers", file=path, value=shape)

@@ -314,7 +314,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, OSError) as error:
-        remedy = "make room there; the same command then goes on from the last checkpoint"
+        remedy = "make room there and run the same command again; training goes on from its last checkpoint"
         raise InputError(f"cannot be written: {error}", file=path, remedy=remedy) from error
 
 

@@ -39,8 +39,10 @@ class Painter:
             raise InputError("the model writes no sound as the tokens of a text", remedy=remedy)
         try:
             from diffusers import StableDiffusionPipeline
+            from diffusers.utils.logging import disable_progress_bar
         except ImportError as error:
             raise InputError("images need diffusers", remedy="pip install earshot[images]") from error
+        disable_progress_bar()  # of loading, which takes seconds
         try:
             self.pipeline: Any = StableDiffusionPipeline.from_pretrained(
                 source, local_files_only=only_here(source), use_safetensors=True

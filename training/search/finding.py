@@ -41,8 +41,9 @@ class Query:
     def __post_init__(self) -> None:
         if not self.texts and not self.sounds:
             raise InputError("nothing to look for", remedy="describe a sound, or give one")
-        if not all(text.strip() for text in (*self.texts, *self.without)):
-            raise InputError("a description has no words", value=(*self.texts, *self.without))
+        empty = next((text for text in (*self.texts, *self.without) if not text.strip()), None)
+        if empty is not None:
+            raise InputError("a description has no words", value=empty, remedy="say what should be heard, or not")
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,9 @@ class Finder:
             among: which entries may be found; None: all.
             candidates: windows, found by vectors, that a head with attention scores exactly.
         """
-        if top < 1 or candidates < 1:
-            raise InputError("--top and --first must be at least 1", value=(top, candidates))
+        for option, count in (("--top", top), ("--first", candidates)):
+            if count < 1:
+                raise InputError(f"{option} must be at least 1", value=count)
         entries, count = self.index.entries, max(LEAST_WINDOWS, WINDOWS_A_HIT * top)
         mask = None if among is None else self._mask(among)
         wanted = count if self.model.exact else max(count, candidates)

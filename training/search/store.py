@@ -28,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 
 from sharding.common.errors import InputError
+from sharding.common.storage.failures import naming
 from training.engine.sealed import sealed, unsealed
 from training.search.entries import ENTRIES
 from training.search.nearest import Lists
@@ -172,10 +173,11 @@ def require_own(folder: Path) -> None:
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` make a file, which appears under its name whole or not at all."""
     draft = path.with_name(f".{path.name}.writing")
-    write(draft)
-    with draft.open("rb") as file:
-        os.fsync(file.fileno())
-    move_file(draft, path)
+    with naming(str(path)):
+        write(draft)
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+        move_file(draft, path)
 
 
 def move_file(source: Path, path: Path) -> None:

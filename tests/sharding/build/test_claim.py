@@ -93,3 +93,11 @@ def test_of_many_that_claim_at_once_one_is_obeyed(s3: str, tmp_path: Path) -> No
         for name in map(str, range(5)):
             found = list(pool.map(lambda n, name=name: storage.put_if_absent(name, str(n).encode()), range(8)))
             assert len(set(found)) == 1 and storage.read(name) == found[0]
+
+
+def test_a_file_in_the_place_of_the_builds_folder_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    for out in (tmp_path / "notes.txt", tmp_path / "notes.txt" / "below"):
+        with pytest.raises(InputError, match="a file stands where the build needs a folder"), claim(Storage(out)):
+            pass
+    assert (tmp_path / "notes.txt").read_text() == "mine"

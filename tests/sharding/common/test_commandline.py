@@ -55,6 +55,11 @@ def test_a_result_decides_the_exit_status(outcome: dict[str, Any]) -> None:
     [
         (InputError("no such split", value="x", remedy="name another"), 2, "program work: no such split (found 'x')"),
         (OSError(5, "Input/output error", "/data/a.wav"), 2, "/data/a.wav: reading or writing failed: Input"),
+        (
+            OSError(28, "No space left on device", "/data/a"),
+            2,
+            "left on device\n  remedy: make room there and run the same",
+        ),
         (KeyboardInterrupt(), 130, "run the same command again"),
         (KeyboardInterrupt(15), 143, "interrupted"),
     ],

@@ -25,11 +25,10 @@ run_program(main)
 """
 
 
-def start(script: str, **environment: str) -> subprocess.Popen[str]:
-    inherited = {name: value for name, value in os.environ.items() if name != "WORLD_SIZE"}
-    return subprocess.Popen(
-        [sys.executable, "-c", script], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, env=inherited | environment
-    )
+def start(script: str, stderr: int | None = None, **environment: str) -> subprocess.Popen[str]:
+    said = {name: value for name, value in os.environ.items() if name != "WORLD_SIZE"} | environment
+    words = [sys.executable, "-c", script]
+    return subprocess.Popen(words, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=stderr, text=True, env=said)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +65,34 @@ run_program(main)
 def test_an_interrupt_waits_until_a_process_has_started_and_ctrl_c_never_reaches_that_process(name: str) -> None:
     process = start(STARTING.replace("{name}", name))
     assert process.communicate(timeout=30)[0] == "started 0\ninterrupted\n"
+
+
+LOST = """
+import os, signal
+from sharding.common.processes import run_program
+class Held:
+    def __del__(self):
+        os.kill(os.getpid(), signal.{name})
+        for _ in range(1000):
+            pass
+def main():
+    import time
+    try:
+        del [Held()][0]
+        time.sleep(30)
+    except KeyboardInterrupt as interrupt:
+        print("interrupted", flush=True)
+        return 128 + int(interrupt.args[0] if interrupt.args else 2)
+    return 7
+run_program(main)
+"""
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_an_interrupt_that_arrives_in_a_destructor_is_not_lost(name: str, status: int) -> None:
+    process = start(LOST.replace("{name}", name), stderr=subprocess.STDOUT)
+    assert process.communicate(timeout=20)[0] == "interrupted\n"
+    assert process.returncode == status
 
 
 def test_a_program_ends_with_its_status_and_all_that_it_printed() -> None:

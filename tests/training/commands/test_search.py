@@ -74,6 +74,10 @@ def test_a_stored_vector_of_a_text_finds_what_the_text_finds(
         np.save(tmp_path / f"{name}.npy", wrong)
         assert main(["search", str(index), "--vector", str(tmp_path / f"{name}.npy")]) == 2
         assert f"{name}.npy" in capsys.readouterr().err
+    (tmp_path / "words.npy").write_text("no vector")
+    assert main(["search", str(index), "--vector", str(tmp_path / "words.npy")]) == 2
+    shown = capsys.readouterr().err
+    assert "it is no file of numpy.save" in shown and "pickle" not in shown
 
 
 @pytest.mark.parametrize(

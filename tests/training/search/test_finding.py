@@ -118,9 +118,9 @@ def test_a_finder_refuses_another_model_and_empty_queries(finders: dict[str, Fin
         WholeModel(finders["dual"].index, untrained([], seed=1))
     with pytest.raises(InputError, match="nothing to look for"):
         Query(without=("hiss",))
-    with pytest.raises(InputError, match="has no words"):
-        Query(("  ",))
-    with pytest.raises(InputError, match="at least 1"):
+    with pytest.raises(InputError, match="has no words \\(found '  '\\)"):
+        Query(("hum", "  "))
+    with pytest.raises(InputError, match="--top must be at least 1 \\(found 0\\)"):
         finders["dual"].find(HUM, top=0)
     with pytest.raises(InputError, match="no such entry"):
         finders["dual"].entry_vector(10_000)
