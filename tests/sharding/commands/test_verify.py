@@ -27,7 +27,7 @@ def test_damage_is_named_and_ends_with_status_1(
     shard.write_bytes(data)
     assert main(["verify", str(out)]) == 1
     shown = capsys.readouterr().out
-    assert "damaged files or samples" in shown and f"shards/{shard.name}, sample " in shown
+    assert "1 damaged file or sample" in shown and f"shards/{shard.name}, sample " in shown
 
 
 def test_two_levels_cannot_be_asked_for_at_once(built: Path) -> None:
