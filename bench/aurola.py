@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def shortened(folder: Path, blocks: int, out: Path) -> Path:
-    """The language model with its lowest blocks alone."""
+    """The language model, reduced to its lowest blocks."""
     import transformers
 
     target = out / f"language-{blocks}"
@@ -112,7 +112,7 @@ def shortened(folder: Path, blocks: int, out: Path) -> Path:
 
 
 def short_whisper(models: Path, out: Path) -> Path:
-    """Whisper's encoder with the positions of its first 5 s alone."""
+    """Whisper's encoder, reduced to the positions of its first 5 s."""
     target = out / "whisper-5s"
     if not (target / "config.json").is_file():
         listening.build(listening.Settings(source=f"{models}/whisper-tiny.en", segment_s=5.0)).net.save_pretrained(

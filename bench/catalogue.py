@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _measure_peer(folder: Path, divisor: int) -> dict[str, float] | None:
-    """Seconds of processor time of aac-datasets' readers; None where it is not installed."""
+    """Seconds of processor time of aac-datasets' readers; None if it is not installed."""
     asked = "import importlib.util, sys; sys.exit(importlib.util.find_spec('aac_datasets') is None)"
     if not PEERS.exists() or subprocess.run([PEERS, "-c", asked]).returncode:
         return None

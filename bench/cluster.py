@@ -35,7 +35,7 @@ STORE = 200 << 20  # bytes of a node's object store
 
 @contextmanager
 def cluster(nodes: int) -> Iterator[str]:
-    """A head without cores, which serves jobs, and so many nodes of one core; yields the job server's address."""
+    """Start a head without cores and nodes of one core each; yields the address of the job server."""
     from ray.cluster_utils import Cluster
 
     def node(**more: Any) -> dict[str, Any]:

@@ -74,7 +74,7 @@ COMPARED = ("all terms", "without tokens", "without global", "without noise", "o
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How much is heard and trained."""
+    """How much data is used, and how long models are trained."""
 
     clips: int  # of each split, at most
     scenes: tuple[int, int]  # to train, to test
@@ -100,7 +100,7 @@ class Sounds:
 
 
 class Stored(AudioEncoder):
-    """Vectors of a frozen encoder, which were computed before."""
+    """A batch of vectors of a frozen encoder, which were computed before."""
 
     front_end, segment_s, hop_s, max_s = "whisper", SECONDS, SECONDS, SECONDS
 
@@ -164,7 +164,7 @@ def main() -> None:
 
 
 def hear(data: Path, models: Path, out: Path, size: Size) -> dict[str, Sounds]:
-    """Every split as Whisper hears it: training, and the tests "seen", "unseen" and "scenes"."""
+    """Whisper's vectors of every split: training, and the tests "seen", "unseen" and "scenes"."""
     rng = np.random.default_rng(0)
     folds = {"train": esc50(data, (1, 2)), "test": esc50(data, (3,))}
     labels = sorted({recording.label for recording in folds["train"]})
@@ -183,7 +183,7 @@ def hear(data: Path, models: Path, out: Path, size: Size) -> dict[str, Sounds]:
 
 
 def draw_mixtures(recordings: Sequence[Recording], count: int, rng: np.random.Generator) -> list[list[Recording]]:
-    """Two or three recordings of different labels each."""
+    """Mixtures; each has two or three recordings of different labels."""
     mixtures = []
     for _ in range(count):
         labels = rng.choice(sorted({each.label for each in recordings}), int(rng.integers(2, 4)), replace=False)
@@ -238,7 +238,7 @@ def heard(
 
 
 def task_of(method: str, seed: int, text: TextEncoder, width: int) -> StoredTask:
-    """A small CoLLAT with the weights of the paper and the method's choice."""
+    """A small CoLLAT with the loss weights of the paper and the changes of the method."""
     torch.manual_seed(seed)
     changes = dict(METHODS[method])
     interaction = InteractionSettings(**{"blocks": 2, "width": 256, "heads": 4, **changes.pop("interaction", {})})
@@ -342,7 +342,7 @@ def heard_side(task: CollatTask, vectors: Tensor) -> Tensor:
 
 
 def compare_matchings(quick: bool) -> None:
-    """Both matchings in processes of their own, on the same embeddings."""
+    """Measure both matchings, each in its own process, on the same embeddings."""
     found = {}
     for way in MATCHINGS:
         words = [sys.executable, "-m", "bench.collat", "--way", way, *(["--quick"] if quick else [])]

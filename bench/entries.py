@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def measure(count: int) -> None:
-    """List the windows of so many samples, and print what it takes."""
+    """List the windows of a number of samples, and print the time and memory that it takes."""
     samples = pa.concat_tables([rows(begin, min(begin + BLOCK, count)) for begin in range(0, count, BLOCK)])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "entries.arrow"

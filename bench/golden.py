@@ -87,7 +87,7 @@ class Tree:
         code: the root of the revision.
         work: the folder of its results.
         inputs: the folder that both revisions read.
-        ray: the address of a job server; empty where no scenario needs one.
+        ray: the address of a job server; empty if no scenario needs one.
     """
 
     code: Path
@@ -100,7 +100,7 @@ class Tree:
         return f"s3://golden/{self.work.name}" if scenario == "s3" else str(self.work / scenario.replace(" ", "-"))
 
     def take(self, scenario: str, step: str) -> None:
-        """Take one step of a scenario; ``InputError`` where a command fails."""
+        """Take one step of a scenario; ``InputError`` if a command fails."""
         places = {"out": self.result(scenario), "work": self.work, "inputs": self.inputs}
         words = [word.format(**places) for word in step.split()]
         log = self.work / "log.txt"
@@ -131,7 +131,7 @@ class Result:
 
 
 def read_result(url: str) -> Result:
-    """The files below a folder or an address, without what tells how fast the machine was."""
+    """The files below a folder or an address, without those parts that depend on the speed of the machine."""
     system, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
     contents = {str(path).removeprefix(f"{root}/"): system.cat_file(path) for path in system.find(root)}
     contents.pop(STARTS, None)

@@ -83,7 +83,7 @@ class Timer:
 
     @contextmanager
     def peak(self) -> Iterator[Callable[[], float]]:
-        """Gives a function that returns the peak GB since this began; 0 without a GPU."""
+        """Return a function that returns the peak memory in GB since the block began; 0 without a GPU."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
@@ -173,7 +173,7 @@ def multimodal(sizes: Sizes, timer: Timer, group: Group) -> Figures:
 
 
 def _arithmetic(recipe: Recipe, sizes: Sizes) -> float:
-    """6 operations a parameter of the blocks and token: forward, again, and back; frozen weights have no gradient."""
+    """6 operations for each parameter and token: forward, recomputed, backward; frozen weights have no gradient."""
     audio: Any = recipe.audio
     text: Any = recipe.text
     blocks = {"audio": 12 * audio.depth * audio.width**2, "text": 16 * text.depth * text.width**2}
@@ -182,7 +182,7 @@ def _arithmetic(recipe: Recipe, sizes: Sizes) -> float:
 
 
 def make_batch(size: int, segments: int = 3, seed: int = 0, tokens: int = 20) -> Batch:
-    """Clips of 10 s for each segment and captions of so many tokens, random."""
+    """A random batch: clips of 10 s for each segment, and captions."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.arange(size)
     columns: dict[str, Any] = dict.fromkeys(("clip", "caption", "group", "kin", "seeds"), ids)
@@ -222,7 +222,7 @@ def count_flops(sizes: Sizes, device: torch.device) -> float:
 
 
 def published_step(sizes: Sizes, batch: Batch, device: torch.device) -> Callable[[], float]:
-    """A step as the challenge's baseline takes it: float16 with a scaled loss, negatives of this GPU alone, Adam."""
+    """A step of the challenge's baseline: float16 with a scaled loss, negatives of this GPU alone, Adam."""
     with quiet():
         model, _ = assemble(recipe_of(sizes), ["one two three"])
     model = model.to(device).train()
@@ -343,7 +343,7 @@ def zero(sizes: Sizes, timer: Timer, group: Group) -> Figures:
 
 
 def _exact(sizes: Sizes, *more: str) -> Recipe:
-    """A recipe of few samples, whose steps are large enough to matter."""
+    """A recipe with few samples, and with a learning rate that is high enough to change weights visibly."""
     return recipe_of(sizes, "optimizer.lr=1e-4", "data.batch_size=4", *more)
 
 

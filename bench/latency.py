@@ -82,7 +82,7 @@ def run(clips: Clips, storage: Storage, workers: int, step_s: float) -> tuple[fl
 
 @contextmanager
 def reading_ahead(batches: int) -> Iterator[None]:
-    """Workers read so many batches ahead at most."""
+    """Limit how many batches workers read ahead."""
     former, ahead.BATCHES = ahead.BATCHES, batches
     try:
         yield

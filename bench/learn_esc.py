@@ -251,7 +251,7 @@ def test(retriever: Retriever, manifest: Manifest, name: str, scenes: list[Scene
 
 
 def by_label(scenes: list[Scene]) -> dict[str, dict[str, float]]:
-    """A query for each label, and the files that it should find."""
+    """One query for each label, with the files that it should find."""
     files: dict[str, dict[str, float]] = defaultdict(dict)
     for scene in scenes:
         files[f"The sound of {scene.labels[0]}."][f"{scene.name}.wav"] = 1.0

@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def compare(samples: int, peers: list[str], arguments: argparse.Namespace) -> dict[str, float]:
-    """One size of batch: prints each way's row and returns the others' seconds and memory relative to Earshot's."""
+    """Measure one size of batch; print a row for each way, and return its seconds and memory relative to Earshot's."""
     found: dict[str, tuple[float, float]] = {}
     for way in WAYS:
         if (way in PEER_WAYS and way not in peers) or (samples > HUGE and way not in ("floor", "earshot")):

@@ -101,7 +101,7 @@ def time_and_memory(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def pairs(way: str, samples: int) -> int:
-    """How many pairs a way scores; extrapolation is proportional to it."""
+    """How many pairs an implementation scores; extrapolation is proportional to this number."""
     return min(samples**2, (2 * CANDIDATES + 1) * samples) if "candidates" in way else samples**2
 
 
@@ -137,7 +137,7 @@ def measure(way: str, samples: int, dim: int, threads: int) -> tuple[float, floa
 
 
 def products(way: str, samples: int, dim: int, threads: int) -> float:
-    """Processor seconds of a way's matrix products alone, at the rate of products ``[1024, 1024]``."""
+    """Processor seconds of an implementation's matrix products alone, at the rate of products ``[1024, 1024]``."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     run, inputs = WAYS[way](dim, torch.device("cpu")), _inputs(samples, dim, torch.device("cpu"))

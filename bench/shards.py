@@ -171,7 +171,7 @@ def make_clips(folder: Path, count: int, rate: int, seed: int) -> Path:
 
 
 def compete(name: str, warm: Path, folder: Path, out: Path) -> float:
-    """Processor seconds that a contestant takes; RuntimeError where it cannot run."""
+    """Processor seconds that a contestant takes; RuntimeError if it cannot run."""
     python = PEER_PYTHON if name in PEERS else Path(sys.executable)
     if not python.exists():
         raise RuntimeError("not installed: make bench-peers")
@@ -210,7 +210,7 @@ def processor_seconds(pid: int) -> float:
 
 
 def serve(name: str, warm: Path, folder: Path, out: Path) -> None:
-    """A contestant's process: warm up, wait, run, and stay until its times have been read."""
+    """The main function of a contestant's process: warm up, wait, run, and stay until its times are read."""
     run = (OURS | PEERS)[name]
     answer = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries may print; the answer goes to another descriptor
@@ -253,7 +253,7 @@ def speed(scratch: Path, count: int, rounds: int, only: set[str]) -> dict[str, f
 
 
 def long_recordings(scratch: Path, hours: float) -> Iterator[Path]:
-    """One sound again and again, for hours: as FLAC, as WAV, as MP3 without a length."""
+    """Write recordings of hours that repeat one sound: as FLAC, as WAV, and as MP3 without a length."""
     from tests.sharding import corpora
     from tests.sharding.audio import odd_sounds
 

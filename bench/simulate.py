@@ -36,7 +36,7 @@ _STATISTICS = 2 * 2 * FLOAT  # bytes of a column's statistics: two numbers, each
 
 
 class Corpus(NamedTuple):
-    """A number of clips of so many hours in all."""
+    """The size of a corpus: clips and hours."""
 
     name: str
     clips: int

@@ -54,7 +54,7 @@ class Elsewhere:
 
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:
-    """``--address`` and ``--nodes``, and the cluster as the runner of commands that hand out work."""
+    """Add ``--address`` and ``--nodes``; commands that distribute work get the cluster as their runner."""
     parser.add_argument("--address", default="auto", help="the Ray cluster; `local` starts one on this machine")
     add_nodes(parser)
     parser.set_defaults(make_runner=_runner)
@@ -68,7 +68,7 @@ def carry_out(module: Any, args: argparse.Namespace) -> dict[str, Any]:
     """Run a command on the cluster that its arguments name; its errors are raised here."""
     if getattr(args, "out", None) is not None:
         refuse_relative("--out", str(args.out))
-    connect(args.address)  # with what the workers print, which is the command's progress
+    connect(args.address)  # shows what the workers print: the progress of the command
     gpus = 0 if args.command in HANDS_OUT_GPUS else 1
     (result,) = _runner(args).map(Elsewhere(module.__name__, str(Path.cwd()), gpus), [args])
     return result

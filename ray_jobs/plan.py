@@ -172,14 +172,14 @@ def _cores(count: Any, file: str) -> int:
 
 
 def _mapping(value: Any, key: str, file: str) -> Mapping[Any, Any]:
-    """A part of the cluster's file, empty where there is none."""
+    """A part of the cluster's file, empty if there is none."""
     if value is not None and not isinstance(value, Mapping):
         raise InputError(f"{key} must be a mapping of keys to values", file=file, value=value)
     return value or {}
 
 
 def _whole(value: Any, key: str, file: str) -> int:
-    """A number of the cluster's file."""
+    """A whole number from the cluster's file."""
     if not isinstance(value, int) or value < 0:
         raise InputError(f"{key} must be a whole number", file=file, value=value)
     return value
@@ -206,7 +206,7 @@ def read_trial(folder: str, ranks: int) -> Trial:
 
 
 def _pairs(option: str, words: Sequence[str]) -> dict[str, str]:
-    """The value that options give to each name."""
+    """The values of options of the form NAME=VALUE, by name."""
     found = {}
     for word in words:
         name, _, value = word.partition("=")
@@ -285,7 +285,7 @@ def _money(cost: dict[str, Any]) -> str:
 
 
 def _amounts(span: Sequence[float]) -> str:
-    """A span of amounts, of which nobody reads more than hundredths."""
+    """A span of amounts of money, rounded to hundredths."""
     return _between(["under 0.01" if end < 0.01 else f"{end:.2g}" if end < 100 else f"{end:,.0f}" for end in span])
 
 

@@ -131,7 +131,7 @@ def _ready(waiting: list[OneRun]) -> Iterator[OneRun]:
 
 
 def _lost_needs(one: OneRun, failed: dict[str, str]) -> list[str]:
-    """What a run needs and will not get."""
+    """The runs that a run needs and that have failed."""
     needs = [OneRun(one.work, name, one.seed, None).label for name in one.work.needs(one.name)]
     return [label for label in needs if label in failed]
 

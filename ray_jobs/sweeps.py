@@ -1,4 +1,4 @@
-"""What a sweep tries, and how its settings stand; without Ray."""
+"""The trials of a sweep, and the ranking of its settings; without Ray."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Trial:
 
     @property
     def label(self) -> str:
-        """What messages call it."""
+        """The name of the trial in messages."""
         return f"{' '.join(self.changes)}, seed {self.seed}"
 
 
@@ -98,7 +98,7 @@ class _Range(NamedTuple):
 
     def draw(self, rng: np.random.Generator) -> str:
         """A value, as it is shown: whole, or with three digits."""
-        high = self.high + self.whole  # every whole number has the room up to the next one
+        high = self.high + self.whole  # a whole number stands for the range up to the next one
         if self.low > 0:
             value = math.exp(rng.uniform(math.log(self.low), math.log(high)))
         else:
@@ -148,7 +148,7 @@ class Standing(NamedTuple):
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep, as its trials get it; all that it remembers is in the folders of their runs.
+    """What the trials of a sweep need; all results are in the folders of their runs.
 
     Attributes:
         trials: what is tried.
@@ -192,7 +192,7 @@ def validations(records: Iterable[Mapping[str, Any]], metric: str) -> list[tuple
 
 
 def ranked(standings: Mapping[Trial, Standing]) -> list[dict[str, Any]]:
-    """The settings of a sweep, best first: by the mean over the seeds, those without all their seeds last.
+    """The settings of a sweep, best first by the mean over seeds; settings with missing seeds come last.
 
     A run that was stopped early counts with the best value that it had reached.
     """

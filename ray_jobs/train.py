@@ -30,7 +30,7 @@ RESULT = "result.json"  # in the run's folder: the first rank's result, for the 
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What the driver gives to every rank.
+    """The data that the driver sends to every rank.
 
     Attributes:
         recipe: as resolved; its file need not lie on every node.

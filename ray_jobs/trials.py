@@ -86,7 +86,7 @@ def run_trials(
 
 
 def _try(config: dict[str, int], sweep: Sweep) -> None:
-    """Do one trial; Ray Tune calls this in a process of its own."""
+    """Carry out one trial; Ray Tune calls this in its own process for each trial."""
     trial = sweep.trials[config["trial"]]
     try:
         _train(trial, parse_recipe(sweep.recipes[config["trial"]]), sweep)

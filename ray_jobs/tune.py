@@ -131,7 +131,7 @@ def _sweep(args: argparse.Namespace) -> tuple[Sweep, str]:
 
 
 def _blaming(check: Callable[[Sequence[str]], Result], changes: Sequence[str]) -> Result:
-    """``check(changes)``; an ``InputError`` names those values of ``--over`` that it is about."""
+    """Call ``check(changes)``; its ``InputError`` then names the values of ``--over`` that caused it."""
     try:
         return check(changes)
     except InputError as error:
@@ -155,7 +155,7 @@ def _refusal(check: Callable[[Sequence[str]], Any], changes: Sequence[str]) -> s
 
 
 def _against_build(recipe: Recipe) -> str:
-    """A name of what is checked against the build."""
+    """A key for the settings that are checked against the build; equal keys need no second check."""
     return repr((recipe.task, recipe.data, recipe.validation, recipe.checkpoint))
 
 
@@ -183,7 +183,7 @@ def _checked(recipe: Recipe, args: argparse.Namespace) -> tuple[Recipe, Any]:
 
 
 def _begin(args: argparse.Namespace, plan: Any) -> None:
-    """Note the recipe and the build that a sweep is of; ``InputError`` where its folder holds one of others."""
+    """Write down the recipe and the build of a sweep; ``InputError`` if its folder holds another sweep."""
     from training.config.loading import load_recipe, parse_recipe
     from training.config.resolved import differences, to_tree
 

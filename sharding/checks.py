@@ -194,7 +194,7 @@ def checksummed_bytes(plain: Mapping[str, object]) -> bytes:
 
 
 def read_checksummed(storage: Storage, name: str) -> dict[str, Any]:
-    """What ``checksummed_bytes`` wrote.
+    """Read a JSON file that ``checksummed_bytes`` wrote.
 
     Raises:
         InputError: it does not match its checksum.

@@ -189,7 +189,7 @@ def column(table: pa.Table, name: str, kind: type[Value]) -> list[Value]:
 
 
 def optional_column(table: pa.Table, name: str, kind: type[Value]) -> list[Value | None]:
-    """The values of a column, None where a cell is empty.
+    """The values of a column, None if a cell is empty.
 
     Raises:
         TypeError: the column has another type.

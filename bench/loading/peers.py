@@ -32,7 +32,7 @@ if APART.is_dir():
 
 @dataclass(frozen=True)
 class Contender:
-    """A loader at work.
+    """A loader that is measured.
 
     Attributes:
         epoch: batches of a whole epoch.
@@ -63,7 +63,7 @@ class Published:
 
 
 class Collate:
-    """Waves to a batch, in the worker."""
+    """Collates waves into a batch, in the worker."""
 
     def __init__(self, mel: bool) -> None:
         self.published = Published() if mel else None
@@ -84,7 +84,7 @@ def _replayed(loader: Callable[[], Iterable[Any]], clips: Clips) -> Callable[[],
 
 
 def webdataset_tars(clips: Clips, folder: Path, workers: int, mel: bool) -> Contender:
-    """Its own pipeline over the same tars."""
+    """Webdataset's own pipeline over the same tars."""
 
     def fresh(persistent: bool = False) -> DataLoader[Any]:
         stages = [
@@ -113,7 +113,7 @@ class _Files(Dataset[torch.Tensor]):
 
 
 def single_files(clips: Clips, folder: Path, workers: int, mel: bool) -> Contender:
-    """The challenge baseline's way: a file a clip, and AugmentMelSTFT on the collated batch."""
+    """The loader of the challenge's baseline: one file for each clip, and AugmentMelSTFT on the collated batch."""
     kept = _loader(_Files(clips.files), workers, mel)
     return Contender(
         lambda: kept, _replayed(lambda: _loader(_Files(clips.files), workers, mel, False), clips), "no: replays"
@@ -260,7 +260,7 @@ PEERS: dict[str, Peer] = {
 
 
 def contenders(clips: Clips, root: Path, workers: int, mel: bool) -> tuple[dict[str, Contender], dict[str, str]]:
-    """Those that can run here, and why the others cannot."""
+    """The contenders that can run here, and why the others cannot."""
     found, absent = {}, {}
     for name, peer in PEERS.items():
         folder = root / f"{name}-{workers}-{mel}"

@@ -48,7 +48,7 @@ def _use_network_of_ray() -> None:
 
 
 def interface_of(address: str, interfaces: Mapping[str, Iterable[str]]) -> str | None:
-    """The interface that has an address; None where none has it, as behind a router that translates addresses.
+    """The interface that has an address; None if none has it, as behind a router that translates addresses.
 
     Args:
         address: the address of a node, as Ray knows it.

@@ -43,7 +43,7 @@ class Ranks:
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> Ranks:
-        """What the options of `add_ranks` say; ``InputError`` where they cannot be met."""
+        """What the options of `add_ranks` say; ``InputError`` if they cannot be met."""
         fewest = args.workers if args.min_workers is None else args.min_workers
         if not 1 <= fewest <= args.workers:
             raise InputError("--workers and --min-workers must be at least 1", value=(fewest, args.workers))

@@ -193,7 +193,7 @@ def _pyav(view: BinaryIO, source: Source, form: Format, decoded: Decoded) -> Ite
 
 
 def _announced_s(container: Any, stream: Any) -> float:
-    """Seconds that a container says its sound lasts; 0 where it does not."""
+    """Seconds that a container says its sound lasts; 0 if it does not."""
     start = float((stream.start_time or 0) * stream.time_base) if stream.time_base else 0.0
     if tagged := _TRACK_ENDS.fullmatch(stream.metadata.get("DURATION", "")):  # Matroska's tag of a track
         hours, minutes, seconds = tagged.groups()

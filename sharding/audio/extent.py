@@ -16,9 +16,9 @@ class Extent:
         remark: a harmless oddity in words, or "".
         frames: the least number of samples in each channel that decoding must deliver; 0: not known.
         end: the byte where the recording ends; None: the end of the file.
-        libsndfile: False where libsndfile would stop before the end of the recording.
-        head: what decoders are given in place of the first bytes.
-        declared: False where the length in the header is only a guess.
+        libsndfile: False if libsndfile would stop before the end of the recording.
+        head: bytes that decoders get in place of the first bytes of the file.
+        declared: False if the length in the header is only a guess.
     """
 
     remark: str = ""

@@ -58,7 +58,7 @@ def decode_segment(
 
 
 def _open(file: BinaryIO) -> soundfile.SoundFile | None:
-    """The file as libsndfile reads it; None where it refuses it, or does not know its length."""
+    """The file as libsndfile reads it; None if it refuses it, or does not know its length."""
     try:
         sound = soundfile.SoundFile(file)
     except (soundfile.LibsndfileError, TypeError, ValueError):

@@ -21,7 +21,7 @@ LOCK = in_work(Work.LOCK)
 
 @contextlib.contextmanager
 def claim(out: Storage) -> Iterator[Claim]:
-    """Keep a second builder out, and turn failures of storage into errors that say how to go on.
+    """Keep a second builder out, and turn failures of storage into errors that say how to continue.
 
     Locally the lock is the kernel's, and ends with the process, however that ends; where nothing was begun, no folder
     is left.  In an object store it is a file with heartbeats; ``sharding.common.storage.lease`` says when the lock of

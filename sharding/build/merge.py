@@ -1,4 +1,4 @@
-"""What ``append`` decides about new clips, and how their build becomes part of the finished one."""
+"""The second half of ``append``: decides about new clips, and merges their shards and tables into the build."""
 
 from __future__ import annotations
 

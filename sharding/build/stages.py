@@ -61,7 +61,7 @@ from sharding.sources.generic import row_of_times
 BATCH_CLIPS = 64
 BATCH_SECONDS = 1200.0
 _UNKNOWN_DURATION_S = 10.0  # assumed at least for a clip whose duration no table gives
-_BYTES_A_SECOND = 176_400  # of 44.1 kHz, 16 bit, stereo: hardly a recording takes more, so that it lasts no less
+_BYTES_A_SECOND = 176_400  # 44.1 kHz, 16 bit, stereo: few recordings take more, so this is the shortest duration
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -127,7 +127,7 @@ class Stages:
         return found
 
     def catalogue(self) -> pa.Table:
-        """CATALOGUE; the published tables are read once, so that an interrupted build continues with the same rows."""
+        """CATALOGUE.  The published tables are read once, so that an interrupted build continues with the same rows."""
         if not self.work.exists(Work.MARKER):
             found = self.read_sources()
             for dataset in (*self.settings.roots, *self.settings.sources):
@@ -252,7 +252,7 @@ class Stages:
         return Written(records, plan["hash"])
 
     def _trim(self, catalogue: pa.Table, facts: pa.Table, matches: pa.Table, fates: pa.Table) -> pa.Table:
-        """FACTS of what is written: the windows of trimmed clips are cut to what is left of them, and encoded anew."""
+        """FACTS of what is written: windows of trimmed clips are cut to the part that is left, and encoded again."""
         trimmed = pc.equal(fates["reason"], "trimmed")
         if not pc.any(trimmed, min_count=0).as_py():
             return facts
@@ -279,7 +279,7 @@ class Stages:
 
 
 def batches(catalogue: pa.Table, inputs: pa.Table, reopenings: int) -> list[Batch]:
-    """Slices of a catalogue of about equal work; they depend on the arguments alone.
+    """Cut a catalogue into batches of about equal work; they depend on the arguments only.
 
     Args:
         catalogue: CATALOGUE of the clips.
@@ -298,7 +298,7 @@ def batches(catalogue: pa.Table, inputs: pa.Table, reopenings: int) -> list[Batc
 
 
 def _portions(durations: Sequence[float]) -> Iterator[list[int]]:
-    """The rows of each batch of clips that last so long, in seconds.
+    """The rows of each batch: at most BATCH_CLIPS clips, which last about BATCH_SECONDS together.
 
     They are taken from a table, not sliced: a pickled slice carries the whole table to the worker.
     """

@@ -31,7 +31,7 @@ def differences(former: Any, now: Any, key: str = "") -> Iterator[str]:
 
 
 def _only(former: Any, now: Any) -> str:
-    """What only one of two lists has; empty where they are no lists, or differ in their order alone."""
+    """The items that only one of two lists has; empty if these are not lists, or differ in their order only."""
     if not isinstance(former, list) or not isinstance(now, list):
         return ""
     gone, added = [[_item(x) for x in some if x not in others] for some, others in ((former, now), (now, former))]

@@ -259,7 +259,7 @@ def keywords(cell: str) -> tuple[str, ...]:
 
 
 def seconds(cell: str | float | None) -> float | None:
-    """A number of seconds; None where the cell holds none, or more than ``LONGEST_S``."""
+    """A number of seconds; None if the cell holds none, or more than ``LONGEST_S``."""
     try:
         number = float(cell) if cell is not None else math.nan
     except (ValueError, OverflowError):

@@ -59,7 +59,7 @@ class Excess(NamedTuple):
 
 
 def excesses(a: np.ndarray, b: np.ndarray) -> tuple[Excess | None, Excess | None]:
-    """What ``a`` holds beyond ``b``, and ``b`` beyond ``a``; None where there is nothing.
+    """What ``a`` holds beyond ``b``, and ``b`` beyond ``a``; None if there is nothing.
 
     Args:
         a, b: float32 [n] at 32 kHz of the same time, aligned within a millisecond.

@@ -102,7 +102,7 @@ class Fingerprinter:
         self._sound = sound[begun:].copy()
 
     def finish(self) -> Fingerprint:
-        """The fingerprint of all samples that were pushed; empty where they last less than half a second."""
+        """The fingerprint of all samples that were pushed; empty if they last less than half a second."""
         row = _ROW * self._factor
         left = -(-(len(self._sound) - row // 2) // self._factor)
         padding = np.zeros(row + -len(self._sound) % row, np.float32)

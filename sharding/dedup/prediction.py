@@ -1,4 +1,4 @@
-"""Predicts each of two aligned stretches of sound from the other one, and says what the prediction leaves over.
+"""Predicts each of two aligned stretches of sound from the other one, and computes the residual of the prediction.
 
 A prediction undoes what happens to a copy: a filter that does not change with time, a fade, a delay that changes a
 little, clipping, and a missing upper band (see ``sharding.dedup.explanation``, which judges what is left).  Whatever
@@ -31,7 +31,7 @@ _FINER = 16  # steps of a sample
 _DELAYS = np.array(sorted(np.arange(-40, 41) / 16, key=abs))  # in samples, none first; then -d and d by turns
 _TURNS = np.exp(2j * np.pi / RATE * _DELAYS[:, None] * _HERTZ).astype(np.complex64)  # [delays, bins] that undo them
 _COSINES, _SINES = (part.astype(float) for part in (_TURNS[::2].T.real, _TURNS[::2].T.imag))  # of 0 and above
-_STEP_COST = 2.0  # of a change of the delay; a frame that is wholly explained gives 12
+_STEP_COST = 2.0  # what a change of the delay costs; a frame that is wholly explained gains 12
 _CLIPPING = np.geomspace(0.1, 0.98, 24)  # levels that are tried, as shares of the peak
 _SMOOTH = np.hanning(9)[1:-1] / np.hanning(9).sum()  # bins over which a filter is evened
 _ROWS, _COLUMNS = 8, 64  # frames or bins that are computed at once
@@ -107,7 +107,7 @@ def _clipped_like(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     wanted = b / np.float32(gain)
     plain = float(((wanted - a) ** 2).sum())
     if _least_error(a, wanted, peak) > 0.71 * plain:
-        return a  # as most recordings are not clipped
+        return a  # most recordings are not clipped
     errors = [float(((wanted - np.clip(a, -peak * share, peak * share)) ** 2).sum()) for share in _CLIPPING]
     best = int(np.argmin(errors))
     return np.clip(a, -peak * _CLIPPING[best], peak * _CLIPPING[best]) if errors[best] < 0.7 * plain else a
@@ -168,7 +168,7 @@ def evened(x: np.ndarray, size: int, axis: int = 0) -> np.ndarray:
 
 
 def _weights(in_a: np.ndarray, in_b: np.ndarray) -> np.ndarray:
-    """Weights [frames, bands] that give loud and faint moments and bands the same say; of powers [frames, bins]."""
+    """Weights [frames, bands] by which loud and faint moments and bands count the same; from powers [frames, bins]."""
     in_a, in_b = evened(bands(in_a), 5), evened(bands(in_b), 5)
     scale = in_b.mean() / max(float(in_a.mean()), 1e-20)
     return 1 / (in_a * scale + in_b + 4 * _ROUNDING * _WIDTHS)

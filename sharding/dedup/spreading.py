@@ -30,7 +30,7 @@ class Spreader:
         self._spread, self.begin = spread, begin
 
     def tables(self, what: str, tables: Iterable[pa.Table], clips: int) -> Iterator[pa.Table]:
-        """The tables; each is through when the next is asked for."""
+        """Yield the tables; a table counts as done when the next one is asked for."""
         progress = self.begin(what, clips, "clips")
         for table in tables:
             yield table

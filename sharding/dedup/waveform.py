@@ -71,7 +71,7 @@ class Verdict(NamedTuple):
 
     @property
     def strength(self) -> tuple[int, float]:
-        """The greater, the more this verdict says that the two are the same."""
+        """Orders verdicts: the greater it is, the more the verdict says that the two are the same."""
         return OUTCOME_RANK[self.outcome], self.evidence
 
 
@@ -119,7 +119,7 @@ def best_lag(a: np.ndarray, b: np.ndarray, lowest: float, highest: float) -> int
     """The lag of ``b`` against ``a``, in samples between ``lowest`` and ``highest``, with the highest correlation.
 
     ``a`` and ``b`` are band-passed.  Correlations are normalised by the energy of the overlap at each lag and weighted
-    by its length.  Lags with an overlap of less than a quarter of a second are not tried; None where there is no other.
+    by its length.  Lags with an overlap of less than a quarter of a second are not tried; None if there is no other.
     """
     first = max(int(np.floor(lowest)), _BLOCK - len(b))
     last = min(int(np.ceil(highest)), len(a) - _BLOCK)
@@ -302,7 +302,7 @@ def _evidence(
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """The absolute correlation of aligned stretches; 0 where they are silent."""
+    """The absolute correlation of aligned stretches; 0 if they are silent."""
     scale = np.sqrt(float(np.dot(x, x)) * float(np.dot(y, y)))
     return 0.0 if scale <= _SILENT * len(x) else abs(float(np.dot(x, y))) / scale
 

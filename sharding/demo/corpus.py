@@ -81,7 +81,7 @@ class Corpus:
         self._pairs = self._class_pairs()
 
     def _class_pairs(self) -> Iterator[tuple[str, str]]:
-        """Pairs of classes of sound, each once before any comes again, so that test clips differ from each other."""
+        """Pairs of classes of sound.  No pair is repeated before all have occurred, so that test clips differ."""
         everything = list(combinations(SOUNDS, 2))
         while True:
             for index in self.rng.permutation(len(everything)):
@@ -89,14 +89,14 @@ class Corpus:
                 yield pair if self.rng.random() < 0.5 else (pair[1], pair[0])
 
     def new_freesound_id(self) -> str:
-        """An id as Freesound has them, which no other clip has."""
+        """A new id in the form of Freesound's."""
         while (value := int(self.rng.integers(100_000, 700_000))) in self.used_ids:
             pass
         self.used_ids.add(value)
         return str(value)
 
     def new_youtube_id(self, dashed: bool) -> str:
-        """An id as YouTube has them; some begin with a dash, which has broken loaders."""
+        """A new id in the form of YouTube's; some begin with a dash, which has broken loaders."""
         letters = "".join(self.rng.choice(list(ALPHABET), 10))
         return ("-" if dashed else "k") + letters
 

@@ -20,7 +20,7 @@ class Clip(NamedTuple):
     """What fates depend on of a row of CATALOGUE; captions themselves would be most of the memory of a large build.
 
     Attributes:
-        kinds: the kinds of its captions: human, machine, label; empty where it has none.
+        kinds: the kinds of its captions: human, machine, label; empty if it has none.
     """
 
     dataset: str

@@ -16,7 +16,7 @@ from sharding.rows import Caption, Window, rows
 
 
 class Leak(NamedTuple):
-    """Why a training clip must not be written as it is: a reason of ``REASONS``, and the protected clip."""
+    """The reason (of ``REASONS``) why a training clip must not be written unchanged, and the protected clip."""
 
     reason: str
     protected: str

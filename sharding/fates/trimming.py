@@ -79,7 +79,7 @@ def protected_spans(
 
 
 def longest(stretches: Sequence[Span]) -> Span | None:
-    """The longest stretch, the earliest of equally long ones; None where there is none."""
+    """The longest stretch, the earliest of equally long ones; None if there is none."""
     return max(stretches, key=lambda stretch: (stretch[1] - stretch[0], -stretch[0]), default=None)
 
 

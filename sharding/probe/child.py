@@ -4,7 +4,7 @@ The decoder's process works through a whole batch and reports each clip as it fi
 When the process dies, a new one continues with the clip that was being decoded.  A clip that kills the process
 ``ATTEMPTS`` times is ``crashed``.  (One death proves nothing: an operator's kill and the kernel's out-of-memory killer
 look the same from outside.)  Where no clip was being decoded, no clip is to blame: a process that does not start, or
-that dies between two clips, is a ``DecoderFault``, and nothing is booked.  The process is kept from batch to batch,
+that dies between two clips, is a ``DecoderFault``, and no clip fails.  The process is kept from batch to batch,
 so that Python's start is paid once.
 """
 
@@ -41,12 +41,12 @@ from sharding.probe.messages import (
 
 ATTEMPTS = 3  # to decode a clip, or to start the process
 BYTES_A_SECOND = 50_000  # of the source file; every decoder on every machine is faster
-START_S = 300.0  # in which a new process must have imported its libraries, on the slowest of disks
-SIZE_S = 300.0  # in which storage must tell the size of a file
+START_S = 300.0  # time in which a new process must have imported its libraries, also on the slowest disk
+SIZE_S = 300.0  # time in which storage must answer with the size of a file
 # The C library keeps up to 64 MB of freed memory: to ask the kernel for it with each clip costs a tenth of the time.
 _ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
 _ENVIRONMENT |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-_CREDENTIALS = ("AWS_", "FSSPEC_", "GOOGLE_", "AZURE_")  # how names of variables begin that object stores read
+_CREDENTIALS = ("AWS_", "FSSPEC_", "GOOGLE_", "AZURE_")  # prefixes of variables that object stores read
 _LOOK_S = 0.25  # between two looks at the process's memory
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -123,7 +123,7 @@ class Decoder:
             self._process = None
 
     def _fit_process(self, settings: ProbeSettings) -> _DecoderProcess:
-        """The running process, or a new one where there is none that fits."""
+        """The running process if it has the memory limit of these settings, else a new one."""
         if self._process is None or not self._process.fits(settings.memory_mb):
             self.stop()
             self._process = _started(settings.memory_mb)
@@ -131,7 +131,7 @@ class Decoder:
 
 
 def _started(memory_mb: int) -> _DecoderProcess:
-    """A new process that is ready.  Raises ``DecoderFault`` where none starts in several attempts."""
+    """A new process that is ready.  Raises ``DecoderFault`` if none starts in several attempts."""
     for attempt in range(1, ATTEMPTS + 1):
         process = _DecoderProcess(memory_mb)
         try:

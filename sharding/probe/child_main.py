@@ -40,7 +40,7 @@ _DAMAGED_ARCHIVE = (
 
 
 def main(pipe_number: int, memory_mb: int) -> None:
-    """Probe what comes through the pipe, until the builder is gone."""
+    """Probe the clips whose assignments come through the pipe, until the builder ends."""
     die_with_parent()  # a decoder without a builder would decode for nobody
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the builder handles Ctrl-C
     _limit_memory(memory_mb)
@@ -165,7 +165,7 @@ def _open(storage: Storage, path: str, started: Callable[[int], None]) -> Source
 
 
 def _words(error: Exception) -> str:
-    """What an error says, without the file's name."""
+    """The message of an error, without the name of the file."""
     return getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
 
 
@@ -177,7 +177,7 @@ def _is_unreadable(error: Exception, *, in_archive: bool) -> bool:
 
 
 def _refuse_devices(storage: Storage, path: str) -> None:
-    """Opening a named pipe or a device can wait for ever."""
+    """Refuse named pipes and devices, because opening one can wait for ever."""
     if storage.local is None or storage.archive(path):
         return
     mode = (storage.local / path).stat().st_mode
@@ -190,7 +190,7 @@ def _as_os_error(error: Exception) -> OSError:
 
 
 def _portable(error: OSError) -> OSError:
-    """The error itself where it survives a pipe, else its words."""
+    """The error itself if it can be sent through a pipe, else one with the same message."""
     with contextlib.suppress(Exception):
         copy = pickle.loads(pickle.dumps(error))
         if isinstance(copy, OSError):

@@ -78,7 +78,7 @@ class ProbedClip:
 
     Attributes:
         facts: its row of FACTS.  A clip that failed has an ``error``, and no windows.
-        fingerprint: its codes and flags as FINGERPRINTS stores them; None where the clip failed.
+        fingerprint: its codes and flags as FINGERPRINTS stores them; None if the clip failed.
     """
 
     facts: FactsRow
@@ -146,7 +146,7 @@ class _ClipProbe:
         )
 
     def run(self) -> None:
-        """Decode, measure and write.  Raises ``AudioError`` where the clip cannot be used."""
+        """Decode, measure and write.  Raises ``AudioError`` if the clip cannot be used."""
         to_canonical = to_form = None
         for block in decode(self._source, self.decoded):
             if to_canonical is None:

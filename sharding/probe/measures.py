@@ -50,7 +50,7 @@ class Measures:
 
     @property
     def peak(self) -> float:
-        """The greatest absolute value; 0 where there is no sample."""
+        """The greatest absolute value; 0 if there is no sample."""
         return max(0.0, self._highest, -self._lowest)
 
     @property

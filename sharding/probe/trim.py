@@ -22,7 +22,7 @@ from sharding.schema import FACTS
 def trim_batch(
     batch: str, facts: pa.Table, stretches: Mapping[str, Sequence[WindowPart]], build: Storage, form: AudioForm
 ) -> int:
-    """Cut the clips of a batch; their bytes depend on the windows and the parts alone.
+    """Cut the clips of a batch; their bytes depend only on the windows and the parts.
 
     Writes ``packs/<batch>.pack`` with what had to be cut and, last, ``trimmed_name(batch)``: FACTS whose windows,
     numbered anew, are what is left.  A window of which nothing is cut off stays in the pack that holds it.

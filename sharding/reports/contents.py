@@ -76,7 +76,7 @@ class _DatasetFolders(TypedDict):
 
 @dataclass(frozen=True)
 class ClipView:
-    """A clip as a page shows it; ``sound`` and ``picture`` are data URIs, or None where no sound can be read."""
+    """A clip as a page shows it; ``sound`` and ``picture`` are data URIs, or None if no sound can be read."""
 
     clip_id: str
     caption: str
@@ -123,7 +123,7 @@ class BuildContents:
         self._folders = self._dataset_folders()
 
     def _dataset_folders(self) -> dict[str, Storage]:
-        """The folder of each dataset when the build was made; empty where the build does not have it any more."""
+        """The folder of each dataset when the build was made; empty if the build does not have it any more."""
         work = layout.work_of(self.storage)
         if not work.exists(layout.Work.SETTINGS):
             return {}
@@ -133,7 +133,7 @@ class BuildContents:
         return {name: Storage(folder, follow_links) for name, folder in {**found["roots"], **found["sources"]}.items()}
 
     def wave(self, clip_id: str, seconds: float = EXCERPT_S, start_s: float = 0.0) -> tuple[NDArray, int] | None:
-        """A part of a clip as mono float32 [n], and its rate in Hz; None where no sound can be read.
+        """A part of a clip as mono float32 [n], and its rate in Hz; None if no sound can be read.
 
         The sound comes from the shards where these hold it, else from the dataset's folder.  A file of this folder is
         played only if it is still the one that the build read: the build may come from somebody else, and name any
@@ -168,7 +168,7 @@ class BuildContents:
         )
 
     def detail(self, clip_id: str) -> str | None:
-        """What the probe says about a clip, in words."""
+        """The probe's remark about a clip, in words."""
         found = _find(self._facts, SourceFacts, clip_id)
         return found.detail if found else None
 
@@ -186,6 +186,6 @@ def first_caption(captions: list[Caption]) -> str:
 
 
 def _find(table: pa.Table, row: type[Row], clip_id: str) -> Row | None:
-    """The first row of a clip; None where the table has none."""
+    """The first row of a clip; None if the table has none."""
     position = pc.index(table["clip_id"], clip_id).as_py()
     return next(rows(table.slice(position, 1), row)) if position >= 0 else None

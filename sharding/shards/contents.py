@@ -64,7 +64,7 @@ def unknown_files(names: Mapping[str, int], listed: Mapping[str, FileEntry]) -> 
 
 
 def require_whole(out: Storage) -> None:
-    """Refuse to go on with a build whose work folder is damaged.
+    """Refuse to continue a build whose work folder is damaged.
 
     Raises:
         InputError: names the first file that is missing, or not as it was written.

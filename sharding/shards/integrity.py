@@ -52,7 +52,7 @@ def verify(url: str, level: str, runner: Runner) -> list[Damage]:
         runner: where shards are read.
 
     Returns:
-        all damage, sorted by file; empty where the build is as it was written.
+        all damage, sorted by file; empty if the build is as it was written.
     """
     storage = Storage(url)
     try:

@@ -63,7 +63,7 @@ class SplitProtection(TypedDict):
 
     Attributes:
         dataset, split: the split.
-        clips: in the catalogue; 0 where the split, or its whole dataset, is not part of the build.
+        clips: in the catalogue; 0 if the split, or its whole dataset, is not part of the build.
         compared: clips whose audio could be read.
         not_compared: error class (see ``sharding.audio.ERROR_CLASSES``) to the number of other clips.
     """

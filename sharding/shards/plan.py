@@ -72,7 +72,7 @@ def make_plan(
 
 
 class _Clips:
-    """The clips that are written, with all that is known about them."""
+    """The clips that are written, with what all tables know about them."""
 
     def __init__(self, catalogue: pa.Table, facts: pa.Table, fates: pa.Table, matches: pa.Table) -> None:
         self._catalogue = catalogue.select(_OF_CLIP).combine_chunks()

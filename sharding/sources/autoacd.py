@@ -49,7 +49,7 @@ def read(root: Storage) -> DatasetTables:
 
 
 def _table(tree: Tree, split: str) -> str | None:
-    """The table of a split; ``InputError`` where there are two."""
+    """The table of a split; ``InputError`` if there are two."""
     found = [path for suffix in ("csv", "json") if (path := tree.one(f"{split}.{suffix}"))]
     if len(found) > 1:
         remedy = "keep one of them, and move the other out of the folder"
@@ -104,7 +104,7 @@ def _json_items(tree: Tree, path: str) -> Iterator[tuple[int, str, list[Publishe
 
 
 def _parse(item: Any) -> tuple[str | None, list[str] | None]:
-    """The id and the captions of an item; None where there is none."""
+    """The id and the captions of an item; None if there is none."""
     if not isinstance(item, Mapping):
         return None, None
     name, texts = item.get("id"), item.get("caption")

@@ -69,7 +69,7 @@ class PublishedDataset:
 class PublishedCaption(NamedTuple):
     """A caption as its dataset publishes it.
 
-    ``onset`` and ``offset`` are seconds in the clip; both are None where the caption describes the whole clip.
+    ``onset`` and ``offset`` are seconds in the clip; both are None if the caption describes the whole clip.
     """
 
     text: str
@@ -84,7 +84,7 @@ class PublishedCaption(NamedTuple):
 
 
 def fold_split(fold: str, splits: Collection[str], file: str, row: int) -> str:
-    """The split ``fold<number>`` that a cell of a table names; ``InputError`` where the dataset has no such fold."""
+    """The split ``fold<number>`` that a cell of a table names; ``InputError`` if the dataset has no such fold."""
     split = f"fold{fold.strip()}"
     if split not in splits:
         raise InputError("the dataset has no such fold", file=file, row=row, value=fold, remedy=FETCH_AGAIN)
@@ -163,7 +163,7 @@ class CatalogueBuilder:
             part, stem: make the clip_id.
             path: the path of the audio below the dataset's folder; None: the audio is missing.
             split: default: the part.
-            interval: (start, end) in seconds of the original recording; the end is None where it is not known.
+            interval: (start, end) in seconds of the original recording; the end is None if it is not known.
             duration_s: as published, in seconds.
             out_of_root: whether the table names a file outside the dataset's folder, which is never read.
             captions, identity, licence, uploader, title, keywords, notes: columns of CATALOGUE.

@@ -298,12 +298,12 @@ class _AudioFinder:
 
 
 def _plain(name: str) -> str:
-    """A file name as it survives on disk: without suffix and edge spaces, ``:`` as ``_``."""
+    """A file name as copies on disk have it: without suffix and edge spaces, ``:`` as ``_``."""
     return stem_of(name).strip().replace(":", "_")
 
 
 def _called(folder: str) -> str | None:
-    """The split that a folder is named after; '' for names such as ``train`` whose split is not certain."""
+    """The split whose name a folder has; '' for names such as ``train`` that may mean different splits."""
     for part in reversed(folders(folder + "/")):
         for split, names in FOLDERS.items():
             if part.lower() in names:

@@ -94,7 +94,7 @@ def add_videos(
 
 
 def _seconds(clock: str) -> float | None:
-    """Seconds of ``HH:MM:SS.mmm``; None where it is anything else."""
+    """Seconds of ``HH:MM:SS.mmm``; None if it is anything else."""
     parts = _CLOCK.fullmatch(clock.strip())
     return None if parts is None else round(3600 * int(parts[1]) + 60 * int(parts[2]) + float(parts[3]), 9)
 

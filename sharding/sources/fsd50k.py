@@ -53,7 +53,7 @@ def read(root: Storage) -> DatasetTables:
 
 
 def _information(tree: Tree, name: str) -> dict[str, dict[str, Any]]:
-    """What the JSON file says of each clip; nothing where there is no such file."""
+    """What the JSON file says of each clip; nothing if there is no such file."""
     path = tree.one(name)
     if path is None:
         return {}

@@ -48,7 +48,7 @@ class _Row:
         return "" if value is None else str(value).strip()
 
     def number_of(self, column: str) -> float | None:
-        """Seconds, or None where the cell is empty."""
+        """Seconds, or None if the cell is empty."""
         text = self.text(column)
         value = seconds(text) if text else None
         if text and (value is None or value < 0):
@@ -111,7 +111,7 @@ def read(root: Storage, name: str, split_seed: int | None = None) -> DatasetTabl
 
 
 def _misspelt(table_rows: list[_Row], tree: Tree) -> list[str]:
-    """A remark about paths that name no file, and differ from one only in capitals or in the kind of slash."""
+    """A remark about paths that name no file, but differ from a file only in capitals or in the kind of slash."""
     files = {unicodedata.normalize("NFC", path).casefold(): path for path in tree.files}
     near: dict[str, str] = {}
     for path in dict.fromkeys(row.path for row in table_rows):
@@ -138,7 +138,7 @@ def row_of_times(root: Storage, path: str, onset: float, offset: float) -> tuple
 
 
 def _split(table_rows: list[_Row], seed: int) -> tuple[list[_Row], str]:
-    """The rows with a split for each, where no row has one; and a remark about it."""
+    """The rows, with a random split for each if no row has one; and a remark about this."""
     if any(row.text("split") for row in table_rows):
         return table_rows, "it has splits of its own, which --split-by leaves as they are"
     originals: dict[str, str] = {}
@@ -183,7 +183,7 @@ def _rows(tree: Tree) -> list[_Row]:
 
 
 def _named_by(path: str) -> dict[str, Any]:
-    """The caption of a file without one: the words of its path below the folder; its name where these are none.
+    """The caption of a file without one: the words of its path below the folder, or its name if there are none.
 
     One letter is no word, but one sign of a script without upper and lower case is (犬, a dog).  The words of a folder
     with which the next name begins are said once: ``dog/Dog 1.wav`` is a dog.

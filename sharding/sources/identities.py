@@ -15,7 +15,7 @@ _YOUTUBE = re.compile(r"(?:youtu\.be/|[?&]v=)([\w-]{11})(?:.*[?&](?:t|start)=(\d
 
 
 def freesound(sound_id: str) -> str | None:
-    """``freesound:<id>``, or None where the cell holds no id, as ``Not found`` and blanks do."""
+    """``freesound:<id>``, or None if the cell holds no id, as ``Not found`` and blanks do."""
     digits = sound_id.strip()
     known = digits.isascii() and digits.isdigit() and len(digits) <= _LONGEST_ID
     return f"freesound:{int(digits)}" if known else None

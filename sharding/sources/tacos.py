@@ -144,7 +144,7 @@ def _weak(tree: Tree, path: str, clips: dict[str, _Clip]) -> None:
 
 
 def _splits(tree: Tree, notes: list[str]) -> dict[str, list[str]]:
-    """The splits that name each file; empty where there is no table of splits."""
+    """The splits that name each file; empty if there is no table of splits."""
     paths = {split: tree.one(name) for split, name in SPLITS.items()}
     if paths["development"] and not paths["test"]:  # clips of the test split would count as training clips
         raise InputError(

@@ -32,7 +32,7 @@ _UNPACK = {
     ".hdf": "write its recordings out as files named <youtube_id>_<start>.*",
     ".h5": "write its recordings out as files named <youtube_id>_<start>.*",
 }
-RUN = "; run: "  # in advice, before a command
+RUN = "; run: "  # stands before a command in advice to the user
 _OF_A_BUILD = f"/{in_work(Work.SETTINGS)}"
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
@@ -140,7 +140,7 @@ class Tree:
         return decode(self.read(path), self.name(path), encoding)
 
     def find(self, path: str) -> str | None:
-        """A file by its path in any Unicode form (macOS writes "é" as two characters); None where it is absent."""
+        """A file by its path in any Unicode form (macOS writes "é" as two characters); None if it is absent."""
         return path if path in self.file_set else self._by_normal_form.get(unicodedata.normalize("NFC", path))
 
     @cached_property

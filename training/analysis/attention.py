@@ -41,7 +41,7 @@ def attention(retriever: Any, caption: str, audio: Side, seconds: float) -> Atte
         seconds: how much of the clip the model heard.
 
     Returns:
-        None where the head does not attend to segments of the clip: other heads, and patches, whose order in time
+        None if the head does not attend to segments of the clip: other heads, and patches, whose order in time
         each encoder has for itself.
     """
     head = retriever.model.head

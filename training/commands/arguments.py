@@ -80,12 +80,12 @@ def open_build(shards: str, *splits: str | None) -> Manifest:
 
 
 def file_in_the_way(folder: str | Path) -> Path | None:
-    """The file that stands where a folder of this machine, or one above it, should be; None: there is none."""
+    """A file whose name is needed for a folder of this machine, or for one above it; None: there is none."""
     place = Path(folder)
     return next((each for each in (place, *place.parents) if each.exists() and not each.is_dir()), None)
 
 
 def require_file(out: str | Path) -> None:
-    """``InputError`` where a file that is to be written is a folder; said before the work and not after it."""
+    """``InputError`` if a file that is to be written is a folder; said before the work and not after it."""
     if Path(out).is_dir():
         raise InputError("it is a folder", file=out, remedy="name a file for --out")

@@ -92,7 +92,7 @@ def _systems(words: list[str]) -> dict[str, str]:
 
 
 def _models(systems: Mapping[str, str], args: argparse.Namespace) -> dict[str, str]:
-    """The systems that are models; ``InputError`` where an option is missing, or is not for these systems."""
+    """The systems that are models; ``InputError`` if an option is missing, or is not for these systems."""
     from training.evaluation.scores.files import is_scores
 
     models = {name: place for name, place in systems.items() if not is_scores(place, unfinished=True)}

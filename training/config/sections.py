@@ -179,7 +179,7 @@ class Recipe:
 
     Attributes:
         task: the ``Settings`` of the task, which says what is trained; without this section it is retrieval.
-        audio, text, head, loss: the ``Settings`` of the component that the section chooses; None where the task has
+        audio, text, head, loss: the ``Settings`` of the component that the section chooses; None if the task has
             no such component.
         seed: the seed of everything that is drawn at random.
     """

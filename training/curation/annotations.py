@@ -32,7 +32,7 @@ _REFUSAL = re.compile(r"\b(i can(no|')t|i am unable|i'm sorry|as an ai|language 
 
 
 class Annotation(NamedTuple):
-    """What an annotator says of a clip; a caption is None where there is none."""
+    """The annotation of a clip; a caption is None if there is none."""
 
     clip_id: str
     long: str | None
@@ -105,7 +105,7 @@ def read_annotations(url: str) -> pa.Table:
 
 
 def read_beside(url: str) -> pa.Table:
-    """A table that lies beside a build, local or s3://; ``InputError`` where there is none, or a folder."""
+    """A table that lies beside a build, local or s3://; ``InputError`` if there is none, or a folder."""
     storage, name = located(url)
     if storage.exists(name):
         return storage.read_table(name)
@@ -116,7 +116,7 @@ def read_beside(url: str) -> pa.Table:
 
 
 def annotations_of(table: pa.Table, url: str) -> pa.Table:
-    """As `read_annotations`, of what was read from the file."""
+    """Like `read_annotations`, for a table that was already read from the file."""
     table = checked(table, ANNOTATIONS, url)
     clips = table["clip_id"].to_pylist()
     if len(set(clips)) < len(clips):
@@ -127,7 +127,7 @@ def annotations_of(table: pa.Table, url: str) -> pa.Table:
 
 
 def checked(table: pa.Table, schema: pa.Schema, url: str) -> pa.Table:
-    """A table with the columns of a schema; ``InputError`` where it is another one."""
+    """A table with the columns of a schema; ``InputError`` if it is another one."""
     missing = [each for each in schema.names if each not in table.column_names]
     if missing:
         raise InputError("not a table of annotations: a column is missing", file=url, value=missing[0])

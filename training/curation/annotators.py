@@ -109,7 +109,7 @@ class Model:
 def answers(
     model: language.LanguageModel, questions: list[str], sound: Any, tokens: int, seed: int | None = None
 ) -> list[str]:
-    """A model's answers as they are.
+    """A model's answers, unfiltered.
 
     Args:
         model: the model.

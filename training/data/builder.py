@@ -1,4 +1,4 @@
-"""From a request to a batch: what a loader worker does.  It does not know the order."""
+"""Builds the batch of a request in a worker of the loader; the worker does not know the order."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ class BatchBuilder(Dataset[Any]):
         features: computes features of sound.
         settings: the recipe's data section.
         tokenizer: a transformers tokenizer; None: the batches have no tokens.
-        tags: which tags of clips are one.
-        buffers: memory that is shared with the training process; None where there is none.
+        tags: the vocabulary that maps tags of clips to clusters.
+        buffers: memory that is shared with the training process; None if there is none.
         ahead: the reads that have begun.
     """
 

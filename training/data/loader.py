@@ -35,11 +35,11 @@ from training.data.stored import NOTHING, Stored
 from training.data.tags import TagVocabulary, read_vocabulary
 
 _WORKER_DIED = re.compile(r"DataLoader worker \(pid.*(exited unexpectedly|killed by signal)")
-PARTNER = 0x50415254  # makes the hash that chooses the sample which mixup mixes in
+PARTNER = 0x50415254  # part of the hash that chooses the partner of a sample for mixup
 
 
 class BatchOrder(Protocol):
-    """What the loader needs of an order: ``Order`` and ``SequentialOrder`` have it."""
+    """The interface of an order that the loader uses; ``Order`` and ``SequentialOrder`` have it."""
 
     steps_per_epoch: int
 
@@ -227,7 +227,7 @@ class Loader(BatchLoader):
         reader = SampleReader(storage, audio.rate, audio.max_s, cache)
         tags = read_vocabulary(manifest.table, settings) if train else TagVocabulary()
         if stored.audio is not None:
-            workers = 0  # to look vectors up takes less time than to send them from another process
+            workers = 0  # looking vectors up takes less time than sending them from another process
         make = BatchBuilder if stored.audio is None else SilentBuilder
         builder = make(reader, self._features, settings, tokenizer, tags, ahead=Ahead(reader.times))
         mixup = train and settings.augment.mixup > 0
@@ -278,7 +278,7 @@ class BatchRequests(Sampler[BatchRequest]):
 
     Attributes:
         epoch, steps, iterator: what is requested next, and for which iterator of an epoch.
-        buffers: the pool whose buffers are named in the requests; None where there is none.
+        buffers: the pool whose buffers are named in the requests; None if there is none.
     """
 
     def __init__(self, order: BatchOrder, rank: int, world: int, mixup: bool, ahead: range = range(0)) -> None:

@@ -41,7 +41,7 @@ class SampleCache:
 
     @staticmethod
     def of_environment(build_bytes: int) -> SampleCache:
-        """The cache that the environment names, for a build with so many bytes of sound."""
+        """The cache that the environment names, for a build with ``build_bytes`` bytes of sound."""
         cache = Cache.of_environment()
         return SampleCache(cache.folder / "samples", cache.bytes // 2, build_bytes)
 
@@ -52,7 +52,7 @@ class SampleCache:
         return int(sha256[1:9], 16) / 16**8 < FULL * self.limit / max(self.build_bytes, 1)
 
     def get(self, sha256: str, xxh3: int | None) -> bytes | None:
-        """The sample's bytes; None where they are not here, or were damaged here (they are then removed)."""
+        """The sample's bytes; None if they are not here, or were damaged here (they are then removed)."""
         if not self.keeps(sha256):
             return None
         path = self._path(sha256)

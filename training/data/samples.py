@@ -32,12 +32,12 @@ class ReadWave(Protocol):
     """From a row of drawn samples to its wave."""
 
     def __call__(self, row: int, out: Wave | None = None) -> Wave:
-        """The wave of a row, in ``out`` where it was decoded into this memory, which need not be possible."""
+        """The wave of a row.  It is decoded into the memory ``out`` where this is possible."""
         ...
 
 
 class Reads(Protocol):
-    """What the loader needs of a storage; ``sharding.common.storage.Storage`` has it."""
+    """The interface of a storage that the loader uses; ``sharding.common.storage.Storage`` has it."""
 
     def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
         """Bytes of a file."""
@@ -133,7 +133,7 @@ class SampleReader:
         return read
 
     def _held(self, draws: DrawnSamples) -> dict[int, bytes]:
-        """The bytes of the rows that this machine keeps."""
+        """The bytes of those rows that are in the cache of this machine."""
         if self.cache is None:
             return {}
         found = ((row, self.cache.get(draws.sha256[row], draws.xxh3[row])) for row in range(len(draws)))
@@ -155,7 +155,7 @@ class SampleReader:
         return wait
 
     def _fetch_and_keep(self, draws: DrawnSamples, byte_range: ByteRange) -> bytes:
-        """The bytes of a range; the machine keeps those of its samples that it is to keep."""
+        """Read the bytes of a range, and put the samples that this machine keeps into its cache."""
         began = time.monotonic()
         data = self._fetch(byte_range)
         self.times.note_request(time.monotonic() - began)

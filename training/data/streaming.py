@@ -157,7 +157,7 @@ class BatchStream:
 
 
 def _check_splits(urls: Sequence[str], items: Sequence[MixtureItem]) -> None:
-    """``InputError`` where the names of the shards show that none of them holds a split of the mixture.
+    """``InputError`` if the names of the shards show that none of them holds a split of the mixture.
 
     Shards that have other names than a build gives them may hold any split.
     """

@@ -1,4 +1,4 @@
-"""Checkpoints that know no topology: tensors by parameter name in safetensors, and one small JSON.
+"""Checkpoints that do not depend on the number of ranks: tensors by parameter name, and one small JSON.
 
 A checkpoint is the folder ``step-000000123`` with
 
@@ -79,7 +79,7 @@ def save(
 ) -> Path:
     """Write a checkpoint below the folder ``checkpoints``, atomically; one rank does it.
 
-    Raises ``InputError`` where it cannot be written; what was there before stays.
+    Raises ``InputError`` if it cannot be written; what was there before stays.
     """
     target = checkpoints / f"step-{step:09d}"
     folder = checkpoints / f".writing-{target.name}"
@@ -100,7 +100,7 @@ def save(
         _flush(folder / STATE)
         _flush(folder)
         for later in steps(checkpoints):
-            if later >= target:  # damaged, or it would have been gone on from
+            if later >= target:  # it is damaged: otherwise the run would have continued from it
                 _remove(later)
         folder.rename(target)
         _flush(checkpoints)
@@ -108,7 +108,7 @@ def save(
 
 
 def load(folder: Path) -> Checkpoint:
-    """Open a checkpoint and compare its files with their checksums; ``InputError`` where they differ."""
+    """Open a checkpoint and compare its files with their checksums; ``InputError`` if they differ."""
     if not (folder / STATE).is_file():
         raise InputError(
             "not a checkpoint: it has no state.json",
@@ -150,7 +150,7 @@ def save_frozen(run: Path, values: Mapping[str, Tensor]) -> dict[str, Any] | Non
     """Save the parameters that a run does not train, once; one rank does it.
 
     Returns:
-        the size and SHA-256 that each checkpoint's ``state.json`` keeps as ``frozen``; None where there are none.
+        the size and SHA-256 that each checkpoint's ``state.json`` keeps as ``frozen``; None if there are none.
     """
     if not values:
         return None
@@ -169,7 +169,7 @@ def _frozen_file(checkpoint: Path) -> Path:
 
 
 def _described(path: Path) -> dict[str, Any] | None:
-    """The size and SHA-256 of a file; None where there is none."""
+    """The size and SHA-256 of a file; None if there is none."""
     return {"bytes": path.stat().st_size, "sha256": _sha256(path)} if path.is_file() else None
 
 
@@ -237,7 +237,7 @@ def to_keep(names: Sequence[str], scores: Mapping[str, float], settings: Checkpo
 
 
 def best(checkpoints: Path, metric: str) -> Path | None:
-    """The whole checkpoint with the highest ``metric``, the newest of several; None where none has it."""
+    """The whole checkpoint with the highest ``metric``, the newest of several; None if none has it."""
     for _, folder in _scored(checkpoints, metric):
         with contextlib.suppress(InputError):  # a damaged one is no candidate
             return load(folder).folder
@@ -287,7 +287,7 @@ def _tied(state: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _remove(folder: Path) -> None:
-    """Take a checkpoint away so that no half of it is ever seen under its name."""
+    """Remove a checkpoint: it is renamed first, so that no half of it is ever seen under its name."""
     doomed = folder.with_name(f".writing-{folder.name}.gone")
     folder.rename(doomed)
     shutil.rmtree(doomed)
@@ -310,7 +310,7 @@ def find(path: Path) -> Path:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """What cannot be written, ``InputError`` says: safetensors has an error of its own for a full disk."""
+    """Turn failures to write, also those that safetensors raises, into an ``InputError`` that names the file."""
     try:
         yield
     except (SafetensorError, OSError) as error:
@@ -319,7 +319,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """A safetensors file; ``InputError`` where it cannot be read."""
+    """A safetensors file; ``InputError`` if it cannot be read."""
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)

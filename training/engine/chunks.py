@@ -33,7 +33,7 @@ class Cotangents:
     """The gradient of a loss by the sides of a whole batch.
 
     Attributes:
-        sides: by the name of a side the gradient by each of its tensors, ``[n, ...]``; None where there is none.
+        sides: by the name of a side the gradient by each of its tensors, ``[n, ...]``; None if there is none.
         device: where the sides are.
     """
 

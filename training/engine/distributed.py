@@ -156,7 +156,7 @@ def with_gradient(tensors: Sequence[Tensor], layouts: Layouts) -> tuple[Tensor, 
 
 
 def _arrived(tensor: Tensor) -> Tensor:
-    """As a gathered tensor arrives: half-precision types as float32."""
+    """The tensor in the type in which it arrives: half-precision types become float32."""
     return tensor.to(accumulation_dtype(tensor.dtype)) if tensor.is_floating_point() else tensor
 
 
@@ -189,7 +189,7 @@ class TorchGroup(Group):
         self.rank, self.size, self.backend = dist.get_rank(), dist.get_world_size(), str(dist.get_backend())
 
     def _call(self, name: str, size: int, collective: Callable[[], Any], rounds: int = 1) -> Any:
-        """Run a collective that goes around the ranks so often; say which one fails, how large, and on which rank."""
+        """Run a collective; if it fails, the error names it, its size and the rank."""
         try:
             result = collective()
         except RuntimeError as error:

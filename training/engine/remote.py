@@ -57,7 +57,7 @@ class RemoteRun:
         Newer checkpoints that are damaged are copied too, so that their damage is reported.
 
         Returns:
-            the intact checkpoint's name; None where there is none.
+            the intact checkpoint's name; None if there is none.
 
         Raises:
             InputError: there is no room in the cache, or the store fails.
@@ -147,7 +147,7 @@ class RemoteRun:
         """
         with failures_explained(self.storage):
             for later in self.steps():
-                if later >= folder.name:  # damaged, or the run would have gone on from it
+                if later >= folder.name:  # it is damaged: otherwise the run would have continued from it
                     self._remove(f"{CHECKPOINTS}/{later}", STATE)
                     self._scores.pop(later, None)
             self._upload_folder(folder, f"{CHECKPOINTS}/{folder.name}", STATE)
@@ -165,7 +165,7 @@ class RemoteRun:
             self._upload_folder(folder, EXPORT, CONFIG)
 
     def best(self, metric: str) -> Path | None:
-        """As ``checkpoint.best``, of the store's checkpoints; the best one is in the copy afterwards."""
+        """The best checkpoint of those in the store (see ``checkpoint.best``), which is downloaded into the copy."""
         with failures_explained(self.storage):
             scores = self._scored(self.steps(), metric)
         for name in sorted(scores, key=lambda name: (scores[name], name), reverse=True):

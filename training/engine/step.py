@@ -50,8 +50,8 @@ class StepResult:
     Attributes:
         loss: the loss of the global batch.
         parts: each term of the loss by name, before its weight.
-        grad_norm: the norm of all parameters' gradient before clipping; infinite or NaN where it is not finite.
-        applied: False where the step was skipped because loss or gradient was not finite.
+        grad_norm: the norm of all parameters' gradient before clipping; infinite or NaN if it is not finite.
+        applied: False if the step was skipped because loss or gradient was not finite.
         sides: this rank's sides, detached.
     """
 
@@ -77,7 +77,7 @@ class Engine:
     """Trains a task as the recipe says; every rank makes one and calls the same methods.
 
     Args:
-        task: with its weights as they are to start from; the engine moves and shards it.
+        task: the task, with its initial weights; the engine moves and shards it.
         recipe: sections ``optimizer``, ``engine`` and the seed.
         schedule: learning rate of each step.
         group: the ranks, from `training.engine.launch.ranks`.
@@ -194,7 +194,7 @@ class Engine:
         return [batch.take(slice(i * size, (i + 1) * size)) for i in range(max(count, 1))]
 
     def _outputs(self, batch: Columns, fixed: bool = True) -> Outputs:
-        """The task's outputs; a rank without samples encodes a placeholder and keeps nothing of it."""
+        """The task's outputs.  A rank without samples encodes a placeholder and discards its outputs."""
         full = batch if len(batch) else batch.placeholder()
 
         def call(task: Task) -> Outputs:
@@ -303,7 +303,7 @@ class Engine:
 
 
 def all_or_nothing(loss: Tensor, value: float) -> Tensor:
-    """The loss; where its value over the global batch is not finite NaN, so that the gradient is NaN as well.
+    """The loss, or NaN if its value over the global batch is not finite, so that the gradient is NaN as well.
 
     The optimizer then leaves the step out on every rank.
     """
@@ -322,5 +322,5 @@ def _floats(values: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def _detached(sides: Mapping[str, Items]) -> dict[str, Items]:
-    """The same numbers, out of the graph."""
+    """The same tensors without their gradient graph."""
     return {name: Items(tuple(tensor.detach() for tensor in items.side), items.ids) for name, items in sides.items()}

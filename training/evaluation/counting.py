@@ -109,7 +109,7 @@ class ColumnScores:
     """Finds the scores of the relevant rows of each column; ``relevant.query`` is a column, ``.item`` a row.
 
     Attributes:
-        values: ``[p]`` the score of each pair; NaN where no block held it.
+        values: ``[p]`` the score of each pair; NaN if no block held it.
     """
 
     relevant: Relevant

@@ -157,7 +157,7 @@ def infer_clips(
     tokenizer: Any,
     group: Group,
 ) -> list[Any]:
-    """What a function of task and batch gives for each clip of an order, in its order on every rank.
+    """The results of a function of task and batch for each clip of an order, in this order on every rank.
 
     Args:
         engine: `training.engine.step.Engine`.
@@ -194,7 +194,7 @@ def encode_texts(encoder: SideEncoder, texts: Sequence[str], group: Group, batch
 
 
 def refuse_damaged(batch: Batch) -> None:
-    """``InputError`` where a clip of the batch could not be read."""
+    """``InputError`` if a clip of the batch could not be read."""
     if batch.failures:
         remedy = "rebuild the shard that `earshot verify` names"
         raise InputError(f"a clip cannot be read: {batch.failures[0]}", remedy=remedy)

@@ -33,7 +33,7 @@ class Attention(nn.Module):
 
         Args:
             queries, source: what attends, and what it attends to.
-            mask: ``[b, m]`` bool, False where the source is padding; None: there is none.
+            mask: ``[b, m]`` bool, False if the source is padding; None: there is none.
             causal: whether a query attends to no later place of the source.
         """
         q, k, v = (

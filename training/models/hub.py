@@ -64,7 +64,7 @@ class Usable(Protocol):
         ...
 
     def try_out(self) -> None:
-        """Fail where parts that were loaded do not fit together."""
+        """Run the model once; fail if the parts that were loaded do not fit together."""
         ...
 
 
@@ -131,7 +131,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _bundled(recipe: Recipe, path: Path) -> Recipe:
-    """The recipe with the files of an export in place of everything that would be downloaded."""
+    """The recipe, in which files of the export replace everything that would be downloaded."""
     changed = {}
     for part in PARTS:
         settings = getattr(recipe, part)
@@ -260,7 +260,7 @@ def find_export(path: Path) -> Path:
 
 
 def origin_of(export: Path) -> dict[str, Any]:
-    """The step, the plan and the validation figures of the checkpoint that an export was made of."""
+    """The step, the plan and the validation figures of the checkpoint from which an export was made."""
     config = _read_config(export)
     return {name: config.get(name) for name in ("step", "plan", "validation")}
 

@@ -41,7 +41,7 @@ class Retriever:
 
     @property
     def method(self) -> str:
-        """How it scores: the name of its head, or of its task where that scores in a way of its own."""
+        """How the model scores: the name of its head, or of its task if the task does the scoring."""
         return (self.recipe.head or self.recipe.task).name
 
     @property

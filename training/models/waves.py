@@ -23,7 +23,7 @@ def prepare(waves: Sequence[Tensor | np.ndarray], audio: AudioInput) -> tuple[Te
 
     Returns:
         features ``[b, S, F, T]`` of the S segments of the longest recording, and frames ``[b, S]`` int64, how many of
-        the T hold sound; 0 where a shorter recording has no such segment.
+        the T hold sound; 0 if a shorter recording has no such segment.
 
     Raises:
         InputError: a wave is not one row of finite floating-point samples.

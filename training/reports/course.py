@@ -107,7 +107,7 @@ class Effort:
 
 
 def effort_of(found: Sequence[Stretch], price: float | None) -> Effort | None:
-    """What the starts took; None where none of them was noted.
+    """What the starts took; None if none of them was noted.
 
     Args:
         found: the starts.

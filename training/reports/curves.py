@@ -99,7 +99,7 @@ def curve(name: str, points: Sequence[Point]) -> Curve:
 def chart(
     title: str, lines: Mapping[str, Sequence[Point]], steps: tuple[float, float], marks: Sequence[int] = ()
 ) -> Chart | None:
-    """Curves as a chart; None where no line has a point.
+    """Curves as a chart; None if no line has a point.
 
     Values far above nearly all others, such as a loss that leapt once, are cut off so that the rest can be seen.
     """
@@ -164,7 +164,7 @@ def _edges(records: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
 
 
 def mapping_of(value: Any) -> Mapping[str, Any]:
-    """``value``, or nothing where it is no mapping."""
+    """``value``, or nothing if it is no mapping."""
     return value if isinstance(value, Mapping) else {}
 
 

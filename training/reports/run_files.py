@@ -34,7 +34,7 @@ class RunFiles:
         events: the lines of ``starts.jsonl``.
         not_finite: the steps whose loss or gradient was not finite.
         checkpoints: names of the checkpoints that are kept.
-        export: ``config.json`` of the export; None where there is none.
+        export: ``config.json`` of the export; None if there is none.
         is_held: whether a process trains in the folder now.
         is_stopped_early: whether a sweep has ended the run.
     """

@@ -80,12 +80,12 @@ class Work:
         return self.is_done(name, seed) and is_scores(self.scores(name, seed))
 
     def needs(self, name: str) -> tuple[str, ...]:
-        """The runs from whose weights a run starts and from which it learns."""
+        """The runs that a run needs: it starts from their weights, or learns from them as teachers."""
         planned = self.plan.runs[name]
         return tuple(dict.fromkeys(each for each in (planned.start, *planned.teachers) if each))
 
     def left(self) -> list[tuple[str, int]]:
-        """The runs that are not scored, each with its seed, in an order in which a run comes after what it needs."""
+        """The runs that are not scored yet, each with its seed; a run comes after the runs that it needs."""
         every = [(name, seed) for seed in range(self.seeds) for name in self.plan.runs]
         return [each for each in every if not self.is_scored(*each)]
 
@@ -147,7 +147,7 @@ def outline(work: Work, table: Any | None, relevance: bool = False) -> dict[str,
 def carry_out(
     work: Work, manifest: Any, group: Group, table: Mapping[str, Mapping[str, float]] | None
 ) -> dict[str, Any]:
-    """Do what is left of a plan, and compare its systems.
+    """Carry out the rest of a plan, and compare its systems.
 
     Args:
         work: the plan.
@@ -169,7 +169,7 @@ def carry_out(
 
 
 def check_split(work: Work, manifest: Any) -> None:
-    """``InputError`` where the build lacks the split that is scored."""
+    """``InputError`` if the build lacks the split that is scored."""
     if work.split not in splits_of(manifest.table):
         raise InputError("the build has no evaluation split", file=work.shards, value=work.split)
 
@@ -183,7 +183,7 @@ def do_run(
     table: Mapping[str, Mapping[str, float]] | None,
     watch: Report | None = None,
 ) -> None:
-    """Train and score one run of one seed, as far as that is not done; what it needs must be done.
+    """Train and score one run of one seed, unless this is done; the runs that it needs must be finished.
 
     Args:
         work: the plan.
@@ -228,7 +228,7 @@ def tabulate(work: Work, group: Group, table: Mapping[str, Mapping[str, float]] 
 
 
 def _carry_out_tests(work: Work, manifest: Any, group: Group, there: set[str]) -> dict[str, Any]:
-    """Train the runs whose data are here, and fill in the cells that can be measured."""
+    """Train the runs whose data the build has, and fill in the cells that can be measured."""
     lacking: dict[str, str] = {}
     for name, planned in work.plan.runs.items():
         asked = [item.split for item in load_recipe(planned.recipe, [*planned.changes, *work.changes]).data.train]

@@ -91,7 +91,7 @@ def on_towers(recipe: Recipe, towers: Towers, stored: Path) -> Recipe:
 
 
 def check_towers(towers: Towers, plan: Plan, recipes: Collection[Recipe]) -> None:
-    """``InputError`` where a tower is a folder that is not there, or where a plan would lose what it is about.
+    """``InputError`` if a tower is a folder that is not there, or where a plan would lose what it is about.
 
     Args:
         towers: see `on_towers`.

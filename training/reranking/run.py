@@ -147,7 +147,7 @@ def _judgements(out: Storage, parts: Mapping[str, range], candidates: Ints) -> t
 def _judge_part(
     out: Storage, name: str, queries: range, candidates: Ints, ask: Callable[[int], torch.Tensor]
 ) -> Iterator[int]:
-    """Judge some queries and write what was found; gives each query when it is judged."""
+    """Judge some queries and write the probabilities; yields each query when it is judged."""
     found, seconds = [], 0.0
     for query in queries:
         began = time.perf_counter()
@@ -301,7 +301,7 @@ def write_scores(
 
 
 def begin(out: Storage, identity: dict[str, Any]) -> None:
-    """Make a folder one of these judgements; ``InputError`` if it holds others."""
+    """Mark a folder as that of these judgements; ``InputError`` if it holds others."""
     if out.exists(IDENTITY):
         known = out.read_json(IDENTITY)
         changed = sorted(key for key in known | identity if known.get(key) != identity.get(key))

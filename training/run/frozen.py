@@ -1,4 +1,4 @@
-"""What frozen encoders give for every clip and caption of a run, computed once instead of in every epoch.
+"""Computes the outputs of frozen encoders for all clips and captions of a run once, instead of in every epoch.
 
 The vectors are kept in the run's folder, or in one that several runs share, below a name that depends on everything
 that decides them: the weights, the settings of the encoder and of its input, and the sounds.  They are the same that

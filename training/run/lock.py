@@ -44,7 +44,7 @@ class RunPlace:
         folder: its folder on this machine.
         remote: the run in the object store that the folder is a copy of; None for a run of this file system.
         claim: the first rank's lock in the object store.
-        intact: the name of the remote run's newest intact checkpoint; None where there is none.
+        intact: the name of the remote run's newest intact checkpoint; None if there is none.
     """
 
     folder: Path

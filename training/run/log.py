@@ -113,7 +113,7 @@ def speed_name(unit: str) -> str:
 
 
 def speed_of(record: Mapping[str, Any]) -> float | None:
-    """The speed of a step, whatever it counts; None where none was noted."""
+    """The speed of a step, whatever it counts; None if none was noted."""
     found = next((value for name, value in record.items() if name.endswith("_per_s")), None)
     return float(found) if found else None
 

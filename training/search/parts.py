@@ -114,7 +114,7 @@ class PartEncoder:
 
 
 def part_shapes(path: Path, count: int) -> dict[str, tuple[int, ...]] | None:
-    """The shapes of the tensors of a part that is finished, without reading them; None where it is not."""
+    """The shapes of the tensors of a part that is finished, without reading them; None if it is not."""
     try:
         with safe_open(path, "np") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118

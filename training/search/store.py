@@ -98,7 +98,7 @@ class SoundIndex:
 
 
 def read_about(folder: Path) -> dict[str, Any] | None:
-    """index.json; None where there is none.
+    """index.json; None if there is none.
 
     Raises:
         InputError: it is damaged, or another version of Earshot wrote it.

@@ -118,7 +118,7 @@ class Task(nn.Module, ABC):
         return {}
 
     def health(self, sides: Mapping[str, Items], group: Group) -> dict[str, float]:
-        """Numbers for the log that tell how the model is doing; a collective call."""
+        """Figures of the model for the log; a collective call."""
         return {}
 
     def names(self) -> dict[str, nn.Parameter]:

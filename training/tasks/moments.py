@@ -106,7 +106,7 @@ class MomentTask(RetrievalTask):
 
 
 def _alone(audio: EncodedAudio, clip: Tensor, segment: Tensor) -> EncodedAudio:
-    """Some segments of clips, ``[n]`` both, each as a clip of its own."""
+    """Segments of clips, each as if it was a clip of its own."""
     one = torch.ones_like(clip[:, None], dtype=torch.bool)
     if audio.tokens is None or audio.token_mask is None:
         return EncodedAudio(audio.segments[clip, segment][:, None], one)

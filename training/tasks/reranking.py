@@ -132,7 +132,7 @@ class RerankingTask(RunTask):
 
     @property
     def reranker(self) -> RerankModel:
-        """The model that is asked; its parameters are those of `model`."""
+        """The re-ranker that answers; its parameters are those of `model`."""
         return self._reranker[0]
 
     @property

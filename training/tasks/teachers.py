@@ -175,7 +175,7 @@ class _Vectors:
 
 
 def _rows_of(batch: Batch, captions: _Ids, clips: _Ids, what: str, folder: str, remedy: str) -> tuple[Ints, Ints]:
-    """Where a teacher has the captions and the clips of a batch; ``InputError`` where one is missing."""
+    """Where a teacher has the captions and the clips of a batch; ``InputError`` if one is missing."""
     found = []
     for kind, ids, known in (("caption", batch.caption, captions), ("clip", batch.clip, clips)):
         rows = known.find(ids.cpu().numpy())
@@ -188,7 +188,7 @@ def _rows_of(batch: Batch, captions: _Ids, clips: _Ids, what: str, folder: str, 
 
 
 def open_teacher(name: str, student: AudioInput, settings: DataSettings, trust_code: bool) -> RetrievalTeacher:
-    """The teacher that a recipe names; ``InputError`` where it is none, or has code that is not trusted."""
+    """The teacher that a recipe names; ``InputError`` if it is none, or has code that is not trusted."""
     from training.models.hub import open_model  # it builds tasks itself
 
     folder = Storage(name)

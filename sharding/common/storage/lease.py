@@ -177,7 +177,7 @@ def _owner(out: Storage, file: str) -> Owner | None:
 
 
 def _contents(out: Storage, file: str) -> bytes:
-    """What the lock file holds; nothing where there is none."""
+    """What the lock file holds; nothing if there is none."""
     try:
         return out.read(file)
     except FileNotFoundError:

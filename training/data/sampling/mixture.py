@@ -79,7 +79,7 @@ def select_rows(table: pa.Table, split: str) -> NDArray[np.bool_]:
 
 
 def refuse_empty(table: pa.Table) -> None:
-    """``InputError`` where a build has not a single sample."""
+    """``InputError`` if a build has not a single sample."""
     if not table.num_rows:
         raise InputError(
             "the build has no samples: not one of its clips was written",

@@ -116,7 +116,7 @@ def _blocks(runs: Sequence[slice]) -> tuple[list[list[slice]], int]:
 
 
 def _reflected(wave: Tensor, edge: int, emphasis: float | None) -> Tensor:
-    """A wave ``[n]``, or its emphasised one ``[n - 1]``, with so many samples reflected at either end."""
+    """A wave ``[n]``, or the emphasised one ``[n - 1]``, with samples reflected at both ends."""
     samples = len(wave) if emphasis is None else len(wave) - 1
     sound = torch.empty(samples + 2 * edge)
     middle = sound[edge : edge + samples]

@@ -58,7 +58,7 @@ class FrontEnd(ABC):
         return self.floor
 
     def frames(self, samples: int | Int64) -> int | Int64:
-        """How many frames so many samples give; an array of lengths gives an array."""
+        """The number of frames of a wave with ``samples`` samples; an array of lengths gives an array."""
         return samples // self.hop
 
     def __call__(

@@ -71,7 +71,7 @@ class ScoreFile:
 
     @staticmethod
     def open(folder: str | Path) -> ScoreFile:
-        """Scores of a folder; ``InputError`` where there are none, or some that are not finished or damaged."""
+        """Scores of a folder; ``InputError`` if there are none, or some that are not finished or damaged."""
         storage = Storage(folder)
         if not storage.exists(HEAD):
             begun = storage.exists(STARTED)
@@ -109,7 +109,7 @@ class ScoreFile:
             yield first, read_part(self.storage, number, (rows, len(self.questions.clips)), place(self.head, number))
 
     def mapped(self) -> MappedScores:
-        """The scores, to be read here and there; ``InputError`` where they are in an object store."""
+        """The scores for random access; ``InputError`` if they are in an object store."""
         if self.storage.local is None:
             raise InputError(
                 "single scores cannot be read from an object store",
@@ -120,7 +120,7 @@ class ScoreFile:
 
 
 class MappedScores:
-    """Scores on this machine, of which only what is asked for is read.
+    """Scores on this machine; only the parts that are asked for are read.
 
     Raises:
         InputError: a part is missing, of another size, or of other scores.
@@ -193,7 +193,7 @@ class ScoreWriter:
         } | ({"direction": self.questions.direction} if self.questions.direction else {})
 
     def begin(self) -> bool:
-        """Make the folder one of these scores; False where they are finished already.
+        """Mark the folder as that of these scores; False if they are finished already.
 
         Raises:
             InputError: the folder holds other scores, or anything else.
@@ -230,13 +230,13 @@ class ScoreWriter:
         return slice(part * self.rows, min((part + 1) * self.rows, len(self.questions.read)))
 
     def write(self, part: int, scores: Block) -> None:
-        """One part, whole or not at all."""
+        """Write one part, whole or not at all."""
         checksum = xxhash.xxh3_64_hexdigest(np.ascontiguousarray(scores).data)
         metadata = {"xxh3": f"{checksum} of {place(self.head, part)}"}  # in one entry: several come in any order
         self.storage.write(_name(part), save({"scores": scores}, metadata=metadata))
 
     def finish(self) -> None:
-        """The tables of ids, and last the file that says that all is there."""
+        """Write the tables of ids, and last scores.json, which says that the scores are finished."""
         questions = self.questions
         clip = pa.array(
             [*questions.clip_of.tolist(), *[None] * (len(questions.texts) - questions.captions)], pa.int64()
@@ -255,7 +255,7 @@ def contents(questions: Questions) -> str:
 
 
 def place(head: dict[str, Any], part: int) -> str:
-    """To which scores and where in them a part belongs."""
+    """The identity of the scores and the position to which a part belongs."""
     return f"{head.get('fingerprint')} {head['contents']} {part}"
 
 
@@ -269,12 +269,12 @@ def _table(storage: Storage, name: str, schema: pa.Schema) -> pa.Table:
 
 
 def parts_of(queries: int, rows: int) -> int:
-    """How many parts so many queries make."""
+    """The number of parts for a number of queries."""
     return -(-queries // rows)
 
 
 def read_part(storage: Storage, number: int, shape: tuple[int, int], belongs: str) -> Block:
-    """The scores of a part; ``InputError`` where they are damaged, have another shape, or another `place`."""
+    """The scores of a part; ``InputError`` if they are damaged, have another shape, or another `place`."""
     name = _name(number)
     try:
         data = storage.read(name)

@@ -63,7 +63,7 @@ def to_csv(rows: Iterator[list[str]]) -> str:
 
 
 def check_predictions(text: str, file: object, queries: Sequence[str], names: Sequence[str]) -> int:
-    """Compare a table of predictions of 2025 with what is asked; returns its number of queries.
+    """Check a table of predictions against the rules of the 2025 challenge; returns its number of queries.
 
     Args:
         text: the CSV.

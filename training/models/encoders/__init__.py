@@ -32,7 +32,7 @@ class EncodedAudio:
     Attributes:
         segments: ``[b, S, d]``, one vector for each segment; zero where the whole segment is padding.
         segment_mask: ``[b, S]`` bool.
-        tokens: ``[b, S * P, d]``, one vector for each patch, or None where the head does not use them.
+        tokens: ``[b, S * P, d]``, one vector for each patch, or None if the head does not use them.
         token_mask: ``[b, S * P]`` bool, or None.
     """
 
@@ -71,7 +71,7 @@ class Encoder(nn.Module, ABC):
         return []
 
     def beside_adapters(self) -> list[nn.Module]:
-        """The modules that are trained as a whole where the encoder has adapters, such as new ones."""
+        """The modules that are trained as a whole although the encoder has adapters, such as new modules."""
         return []
 
     def depths(self) -> Iterator[tuple[nn.Parameter, int]]:
@@ -154,7 +154,7 @@ class TextEncoder(Encoder):
         """Vectors ``[b, N, d]`` of ``tokens [b, N]`` int64 with their ``token_mask [b, N]`` bool."""
 
     def encode(self, tokens: Tensor, token_mask: Tensor) -> EncodedText:
-        """All that a head may need of captions, from ``tokens [b, N]`` and ``token_mask [b, N]``."""
+        """Encode captions for a head, from ``tokens [b, N]`` and ``token_mask [b, N]``."""
         vectors = self(tokens, token_mask)
         return EncodedText(vectors, token_mask, pool(self.pooling, vectors, token_mask))
 

@@ -1,7 +1,7 @@
 """Exports in the formats of other libraries.
 
 A format is one module with ``LIBRARIES`` (what must be installed) and three functions.  ``write(retriever, origin,
-folder)`` raises ``InputError`` where the format cannot hold the model.  ``prove(retriever, folder, clips) -> Proof``
+folder)`` raises ``InputError`` if the format cannot hold the model.  ``prove(retriever, folder, clips) -> Proof``
 loads what was written with the other library, and compares it with Earshot.  ``usage(retriever) -> str`` says in
 Markdown how the result is used.
 """

@@ -172,7 +172,7 @@ class Head(nn.Module, ABC):
 
 
 def rough_scores(head: Head, text: Side, audio: Side, shared: Side) -> Tensor | None:
-    """Dot products of the first stage, ``[texts, audios]`` float64, or None where the head has none."""
+    """Dot products of the first stage, ``[texts, audios]`` float64, or None if the head has none."""
     vectors = head.first_stage(text, audio, shared)
     return None if vectors is None else vectors[0].double() @ vectors[1].double().t()
 

@@ -94,7 +94,7 @@ class OutputMap(nn.Module):
 
 
 class _Together(torch.autograd.Function):
-    """Parameters as they are, whose gradients are all ready at the same moment.
+    """Returns parameters unchanged, and makes all of their gradients ready at the same moment.
 
     DeepSpeed's ZeRO 2 sums gradients over ranks in the order in which they become ready.  That order must not depend on
     which way a rank takes through `OutputMap`, for ranks have different numbers of vectors.
@@ -244,7 +244,7 @@ class TokenAttention(Head):
 
 
 def _real(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The real ones of ``[b, N, ...]``, ``[n, ...]``, and where they stand in ``[b * N, ...]``: ``[n]``."""
+    """The rows of ``[b, N, ...]`` that are not padding, ``[n, ...]``, and their places in ``[b * N, ...]``, ``[n]``."""
     places = mask.flatten().nonzero()[:, 0]
     return vectors.flatten(0, 1).index_select(0, places), places
 

@@ -136,7 +136,7 @@ class Listener(AudioEncoder):
         return self._read(features, frames, self.after)
 
     def together(self, features: Tensor, frames: Tensor, text: str) -> tuple[Tensor, Tensor, Tensor]:
-        """As `forward`, of sounds that are summed up together with a text: the role both of AuroLA's prompts."""
+        """Like `forward`, for sounds that are summed up together with a text (AuroLA's prompt for both)."""
         _, end = sound_marks(self.language.tokenizer.plain)
         _, after = self.language.chat
         return self._read(features, frames, self.language.numbers(end + text + OF_BOTH + after))

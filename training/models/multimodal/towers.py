@@ -21,7 +21,7 @@ LEAST_FRAMES = 200  # 2 s: shorter sound is read with the silence after it, as i
 
 
 class Tower(ABC):
-    """How a tower of one architecture is called.
+    """The interface of a tower, whatever its architecture.
 
     Attributes:
         seconds: the longest sound that the tower reads at once; None: there is no limit.

@@ -55,7 +55,7 @@ def open_published(path: Path) -> Retriever:
 
 
 def _kind(folder: Path) -> str | None:
-    """The ``model_type`` that a folder's config.json gives; None where there is none, as in an export of Earshot."""
+    """The ``model_type`` that a folder's config.json gives; None if there is none, as in an export of Earshot."""
     try:
         config = json.loads((folder / CONFIG).read_bytes())
     except (OSError, ValueError):

@@ -41,7 +41,7 @@ Similarity = Literal["cosine", "dot"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the recipe of such a model says of both towers; no run can train them."""
+    """Settings for the recipe of such a model; no run can train it."""
 
     source: str
     encoder: str = NAME
@@ -86,7 +86,7 @@ def open_sentences(folder: Path) -> Retriever:
 
 
 class _Tower(nn.Module):
-    """One model is both towers, so it is registered in the audio tower alone."""
+    """One model is both towers, so it is registered as a module in the audio tower only."""
 
     def __init__(self, net: Any) -> None:
         super().__init__()

@@ -39,7 +39,7 @@ def greedy_match(cost: Tensor, mask: Tensor) -> Tensor:
         mask: ``[b, N]`` bool, which tokens take part.
 
     Returns:
-        ``[b, N]`` int64, the prediction of each token, the first of equally near ones; 0 where none takes part.
+        ``[b, N]`` int64, the prediction of each token, the first of equally near ones; 0 if none takes part.
     """
     match = torch.zeros_like(mask, dtype=torch.int64)
     taken = torch.zeros(cost.shape[0], cost.shape[2], dtype=torch.bool, device=cost.device)

@@ -62,7 +62,7 @@ class PairLoss(nn.Module, ABC):
     """A loss over all pairs of a global batch.
 
     The loss is the sum of the rows' terms divided by the sum of the rows' weights, plus the same for the columns.  A
-    row or column without any positive pair has weight 0 where the loss needs a positive.
+    row or column without any positive pair has weight 0 if the loss needs a positive.
 
     Attributes:
         positives: which pairs are positive, one of `training.objectives.pairs.relations.POSITIVES`.
@@ -122,7 +122,7 @@ LEAST_TAU = 1e-6  # the least fixed temperature: float32 can still hold every lo
 
 
 def check_temperature(tau: float, trainable: bool) -> None:
-    """``InputError`` where a temperature is out of range."""
+    """``InputError`` if a temperature is out of range."""
     if trainable:
         holds, what = LOWEST_TAU < tau < HIGHEST_TAU, f"a trained tau must start between {LOWEST_TAU} and {HIGHEST_TAU}"
     else:

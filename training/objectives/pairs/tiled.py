@@ -126,12 +126,13 @@ def global_loss(
 
 
 def score_all(head: Head, text: Side, audio: Side, shared: Side | None = None) -> Tensor:
-    """Every text's similarity to every audio, ``[texts, audios]`` on the CPU, in tiles, without gradient.
+    """The score of every text for every audio, ``[texts, audios]`` on the CPU, in tiles, without gradient.
 
     Args:
         head: the model's.
         text, audio: the sides.
-        shared: what ``head.shared()`` gave; None: it is asked here.  Under ZeRO-3 every rank must ask equally often.
+        shared: the result of ``head.shared()``; None: it is called here.  Under ZeRO-3 every rank must call it equally
+            often.
     """
     with torch.no_grad():
         text, audio, shared = wide(text), wide(audio), wide(head.shared() if shared is None else shared)
@@ -209,7 +210,7 @@ class _Block:
         return Tile(logits, relation, *tags, self.taught(rows, columns))
 
     def inputs(self, tensors: Sequence[Tensor], rows: slice, columns: slice) -> list[Tensor]:
-        """What a tile is computed from: some of a side's rows, and whole shared tensors and numbers."""
+        """The inputs of a tile: some rows of each side, and all shared tensors and numbers."""
         row_side, column_side, shared, numbers = self.parts(tensors)
         return [*rows_of(row_side, rows), *rows_of(column_side, columns), *shared, *numbers]
 
@@ -314,7 +315,7 @@ class _Backward:
     def of_tile(
         self, tensors: Sequence[Tensor], wanted: Sequence[bool], rows: slice, columns: slice, relation: Related
     ) -> list[Tensor | None]:
-        """The gradient of every input that wants one, from one tile: some of a side's rows, whole shared tensors."""
+        """The gradient of one tile for every input that requires one: rows of a side, or whole shared tensors."""
         block = self.block
         leaves, logits = block.kept or block.traced(block.inputs(tensors, rows, columns), wanted)
         block.kept = None  # one backward pass frees its graph

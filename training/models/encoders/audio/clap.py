@@ -108,7 +108,7 @@ def build(settings: Settings) -> ClapEncoder:
 
 
 def wrap(net: Any, settings: Settings) -> ClapEncoder:
-    """The encoder of a ``ClapAudioModel``; ``InputError`` where it takes other features or shorter ones."""
+    """The encoder of a ``ClapAudioModel``; ``InputError`` if it takes other features or shorter ones."""
     require_bins(net, 64, settings.source)
     config = net.config
     if config.spec_size * (config.spec_size // config.num_mel_bins) < FRAMES:

@@ -255,7 +255,7 @@ def _interpolate(net: Any, variant: Variant, segment_s: float) -> None:
 
 
 def _frames(seconds: float, rate: float) -> int:
-    """As many frames as the front end computes, which rounds up."""
+    """The number of frames that the front end computes for so many seconds; it rounds up."""
     return math.ceil(round(seconds * rate, 6))
 
 

@@ -109,7 +109,7 @@ class Family:
         return self.wrap(net, tokenizer, settings)
 
     def wrap(self, net: Any, tokenizer: Any, settings: TextSettings) -> TransformerTextEncoder:
-        """The encoder of a model of the family; ``InputError`` where the tokenizer is not the model's."""
+        """The encoder of a model of the family; ``InputError`` if the tokenizer is not the model's."""
         check_vocabulary(net, tokenizer, settings.tokenizer or settings.source)
         if self.prepare is not None:
             self.prepare(net)
@@ -182,7 +182,7 @@ def _tokenizer_of_random(settings: TextSettings, captions: Iterable[str]) -> Any
 
 
 def check_vocabulary(net: Any, tokenizer: Any, source: str) -> None:
-    """``InputError`` where the tokenizer has tokens that the model has no embedding for; ``source`` names it."""
+    """``InputError`` if the tokenizer has tokens that the model has no embedding for; ``source`` names it."""
     rows, tokens = net.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values(), default=0) + 1
     if tokens > rows:
         raise InputError(
