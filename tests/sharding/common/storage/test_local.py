@@ -44,6 +44,16 @@ def test_a_file_that_the_disk_cannot_deliver_is_tried_again_and_then_named(monke
         assert (error.errno, error.filename) == (errno.EIO, "/proc/self/mem")
 
 
+def test_nothing_lies_after_the_end_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"0123456789")
+    assert [Storage(tmp_path).read("a.bin", *part) for part in ((3, 2), (8, 5), (10, 5), (99, 5))] == [
+        b"34",
+        b"89",
+        b"",
+        b"",
+    ]
+
+
 def test_an_absent_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         Storage(tmp_path).read("deep/absent.wav")
