@@ -60,7 +60,7 @@ def originals(data: Path | None, half: int, count: int) -> list[Sound]:
 
 
 def stored(wave: Sound) -> Sound:
-    """As shards hold it: 16 bits, clipped at full scale."""
+    """The sound in the form in which shards hold it: 16 bits, clipped at full scale."""
     return (np.round(np.clip(wave, -1, 1) * 32767) / 32767).astype(np.float32)
 
 

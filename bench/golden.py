@@ -124,7 +124,7 @@ class Tree:
 
 @dataclass(frozen=True)
 class Result:
-    """What a scenario left: the checksum of every file, and each step's figures of a training run."""
+    """The result of a scenario: the checksum of every file, and the figures of each step of a training run."""
 
     files: dict[str, str]
     figures: list[dict[str, Any]]

@@ -43,7 +43,7 @@ CHANGES = {
 
 @dataclass(frozen=True)
 class GoldenSet:
-    """What is stored.
+    """The golden set in memory: what the files of the stored set hold.
 
     Attributes:
         machine: the kind of CPU that measured it.

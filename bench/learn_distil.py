@@ -129,7 +129,7 @@ def prepare(data: Path, out: Path, size: Size) -> Path:
 
 
 def settings(models: Path, size: Size) -> tuple[str, ...]:
-    """What all runs share: the recipe own_sounds with the published temperature and short segments to attend to."""
+    """The settings that all runs share: the recipe own_sounds with the published temperature and short segments."""
     return (
         f"audio.source={models.resolve() / 'whisper-tiny.en'}",
         f"text.source={models.resolve() / 'all-MiniLM-L6-v2'}",

@@ -44,7 +44,7 @@ class Corpus(NamedTuple):
 
 
 class Model(NamedTuple):
-    """What the simulation knows of a recipe.
+    """The figures of a recipe with which the simulation computes.
 
     Attributes:
         parameters: trained ones, kept as float32.

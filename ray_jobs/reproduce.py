@@ -44,7 +44,7 @@ class OneRun:
 
     @property
     def label(self) -> str:
-        """What messages and metrics call it."""
+        """The name of the run in messages and metrics."""
         return f"{self.name}, seed {self.seed}"
 
 

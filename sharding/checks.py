@@ -46,7 +46,7 @@ _OPTIONAL_IN_CAPTIONS = ("onset", "offset", "source")
 
 
 class Rule(NamedTuple):
-    """What every value of a column must be.
+    """A rule that every value of a column must satisfy.
 
     Attributes:
         holds: a column to booleans; null where a cell is empty.
@@ -64,7 +64,7 @@ def pattern(expression: str) -> Rule:
 
 
 def one_of(names: Sequence[str]) -> Rule:
-    """One of some names."""
+    """A rule: the value is one of ``names``."""
     return Rule(lambda values: pc.is_in(values, pa.array(names)), f"one of {', '.join(names)}")
 
 

@@ -41,7 +41,7 @@ class RankFailures(UserCallback):
 
 
 def explained(error: TrainingFailedError, run: str) -> Exception:
-    """What the driver raises where a run has ended with an error.
+    """The error that the driver raises if a run has ended with an error.
 
     Args:
         error: Ray Train's.

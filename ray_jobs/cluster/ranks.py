@@ -43,7 +43,7 @@ class Ranks:
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> Ranks:
-        """What the options of `add_ranks` say; ``InputError`` if they cannot be met."""
+        """The number and resources of ranks by the options of `add_ranks`; ``InputError`` if they cannot be met."""
         fewest = args.workers if args.min_workers is None else args.min_workers
         if not 1 <= fewest <= args.workers:
             raise InputError("--workers and --min-workers must be at least 1", value=(fewest, args.workers))
@@ -79,7 +79,7 @@ def add_ranks(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Share:
-    """What every rank gets: ``function`` is called with ``task`` and the group of the ranks."""
+    """The work of every rank: ``function`` is called with ``task`` and the group of the ranks."""
 
     function: Callable[[Any, Any], None]
     task: Any

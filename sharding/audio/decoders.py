@@ -282,6 +282,6 @@ def frame_samples(frame: Any) -> np.ndarray:
 
 
 def _words(error: Exception) -> str:
-    """What a decoder says about an error, in one line."""
+    """The message of a decoder's error, in one line."""
     text = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
     return " ".join(str(text).split())[:200]

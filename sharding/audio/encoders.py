@@ -15,7 +15,7 @@ _OPUS_FRAME_S = 0.02
 
 
 def encode(samples: np.ndarray, form: AudioForm) -> bytes:
-    """One window as the bytes of a file in ``form.window_codec``.
+    """Encode one window as the bytes of a file in ``form.window_codec``.
 
     Args:
         samples: int16 ``[n, form.channels]`` at ``form.rate``.

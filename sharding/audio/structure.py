@@ -223,7 +223,7 @@ def _voc(source: Source, offset: int) -> Extent:
 
 
 def _nist(source: Source, offset: int) -> Extent:
-    """As many samples as the header counts, unless they are compressed (NIST SPHERE header, fields with ``-i``)."""
+    """There must be as many samples as the header counts, unless they are compressed (NIST SPHERE header)."""
     head = source.read(offset, 1024).decode("latin-1")
     fields = [line.split() for line in head.splitlines()]
     numbers = {f[0]: int(f[2]) for f in fields if len(f) == 3 and f[1] == "-i" and f[2].isdecimal()}

@@ -61,7 +61,7 @@ def decoded_windows(facts: pa.Table) -> Iterator[tuple[str, list[Window]]]:
 
 
 def shard_locations(out: Storage, shards: Iterable[str]) -> Locations:
-    """Where the sound in shards lies once the build is reopened, which makes its shards packs.
+    """The location of each window's sound once the build is reopened; its shards are then read like packs.
 
     Trimmed clips are left out, because the shards do not hold all of their sound.
     """

@@ -34,7 +34,7 @@ _MERGED = "merged"  # below the addition: files of OUT as they will be
 
 @dataclass(frozen=True)
 class Decided:
-    """What is decided about old and new clips.
+    """The decisions about old and new clips.
 
     Attributes:
         fates: FATES of all clips; those of old clips are unchanged, except for group and kin.

@@ -235,7 +235,7 @@ def _inputs(former: pa.Table, kept: pa.Table, now: Catalogue, settings: dict[str
 
 
 def _reopened(name: str) -> str:
-    """Where a file of OUT waits for being put in place; below OUT."""
+    """The path below OUT where a file is kept until it is put in place."""
     return in_work(f"{Work.REOPENED}/{name}")
 
 

@@ -85,7 +85,7 @@ def _faded(gain: np.ndarray) -> np.ndarray:
 
 
 def _excess(residual: np.ndarray, explained: np.ndarray, whole: np.ndarray, faded: np.ndarray) -> Excess | None:
-    """What stands out of the residual of one side.
+    """The strongest unexplained sound in the residual of one side.
 
     Args:
         residual, explained, whole: powers [cells, bands] of the residual, of what the other side explains, and of all.
@@ -155,7 +155,7 @@ def ceiling(x: np.ndarray) -> np.ndarray:
 
 
 def new_sound(x: np.ndarray, known: np.ndarray) -> Excess | None:
-    """What stands out of the powers ``known`` [bands] in a stretch that the other clip does not reach.
+    """The strongest sound above the powers ``known`` [bands] in a stretch that the other clip does not reach.
 
     A clip may begin a little earlier than its copy; what sounds there must not be louder than what follows.
     """

@@ -42,7 +42,7 @@ class Place(NamedTuple):
 
 
 def leaks(rows: list[dict], protected: Collection[str], old: Collection[str]) -> dict[Pair, list[float]]:
-    """Of each pair whose sound is the same, where the protected clip begins in the other; no pair of two old clips."""
+    """For each pair with the same sound: where the protected clip begins in the other; not for two old clips."""
     found: dict[Pair, list[float]] = defaultdict(list)
     for row in rows:
         if (
@@ -89,7 +89,7 @@ def every_place(known: Mapping[Pair, list[float]], compare: Comparison, spreader
 def _searches(
     places: Mapping[Pair, list[float]], clean: Collection[tuple[Pair, Span]], durations: Mapping[str, float]
 ) -> dict[Search, tuple[Pair, Span]]:
-    """What has to be searched next, in order, and the stretch to which it belongs."""
+    """The searches that are still needed, each with the pair and the stretch to which it belongs."""
     found = {}
     for (clip, other), offsets in places.items():
         length = durations[other]

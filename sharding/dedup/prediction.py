@@ -40,7 +40,7 @@ FADED = 0.12  # gain below which a faded end is not compared
 
 
 class Prediction(NamedTuple):
-    """What one stretch is, as far as it can be told from the other one: powers [frames, bands].
+    """One stretch as it is predicted from the other one: powers [frames, bands].
 
     Bins that the other one lacks by a limit of its bandwidth are left out.
     """
@@ -82,7 +82,7 @@ def predict(a: np.ndarray, b: np.ndarray) -> tuple[Prediction, Prediction, np.nd
 
 
 def _aligned(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both without their mean and as long as the shorter, ``b`` moved to where it fits best, by parts of a sample."""
+    """Both stretches without their mean and equally long; ``b`` is moved to the best fit, by parts of a sample."""
     n = min(len(a), len(b))
     a, b = a[:n] - np.mean(a[:n]), b[:n] - np.mean(b[:n])
     size = scipy.fft.next_fast_len(n + 2 * _SEARCH, real=True)
@@ -136,7 +136,7 @@ def _least_error(a: np.ndarray, wanted: np.ndarray, peak: float) -> float:
 
 
 def _slices(n: int, size: int = _ROWS) -> Iterator[slice]:
-    """Of ``n`` rows or columns, ``size`` at a time: what a core's cache holds of them and of what is made of them."""
+    """Slices of ``n`` rows or columns, ``size`` at a time, so that these and their results fit into a core's cache."""
     return (slice(start, start + size) for start in range(0, n, size))
 
 
@@ -188,7 +188,7 @@ def _filter(source: np.ndarray, target: np.ndarray, wide: np.ndarray) -> np.ndar
 
 
 def _delays(a: np.ndarray, b: np.ndarray, wide: np.ndarray) -> np.ndarray:
-    """Which of the delays [frames] ``b`` has behind ``a``, which changes in steps with time; ``a`` is filtered already.
+    """The index of the delay [frames] of ``b`` behind the filtered ``a``; it changes in steps with time.
 
     Some resamplers work in pieces of a second, of which each begins a third of a sample late; cutters lose a sample.
     """

@@ -70,7 +70,7 @@ class Part(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """What some stretches of an overlap tell: differences, and the greatest power [bands] that each clip reaches."""
+    """The result of judging some stretches: differences, and the greatest power [bands] that each clip reaches."""
 
     differences: list[Difference]
     reached: dict[str, np.ndarray]
@@ -126,7 +126,7 @@ class Explainer:
         return _COST_OF_PAIR + _COST * part.stretches * overlap.length / overlap.stretches
 
     def _judge(self, parts: list[Part]) -> list[Judged | dict[str, Any]]:
-        """Of each part that is all of an overlap the row, and of others what they tell."""
+        """Judge parts of overlaps: the row of a part that is a whole overlap, or the differences in another part."""
         found: list[Judged | dict[str, Any]] = []
         for part in parts:
             overlap = self._overlap(*part.pair)
@@ -178,7 +178,7 @@ class Overlap:
         return max(1, math.ceil(self.length / self.stretch_s))
 
     def judged(self, first: int, last: int, share: float) -> Judged:
-        """What the stretches from ``first`` to before ``last`` tell; for ``share`` see ``row``."""
+        """Judge the stretches from ``first`` to before ``last``; for ``share`` see ``row``."""
         step = self.length / self.stretches
         rests = self._rests(share)
         found = Judged([], {})
@@ -220,7 +220,7 @@ class Overlap:
         }
 
     def _rests(self, share: float) -> dict[str, list[tuple[float, float]]]:
-        """What is read of the ends of each clip that the overlap does not reach.
+        """The parts at the ends of each clip, beyond the overlap, that are read.
 
         Where the overlap covers little of a clip, the other one is an excerpt, and has no say beyond it.
         """

@@ -17,7 +17,7 @@ Value = TypeVar("Value", bound=Hashable)
 
 
 class Clip(NamedTuple):
-    """What fates depend on of a row of CATALOGUE; captions themselves would be most of the memory of a large build.
+    """The cells of CATALOGUE on which fates depend.  Captions are left out, as they would need most of the memory.
 
     Attributes:
         kinds: the kinds of its captions: human, machine, label; empty if it has none.

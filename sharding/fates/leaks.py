@@ -48,7 +48,7 @@ def find_leak(evidence: Evidence, clip_id: str, unknown_part_leaks: bool) -> Lea
 
 
 class _Decoded(NamedTuple):
-    """What the facts say of a clip."""
+    """The facts about a clip that decisions about leaks need."""
 
     clip_id: str
     error: str | None
@@ -65,7 +65,7 @@ class _Captions(NamedTuple):
 def parts_without_leaks(
     evidence: Evidence, catalogue: pa.Table, facts: pa.Table, matches: pa.Table, unknown_part_leaks: bool
 ) -> dict[str, list[WindowPart]]:
-    """What is left of each leaking clip that can be trimmed: the longest stretch outside all protected sound.
+    """For each leaking clip that can be trimmed: the longest stretch outside all protected sound.
 
     A clip is left out if nothing long enough remains, if no caption describes what remains, or if nothing has to be
     cut away, because then the published ids do not agree with where the sound was found.

@@ -253,5 +253,5 @@ def _end(process: subprocess.Popen[bytes], pipe: Connection, messages: IO[bytes]
 
 
 def _credentials() -> dict[str, str]:
-    """What object stores read from the environment.  A process keeps what they were when it started."""
+    """The variables that object stores read from the environment.  A process keeps their values from its start."""
     return {name: value for name, value in os.environ.items() if name.startswith(_CREDENTIALS)}

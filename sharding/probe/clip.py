@@ -25,7 +25,7 @@ _SAME = {"flac": ("FLAC/PCM_16", b"fLaC"), "wav": ("WAV/PCM_16", b"RIFF"), "opus
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """What the probe makes of recordings; part of what names a plan.
+    """The settings of the probe; they are part of the hash that names a plan.
 
     Args:
         form: how sound is stored.
@@ -92,7 +92,7 @@ class ProbedClip:
 
 
 class WindowWriter(Protocol):
-    """Where the bytes of a clip's windows go, one window after the other."""
+    """The interface to which the bytes of a clip's windows are written, one window after the other."""
 
     @property
     def pack(self) -> str:

@@ -34,7 +34,7 @@ Row = TypeVar("Row", bound=tuple)
 
 
 class CatalogueEntry(NamedTuple):
-    """What pages use of CATALOGUE."""
+    """The columns of CATALOGUE that pages use."""
 
     clip_id: str
     dataset: str
@@ -45,7 +45,7 @@ class CatalogueEntry(NamedTuple):
 
 
 class FirstSample(NamedTuple):
-    """What pages use of MANIFEST, for the first window of a clip."""
+    """The columns of MANIFEST that pages use, for the first window of a clip."""
 
     clip_id: str
     dataset: str
@@ -60,7 +60,7 @@ class FirstSample(NamedTuple):
 
 
 class SourceFacts(NamedTuple):
-    """What pages use of FACTS: what the probe said about a clip in words, and which file it read."""
+    """The columns of FACTS that pages use: the probe's remark about a clip, and which file it read."""
 
     clip_id: str
     detail: str | None

@@ -47,7 +47,7 @@ class SplitStats:
 
 @dataclass(frozen=True)
 class DatasetStats:
-    """What pictures show of one dataset.
+    """The figures of one dataset that pictures show.
 
     Attributes:
         durations: seconds of each clip.
@@ -116,7 +116,7 @@ class _Source(TypedDict):
 
 
 class _SampleSource(TypedDict):
-    """What figures use of the JSON of a sample."""
+    """The parts of the JSON of a sample that figures use."""
 
     source: _Source
 

@@ -67,7 +67,7 @@ def _highest(scores: npt.NDArray[np.float32], count: int) -> list[int]:
 
 
 def chosen(queries: Sequence[Query], count: int) -> list[Query]:
-    """So many of the queries: half of them the worst ones, and others spread from there to the best."""
+    """Choose ``count`` queries: half of them are the worst ones, the others are spread from there to the best."""
     worst = list(queries[: count // 2])
     rest = queries[len(worst) :]
     spread = [rest[number] for number in np.linspace(0, len(rest) - 1, min(count - len(worst), len(rest))).astype(int)]

@@ -47,7 +47,7 @@ class Location:
 
     @property
     def origin(self) -> Origin:
-        """Where the key, or else the nearest key above it, was set; of a section that only an override has made, it."""
+        """Where the key, or else the nearest key above it, was set; the override if only this made the section."""
         prefixes = [self.path[:length] for length in range(len(self.path), 0, -1)]
         below = (path for path in self.origins if self.path and path[: len(self.path)] == self.path)
         paths = [path for path in prefixes if path in self.origins] or list(below)

@@ -53,7 +53,7 @@ class Annotator(Protocol):
 
 @dataclass(frozen=True)
 class Rules:
-    """What is known, in three lengths: all captions as one text, the shortest caption, and labels with keywords."""
+    """Writes annotations without a model: all captions as one text, the shortest caption, and labels with keywords."""
 
     @property
     def hears(self) -> Any:

@@ -25,7 +25,7 @@ STARTED, COUNTS = "started.json", "counts.json"
 
 
 class OfSplit(Protocol):
-    """What is done about the clips of a split."""
+    """Work on the clips of a split whose results are written in parts."""
 
     @property
     def shards(self) -> str: ...

@@ -24,7 +24,7 @@ TABLE = "rewrites.parquet"
 
 @dataclass(frozen=True)
 class Rewriting:
-    """What is rewritten, and by whom; a worker needs nothing else.
+    """The captions to rewrite and the model: all that a worker needs.
 
     Attributes:
         shards: the build.

@@ -27,7 +27,7 @@ from training.evaluation.split import clips_of
 
 @dataclass(frozen=True)
 class Work:
-    """What is annotated, and by whom; a worker needs nothing else.
+    """The clips to annotate and the annotator: all that a worker needs.
 
     Attributes:
         shards: the build.
@@ -62,7 +62,7 @@ def annotate(work: Work, runner: Runner) -> dict[str, Any]:
 
 
 def _told(table: pa.Table, counts: Counter[str], storage: Storage) -> dict[str, Any]:
-    """What was written: how many clips, how many of them with tags, and what was left out."""
+    """A summary of what was written: clips, clips with tags, and what was left out."""
     tagged = sum(bool(tags) for tags in table["tags"].to_pylist())
     return {"clips": len(table), "tagged": tagged, "removed": dict(counts), "out": storage.name(TABLE)}
 

@@ -28,7 +28,7 @@ Read = TypeVar("Read")
 
 @dataclass
 class Times:
-    """What a process has measured, in seconds; each time counts less the older it is.
+    """Times that a process has measured, in seconds; older ones have less weight.
 
     Attributes:
         request: from a request's start to its last byte.

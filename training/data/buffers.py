@@ -77,7 +77,7 @@ class BufferPool:
         self._reserved.clear()
 
     def fill(self, buffer: int | None, shape: tuple[int, ...]) -> tuple[Tensor, FilledBuffer | None]:
-        """In a worker: a tensor to fill, whose contents are old, and what to send instead of it.
+        """Called in a worker: a tensor to fill, with old contents, and the small object to send instead of it.
 
         The tensor must itself be sent where the second value is None: there is no buffer, or it is too small.
         """

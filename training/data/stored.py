@@ -118,7 +118,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class Stored:
-    """What is stored for a run: vectors of samples by `sample_id`, and of captions by `caption_id`; None: nothing.
+    """The stored vectors of a run: of samples by `sample_id`, and of captions by `caption_id`; None: there are none.
 
     ``encoders`` names the encoder of each part, ``audio`` or ``text``, that gave them.
     """

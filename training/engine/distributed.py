@@ -98,7 +98,7 @@ class Group(ABC):
         """
 
     def describe(self, tensors: Sequence[Tensor], name: str = "rows") -> Layouts:
-        """What every rank holds of these tensors: one small collective."""
+        """Layouts of these tensors on all ranks, by one small collective."""
         mine = [(tuple(t.shape), t.dtype, t.requires_grad) for t in tensors]
         return Layouts(name, self.gather_objects(mine, f"layout of {name}"))
 

@@ -81,7 +81,7 @@ class RemoteRun:
         return self.folder / CHECKPOINTS / name
 
     def _pull_setup(self) -> None:
-        """What belongs to the run as a whole: the recipe, the tokenizer, the log, encoders' files."""
+        """Copy the files of the run as a whole: the recipe, the tokenizer, the log, encoders' files."""
         names = [
             name
             for name in self.storage.list()

@@ -21,7 +21,7 @@ _PLAIN = str.maketrans("", "", string.punctuation)
 
 @dataclass(frozen=True)
 class CaptionScores:
-    """What was measured.
+    """The scores that were measured, and those that were skipped.
 
     Attributes:
         figures: by the name of the measure; shares from 0 to 1, CIDEr-D from 0 to 10.

@@ -69,7 +69,7 @@ class Questions:
         return len(self.clip_of)
 
     def truth(self) -> Truth:
-        """What is right for the captions."""
+        """The truth for the captions: which clips are relevant."""
         return Truth.of(len(self.clips), self.clip_of, self.texts[: self.captions])
 
 
@@ -113,7 +113,7 @@ def rank_all(
     group: Group | None = None,
     by_clip: Blocks | None = None,
 ) -> dict[str, Ties]:
-    """Where relevant items stand, in both directions; on each of several ranks, which hold some rows each.
+    """The ranks of relevant items in both directions.  Several processes may hold some rows each.
 
     Args:
         blocks: the rows of the matrix that this rank holds.

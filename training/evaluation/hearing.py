@@ -50,14 +50,14 @@ class Hearing:
 
     @property
     def audio_input(self) -> AudioInput:
-        """How clips are read: as waves where noise is added to them."""
+        """How clips are read: as waves if noise is added to them."""
         if self.noise.sigma and self.noise.place == "wave":
             return dataclasses.replace(self.heard, front_end="samples")
         return self.heard
 
     @torch.inference_mode()
     def audio(self, batch: Batch) -> tuple[Tensor, ...]:
-        """What is kept of a batch's clips."""
+        """The side of a batch's clips, which is kept."""
         features, frames = batch.features, batch.frames
         if self.noise.sigma:
             features = noisy(features, frames, batch.seeds, self.noise.sigma)

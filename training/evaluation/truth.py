@@ -42,7 +42,7 @@ class Truth:
 
     @staticmethod
     def of(clips: int, clip_of: Ints, texts: Sequence[str]) -> Truth:
-        """From the captions as they were published."""
+        """Make the truth from the captions as they were published."""
         _, text = np.unique(np.array([words(each) for each in texts], dtype=object), return_inverse=True)
         pairs = np.unique(np.stack((text, clip_of)), axis=1)
         return Truth(clips, clip_of, text, bool(pairs.shape[1] > len(np.unique(text))))

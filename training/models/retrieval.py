@@ -16,7 +16,7 @@ TEXT = 0x54455854  # purpose of a hash: dropout on captions
 
 
 class EncodedPair(NamedTuple):
-    """What a model makes of a batch: encoded clips and captions, and what the head keeps of them."""
+    """A batch that a model has encoded: clips and captions, and their sides for the head."""
 
     audio: EncodedAudio
     text: EncodedText

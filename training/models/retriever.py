@@ -100,7 +100,7 @@ class Retriever:
         return self.model.head.audio_side(encoded)
 
     def prepare_waves(self, waves: Sequence[Tensor | np.ndarray]) -> tuple[Tensor, Tensor]:
-        """What the audio encoder reads of recordings; see `training.models.waves.prepare`."""
+        """Recordings as the input of the audio encoder; see `training.models.waves.prepare`."""
         return prepare(waves, self.audio_input)
 
     def score(self, text: tuple[Tensor, ...], audio: tuple[Tensor, ...]) -> Tensor:

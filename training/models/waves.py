@@ -14,7 +14,7 @@ from training.data.sound.features import AudioInput, FeatureExtractor, segment_s
 
 
 def prepare(waves: Sequence[Tensor | np.ndarray], audio: AudioInput) -> tuple[Tensor, Tensor]:
-    """What an audio encoder reads of recordings, on the CPU.
+    """Recordings as the input of an audio encoder, on the CPU.
 
     Args:
         waves: b recordings, mono, each ``[samples]`` in floating point at ``audio.rate`` Hz; full scale is 1.  Each may

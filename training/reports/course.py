@@ -107,7 +107,7 @@ class Effort:
 
 
 def effort_of(found: Sequence[Stretch], price: float | None) -> Effort | None:
-    """What the starts took; None if none of them was noted.
+    """The effort of all starts in hours and cost; None if none of them was noted.
 
     Args:
         found: the starts.

@@ -28,7 +28,7 @@ class Sounds:
     heard: Tensor
 
     def take(self, rows: Any) -> Sounds:
-        """Some of the sounds."""
+        """A subset of the sounds."""
         return Sounds(self.tokens[rows], self.heard[rows])
 
 

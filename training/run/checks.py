@@ -83,7 +83,7 @@ def _held_out(known: list[str]) -> list[str]:
 
 
 def _for_validation(held_out: list[str]) -> list[str]:
-    """Those of the splits that are for validation, and not for tests, as their names say."""
+    """The splits whose names say that they are for validation, and not for tests."""
     return [name for name in held_out if VALIDATION & _words(name)]
 
 

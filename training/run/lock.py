@@ -102,7 +102,7 @@ def _attempt(action: Callable[[], RunPlace]) -> RunPlace | Exception:
 
 
 def _news(opened: RunPlace | Exception) -> str | Exception | None:
-    """What other ranks must know: the error, or the checkpoint from which the run goes on."""
+    """The message to the other ranks: the error, or the checkpoint from which the run continues."""
     return opened if isinstance(opened, Exception) else opened.intact
 
 

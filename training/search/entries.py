@@ -281,7 +281,7 @@ def _in_datasets(entries: pa.Table, wanted: Iterable[str]) -> np.ndarray:
 
 
 def _chosen(codes: np.ndarray, chosen: Sequence[bool]) -> np.ndarray:
-    """Which codes are chosen; -1, no name, never is."""
+    """Which codes are chosen; -1, which stands for no name, never is."""
     return np.array([*chosen, False])[codes]
 
 

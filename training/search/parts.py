@@ -78,7 +78,7 @@ class PartEncoder:
         return 1
 
     def __getstate__(self) -> dict[str, Any]:
-        """What travels to a worker: the model is loaded there."""
+        """The state that is sent to a worker, without the model, which is loaded there."""
         return self.__dict__ | {"opened": None, "report": None}
 
     def __call__(self, parts: Sequence[Part]) -> int:

@@ -71,7 +71,7 @@ class LocalSum:
 
 @dataclass
 class Outputs:
-    """What a task makes of the samples of one rank, or of a chunk of them.
+    """The outputs of a task for the samples of one rank, or for a chunk of them.
 
     Attributes:
         sides: by name what the pair terms score; the tensors of a side have one row for each item.
@@ -95,7 +95,7 @@ class Task(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Any) -> Outputs:
-        """What the terms need of a batch."""
+        """The outputs for a batch that the terms of the loss need."""
 
     def fixed_sides(self, batch: Any) -> dict[str, Items]:
         """Sides without gradient that terms need besides those of `forward`, such as a teacher's.

@@ -41,7 +41,7 @@ open_source = open_clips
 
 @dataclass(frozen=True)
 class Settings:
-    """What the wrong captions are; ``head`` and ``loss`` are those of the retriever, which are not trained here."""
+    """The choice of wrong captions; ``head`` and ``loss`` are those of the retriever, which are not trained here."""
 
     name: Literal["reranking"]
     negatives: str | None = None  # a file from `mine`; null: captions of other clips

@@ -217,7 +217,7 @@ class SequentialOrder:
 
 
 def name_part(keys: Sequence[str], first: int = 0) -> int:
-    """What samples of a global batch contribute to its name, as int64.
+    """The share of some samples of a global batch in its name, as int64.
 
     Args:
         keys: the keys of the samples, in their order.

@@ -19,7 +19,7 @@ FRAMES = 125  # the most spectra that a CPU computes at once: they fit its cache
 
 @dataclass(frozen=True)
 class Windows:
-    """How spectra are taken of a wave: of centred windows, with the wave's edges reflected.
+    """The windows of which spectra are taken: they are centred, and the edges of the wave are reflected.
 
     Attributes:
         n_fft: samples of a window with the zeros around it.

@@ -48,7 +48,7 @@ def measured(found: Mapping[str, Ties], questions: Questions, multiple: Relevant
 
 
 def common_questions(files: Sequence[ScoreFile]) -> Questions:
-    """What all files score; where one of them is of one direction alone, so is this.
+    """The questions that all files score; of one direction only if one of the files is.
 
     Raises:
         InputError: they score other texts or clips, or in another order, or have no direction in common.

@@ -102,7 +102,7 @@ def write_scores(
 
 
 class _Steps:
-    """Some batches of an order, as an order of their own."""
+    """An order that consists of some batches of another one."""
 
     def __init__(self, order: SequentialOrder, first: int, count: int) -> None:
         self._order, self._first = order, first

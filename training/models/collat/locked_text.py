@@ -72,7 +72,7 @@ class LockedTextModel(RetrievalModel):
         self.text.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """As of any module, but the text encoder never drops anything."""
+        """Like that of any module, but the text encoder stays in evaluation mode, without dropout."""
         super().train(mode)
         self.text.eval()
         return self

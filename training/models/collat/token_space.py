@@ -22,7 +22,7 @@ Ends = Literal["given", "predicted"]
 
 @dataclass(frozen=True)
 class ReadText:
-    """What a text encoder makes of a sequence.
+    """The outputs of a text encoder for a sequence.
 
     Attributes:
         encoded: its vectors, ``[b, N, d]`` and pooled.
@@ -64,11 +64,11 @@ class TokenSpace:
 
     @property
     def given(self) -> int:
-        """How many tokens stand around what is written."""
+        """The number of given tokens around the predicted ones."""
         return self.before + self.after
 
     def read(self, vectors: Tensor) -> ReadText:
-        """What the encoder makes of ``vectors [b, M, d]``; gradients flow through it to the vectors."""
+        """Encode ``vectors [b, M, d]`` as if they were token embeddings; gradients flow through the encoder to them."""
         count, length = vectors.shape[:2]
         first, last = (self.first, self.last) if self.given else ([], [])
         ids = torch.tensor([*first, *[self._word] * length, *last], device=vectors.device).expand(count, -1)
@@ -83,7 +83,7 @@ class TokenSpace:
 
     @torch.no_grad()
     def encode(self, tokens: Tensor, token_mask: Tensor) -> ReadText:
-        """What the encoder makes of ``tokens [b, N]``, as without any sound."""
+        """Encode ``tokens [b, N]``, as the encoder does without any sound."""
         return self._encode(tokens, token_mask)
 
     def _encode(self, tokens: Tensor, token_mask: Tensor) -> ReadText:

@@ -45,7 +45,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class CheckClips:
-    """What a conversion is proved on."""
+    """The clips and captions on which a conversion is proved."""
 
     recordings: list[Recording]
     texts: list[str]

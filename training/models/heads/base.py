@@ -21,7 +21,7 @@ SHORTEST_SQUARED = 1e-16  # of a vector's length squared, as in torch.nn.functio
 
 
 def rows_of(side: Side, rows: slice | Tensor) -> Side:
-    """Some texts or audios of a side."""
+    """A subset of the texts or audios of a side."""
     return tuple(tensor[rows] for tensor in side)
 
 

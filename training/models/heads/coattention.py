@@ -249,7 +249,7 @@ class CoAttention(ListedHead):
         return self.cascade.call(shared, text, audio)[:, 0]
 
     def first_stage(self, text: Side, audio: Side, shared: Side) -> tuple[Tensor, Tensor]:
-        """What each side becomes where its partner adds nothing, averaged: an estimate, for nothing here factors."""
+        """The averaged vectors of each side if its partner adds nothing: an estimate, because no score here factors."""
         return tuple(  # type: ignore[return-value]
             self.cascade.call(shared, name, *side, method="alone")
             for name, side in zip(SIDES, (text, audio), strict=True)

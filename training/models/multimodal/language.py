@@ -81,7 +81,7 @@ class LanguageModel(TextEncoder):
         return list(self.tokenizer.plain(text, add_special_tokens=False)["input_ids"])
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """What the first block reads for tokens ``[...]``, ``[..., d]``."""
+        """The input of the first block, ``[..., d]``, for tokens ``[...]``."""
         vectors: Tensor = self.net.get_input_embeddings()(tokens)
         return vectors
 

@@ -142,7 +142,7 @@ class Listener(AudioEncoder):
         return self._read(features, frames, self.language.numbers(end + text + OF_BOTH + after))
 
     def _read(self, features: Tensor, frames: Tensor, ending: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """What the language model makes of sounds, before which stands `before` and after which ``ending``."""
+        """The outputs of the language model for sounds between the prompts `before` and ``ending``."""
         sound, heard = self.listen(features, frames)
         ends = self.language.embed(torch.tensor([[*self.before, *ending]], device=sound.device))
         start, end = ends.expand(len(sound), -1, -1).split((len(self.before), len(ending)), 1)

@@ -93,7 +93,7 @@ def difference(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
 
 
 def counted(mask: Tensor, width: int, unit: Unit) -> Tensor:
-    """How many units the tokens of ``mask [b, N]`` are: clips ("sum"), tokens, or single numbers ("mean")."""
+    """The count by which the loss is divided: clips ("sum"), tokens, or numbers ("mean") of ``mask [b, N]``."""
     if unit == "sum":
         return torch.tensor(len(mask), device=mask.device)
     tokens = mask.sum()

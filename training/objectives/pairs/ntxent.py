@@ -107,7 +107,7 @@ class NTXent(TemperedLoss):
         return weight
 
     def _share(self, statistics: Statistics, factor: float) -> Tensor:
-        """What the softmax of each row (or column) weighs in the gradient."""
+        """The weight of each row's (or column's) softmax in the gradient."""
         positives = statistics["positives"]
         return factor * (positives if self.by_pair else (positives > 0).to(positives.dtype))
 
