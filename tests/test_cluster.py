@@ -134,6 +134,66 @@ def test_bash_accepts_the_slurm_script(tmp_path: Path) -> None:
     assert run.returncode == 2 and "usage: sbatch" in run.stderr
 
 
+PROGRAMS = {
+    "scontrol": "printf 'n1\\nn2\\n'",
+    "srun": 'while [[ "$1" == --* ]]; do shift; done; exec "$@"',
+    "hostname": "echo 127.0.1.1 fe80::1 10.1.2.3",
+    "ray": """case $1 in
+        status) test -e started ;;
+        start) [ -z "${BROKEN:-}" ] || exit 1; echo "$@" >> started; echo $$ >> steps; exec sleep 300 ;;
+    esac""",
+}
+
+
+def start_slurm(folder: Path, *job: str, **more: str) -> subprocess.Popen[str]:
+    """The script on two nodes, with small programs in place of Slurm's and Ray's."""
+    programs = folder / ".venv/bin"
+    programs.mkdir(parents=True)
+    for name, text in PROGRAMS.items():
+        (programs / name).write_text(f"#!/bin/bash\n{text}\n")
+        (programs / name).chmod(0o755)
+    slurm = {"SLURM_SUBMIT_DIR": str(folder), "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]"}
+    environment = os.environ | slurm | {"SLURM_CPUS_PER_TASK": "2", "HOME": str(folder)} | more
+    return subprocess.Popen(
+        ["bash", str(REPOSITORY / SLURM), *job],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def left_over(folder: Path) -> list[str]:
+    """Steps of the job that did not end with it."""
+    return [pid for pid in (folder / "steps").read_text().split() if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.mark.parametrize("status", [0, 5])
+def test_the_slurm_script_ends_as_its_job_does_and_leaves_nothing(tmp_path: Path, status: int) -> None:
+    job = f'while [ "$(wc -l < started)" -lt 2 ]; do sleep 0.1; done; echo "$RAY_ADDRESS $PYTHONPATH"; exit {status}'
+    script = start_slurm(tmp_path, "bash", "-c", job, PYTHONPATH="/more")
+    out, errors = script.communicate(timeout=60)
+    assert script.returncode == status, errors
+    assert out.split() == ["10.1.2.3:20007", f"{tmp_path}:/more"], "an address that other nodes reach"
+    head, other = (tmp_path / "started").read_text().splitlines()
+    assert "--head --node-ip-address=10.1.2.3 --port=20007" in head and "--address 10.1.2.3:20007" in other
+    assert left_over(tmp_path) == []
+
+
+def test_a_slurm_job_at_its_time_limit_leaves_nothing(tmp_path: Path) -> None:
+    script = start_slurm(tmp_path, "bash", "-c", "echo begun; echo $$ >> steps; exec sleep 300")
+    assert script.stdout is not None and script.stdout.readline() == "begun\n"
+    script.terminate()
+    script.communicate(timeout=60)
+    assert script.returncode == 143 and left_over(tmp_path) == []
+
+
+def test_a_slurm_job_whose_ray_does_not_start_fails(tmp_path: Path) -> None:
+    script = start_slurm(tmp_path, "true", BROKEN="1")
+    _, errors = script.communicate(timeout=60)
+    assert script.returncode == 1 and "Ray did not start on n1" in errors
+
+
 def test_the_image_installs_what_is_locked() -> None:
     text = (REPOSITORY / "cluster/Dockerfile").read_text()
     assert "requirements.lock" in text and "USER ray" in text

@@ -119,12 +119,12 @@ def run_on_ranks(function: Callable[[Any, Any], None], task: Any, place: str, ra
 def _trainer(share: Share, place: str, ranks: Ranks, each: dict[str, float]) -> Any:
     """Ray Train's trainer, which gives ``share`` to every rank; ``each`` are the resources of one."""
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
 
     from ray_jobs.cluster.rank_failures import RankFailures
     from ray_jobs.cluster.rank_network import RankNetwork
+    from ray_jobs.cluster.rank_trainer import RankTrainer
 
-    return TorchTrainer(
+    return RankTrainer(
         rank_main,
         train_loop_config={"share": share},
         torch_config=RankNetwork(backend="nccl" if "GPU" in each else "gloo"),

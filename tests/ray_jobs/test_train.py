@@ -148,6 +148,7 @@ def test_a_run_in_an_object_store_needs_no_shared_folder(
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 0, out
     assert f"model: {place.url}/run/export" in out
+    assert "PlacementGroupCleaner" not in out, "an actor of Ray's complains about the dashboard that is not there"
     assert place.exists("run/export/config.json") and place.exists("run/checkpoints/step-000000004/state.json")
     process = start([*options, *sets, "--set", "seed=9"])
     out, _ = process.communicate(timeout=300)
