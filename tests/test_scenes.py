@@ -64,7 +64,7 @@ def test_a_scene_lasts_15_to_30_seconds_and_holds_its_events_without_their_silen
     assert 4 / 1.15 <= len(alone) / RATE <= 4.1 / 0.85
 
 
-def test_it_is_a_generic_source(recordings: list[Recording], tmp_path: Path) -> None:
+def test_written_scenes_are_read_as_a_generic_source(recordings: list[Recording], tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     scenes = draw_scenes(recordings, 4, rng, "train")
     write_source(tmp_path / "source", {"train": scenes[:3], "test": scenes[3:]}, 2, rng)

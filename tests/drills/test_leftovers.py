@@ -56,6 +56,6 @@ with tempfile.TemporaryDirectory() as folder:
 
 
 @pytest.mark.skipif(not permitted(), reason="network namespaces are not permitted here")
-def test_the_next_drill_removes_what_a_killed_one_has_left_and_nothing_of_one_that_lives() -> None:
+def test_the_next_drill_removes_what_a_killed_one_has_left_but_nothing_of_a_running_one() -> None:
     command = ["unshare", "--net", "--mount", sys.executable, "-c", textwrap.dedent(DRILL), OWNER]
     subprocess.run(command, cwd=REPOSITORY, check=True, timeout=60)

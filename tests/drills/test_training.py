@@ -28,7 +28,7 @@ def test_two_hosts_train_as_one_although_one_of_them_dies(
     assert checkpoint.load(checkpoint.find(run)).state["world"] == 2
 
 
-def test_a_run_outlives_a_rank_a_raylet_a_link_and_its_driver_with_fewer_hosts(
+def test_a_run_survives_a_rank_a_raylet_a_link_and_its_driver_with_fewer_hosts(
     hosts: list[Host], run_job: Callable[..., Job], calm_run: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"

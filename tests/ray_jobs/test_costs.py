@@ -123,6 +123,6 @@ def test_money_is_hours_times_nodes_times_the_users_price() -> None:
     assert money(hours, nodes, {"head": 0.5}, "head") is None and money(None, nodes, {"gpu": 3.0}, None) is None
 
 
-def test_lengths_that_are_no_numbers_count_as_unknown() -> None:
+def test_lengths_that_are_not_numbers_count_as_unknown() -> None:
     sounds = sounds_of(catalogue(2, math.nan), {"clotho": 3.0})
     assert np.array_equal(sounds.seconds, [3.0, 3.0])

@@ -80,7 +80,7 @@ def test_on_a_disk_that_loses_what_was_not_synced(tmp_path: Path, monkeypatch: p
         assert {path.name for path in checkpoint.steps(root / "checkpoints")} >= {"step-000000001", "step-000000004"}
 
 
-def test_in_an_object_store_on_another_machine_after_each_crash(
+def test_a_run_in_an_object_store_continues_on_another_machine_after_each_crash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sharding.common.storage.failures.PAUSE_S", 0.0)

@@ -43,7 +43,7 @@ def test_the_log_says_which_rank_failed_and_what_happens(
     assert "the same command continues" in str(error) and "s3://bucket/run" in str(error)
 
 
-def test_what_no_restart_mends_ends_the_job() -> None:
+def test_an_error_that_no_restart_can_repair_ends_the_job() -> None:
     wrong = InputError("no such split", value="clotho/tset", remedy="choose another")
     for failure, says in ((wrong, "no such split"), (FULL, "/data/run/metrics.jsonl: no space left")):
         with pytest.raises(ControllerError) as caught:

@@ -107,7 +107,7 @@ def test_few_tasks_wait_and_as_many_run_as_the_cluster_has_cpus(cluster: Any) ->
 
 
 @pytest.mark.slow
-def test_a_cluster_without_cpus_is_spoken_of_and_waited_for(
+def test_a_job_says_that_a_cluster_has_no_cpus_and_waits(
     cluster: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("ray_jobs.cluster.runner.PATIENCE_S", 1.0)

@@ -42,7 +42,7 @@ def test_other_numbers_of_channels_become_the_mean(given_: int, wanted: int, see
 
 
 @given(arrays.arrays(np.int16, st.integers(0, 200)))
-def test_what_came_from_16_bits_stays_exact(samples: np.ndarray) -> None:
+def test_samples_of_16_bits_are_quantised_without_loss(samples: np.ndarray) -> None:
     assert np.array_equal(quantise(samples.astype(np.float32) / 32768), samples)
 
 

@@ -35,7 +35,7 @@ def test_a_file_that_ends_within_the_first_words_of_a_format_is_truncated(magic:
         recognise(Source(magic + bytes(4), 8))
 
 
-def test_tags_are_as_long_as_they_say() -> None:
+def test_the_length_of_a_tag_is_read_from_its_header() -> None:
     tag = odd_sounds.id3(bytes(300))
     assert id3_size(tag) == len(tag) == 310
     assert id3_size(tag[:5] + b"\x10" + tag[6:]) == 320  # with a footer

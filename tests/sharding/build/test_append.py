@@ -74,7 +74,7 @@ def test_what_is_known_is_neither_decoded_nor_compared_again(built: Path, corpus
     assert fates(out)["extra/train/leaks"]["fate"] == "withheld"
 
 
-def test_what_would_be_decided_otherwise_is_reported_and_not_done(
+def test_decisions_that_a_new_build_would_change_are_reported_and_not_applied(
     built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, extra = tmp_path / "out", tmp_path / "better"
@@ -141,7 +141,7 @@ def test_the_same_append_again_changes_nothing(grown: tuple[Path, Path, dict[str
     assert tree(out) == before
 
 
-def test_what_cannot_grow_is_refused(
+def test_append_refuses_known_names_no_datasets_and_unfinished_builds(
     grown: tuple[Path, Path, dict[str, Any]], built: Path, corpus: Path, tmp_path: Path
 ) -> None:
     out, extra, _ = grown

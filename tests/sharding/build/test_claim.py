@@ -55,7 +55,7 @@ def test_in_an_object_store_a_live_builder_is_respected_and_a_killed_one_is_not(
     holder.wait()
 
 
-def test_a_builder_on_another_machine_is_told_from_a_dead_one_by_its_signs_of_life(
+def test_heartbeats_tell_a_builder_on_another_machine_from_a_dead_one(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "HEARTBEAT_S", 0.2)
@@ -85,7 +85,7 @@ def test_a_build_that_was_copied_from_a_disk_is_free(s3: str, tmp_path: Path) ->
         assert out.read(LOCK)
 
 
-def test_of_many_that_claim_at_once_one_is_obeyed(s3: str, tmp_path: Path) -> None:
+def test_only_one_of_many_simultaneous_claims_succeeds(s3: str, tmp_path: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     storage = Storage(f"{s3}/{tmp_path.name}")

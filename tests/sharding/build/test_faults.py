@@ -92,7 +92,7 @@ SCENES = ("build", "new plan", "retry", "append", "reshard")
 
 
 @pytest.mark.parametrize("scene", SCENES)
-def test_whatever_is_killed_somewhere_goes_on_to_the_same_bytes(
+def test_whatever_was_killed_continues_to_the_same_bytes(
     scene: str, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep(scene, small, tmp_path, monkeypatch, 1)

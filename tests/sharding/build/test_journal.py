@@ -49,7 +49,7 @@ def test_a_change_is_made_and_leaves_no_intent(tmp_path: Path) -> None:
     assert tree(tmp_path / "out") == AFTER
 
 
-def test_where_nothing_was_decided_nothing_happens(tmp_path: Path) -> None:
+def test_finish_changes_nothing_if_there_is_no_intent(tmp_path: Path) -> None:
     out = before(tmp_path / "out")
     found = tree(tmp_path / "out")
     journal.finish(out)
@@ -100,7 +100,7 @@ def test_an_intent_that_no_builder_wrote_is_refused(intent: str, tmp_path: Path)
     assert (tmp_path / "outside").exists()
 
 
-def test_an_intent_is_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_intent_is_json_that_lists_its_operations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = before(tmp_path / "out")
     Death(monkeypatch).left = 2
     with pytest.raises(Killed):

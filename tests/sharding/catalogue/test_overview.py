@@ -51,7 +51,7 @@ def test_counts_lists_and_shared_captions(tmp_path: Path) -> None:
     assert json.loads(overview_bytes(about)) == about
 
 
-def test_only_some_examples_are_listed() -> None:
+def test_the_number_of_listed_examples_is_limited() -> None:
     numbers = range(EXAMPLES + 5)
     splits = ("clotho/test", "tacos/test")  # the second is protected
     rows = catalogue(*(says(f"{split}/{number}", f"words {number}") for split in splits for number in numbers))

@@ -28,7 +28,7 @@ def test_clips_and_missing_audio_are_counted(corpus: Path, tmp_path: Path, capsy
     assert (tmp_path / "out/catalogue/mine.parquet").exists() and (tmp_path / "out/orphans.parquet").exists()
 
 
-def test_a_list_says_what_it_does_not_name() -> None:
+def test_the_report_on_an_exclusion_list_counts_the_ids_that_it_lacks() -> None:
     row: ListReport = {
         "list": "ids.csv", "entries": 9, "dataset": "clotho", "part": "test", "clips": 6, "no_id": 1, "ids": 5,
         "values": 5, "missed": 2, "missed_ids": ["1", "2"],

@@ -10,7 +10,7 @@ import pytest
 from sharding.cli import main
 
 
-def test_the_page_is_named(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_prints_the_path_of_its_page(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     shutil.copytree(built, out)
     assert main(["report", str(out)]) == 0

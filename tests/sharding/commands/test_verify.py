@@ -30,6 +30,6 @@ def test_damage_is_named_and_ends_with_status_1(
     assert "1 damaged file or sample" in shown and f"shards/{shard.name}, sample " in shown
 
 
-def test_two_levels_cannot_be_asked_for_at_once(built: Path) -> None:
+def test_quick_and_decode_exclude_each_other(built: Path) -> None:
     with pytest.raises(SystemExit):
         main(["verify", str(built), "--quick", "--decode"])

@@ -129,7 +129,9 @@ def test_no_pace_reads_as_nothing(rate: float) -> None:
     assert number is not None and float(number[0].replace(":", "")) >= 1
 
 
-def test_slow_work_and_work_without_a_rate(time: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_slow_work_shows_seconds_for_each_unit_and_work_without_a_rate_none(
+    time: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
     shown = Progress("annotate", 48, "clips")
     time.now += 25
     shown.add(2)

@@ -126,7 +126,7 @@ def test_a_code_that_lasts_is_posted_once_and_again_after_a_gap():
 
 
 @pytest.mark.parametrize("sample", [2, 8])
-def test_large_collections_post_a_part_of_the_codes_the_same_part_in_every_clip(sample):
+def test_large_collections_post_the_same_part_of_the_codes_of_every_clip(sample):
     codes = random_codes(6, 4000)
     all_rows, some = (clip_postings(codes, flags_of(codes), 0, n) for n in (1, sample))
     assert len(some) == pytest.approx(len(all_rows) / sample, rel=0.15)

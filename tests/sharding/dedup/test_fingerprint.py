@@ -53,7 +53,7 @@ def test_frames_below_80_decibel_of_full_scale_are_not_informative():
         assert (flags & INFORMATIVE).mean() == informative, level
 
 
-def test_too_short_to_fingerprint_is_empty_and_no_error():
+def test_a_sound_that_is_too_short_has_an_empty_fingerprint():
     for samples in (0, 1, 3000):
         assert len(fingerprint(np.ones(samples, np.float32), RATE).codes) == 0
 

@@ -91,7 +91,7 @@ def test_components_are_the_clips_that_edges_connect(edges: list[tuple[str, str]
     assert found == expected
 
 
-def test_verified_sameness_makes_groups_and_doubt_or_a_common_original_makes_kin() -> None:
+def test_verified_pairs_form_groups_and_undecided_pairs_and_common_originals_form_kin() -> None:
     table = clips(a=None, b=None, c=None, d="freesound:7@3.000", e="freesound:7@9.000", f=None, g=None)
     found = [
         Relation("a", "b", "same", overlap_s=10.0),

@@ -47,7 +47,7 @@ def test_the_response_is_half_at_both_edges_of_the_band(hertz):
 
 
 @pytest.mark.parametrize("hertz", [20, 50, 100, 180, 3650, 3800, 3950])
-def test_outside_the_band_nothing_is_left(hertz):
+def test_the_filter_removes_what_lies_outside_the_band(hertz):
     assert gain(hertz) < 0.001
 
 

@@ -41,7 +41,7 @@ def test_a_dataset_is_counted_by_its_written_clips(contents: BuildContents) -> N
     assert dict(mine.licences) == {"CC0": 2, "not stated": 1}
 
 
-def test_a_part_tells_how_much_audio_it_lacks(contents: BuildContents) -> None:
+def test_the_counts_of_a_part_say_how_much_audio_is_missing(contents: BuildContents) -> None:
     parts = {part.name: part for part in part_listings(contents)}
     assert {name: (part.clips, part.lost, part.share) for name, part in parts.items()} == {
         "mine/test": (1, 0, 0.0),

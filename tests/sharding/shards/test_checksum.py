@@ -42,7 +42,7 @@ def test_any_changed_bit_is_found_by_either_checksum(data: bytes, at: int, bit: 
         assert is_changed(bytes(other), xxh3, sha256)
 
 
-def test_without_a_checksum_nothing_is_known() -> None:
+def test_a_sample_without_a_checksum_is_never_called_changed() -> None:
     assert not is_changed(b"anything", None, "")
 
 

@@ -157,7 +157,7 @@ def test_captions_and_metadata_are_joined_even_if_a_copy_lost_spaces(tmp_path: P
     assert len(row["notes"]) == 2
 
 
-def test_names_that_climb_are_out_of_root(tmp_path: Path) -> None:
+def test_names_that_lead_out_of_the_folder_are_out_of_root(tmp_path: Path) -> None:
     names = ["../../etc/x.wav", "/abs.wav", "a/../../b.wav"]
     clotho_split(tmp_path, "development", names)
     touch(tmp_path, "x.wav", "abs.wav", "b.wav")

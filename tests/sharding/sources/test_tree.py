@@ -106,7 +106,7 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
     assert "a.zip" in str(caught.value.file)
 
 
-def test_of_two_tables_of_one_name_equal_ones_count_once_and_others_are_refused(tmp_path: Path) -> None:
+def test_two_tables_of_one_name_are_refused_unless_they_are_equal(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "t.csv").write_text("x\n1\n")

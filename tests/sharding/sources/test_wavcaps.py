@@ -40,7 +40,7 @@ def test_each_part_has_its_own_keys(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "folder", ["audio/FreeSound", "Audio/FreeSound", "waveforms/FreeSound_flac", "Zip_files/FreeSound/x"]
 )
-def test_spellings_of_the_audio_folder(tmp_path: Path, folder: str) -> None:
+def test_audio_folders_are_found_under_all_known_spellings(tmp_path: Path, folder: str) -> None:
     wavcaps_json(tmp_path, "FreeSound", "fsd_final", [item("1"), item("2")])
     touch(tmp_path, f"{folder}/1.flac", f"{folder}/99.flac")
     found = read(Storage(tmp_path))

@@ -96,7 +96,7 @@ def test_only_used_bytes_are_read_and_neighbours_share_a_read(build: Build) -> N
         assert len(counted.sizes) == 2 if reads == 2 else len(counted.sizes) >= reads
 
 
-def test_a_cut_between_neighbours_is_noticed(tmp_path: Path) -> None:
+def test_a_shard_that_is_cut_between_neighbouring_samples_is_noticed(tmp_path: Path) -> None:
     """Samples of equal size that are read at once: what is left after a cut must not pass for the second."""
     clips = write_build(tmp_path, [row(n, duration_s=1.0) for n in range(2)])
     rows = clips.table.to_pylist()

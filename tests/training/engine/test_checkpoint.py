@@ -95,7 +95,7 @@ def test_what_a_killed_process_left_is_neither_seen_nor_in_the_way(tmp_path: Pat
     assert not half.exists()
 
 
-def test_kept_are_the_last_ones_and_the_best(tmp_path: Path) -> None:
+def test_the_last_checkpoints_and_the_best_ones_are_kept(tmp_path: Path) -> None:
     for step, value in enumerate([0.1, 0.5, 0.3, 0.5, 0.2, None], 1):
         save(tmp_path, step, value)
     checkpoint.prune(tmp_path, CheckpointSettings(keep_last=2, keep_best=1), METRIC)

@@ -73,7 +73,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [torch.load(folder / str(rank)) for rank in range(3)]
 
 
-def test_rows_arrive_in_rank_order_and_gradients_go_home(results: list[dict[str, Any]]) -> None:
+def test_gathered_rows_are_in_rank_order_and_gradients_return_to_their_ranks(results: list[dict[str, Any]]) -> None:
     found = [result["_gather_and_differentiate"] for result in results]
     for one in found:
         assert one["rows"][:, 0].tolist() == [0, 2, 4, 200, 202]

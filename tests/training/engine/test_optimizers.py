@@ -13,7 +13,7 @@ def task_of(*overrides: str) -> tuple[RetrievalTask, object]:
     return RetrievalTask(*assemble(recipe, ["a low hum"])), recipe.optimizer
 
 
-def test_rates_by_name_and_by_depth() -> None:
+def test_learning_rates_are_set_by_name_and_by_depth() -> None:
     task, settings = task_of("optimizer.rates={'head.*': 4.0, 'text.*': 0.5}", "optimizer.layer_decay=0.5")
     names = task.names()
     groups = parameter_groups(task, settings)

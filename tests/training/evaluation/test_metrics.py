@@ -42,7 +42,7 @@ def ordered(row: np.ndarray, wanted: np.ndarray, key: list[Any]) -> list[bool]:
 
 @settings(max_examples=150, deadline=None)
 @given(problems())
-def test_bounds_are_the_metrics_with_relevant_items_last_and_first_among_equals(problem: Problem) -> None:
+def test_the_bounds_of_metrics_have_relevant_items_last_and_first_among_ties(problem: Problem) -> None:
     scores, relevant = problem
     found = metrics(rank_relevant(scores, relevant))
     for name in MEASURED:

@@ -37,7 +37,7 @@ def test_overlap_is_intersection_over_union() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 10), st.floats(-1, 1)), min_size=1, max_size=30))
-def test_what_stays_is_sorted_and_does_not_overlap_much(drawn: list[tuple[int, int, float]]) -> None:
+def test_kept_proposals_are_sorted_and_overlap_little(drawn: list[tuple[int, int, float]]) -> None:
     proposals = np.array([(start, start + length) for start, length, _ in drawn], float)
     scores = np.array([score for *_, score in drawn])
     kept = best_first(proposals, scores)

@@ -58,7 +58,7 @@ def test_figures_do_not_depend_on_the_batch_size(build: Path) -> None:
     assert figures(one) == figures(many)
 
 
-def test_as_many_candidates_as_items_are_all(build: Path) -> None:
+def test_as_many_candidates_as_items_give_the_exact_figures(build: Path) -> None:
     encoder, manifest = untrained(ATTENTION), Manifest.open(build)
     everything, some, few = (
         evaluate(encoder, manifest, EvaluationSettings(SPLIT, candidates=candidates), LocalGroup())

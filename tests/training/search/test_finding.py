@@ -86,7 +86,7 @@ def test_a_sound_finds_itself_first(name: str, finders: dict[str, Finder], manif
     assert again.row == 5 and again.score == pytest.approx(1.0, abs=1e-5)
 
 
-def test_texts_and_sounds_together_count_alike(finders: dict[str, Finder], manifest: Manifest) -> None:
+def test_a_query_of_text_and_sound_weighs_both_equally(finders: dict[str, Finder], manifest: Manifest) -> None:
     finder = finders["dual"]
     hum, vector = exact(RETRIEVERS["dual"], manifest, "a low hum"), finder.entry_vector(7)
     for hit in finder.find(Query(("a low hum",), (vector,)), top=5):

@@ -71,7 +71,7 @@ def test_removing_is_idempotent(storage: Storage) -> None:
     assert storage.list() == []
 
 
-def test_tables_come_back_and_have_the_same_bytes(storage: Storage) -> None:
+def test_tables_are_read_back_and_equal_tables_have_equal_bytes(storage: Storage) -> None:
     table = pa.table({"a": [1, 2, None], "b": ["x", "y", "z"]})
     storage.write_table("one.parquet", table)
     storage.write_table("two.parquet", pa.concat_tables([table.slice(0, 1), table.slice(1)]))

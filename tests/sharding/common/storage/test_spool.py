@@ -10,7 +10,7 @@ from sharding.common.storage.failures import is_full
 from sharding.common.storage.spool import Spool
 
 
-def test_many_bytes_come_back_and_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_spool_is_read_back_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     content = os.urandom(40 << 20)
     with Spool() as spool:

@@ -134,7 +134,7 @@ def test_no_batch_repeats_kin_and_repeats_that_remain_are_counted() -> None:
     assert one.count_kin_repeats(0, 0) == 31
 
 
-def test_without_kin_the_group_keeps_clips_apart_and_without_that_the_clip_itself() -> None:
+def test_clips_are_kept_apart_by_kin_else_by_group_else_by_clip() -> None:
     rows = [row(number, kin=None, group=f"g{number % 60}") for number in range(120)]
     rows += [row(number, kin=None, group=None) for number in range(120, 150)]
     order = Order(table_of(rows), DataSettings(train=(MixtureItem("clotho"),), batch_size=30), 0)

@@ -63,7 +63,7 @@ def test_a_mix_is_centred_and_cut_or_padded_to_the_wave() -> None:
     assert mixup(WAVE[:100], partner, 0.5).shape == (100,)
 
 
-def test_shares_are_at_most_one_half_and_as_frequent_as_asked() -> None:
+def test_mixup_shares_are_at_most_one_half_and_have_the_requested_frequency() -> None:
     shares = np.array([mixup_share(seed, AugmentSettings(mixup=0.4, mixup_alpha=0.3)) for seed in range(2000)])
     assert 0.36 < (shares > 0).mean() < 0.44
     assert shares.max() <= 0.5 and shares.max() > 0.45

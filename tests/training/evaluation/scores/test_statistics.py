@@ -18,7 +18,7 @@ def test_an_interval_is_that_of_the_normal_distribution_for_many_queries() -> No
     assert found.high == pytest.approx(values.mean() + error, abs=error / 10)
 
 
-def test_five_equal_captions_of_a_clip_say_no_more_than_one() -> None:
+def test_five_equal_captions_of_a_clip_count_as_one() -> None:
     values = np.random.default_rng(1).random((300, 2))
     one = bootstrap(values, np.arange(300))
     five = bootstrap(np.repeat(values, 5, axis=0), np.repeat(np.arange(300), 5))
@@ -46,7 +46,7 @@ def test_equal_systems_differ_by_chance_as_often_as_p_says() -> None:
     assert (same.mean, same.p) == (0, 1)
 
 
-def test_holm_by_hand() -> None:
+def test_holms_correction_of_a_case_worked_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
