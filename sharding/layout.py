@@ -68,6 +68,7 @@ class Work:
     STEPS = "steps"  # of a batch under way: what the probe found about the first of its clips
     TASKS, RECORDS = "tasks", "records"  # of each shard: the rows that it will hold; and that it is finished
     TRIMMED = "tasks/trimmed"  # of each batch of trimmed clips: their facts once they are cut
+    MATCHING = "matching"  # what comparing has found so far; gone once the matches are there
     REOPENED = "reopened"  # files that a reopening will put in place
     ADDITION = "append"  # what `append` builds before it is merged into OUT
     FORMER_SHARDS = "former"  # below PACKS: shards of a reopened build, read as packs

@@ -198,7 +198,7 @@ class Stages:
             )
 
     def match(self, catalogue: pa.Table, facts: pa.Table) -> pa.Table:
-        """MATCHES of all clips, from ids and from sound; what an earlier build compared is not compared again."""
+        """MATCHES of all clips, from ids and from sound; what an earlier or a killed build compared is not repeated."""
         if not self.out.exists(layout.MATCHES):
             all_clips, all_facts = self.clips.tables(catalogue, facts)
             fates = self.settings.fates
@@ -218,9 +218,11 @@ class Stages:
                 self.spread,
                 *self.clips.known(),
                 self.progress,
+                self.work.child(Work.MATCHING),
             )
             self.claim.check()
             self.out.write_table(layout.MATCHES, found)
+        self.work.remove_tree(Work.MATCHING)
         return read_checked(self.out, layout.MATCHES, MATCHES)
 
     def decide(self, catalogue: pa.Table, facts: pa.Table, matches: pa.Table) -> pa.Table:

@@ -62,6 +62,14 @@ class Progress:
         """Units that failed in this run."""
         return self.failures.total()
 
+    def resume(self, done: int) -> None:
+        """Count units that an earlier run did; the rate does not count them."""
+        if done:
+            self.done += done
+            self._done_before += done
+            if self._watch is not None:
+                self._watch(self)
+
     def add(self, done: int, failures: Mapping[str, int] | None = None) -> None:
         """Count more units as done; some of them failed, with errors of these classes."""
         self.done += done

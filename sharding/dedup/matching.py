@@ -27,8 +27,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sharding.common.storage import Storage
 from sharding.dedup.candidates import Spread, join
 from sharding.dedup.comparing import Comparison, MatchSettings, Wave, held_sound, match_row, matches_table
+from sharding.dedup.findings import Findings, digest
 from sharding.dedup.fingerprint import HOP_S
 from sharding.dedup.grouping import relations
 from sharding.dedup.places import every_place, leaks
@@ -50,6 +52,7 @@ def find_matches(
     known: pa.Table | None = None,
     old: Collection[str] = (),
     begin: Begin = QUIETLY,
+    kept: Storage | None = None,
 ) -> pa.Table:
     """All evidence about pairs of clips: MATCHES, sorted; independent of the order of rows in its inputs.
 
@@ -65,9 +68,11 @@ def find_matches(
             clip that is not in ``old`` are sought.
         old: clip_ids that the earlier run compared with each other.
         begin: ``begin(what, total, unit)`` begins to show progress.
+        kept: a folder where what is found is kept until the caller removes it, so that a killed run goes on.
     """
     settings = settings or MatchSettings()
-    spreader = Spreader(spread, begin)
+    findings = Findings(kept, _digest(catalogue, facts, identity, settings, known, old)) if kept else Findings()
+    spreader = Spreader(spread, begin, findings)
     parts = [fingerprints] if isinstance(fingerprints, pa.Table) else fingerprints
     good = facts.filter(pc.is_null(facts["error"])) if facts.num_rows else facts
     durations = dict(zip(good["clip_id"].to_pylist(), good["duration_s"].to_pylist(), strict=True))
@@ -86,7 +91,8 @@ def find_matches(
     preferred = np.array([clip_id in protected for clip_id in ids], bool)
     tables = spreader.tables("match (posting)", parts, len(ids))
     pairing = partial(spreader.parts, iter(("match (pairing)", "match (voting)")), settings.join.partitions)
-    candidates = join(tables, order, preferred, fresh, settings.join, pairing, hops)
+    joined = partial(join, tables, order, preferred, fresh, settings.join, pairing, hops)
+    candidates = findings.candidates(joined, hops)
     work: list[_Candidate] = [(a, b, offsets) for a, b, offsets in _by_pair(candidates, ids) if (a, b) not in settled]
     heard = settled | {(a, b) for a, b, _ in work}
     work += [(a, b, []) for a, b in sorted(told - heard) if a in durations and b in durations]
@@ -96,6 +102,25 @@ def find_matches(
     removable = removable_pairs(relations(matches_table(rows)), durations, protected, settings.removal_share)
     rows += Explainer(wave, durations, settings.removal_share, settings.stretch_s).explain(removable, spreader)
     return matches_table(rows)
+
+
+def _digest(
+    catalogue: pa.Table,
+    facts: pa.Table,
+    identity: pa.Table,
+    settings: MatchSettings,
+    known: pa.Table | None,
+    old: Collection[str],
+) -> str:
+    """A name for all that the evidence depends on; the sound of a clip is told by the hash of its samples."""
+    evidence = ["a", "b", "method", "offset_s", "overlap_s", "score", "outcome"]
+    tables = [
+        catalogue.select(["clip_id", "dataset", "split"]),
+        facts.select(["clip_id", "duration_s", "error", "source_sha256", "pcm_sha256"]),
+        *(table.select(evidence) for table in (identity, known) if table is not None),
+    ]
+    plain = replace(settings, protect=frozenset(), join=replace(settings.join, scratch=None))
+    return digest(tables, [repr(plain), repr(sorted(settings.protect)), *sorted(old)])
 
 
 def _both_old(row: dict, old: Collection[str]) -> bool:
@@ -138,9 +163,9 @@ def _equal_rows(facts: pa.Table, compare: Comparison, protected: Collection[str]
     bounds = compare.settings.join
     for method, column in (("source_bytes", "source_sha256"), ("pcm", "pcm_sha256")):
         holders: dict[str, list[str]] = defaultdict(list)
-        for clip_id, digest in zip(facts["clip_id"].to_pylist(), facts[column].to_pylist(), strict=True):
-            if digest:
-                holders[digest].append(clip_id)
+        for clip_id, hashed in zip(facts["clip_id"].to_pylist(), facts[column].to_pylist(), strict=True):
+            if hashed:
+                holders[hashed].append(clip_id)
         for members in holders.values():
             members.sort(key=lambda clip_id: (clip_id not in protected, clip_id))
             first = members[0]

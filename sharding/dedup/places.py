@@ -75,7 +75,7 @@ def every_place(known: Mapping[Pair, list[float]], compare: Comparison, spreader
         seen = dict(spreader.each(progress, partial(search, compare=compare), todo, _seconds))
         found: dict[tuple[Pair, Span], list[Place]] = defaultdict(list)
         for one, owner in todo.items():
-            found[owner] += seen[one]
+            found[owner] += [Place(*place) for place in seen[one]]
         for (pair, stretch), there in found.items():
             fresh = [place for place in there if all(abs(place.offset_s - at) >= MARGIN_S for at in places[pair])]
             if not fresh:

@@ -10,7 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -69,11 +69,11 @@ class Part(NamedTuple):
         return self.last - self.first
 
 
-class Judged(NamedTuple):
+class Judged(TypedDict):
     """The result of judging some stretches: differences, and the greatest power [bands] that each clip reaches."""
 
     differences: list[Difference]
-    reached: dict[str, np.ndarray]
+    reached: dict[str, list[float]]
 
 
 class Conclusion(NamedTuple):
@@ -109,10 +109,10 @@ class Explainer:
         judged: dict[tuple[str, str, float], dict[int, Judged]] = defaultdict(dict)
         rows: list[dict[str, Any]] = []
         for part, found in spreader.each(progress, self._judge, parts, self._seconds, lambda part: part.stretches):
-            if isinstance(found, Judged):
-                judged[part.pair][part.first] = found
+            if "row" in found:
+                rows.append(found["row"])
             else:
-                rows.append(found)
+                judged[part.pair][part.first] = found["judged"]
         long = [Conclusion(pair, [found for _, found in sorted(some.items())]) for pair, some in judged.items()]
         rows += (row for _, row in spreader.each(progress, self._conclude, long, lambda one: PIECE_S, lambda one: 0))
         progress.finish()
@@ -125,13 +125,14 @@ class Explainer:
         overlap = self._overlap(*part.pair)
         return _COST_OF_PAIR + _COST * part.stretches * overlap.length / overlap.stretches
 
-    def _judge(self, parts: list[Part]) -> list[Judged | dict[str, Any]]:
-        """Judge parts of overlaps: the row of a part that is a whole overlap, or the differences in another part."""
-        found: list[Judged | dict[str, Any]] = []
+    def _judge(self, parts: list[Part]) -> list[dict[str, Any]]:
+        """Judge parts of overlaps: the ``row`` of a part that is a whole overlap, or else what was ``judged``."""
+        found: list[dict[str, Any]] = []
         for part in parts:
             overlap = self._overlap(*part.pair)
             judged = overlap.judged(part.first, part.last, self.share)
-            found.append(overlap.row([judged], self.share) if part.stretches == overlap.stretches else judged)
+            whole = part.stretches == overlap.stretches
+            found.append({"row": overlap.row([judged], self.share)} if whole else {"judged": judged})
         return found
 
     def _conclude(self, work: list[Conclusion]) -> list[dict[str, Any]]:
@@ -181,16 +182,17 @@ class Overlap:
         """Judge the stretches from ``first`` to before ``last``; for ``share`` see ``row``."""
         step = self.length / self.stretches
         rests = self._rests(share)
-        found = Judged([], {})
+        reached: dict[str, np.ndarray] = {}
+        differences = []
         for at in (self.start + k * step for k in range(first, last)):
             begins = {self.a: at, self.b: max(0.0, at - self.offset_s)}
             sounds = {clip_id: self.wave(clip_id, begin, step, RATE) for clip_id, begin in begins.items()}
             for clip_id in filter(rests.get, sounds):
-                found.reached[clip_id] = np.maximum(found.reached.get(clip_id, 0.0), ceiling(sounds[clip_id]))
+                reached[clip_id] = np.maximum(reached.get(clip_id, 0.0), ceiling(sounds[clip_id]))
             for (clip_id, begin), excess in zip(begins.items(), excesses(*sounds.values()), strict=True):
                 if excess is not None:
-                    found.differences.append(_difference(clip_id, begin, excess))
-        return found
+                    differences.append(_difference(clip_id, begin, excess))
+        return {"differences": differences, "reached": {clip_id: most.tolist() for clip_id, most in reached.items()}}
 
     def row(self, judged: Sequence[Judged], share: float) -> dict[str, Any]:
         """The ``residual`` row of MATCHES.
@@ -199,11 +201,11 @@ class Overlap:
             judged: what all stretches tell, in order.
             share: a clip of which the overlap covers at least this share is judged to its ends.
         """
-        found = [difference for part in judged for difference in part.differences]
+        found = [difference for part in judged for difference in part["differences"]]
         for clip_id, begin, finish in (
             (clip_id, *span) for clip_id, spans in self._rests(share).items() for span in spans
         ):
-            reached = np.maximum.reduce([part.reached[clip_id] for part in judged])
+            reached = np.max([part["reached"][clip_id] for part in judged], axis=0).astype(np.float32)
             excess = new_sound(self.wave(clip_id, begin, finish - begin, RATE), reached)
             if excess is not None:
                 found.append(_difference(clip_id, begin, excess))

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from sharding.common.progress import Progress
 from sharding.dedup.candidates import Spread
+from sharding.dedup.findings import Findings
 
 PIECE_S = 3.0  # of processor time that a piece takes, roughly: progress moves, and nobody waits long for the last one
 Begin = Callable[[str, int | None, str], Progress]  # what, total, unit
@@ -24,10 +25,11 @@ class Spreader:
     Args:
         spread: ``spread(function, items)`` gives results in any order.
         begin: ``begin(what, total, unit)`` begins to show progress.
+        findings: what an earlier run found, and where more is kept.
     """
 
-    def __init__(self, spread: Spread, begin: Begin) -> None:
-        self._spread, self.begin = spread, begin
+    def __init__(self, spread: Spread, begin: Begin, findings: Findings | None = None) -> None:
+        self._spread, self.begin, self._findings = spread, begin, findings or Findings()
 
     def tables(self, what: str, tables: Iterable[pa.Table], clips: int) -> Iterator[pa.Table]:
         """Yield the tables; a table counts as done when the next one is asked for."""
@@ -56,16 +58,26 @@ class Spreader:
         seconds: Callable[[Item], float],
         units: Callable[[Item], int] = lambda item: 1,
     ) -> Iterator[tuple[Item, Result]]:
-        """(item, its result) of all items, in any order.
+        """(item, its result) of all items, in any order; what an earlier run found is not sought again.
 
         Args:
-            progress: counts what is done.
-            function: gives the result of each of some items.
-            work: the items.
+            progress: counts what is done; its name is that of the step.
+            function: gives the result of each of some items, which JSON can hold.
+            work: the items; JSON can hold them, and tells them apart.
             seconds: about how much processor time an item takes.
             units: how much progress an item is.
         """
-        for piece in self._spread(partial(_all_of, function=function), pieces(work, seconds)):
+        told: list[tuple[Item, Result]] = []
+        todo = []
+        for item in work:
+            if (found := self._findings.known(progress.what, item)) is None:
+                todo.append(item)
+            else:
+                told.append((item, found))
+        progress.resume(sum(units(item) for item, _ in told))
+        yield from told
+        for piece in self._spread(partial(_all_of, function=function), pieces(todo, seconds)):
+            self._findings.keep(progress.what, piece, sum(seconds(item) for item, _ in piece))
             yield from piece
             progress.add(sum(units(item) for item, _ in piece))
 

@@ -20,6 +20,7 @@ from sharding.fates.decide import FateSettings
 from sharding.layout import DATASET
 from sharding.shards.manifest import Manifest
 from sharding.sources.protected import parse_protect
+from tests.sharding.build.kills import keep_every_finding
 from tests.sharding.conftest import settings_for
 from tests.sharding.corpora import tree, write_corpus, write_extra
 from tests.simulation.decoder import RememberingDecoder
@@ -200,6 +201,7 @@ class Trial:
 
 
 def remember_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decode each clip once in all builds of this process, and wait nowhere."""
+    """Decode each clip once in all builds of this process, wait nowhere, and keep every finding at once."""
     monkeypatch.setattr("sharding.probe.batch.Decoder", RememberingDecoder)
     monkeypatch.setattr("sharding.common.storage.failures.PAUSE_S", 0.0)
+    keep_every_finding(monkeypatch)

@@ -29,7 +29,7 @@ from sharding.probe.messages import Finished
 from sharding.shards.integrity import verify
 from sharding.sources.protected import parse_protect
 from tests.conftest import REPOSITORY
-from tests.sharding.build.kills import Death, Killed, killed
+from tests.sharding.build.kills import Death, Killed, keep_every_finding, killed
 from tests.sharding.conftest import settings_for
 from tests.sharding.corpora import outcome, tree, write_corpus, write_extra
 
@@ -80,6 +80,7 @@ def scenes(small: Path, tmp_path: Path, built: Path) -> Iterator[tuple[str, Any,
 
 
 def sweep(scene: str, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    keep_every_finding(monkeypatch)
     built = tmp_path / "built"
     build(settings_for(small, 200_000), str(built), LocalRunner(1))
     death = Death(monkeypatch)

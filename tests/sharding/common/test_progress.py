@@ -82,6 +82,16 @@ def test_work_that_goes_on_counts_everything_but_the_rate(time: Clock, capsys: p
     assert capsys.readouterr().err == "  probe: 320/1028 clips, 16.0/s, 0:44 left\n"
 
 
+def test_what_turns_out_to_be_done_already_does_not_count_for_the_rate(
+    time: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = Progress("match", 100, "pairs")
+    shown.resume(60)
+    time.now += 4
+    shown.add(20)
+    assert capsys.readouterr().err == "  match: 80/100 pairs, 5.0/s, 0:04 left\n"
+
+
 @pytest.mark.parametrize(("total", "done"), [(0, 0), (5, 5), (None, 0)])
 def test_nothing_is_said_where_there_was_nothing_to_do(
     total: int | None, done: int, capsys: pytest.CaptureFixture[str]
