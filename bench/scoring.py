@@ -183,6 +183,7 @@ def _head(settings: Callable[[int], Any]) -> Callable[[int, torch.device], Run]:
 
         def run(text: EncodedText, audio: EncodedAudio) -> None:
             ids = torch.arange(len(text.tokens), device=device)[:, None].expand(-1, 4)
+            head.global_batch = len(ids)  # as training tells it
             global_loss(head, loss, Items(head(text), ids), Items(head(audio), ids), LocalGroup()).backward()
 
         return run

@@ -177,6 +177,7 @@ def assemble(recipe: Recipe, captions: Iterable[str]) -> tuple[RetrievalModel, P
     torch.manual_seed(recipe.seed)
     audio, text = build_towers(recipe, captions)
     head = build_head(recipe.head, audio.dim, text.dim)
+    head.global_batch = recipe.data.batch_size
     model = RetrievalModel(audio, text, head, sample_dropout=recipe.engine.dropout == "sample")
     return model, build_loss(recipe.loss)
 

@@ -47,13 +47,21 @@ class Case:
     rows: tuple[int, ...]  # samples on each rank
     frozen: str = ""  # parts without gradient
     cached: bool = False
+    few: bool = False  # the head is told that clips are few
     dtype: torch.dtype = torch.float64
 
     @property
     def name(self) -> str:
         head, loss = (_differences(settings) for settings in (self.head, self.loss))
         rows = "-".join(map(str, self.rows))
-        parts = [head, loss, rows, f"frozen {self.frozen}" * bool(self.frozen), "cached" * self.cached]
+        parts = [
+            head,
+            loss,
+            rows,
+            f"frozen {self.frozen}" * bool(self.frozen),
+            "cached" * self.cached,
+            "few" * self.few,
+        ]
         return " ".join(part for part in (*parts, str(self.dtype)[6:]) if part)
 
 
@@ -90,10 +98,12 @@ def fast_cases(world: int) -> list[Case]:
     """Every head and loss once, unevenly cut; every way to cut with the first of them."""
     heads = [variants(module)[0] for module in HEADS.values()]
     losses = [variants(module)[0] for module in OBJECTIVES.values()]
+    few = variants(HEADS["token-attention"])[0]
     rows = splits(world)
     cases = [Case(head, loss, rows[1 % len(rows)]) for head, loss in itertools.product(heads, losses)]
     cases += [Case(heads[0], losses[0], cut, cached=cached) for cut in rows for cached in (False, True)]
     cases += [Case(heads[0], losses[0], rows[0], frozen=part) for part in ("audio", "text", "head")]
+    cases += [Case(few, losses[0], rows[1 % len(rows)], cached=cached, few=True) for cached in (False, True)]
     return list(dict.fromkeys([*cases, Case(heads[0], losses[0], rows[0], dtype=torch.float32)]))
 
 
@@ -108,6 +118,9 @@ def all_cases(world: int) -> list[Case]:
         cases += [Case(head, loss, cut, cached=cached) for cut in cuts for cached in (False, True)]
         cases += [Case(head, loss, cuts[0], frozen=part) for part in ("audio", "text", "head")]
         cases.append(Case(head, loss, cuts[0], dtype=torch.float32))
+    for few in variants(HEADS["token-attention"]):
+        cases += [Case(few, losses[0][0], cuts[-1], cached=cached, few=True) for cached in (False, True)]
+        cases += [Case(few, losses[0][0], cuts[0], frozen=part, few=True) for part in ("audio", "text", "head")]
     others = [(head, loss[0]) for found in heads for head in found[1:] for loss in losses]
     others += [(heads[0][0], loss) for found in losses for loss in found[1:]]
     for head, loss in others:
@@ -124,6 +137,7 @@ class TinyModel(nn.Module):
         self.audio = nn.Linear(5, AUDIO_DIM)
         self.text = nn.Embedding(20, TEXT_DIM)
         self.head = build_head(case.head, AUDIO_DIM, TEXT_DIM)
+        self.head.global_batch = int(case.few)
         self.loss = importlib.import_module(OBJECTIVES[case.loss.name]).build(case.loss)
         self.to(case.dtype)
         for name, part in self.named_children():

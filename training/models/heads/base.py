@@ -113,10 +113,13 @@ class Head(nn.Module, ABC):
     Attributes:
         uses_patches: whether `audio_side` needs `EncodedAudio.tokens`.
         uses_words: whether `text_side` needs `EncodedText.tokens`, or `EncodedText.pooled` is enough.
+        global_batch: clips that each caption meets in training, over all ranks; 0: not known.  It may decide how scores
+            are computed, but not what they are.
     """
 
     uses_patches: bool = False
     uses_words: bool = True
+    global_batch: int = 0
 
     @abstractmethod
     def audio_side(self, audio: EncodedAudio) -> Side:

@@ -53,6 +53,11 @@ class SentenceAttention(TokenAttention):
         super().__init__(attention, audio_dim, text_dim)
         self.text_pooling = settings.text_pooling
 
+    @property
+    def moves_layers(self) -> bool:
+        """Never: a caption is one vector, which costs less than the vectors of a clip."""
+        return False
+
     def queries(self, text: EncodedText) -> tuple[Tensor, Tensor]:
         pooled = text_pool(self.text_pooling, text)
         return pooled[:, None], text.token_mask.new_ones(len(pooled), 1)

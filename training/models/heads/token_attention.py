@@ -14,6 +14,14 @@ where ``G_hm,h'm' = (U_h v_hm) . (U_h' v_h'm')`` and ``g_hm = (U_h v_hm) . c`` b
 three segments and eight heads a pair costs products of 24 numbers instead of 1024.  With patches, G would be
 larger than d x d, and ``|H_i|^2 = O_i^T (U^T U) O_i + 2 O_i . (U^T c) + |c|^2`` is used.  Nothing
 is computed for padding.
+
+Tokens are many, so that d x d products for each of them are most of the work where clips are few.  There the layers are
+moved to the clips: tokens stay as they are, each head's keys and values are taken to where tokens live, and for them
+
+    W_in,h (W_q T_i + b_q) . k_hm = T_i . (W_q^T W_in,h^T k_hm) + (W_in,h b_q) . k_hm      (b_in likewise)
+    H_i = sum over h, m of a_ihm B_hm    with    B_hm = U_h v_hm + c / heads,    as each head's a_ihm sum to 1
+
+so that a pair costs products of d numbers for each head and segment instead of d / heads, and a token costs nothing.
 """
 
 from __future__ import annotations
@@ -30,6 +38,8 @@ from training.config.checks import check_multiple
 from training.engine.distributed import accumulation_dtype
 from training.models.encoders import EncodedAudio, EncodedText
 from training.models.heads.base import SHORTEST, SHORTEST_SQUARED, Head, Side, full_precision
+
+FEW = 3 / 8  # clips are few where clips times heads are at most this share of the width
 
 
 @dataclass(frozen=True)
@@ -115,6 +125,26 @@ def _by_head(values: Tensor, matrix: Tensor) -> Tensor:
     return (by_head @ values.permute(1, 2, 0)).permute(2, 0, 1)
 
 
+class BothWays(nn.Linear):
+    """A linear layer ``y = W x + b`` that can be moved to the other factor of dot products with its outputs."""
+
+    def forward(self, vectors: Tensor, moved: bool = False) -> Any:
+        """``y``, or what is needed for ``z . y = (W^T z) . x + z . b``.
+
+        Args:
+            vectors: x ``[..., inputs]``; with ``moved``, z ``[groups, n, outputs / groups]``, where the outputs are cut
+                into groups, and each vector is multiplied with those of its group.
+            moved: give ``W^T z [groups, n, inputs]`` and ``z . b [groups, n]``.
+        """
+        if not moved:
+            return super().forward(vectors)
+        groups = (len(vectors), vectors.shape[2])
+        offset = vectors.new_zeros(vectors.shape[:2])
+        if self.bias is not None:
+            offset = (vectors @ self.bias.unflatten(0, groups)[..., None])[..., 0]
+        return vectors @ self.weight.unflatten(0, groups), offset
+
+
 class TokenAttention(Head):
     """Every token of a caption attends to a clip (eqs. 1-7)."""
 
@@ -127,13 +157,19 @@ class TokenAttention(Head):
                 value=settings.compare,
                 remedy=f"set dim to the text encoder's {text_dim}, or compare to query",
             )
-        self.heads = settings.heads
+        self.heads, self.dim = settings.heads, dim
         self.uses_patches = settings.audio == "patches"
         self.compares_text = settings.compare != "query" and text_dim == dim
-        self.query, self.query_in = nn.Linear(text_dim, dim, bias), nn.Linear(dim, dim, bias)
+        self.query, self.query_in = BothWays(text_dim, dim, bias), BothWays(dim, dim, bias)
         self.key, self.key_in = nn.Linear(audio_dim, dim, bias), nn.Linear(dim, dim, bias)
         self.value, self.value_in = nn.Linear(audio_dim, dim, bias), nn.Linear(dim, dim, bias)
         self.output = OutputMap(dim, bias)
+
+    @property
+    def moves_layers(self) -> bool:
+        """Whether the layers of tokens are moved to the clips, which costs less where these are few."""
+        few = 0 < self.global_batch * self.heads <= self.dim * FEW
+        return few and self.training and not self.uses_patches
 
     def queries(self, text: EncodedText) -> tuple[Tensor, Tensor]:
         """The embeddings T that attend, ``[b, N, d_t]``, and their mask."""
@@ -143,35 +179,56 @@ class TokenAttention(Head):
         """Queries ``[b, N, d]``, ``U^T T_i [b, N, d]``, ``T_i . c [b, N]`` and what token i weighs ``[b, N]``.
 
         A token weighs 1 / |T_i| divided by the number of real tokens (eq. 7's mean of cosines), and padding nothing.
-        Tokens of infinite length weigh NaN, so that the scores of a model that has diverged are NaN.
+        Tokens of infinite length weigh NaN, so that the scores of a model that has diverged are NaN.  Where the layers
+        are moved to the clips: T_i ``[b, N, d]`` and what it weighs.
         """
         tokens, mask = self.queries(text)
         words, places = _real(tokens, mask)
-        projected = self.query(words)
-        query = self.query_in(projected)
+        moves = self.moves_layers
+        projected = words if moves and self.compares_text else self.query(words)
         compared = words if self.compares_text else projected
+        query = None if moves else self.query_in(projected)
         with full_precision(tokens):
             compared = compared.to(accumulation_dtype(compared.dtype))
-            through, offset = self.output(words=compared)
+            attended = (compared,) if moves else (query, *self.output(words=compared))
             shares, _ = _real(mask.to(compared) / mask.sum(1, keepdim=True).clamp(min=1), mask)
             length = compared.norm(dim=-1).clamp(min=SHORTEST)
             weight = shares / length.masked_fill(length.isinf(), math.nan)
-        query, through, offset, weight = (_padded(each, places, mask) for each in (query, through, offset, weight))
-        return query, through, offset, weight
+        return tuple(_padded(each, places, mask) for each in (*attended, weight))
 
     def audio_side(self, audio: EncodedAudio) -> Side:
-        """Keys and values ``[b, M, d]``, mask ``[b, M]``; for segments also G, g and |c|^2."""
+        """Keys and values ``[b, M, d]``, mask ``[b, M]``; for segments also G, g and |c|^2.
+
+        Where layers are moved to the clips: keys and B ``[b, M, heads, d]``, mask, the dot products of B, and what
+        keys add to logits ``[b, M, heads]``.
+        """
         vectors, mask = self.vectors(audio)
         sounds, places = _real(vectors, mask)
         real_values = self.value_in(self.value(sounds))
-        keys, values = (_padded(each, places, mask) for each in (self.key_in(self.key(sounds)), real_values))
+        real_keys = self.key_in(self.key(sounds))
+        moves = self.moves_layers
+        if moves:
+            keys, added = (_padded(each, places, mask) for each in self._moved(real_keys))
+        else:
+            keys, values = (_padded(each, places, mask) for each in (real_keys, real_values))
         if self.uses_patches:
             return keys, values, mask
         with full_precision(vectors):
             products, offset = self.output(values=real_values.unflatten(-1, (self.heads, -1)))
-            basis = _padded(products, places, mask)
+            basis = _padded(products + offset / self.heads if moves else products, places, mask)
             gram = torch.einsum("bmhd,bnkd->bmhnk", basis, basis)
+            if moves:
+                return keys, basis, mask, gram, added
             return keys, values, mask, gram, basis @ offset, (offset @ offset).expand(len(keys), 1)
+
+    def _moved(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys ``[n, d]`` as tokens meet them ``[n, heads, d]``, and what this lacks ``[n, heads]``."""
+        by_head = keys.unflatten(1, (self.heads, -1)).transpose(0, 1)
+        moved, added = self.query_in(by_head, moved=True)
+        if self.compares_text:  # else tokens have passed the first layer, whose outputs are compared
+            further, more = self.query(moved.flatten(0, 1)[None], moved=True)
+            moved, added = further.view_as(moved), added + more.view_as(added)
+        return moved.transpose(0, 1), added.t()
 
     def shared(self) -> Side:
         """For patches: ``U^T U [d, d]``, ``U^T c [d]`` and ``|c|^2``."""
@@ -181,16 +238,21 @@ class TokenAttention(Head):
         return matrix.t() @ matrix, offset @ matrix, (offset @ offset).view(1)
 
     def pair_elements(self, text: Side, audio: Side) -> int:
-        tokens = max(int(text[3].count_nonzero()) // max(len(text[3]), 1), 1)
-        weights = self.heads * max(audio[0].shape[1], 1)
+        tokens = max(int(text[-1].count_nonzero()) // max(len(text[-1]), 1), 1)
+        weights = tokens * self.heads * max(audio[0].shape[1], 1)
         if self.uses_patches:
-            return tokens * (3 * weights + 2 * text[0].shape[2])
-        # Seven arrays of weights are held at once.  Only two count, because a tile that its caches do not hold costs
-        # less than reading rows and columns more often, which are far wider.
-        return 2 * tokens * weights
+            return 3 * weights + 2 * tokens * text[0].shape[2]
+        # Seven arrays of weights are held at once.  On a CPU only two count, because a tile that its caches do not hold
+        # costs less than reading rows and columns more often, which are far wider.  With moved layers half of one
+        # counts: pairs are few, but to compute the scores of several tiles again costs much.
+        if len(text) == 2:
+            return max(weights // 2, 1)
+        return (7 if text[0].is_cuda else 2) * weights
 
     def pair_scores(self, text: Side, audio: Side, shared: Side) -> Tensor:
-        real = text[3].flatten().nonzero()[:, 0]  # tokens that weigh something
+        real = text[-1].flatten().nonzero()[:, 0]  # tokens that weigh something
+        if len(text) == 2:
+            return _summed(self._moved_cosines(text, audio, real), real, text[-1].shape)
         query, compared, offset, weight = (tensor.flatten(0, 1).index_select(0, real) for tensor in text)
         keys, values, mask = audio[:3]
         absent = keys.new_zeros(mask.shape).masked_fill_(~mask, torch.finfo(keys.dtype).min).t()
@@ -208,8 +270,24 @@ class TokenAttention(Head):
             flat = weights.permute(3, 1, 2, 0).flatten(2)
             squared = _quadratic(flat, gram.flatten(3).flatten(1, 2), linear.flatten(1)[:, None], constant)
         cosines = (dot + offset) * weight * squared.clamp(min=SHORTEST_SQUARED).rsqrt()
-        placed = cosines.new_zeros(text[3].numel(), len(keys)).index_copy_(0, real, cosines.t())
-        return placed.unflatten(0, text[3].shape).sum(1)
+        return _summed(cosines.t(), real, text[-1].shape)
+
+    def _moved_cosines(self, text: Side, audio: Side, real: Tensor) -> Tensor:
+        """Weighted cosines of the ``real`` tokens with what they hear in each clip, ``[n, c]``: with moved layers."""
+        tokens, weight = (tensor.flatten(0, 1).index_select(0, real) for tensor in text)
+        mask, gram = audio[2:4]
+        clips, segments = mask.shape
+        heard = mask.flatten().nonzero()[:, 0]
+        keys, basis, added = (audio[i].flatten(0, 1).index_select(0, heard).flatten(0, 1) for i in (0, 1, 4))
+        shrink = 1 / math.sqrt(self.dim // self.heads)
+        found = torch.addmm(added, tokens, keys.t(), beta=shrink, alpha=shrink).unflatten(1, (-1, self.heads))
+        logits = found.new_full((len(tokens), clips * segments, self.heads), torch.finfo(found.dtype).min)
+        weights = logits.index_copy_(1, heard, found).unflatten(1, mask.shape).softmax(2)
+        products = (tokens @ basis.t()).view_as(found) * weights.flatten(1, 2).index_select(1, heard)
+        dot = products.new_zeros(len(tokens), clips).index_add_(1, heard // segments, products.sum(2))
+        by_clip = weights.flatten(2).transpose(0, 1)
+        squared = (torch.bmm(by_clip, gram.flatten(3).flatten(1, 2)) * by_clip).sum(-1).t()
+        return dot * weight[:, None] * squared.clamp(min=SHORTEST_SQUARED).rsqrt()
 
     def first_stage(self, text: Side, audio: Side, shared: Side) -> tuple[Tensor, Tensor]:
         """Scores with attention spread evenly over the clip; exact where it has one vector.
@@ -253,6 +331,12 @@ def _padded(vectors: Tensor, places: Tensor, mask: Tensor) -> Tensor:
     """The reverse of `_real`, with zeros on padding: ``[b, N, ...]``."""
     flat = vectors.new_zeros(mask.numel(), *vectors.shape[1:])
     return flat.index_copy_(0, places, vectors).unflatten(0, mask.shape)
+
+
+def _summed(cosines: Tensor, real: Tensor, shape: torch.Size) -> Tensor:
+    """Sums of the weighted cosines of each caption's real tokens ``[n, c]``: ``[b, c]``."""
+    placed = cosines.new_zeros(shape.numel(), cosines.shape[1]).index_copy_(0, real, cosines)
+    return placed.unflatten(0, shape).sum(1)
 
 
 def _quadratic(vectors: Tensor, square: Tensor, linear: Tensor, constant: Tensor) -> Tensor:

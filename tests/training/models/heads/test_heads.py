@@ -121,9 +121,14 @@ def randomised(head: Any) -> Any:
         ("auto", 64, False),
     ],
 )
-def test_token_attention_is_the_plain_definition(audio_form: str, compare: str, dim: int, bias: bool) -> None:
-    settings = token_attention.Settings(dim=dim, heads=4, audio=audio_form, compare=compare, bias=bias)  # type: ignore[arg-type]
+@pytest.mark.parametrize("few", [False, True])
+def test_token_attention_is_the_plain_definition(
+    audio_form: str, compare: str, dim: int, bias: bool, few: bool
+) -> None:
+    settings = token_attention.Settings(dim=dim, heads=2, audio=audio_form, compare=compare, bias=bias)  # type: ignore[arg-type]
     head = randomised(build_head(settings, AUDIO, TEXT))
+    head.global_batch = int(few)
+    assert head.moves_layers == (few and audio_form == "segments")
     text, audio = encoded(torch.float64)
     agree(head, plain_attention(head, text, audio, sentence=False), text, audio)
 
@@ -206,13 +211,27 @@ def test_coattention_is_the_plain_definition(settings: coattention.Settings) -> 
 
 
 ALL = [settings for module in HEADS.values() for settings in variants(module)]
+FEW = [(settings, 0) for settings in ALL] + [(settings, 1) for settings in variants(HEADS["token-attention"])]
+
+
+def test_a_model_in_use_scores_as_for_many_clips() -> None:
+    """Because it meets any number of clips: layers are moved in training alone, and never for single vectors."""
+    for module, moves in ((token_attention, True), (sentence_attention, False)):
+        head: Any = build_head(module.Settings(dim=TEXT, heads=2), AUDIO, TEXT)
+        assert not head.moves_layers
+        head.global_batch = 1
+        assert head.moves_layers == moves
+        assert not head.eval().moves_layers
+        head.train().global_batch = 200
+        assert not head.moves_layers
 
 
 @pytest.mark.parametrize("rubbish", [100.0, math.nan])
-@pytest.mark.parametrize("settings", ALL, ids=str)
-def test_padding_changes_nothing(settings: Any, rubbish: float) -> None:
+@pytest.mark.parametrize(("settings", "global_batch"), FEW, ids=str)
+def test_padding_changes_nothing(settings: Any, global_batch: int, rubbish: float) -> None:
     """Neither scores nor gradients, whatever stands there."""
-    head = build_head(settings, AUDIO, TEXT).eval()
+    head = build_head(settings, AUDIO, TEXT).train(global_batch > 0)
+    head.global_batch = global_batch
     text, audio = encoded(torch.float32)
     assert audio.tokens is not None and audio.token_mask is not None
     before = head.score(head(text), head(audio))
@@ -237,10 +256,14 @@ def test_padding_changes_nothing(settings: Any, rubbish: float) -> None:
 
 
 @pytest.mark.parametrize("dim", [8, 64])
+@pytest.mark.parametrize("global_batch", [0, 1])
 @pytest.mark.parametrize("module", [token_attention, sentence_attention])
-def test_captions_without_words_and_clips_without_sound_have_scores_and_gradients(module: Any, dim: int) -> None:
+def test_captions_without_words_and_clips_without_sound_have_scores_and_gradients(
+    module: Any, global_batch: int, dim: int
+) -> None:
     """They stand in batches for samples that could not be read."""
-    head = build_head(module.Settings(dim=dim, heads=4), AUDIO, TEXT)
+    head = build_head(module.Settings(dim=dim, heads=2), AUDIO, TEXT)
+    head.global_batch = global_batch
     text, audio = encoded(torch.float32)
     no_words = EncodedText(text.tokens, torch.zeros_like(text.token_mask))
     no_sound = EncodedAudio(audio.segments, torch.zeros_like(audio.segment_mask))
@@ -252,10 +275,12 @@ def test_captions_without_words_and_clips_without_sound_have_scores_and_gradient
 
 
 @pytest.mark.parametrize("compare", ["text", "query"])
+@pytest.mark.parametrize("global_batch", [0, 1])
 @pytest.mark.parametrize("module", [token_attention, sentence_attention])
-def test_the_scores_of_an_infinite_token_are_not_numbers(module: Any, compare: str) -> None:
+def test_the_scores_of_an_infinite_token_are_not_numbers(module: Any, global_batch: int, compare: str) -> None:
     """A model that has diverged must not look like one that scores."""
-    head = build_head(module.Settings(dim=TEXT, heads=4, compare=compare), AUDIO, TEXT)
+    head = build_head(module.Settings(dim=TEXT, heads=2, compare=compare), AUDIO, TEXT)
+    head.global_batch = global_batch
     text, audio = encoded(torch.float32)
     with torch.no_grad():
         text.tokens[1, 0, 0] = torch.inf
@@ -264,12 +289,13 @@ def test_the_scores_of_an_infinite_token_are_not_numbers(module: Any, compare: s
     assert scores[[0, 2, 3, 4]].isfinite().all()
 
 
-@pytest.mark.parametrize("settings", ALL, ids=str)
-def test_gradients_are_ready_in_an_order_that_no_size_decides(settings: Any) -> None:
+@pytest.mark.parametrize(("settings", "global_batch"), FEW, ids=str)
+def test_gradients_are_ready_in_an_order_that_no_size_decides(settings: Any, global_batch: int) -> None:
     """ZeRO 2 sums them over ranks in that order, and ranks have different numbers of samples."""
     orders = []
     for texts, audios in ((5, 4), (1, 1), (5, 1), (1, 4)):
-        head, order = build_head(settings, AUDIO, TEXT).eval(), list[str]()
+        head, order = build_head(settings, AUDIO, TEXT).train(global_batch > 0), list[str]()
+        head.global_batch = global_batch
         for name, parameter in head.named_parameters():
             parameter.register_post_accumulate_grad_hook(lambda _, name=name, order=order: order.append(name))
         text, audio = encoded(torch.float32, texts, audios)
@@ -278,10 +304,11 @@ def test_gradients_are_ready_in_an_order_that_no_size_decides(settings: Any) -> 
     assert orders == [orders[0]] * len(orders)
 
 
-@pytest.mark.parametrize("settings", ALL, ids=str)
-def test_scores_in_tiles_are_the_scores(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("settings", "global_batch"), FEW, ids=str)
+def test_scores_in_tiles_are_the_scores(settings: Any, global_batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiling, "tile_elements", lambda *_: 1)
-    head = build_head(settings, AUDIO, TEXT).eval()
+    head = build_head(settings, AUDIO, TEXT).train(global_batch > 0)
+    head.global_batch = global_batch
     text, audio = encoded(torch.float32)
     whole = head.score(head(text), head(audio))
     torch.testing.assert_close(score_all(head, head(text), head(audio)), whole, atol=1e-5, rtol=0)

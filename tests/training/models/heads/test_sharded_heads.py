@@ -10,6 +10,7 @@ from tests.training.small_runs import lines, run_ranks, write_sounds
 
 HEADS = {
     "token": "{name: token-attention, dim: 16, heads: 2, audio: patches}",
+    "few clips": "{name: token-attention, dim: 64, heads: 2}",
     "pooling": "{name: text-aware-pooling, dim: 16, audio: patches, dropout: 0.0}",
     "candidates": "{name: co-attention, dim: 16, heads: 2, candidates: 2}",
 }
