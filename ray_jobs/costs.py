@@ -221,8 +221,8 @@ def _with_splits_that_exist(name: str, recipe: Recipe, table: pa.Table) -> tuple
     return replace(recipe, data=replace(recipe.data, train=train)), missing
 
 
-def trial_of(rates: Sequence[float], ranks: int, checkpoint_bytes: int) -> Trial:
-    """A trial from the clips a second of its steps: the quartiles of all but the first quarter, in which it warms up.
+def trial_of(rates: Sequence[float], checkpoint_bytes: int) -> Trial:
+    """A trial from the clips a second of a rank in each step: the quartiles of all but the first quarter, the warm-up.
 
     Raises:
         InputError: there are fewer than 20 steps.
@@ -230,7 +230,7 @@ def trial_of(rates: Sequence[float], ranks: int, checkpoint_bytes: int) -> Trial
     if len(rates) < 20:
         raise InputError("a trial needs at least 20 steps", value=len(rates), remedy="let the trial run longer")
     low, high = np.quantile(rates[len(rates) // 4 :], [0.25, 0.75])
-    return Trial(Span(float(low) / ranks, float(high) / ranks), checkpoint_bytes)
+    return Trial(Span(float(low), float(high)), checkpoint_bytes)
 
 
 def money(hours: Span | None, nodes: Nodes, prices: Mapping[str, float], head: str | None) -> Span | None:

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from ray_jobs.cluster.connection import LABEL
 from ray_jobs.costs import Nodes, Span, Trial, build_cost, money, sounds_of, training_cost, trial_of
+from sharding import layout
 from sharding.checks import read_checked
 from sharding.common.errors import InputError
 from sharding.common.sizes import quantity, show_hours, show_size
@@ -52,9 +53,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the folder of a short run of the recipe NAME on one of your GPUs (--set optimizer.steps=50), from which "
         "speed and checkpoints are known; may be repeated",
     )
-    parser.add_argument(
-        "--trial-ranks", type=int, default=1, metavar="N", help="how many ranks each trial had (default: 1)"
-    )
     parser.add_argument("--cpus", type=int, metavar="N", help="cores of a node, if the cluster's file does not say")
     parser.add_argument(
         "--gpus", type=int, metavar="N", help="GPUs of a node, if the cluster's file does not say (default: 0)"
@@ -78,16 +76,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from training.config.loading import load_recipe
 
-    for name, least in (("cpus", 1), ("gpus", 0), ("trial_ranks", 1)):
+    for name, least in (("cpus", 1), ("gpus", 0)):
         if (value := getattr(args, name)) is not None and value < least:
-            raise InputError(f"--{name.replace('_', '-')} is too small", value=value, remedy=f"{least} or more")
+            raise InputError(f"--{name} is too small", value=value, remedy=f"{least} or more")
     building, training, head = nodes_of(read_cluster(args.cluster), args.cpus, args.gpus, args.cluster)
     prices = _numbers("--price", args.price)
     known = sorted({building.kind, training.kind, STORAGE} | ({head} if head else set()))
     if unknown := set(prices) - set(known):
         remedy = f"this cluster has {', '.join(known)}"
         raise InputError("--price names no kind of node that is used", value=", ".join(sorted(unknown)), remedy=remedy)
-    trials = {name: read_trial(folder, args.trial_ranks) for name, folder in _pairs("--trial", args.trial).items()}
+    trials = {name: read_trial(folder) for name, folder in _pairs("--trial", args.trial).items()}
     if unknown := set(trials) - set(args.recipe):
         remedy = "give the same name to --recipe"
         raise InputError("--trial names a recipe that is not planned", value=", ".join(sorted(unknown)), remedy=remedy)
@@ -110,13 +108,17 @@ def _on(nodes: Nodes, hours: Span | None, prices: Mapping[str, float], head: str
 
 
 def read_catalogue(place: str) -> pa.Table:
-    """The tables of all datasets of a catalogue as one.
+    """The tables of all datasets of a catalogue as one; ``place`` may also be the folder of a build, which has one.
 
     Raises:
         InputError: there is none, or it is damaged.
     """
     storage = Storage(place)
-    names = [name for name in storage.list() if name.endswith(".parquet") and "/" not in name]
+    if inside := storage.list(layout.CATALOGUE):
+        storage, names = storage.child(layout.CATALOGUE), [name.partition("/")[2] for name in inside]
+    else:
+        names = storage.list()
+    names = [name for name in names if name.endswith(".parquet") and "/" not in name]
     if not names:
         remedy = "name OUT/catalogue of a build, or list the clips first: `earshot catalogue --clotho DIR --out OUT`"
         raise InputError("no catalogue lies here", file=place, remedy=remedy)
@@ -185,16 +187,22 @@ def _whole(value: Any, key: str, file: str) -> int:
     return value
 
 
-def read_trial(folder: str, ranks: int) -> Trial:
-    """Speed and size of checkpoints of a run.
+def read_trial(folder: str) -> Trial:
+    """Speed of each rank and size of checkpoints of a run, whose ranks may have changed at each start.
 
     Raises:
         InputError: there is no run, or it took fewer than 20 steps.
     """
     from training.run.log import read_records, speed_of
+    from training.run.starts import read_starts
 
     run = Path(folder)
-    rates = [rate for each in read_records(run / "metrics.jsonl") if (rate := speed_of(each))]
+    starts = [each for each in read_starts(Storage(folder)) if each["what"] == "start"]
+    rates = [
+        rate / next((start["ranks"] for start in reversed(starts) if start["step"] <= each["step"]), 1)
+        for each in read_records(run / "metrics.jsonl")
+        if (rate := speed_of(each))
+    ]
     if not rates:
         remedy = "name the folder of a run on this machine, which has metrics.jsonl"
         raise InputError("no step of a run is noted here", file=folder, remedy=remedy)
@@ -202,7 +210,7 @@ def read_trial(folder: str, ranks: int) -> Trial:
         sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file())
         for checkpoint in (run / "checkpoints").glob("*")
     ]
-    return trial_of(rates, ranks, max(sizes, default=0))
+    return trial_of(rates, max(sizes, default=0))
 
 
 def _pairs(option: str, words: Sequence[str]) -> dict[str, str]:
@@ -233,7 +241,8 @@ def show(result: dict[str, Any]) -> str:
     build = result["build"]
     lines = [
         f"{quantity(build['clips'], 'clip')}, {build['hours_of_sound']:,.1f} hours of sound. Duplicates and protected "
-        "clips are counted too, since no sound was compared yet. The start of nodes is not counted.",
+        "clips are counted too, since no sound was compared yet. Every node that the cluster's file allows is counted, "
+        "but not its start. Spans come from other machines (bench/RESULTS.md); money is in the currency of --price.",
         "",
         f"build, {_where(build['nodes'])}",
         f"  time     {_hours(build['hours'])}, of which {show_hours(build['hours_on_one_core'])} on one core",

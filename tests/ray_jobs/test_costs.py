@@ -96,14 +96,14 @@ def test_sound_whose_vectors_are_stored_is_read_once() -> None:
 
 def test_a_trial_gives_the_hours() -> None:
     recipe, sounds = load_recipe("dual_encoder", ["optimizer.steps=900"]), sounds_of(catalogue(100), {})
-    trial = trial_of([1.0] * 10 + [64.0] * 30, 2, 1000)
+    trial = trial_of([1.0] * 10 + [32.0] * 30, 1000)
     assert trial == Trial(Span(32.0, 32.0), 1000)
     alone = training_cost("x", recipe, sounds, HOST, trial)
     assert alone["hours"] == pytest.approx((1.0, 1.0)) and alone["checkpoint_bytes"] == 3000
     eight = training_cost("x", recipe, sounds, Nodes("gpu", 1, 8, 8), trial)["hours"]
     assert eight.low == pytest.approx(1 / 8) and eight.high > 1 / 8
     with pytest.raises(InputError, match="at least 20 steps"):
-        trial_of([1.0] * 19, 1, 0)
+        trial_of([1.0] * 19, 0)
 
 
 def test_recipes_that_the_catalogue_cannot_serve_are_refused() -> None:

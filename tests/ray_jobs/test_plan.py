@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -121,6 +122,25 @@ def test_a_kind_that_is_empty_takes_what_the_options_say(folder: Path, tmp_path:
 def test_hosts_without_a_number_of_cores_are_an_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert plan(folder, cluster=HOSTS) == 2
     assert "add --cpus N" in capsys.readouterr().err
+
+
+def test_a_trial_says_itself_how_many_ranks_it_had(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--recipe=dual_encoder", f"--trial=dual_encoder={folder / 'run'}", "--json"]
+    assert plan(folder, *words) == 0
+    one = json.loads(capsys.readouterr().out)["recipes"]["dual_encoder"]["hours"]
+    starts = [{"what": "start", "at": 0, "step": step, "ranks": ranks} for step, ranks in ((0, 3), (5, 2))]
+    (folder / "run/starts.jsonl").write_text("\n".join(map(json.dumps, starts)))
+    assert plan(folder, *words) == 0
+    assert json.loads(capsys.readouterr().out)["recipes"]["dual_encoder"]["hours"] == [2 * hours for hours in one]
+
+
+def test_the_folder_of_a_build_is_as_good_as_its_catalogue(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pq.write_table(pa.table({"path": ["a"]}), folder / "orphans.parquet")
+    shown = []
+    for place in (folder, folder / "catalogue"):
+        assert main(["plan", "--catalogue", str(place), "--cluster", AWS]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1] and "400 clips" in shown[0]
 
 
 def test_the_speed_of_a_trial_on_text_alone_is_read_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
