@@ -24,7 +24,7 @@ import torch
 from bench.loading.clips import RATE, Clips, no_tokens, synthesise
 from bench.loading.slow_store import slow_store
 from sharding.common.storage import Storage
-from training.data import AudioInput, DataSettings, Loader, MixtureItem, Order, ahead
+from training.data import AudioInput, DataSettings, Loader, MixtureItem, Order, read_ahead
 
 WAVES = AudioInput("samples", RATE, 10.0, 10.0, 30.0)  # as with `spectrogram: device`, where workers only decode
 SETTINGS = DataSettings(train=(MixtureItem("bench"),), batch_size=8)
@@ -83,11 +83,11 @@ def run(clips: Clips, storage: Storage, workers: int, step_s: float) -> tuple[fl
 @contextmanager
 def reading_ahead(batches: int) -> Iterator[None]:
     """Limit how many batches workers read ahead."""
-    former, ahead.BATCHES = ahead.BATCHES, batches
+    former, read_ahead.BATCHES = read_ahead.BATCHES, batches
     try:
         yield
     finally:
-        ahead.BATCHES = former
+        read_ahead.BATCHES = former
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""From published datasets and folders of sounds to deduplicated shards.  No torch, no ray."""

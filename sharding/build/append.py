@@ -19,8 +19,8 @@ from sharding import layout
 from sharding.build import journal
 from sharding.build.claim import Claim, claim
 from sharding.build.clips import FinishedBuild, OldAndNewClips, OwnClips
+from sharding.build.corrected_input import read_again, was_refused
 from sharding.build.finish import tidy
-from sharding.build.mending import read_again, was_refused
 from sharding.build.merge import decide_new_clips, merge
 from sharding.build.stages import Stages
 from sharding.build.state import differences, settings_bytes

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from sharding import layout
 from sharding.build import journal
 from sharding.build.claim import claim
+from sharding.build.corrected_input import read_again
 from sharding.build.failure_limit import FailureLimit
 from sharding.build.finish import commit, tidy
-from sharding.build.mending import read_again
 from sharding.build.reopening import begin_or_reopen
 from sharding.build.retry import clips_that_failed, clips_without_audio, reopen_for_retry, retry_is_under_way
 from sharding.build.stages import Stages

@@ -1,0 +1,1 @@
+"""The commands of ``earshot`` about shards, one module for each."""

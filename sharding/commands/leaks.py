@@ -10,13 +10,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from sharding.build.passport import leaks
+from sharding.build.benchmark_leaks import leaks
 from sharding.commands.arguments import absolute, add_build, describe, on_this_machine
 from sharding.common.errors import InputError
 from sharding.common.runners import add_runner, runner_of
 from sharding.common.sizes import quantity
 from sharding.common.terminal import page
-from sharding.fates.passport import EVIDENCE, Benchmark, Held
+from sharding.fates.benchmark_leaks import EVIDENCE, Benchmark, Held
 from sharding.schema import CARD_LEAKS
 
 _SHOWN = 10  # examples

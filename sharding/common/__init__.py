@@ -1,0 +1,1 @@
+"""What all other packages share: errors, tables, progress, runners, command lines and HTML pages."""

@@ -1,0 +1,1 @@
+"""Synthesises the corpus of the demo and of the tests."""

@@ -1,0 +1,1 @@
+"""Decides what becomes of each clip: pure functions of tables."""

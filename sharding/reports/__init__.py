@@ -1,0 +1,1 @@
+"""Figures, pages and tables about a finished build."""

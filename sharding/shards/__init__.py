@@ -1,0 +1,1 @@
+"""Plans, writes, opens and verifies shards."""

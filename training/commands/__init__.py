@@ -1,0 +1,1 @@
+"""The commands of ``earshot`` about models, one module for each."""

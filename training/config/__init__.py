@@ -1,0 +1,1 @@
+"""Recipes: read from YAML, extended, overridden and checked."""

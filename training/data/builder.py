@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sharding.common.errors import InputError
-from training.data.ahead import Ahead
 from training.data.batch import Batch
 from training.data.buffers import BufferPool, FilledBuffer
 from training.data.captions import tokenise
+from training.data.read_ahead import Ahead
 from training.data.samples import ReadWave, SampleReader, Wave
 from training.data.sampling.draws import DrawnSamples
 from training.data.settings import DataSettings

@@ -21,10 +21,10 @@ from torch.utils.data import DataLoader, Sampler
 
 from sharding.common.errors import InputError
 from sharding.common.storage import Storage
-from training.data.ahead import BATCHES, Ahead
 from training.data.batch import Batch, Columns
 from training.data.buffers import BufferPool, keep_freed_memory
 from training.data.builder import BatchBuilder, BatchRequest, PackedBatch, SilentBuilder
+from training.data.read_ahead import BATCHES, Ahead
 from training.data.sample_cache import SampleCache
 from training.data.samples import SampleReader
 from training.data.sampling.draws import DrawnSamples

@@ -18,7 +18,7 @@ from sharding.audio import AudioError, decode_segment
 from sharding.common.errors import InputError
 from sharding.layout import shard_name
 from sharding.shards.checksum import is_changed
-from training.data.ahead import Times, request_threads
+from training.data.read_ahead import Times, request_threads
 from training.data.sample_cache import SampleCache
 from training.data.sampling.draws import DrawnSamples
 

@@ -1,0 +1,1 @@
+"""One training step on all ranks: DeepSpeed, gradients, dropout, optimizers and checkpoints."""

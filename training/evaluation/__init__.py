@@ -1,0 +1,1 @@
+"""Measures models on the splits of a build."""

@@ -1,0 +1,1 @@
+"""Models from encoders and heads, and how they are saved, opened, published and converted."""

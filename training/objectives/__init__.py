@@ -1,0 +1,1 @@
+"""Losses: over the pairs of a global batch, and of single samples."""

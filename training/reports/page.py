@@ -18,7 +18,9 @@ from training.analysis.page import TEMPLATES as EXAMPLE_TEMPLATES
 from training.evaluation.figures import BACKWARD
 from training.evaluation.scores.comparing import compare
 from training.evaluation.scores.files import ScoreFile
-from training.reports.course import (
+from training.reports.curves import BOUNDS, mapping_of, training_charts, validation_charts
+from training.reports.run_files import RunFiles
+from training.reports.timeline import (
     EARLY,
     FAILED,
     GOING,
@@ -30,8 +32,6 @@ from training.reports.course import (
     state_of,
     stretches,
 )
-from training.reports.curves import BOUNDS, mapping_of, training_charts, validation_charts
-from training.reports.run_files import RunFiles
 
 TEMPLATES = Path(__file__).parent / "templates"
 _OF_ALL = ("R@", "mAP", "nDCG", "accuracy", "P@")  # figures between 0 and 1, which are shown in percent

@@ -1,0 +1,1 @@
+"""One training from its first start to its export: folder, lock, log, loop."""

@@ -1,4 +1,4 @@
-"""The leak passport: which evaluation clips a build holds, by sound and by id."""
+"""``earshot leaks``: which evaluation clips the training clips of a build hold, by sound and by id."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import soundfile as sf
 
 from sharding.cli import main
-from sharding.fates.passport import Held, held_clips
+from sharding.fates.benchmark_leaks import Held, held_clips
 from sharding.schema import MATCHES
 from tests.sharding.corpora import RATE, noise, tree
 

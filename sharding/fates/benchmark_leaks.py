@@ -1,6 +1,7 @@
-"""The leak passport of a build: which clips of evaluation sets its training clips hold, by sound and by id.
+"""Leaks of evaluation sets into a build: which of their clips its training clips hold, by sound and by id.
 
-A pure function of tables.  `sharding.build.passport` compares the clips of evaluation sets that are not in the build.
+A pure function of tables.  `sharding.build.benchmark_leaks` compares the clips of evaluation sets that are not in the
+build.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Going on with a build that was refused once everything was decoded, after its input was mended.
+"""Continues a build that was refused after everything was decoded, once its input has been corrected.
 
 Captions whose times are not in their recordings, and too little audio of a protected split, are found out then.  The
 tables are read again; recordings that decoded, and are the same today, are not.

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from training.reports.course import (
+from training.reports.timeline import (
     EARLY,
     FAILED,
     FINISHED,

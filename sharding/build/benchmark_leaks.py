@@ -16,8 +16,8 @@ from sharding.build.state import differences, settings_bytes
 from sharding.common.errors import InputError
 from sharding.common.runners import Runner
 from sharding.common.storage import Storage
+from sharding.fates.benchmark_leaks import Benchmark, Held, benchmark_splits, count_benchmarks, held_clips
 from sharding.fates.decide import FateSettings
-from sharding.fates.passport import Benchmark, Held, benchmark_splits, count_benchmarks, held_clips
 from sharding.layout import Work, work_of
 from sharding.settings import BuildSettings
 from sharding.sources import DATASETS

@@ -11,7 +11,7 @@ from sharding.common.storage import Storage
 from tests.conftest import S3Failures
 from tests.training.data.loading import loader, samples
 from tests.training.data.shards import Build
-from training.data.ahead import BATCHES, Ahead
+from training.data.read_ahead import BATCHES, Ahead
 
 
 @pytest.fixture
