@@ -128,7 +128,7 @@ def _masked(build: BuildContents, retriever: Retriever) -> dict[str, Any]:
     if rate != front_end.rate:
         wave = soxr.resample(wave, rate, front_end.rate)
     lengths, seeds = torch.tensor([len(wave)]), torch.tensor([7])
-    plain = front_end(torch.from_numpy(wave)[None], lengths, seeds, train=False)
+    plain = front_end(torch.from_numpy(wave)[None], lengths, front_end.draw(seeds.numpy(), train=False))
     fill = front_end.floor if settings.fill == "floor" else front_end.published_fill
     masked = Masking(settings)(plain.clone(), torch.tensor([plain.shape[-1]]), seeds, fill)
     low, high = float(plain.min()), float(plain.max())

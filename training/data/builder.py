@@ -22,7 +22,7 @@ from training.data.samples import ReadWave, SampleReader, Wave
 from training.data.sampling.draws import DrawnSamples
 from training.data.settings import DataSettings
 from training.data.sound.augment import augment, mixup, mixup_share
-from training.data.sound.features import FeatureExtractor, find_front_end, segment_seeds
+from training.data.sound.features import Drawn, FeatureExtractor, find_front_end, segment_seeds
 from training.data.tags import TagVocabulary
 
 
@@ -116,9 +116,8 @@ class BatchBuilder(Dataset[Any]):
             InputError: a sample is damaged, and ``max_failures`` allows none.
         """
         draws = request.draws
-        segments = max((self._segments(draws, row) for row in range(len(draws))), default=1)
-        features, filled = self._allocate(request.buffer, (len(draws), segments, *self._segment_shape))
-        lengths = torch.zeros(len(draws), segments, dtype=torch.int64)
+        lengths = self._lengths(draws)
+        features, filled = self._allocate(request.buffer, (*lengths.shape, *self._segment_shape))
         valid, failures = self._fill(request, features, lengths)
         on_device = self.settings.spectrogram == "device"
         frames = lengths if on_device else self.features.frames(lengths)
@@ -149,15 +148,22 @@ class BatchBuilder(Dataset[Any]):
         """The shape of one segment's features, or of the samples from which a device computes them."""
         return (self.features.audio.segment,) if self.settings.spectrogram == "device" else self.features.shape
 
-    def _segments(self, draws: DrawnSamples, row: int) -> int:
-        return len(self.features.audio.segment_lengths(self.reader.length(draws, row)))
+    def _lengths(self, draws: DrawnSamples) -> Tensor:
+        """The samples of sound in every segment, ``[b, S]``; zero after a clip's last segment."""
+        audio = self.features.audio
+        clips = [audio.segment_lengths(self.reader.length(draws, row)) for row in range(len(draws))]
+        lengths = np.zeros((len(clips), max(map(len, clips), default=1)), np.int64)
+        for row, clip in enumerate(clips):
+            lengths[row, : len(clip)] = clip
+        return torch.from_numpy(lengths)
 
     def _fill(self, request: BatchRequest, features: Tensor, lengths: Tensor) -> tuple[NDArray[np.bool_], list[str]]:
-        """Write the features and lengths of all samples; returns which are valid, and what is wrong with others."""
+        """Write the features of all samples; returns which samples are valid, and what is wrong with others."""
         draws = request.draws
         valid, failures = np.ones(len(draws), dtype=bool), []
         wave_of, plain = self._waves(request), self._plain
-        seeds = torch.from_numpy(segment_seeds(draws.seeds, lengths.shape[1]))
+        segments = lengths.shape[1]
+        drawn = self.features.draw(lengths.flatten(), segment_seeds(draws.seeds, segments).ravel())
         for row in range(len(draws)):
             try:
                 wave = wave_of(row, self._space(features[row]) if plain else None)
@@ -167,7 +173,9 @@ class BatchBuilder(Dataset[Any]):
                 failures.append(str(error))
                 valid[row] = False
                 wave = np.zeros(self.reader.length(draws, row), np.float32)
-            self._write(wave, seeds[row], features[row], lengths[row])
+            count = np.count_nonzero(lengths[row].numpy())
+            own = drawn.take(slice(row * segments, row * segments + count))
+            self._write(wave, lengths[row, :count], own, features[row])
         return valid, failures
 
     def _reads(self, request: BatchRequest) -> BatchReads:
@@ -211,11 +219,9 @@ class BatchBuilder(Dataset[Any]):
         audio = self.features.audio
         return (features if audio.hop_s == audio.segment_s else features[:1]).flatten().numpy()
 
-    def _write(self, wave: Wave, seeds: Tensor, features: Tensor, lengths: Tensor) -> None:
-        """Fill one clip's ``features [S, ...]`` and ``lengths [S]``, in samples of sound; the rest is zero."""
-        sound = torch.from_numpy(self.features.audio.segment_lengths(len(wave)))
-        count = len(sound)
-        lengths[:count] = sound
+    def _write(self, wave: Wave, lengths: Tensor, drawn: Drawn, features: Tensor) -> None:
+        """Fill one clip's ``features [S, ...]`` with its segments; what follows them is zero."""
+        count = len(lengths)
         if self._plain and np.may_share_memory(wave, features.numpy()):
             # a short rest of a clip is no segment
             features.flatten()[min(len(wave), count * self.features.audio.segment) :] = 0
@@ -225,7 +231,7 @@ class BatchBuilder(Dataset[Any]):
         if self._plain:
             features[:count] = segments.view_as(features[:count])
         else:
-            self.features(segments, sound, seeds[:count], out=features[:count])
+            self.features.transform(segments, lengths, drawn, features[:count])
 
     def _tokens(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         if not texts or self.tokenizer is None:
@@ -244,8 +250,8 @@ class SilentBuilder(BatchBuilder):
     def _segment_shape(self) -> tuple[int, ...]:
         return (0,)
 
-    def _segments(self, draws: DrawnSamples, row: int) -> int:
-        return 1
+    def _lengths(self, draws: DrawnSamples) -> Tensor:
+        return torch.zeros(len(draws), 1, dtype=torch.int64)
 
     def _fill(self, request: BatchRequest, features: Tensor, lengths: Tensor) -> tuple[NDArray[np.bool_], list[str]]:
         return np.ones(len(request.draws), dtype=bool), []

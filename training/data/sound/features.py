@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from sharding.common.errors import InputError
 from training.data.sampling.hashing import hash64, signed
 from training.data.settings import MaskingSettings
-from training.data.sound.masking import Masking, fill_masks
+from training.data.sound.masking import Masking, Masks, fill_masks
 from training.data.sound.spectrogram import FRONT_ENDS, FrontEnd
 
 Int64 = NDArray[np.int64]
@@ -85,6 +85,22 @@ def find_front_end(name: str) -> FrontEnd:
     return FRONT_ENDS[name]
 
 
+class Drawn(NamedTuple):
+    """What ``n`` segments are transformed with.
+
+    Attributes:
+        front_end: of the front end, ``[n, ...]``.
+        masks: None where nothing is masked.
+    """
+
+    front_end: Int64
+    masks: Masks | None
+
+    def take(self, segments: slice) -> Drawn:
+        """What some of the segments are transformed with."""
+        return Drawn(self.front_end[segments], None if self.masks is None else self.masks.take(segments))
+
+
 @dataclass(frozen=True)
 class FeatureExtractor:
     """Segments to features; a loader worker and a device compute the same numbers up to rounding.
@@ -101,14 +117,24 @@ class FeatureExtractor:
 
     def __call__(self, segments: Tensor, lengths: Tensor, seeds: Tensor, out: Tensor | None = None) -> Tensor:
         """``segments [n, samples]`` with ``lengths [n]`` of sound and ``seeds [n]`` to features ``[n, F, T]``."""
-        front_end = find_front_end(self.audio.front_end)
-        masking = Masking(self.masking)
+        return self.transform(segments, lengths, self.draw(lengths, seeds.cpu().numpy()), out)
+
+    def draw(self, lengths: Tensor, seeds: Int64) -> Drawn:
+        """What segments with ``lengths [n]`` and ``seeds [n]`` are transformed with; many at once take less time."""
+        front_end, masking = find_front_end(self.audio.front_end), Masking(self.masking)
+        drawn = front_end.draw(seeds, self.train)
         if not (self.train and masking.active):
-            return front_end(segments, lengths, seeds, self.train, out)
-        masks = masking.draw(seeds.cpu().numpy(), self.maskable(lengths).cpu().numpy(), front_end.bins)
-        features = front_end(segments, lengths, seeds, self.train, out, masks)
+            return Drawn(drawn, None)
+        return Drawn(drawn, masking.draw(seeds, self.maskable(lengths).cpu().numpy(), front_end.bins))
+
+    def transform(self, segments: Tensor, lengths: Tensor, drawn: Drawn, out: Tensor | None = None) -> Tensor:
+        """The features ``[n, F, T]`` of segments for which ``drawn`` was drawn, in ``out`` where it is given."""
+        front_end = find_front_end(self.audio.front_end)
+        features = front_end(segments, lengths, drawn.front_end, out, drawn.masks)
+        if drawn.masks is None:
+            return features
         fill = front_end.silence(features) if self.masking.fill == "floor" else front_end.published_fill
-        return fill_masks(features, masks, fill)
+        return fill_masks(features, drawn.masks, fill)
 
     def frames(self, lengths: Tensor) -> Tensor:
         """How many frames hold sound, ``[n]``; 0 for a segment that is all padding."""

@@ -31,13 +31,6 @@ class Shown:
         """All cells."""
         return cls([slice(0, frames)], [slice(0, bins)])
 
-    def place(self, cells: Tensor, features: Tensor) -> None:
-        """Copy shown frames ``[bins, t]``, in which the runs follow one another, to their places in ``[bins, T]``."""
-        end, source, target = 0, cells.numpy(), features.numpy()
-        for run in self.frames:
-            begin, end = end, end + run.stop - run.start
-            target[:, run] = source[:, begin:end]
-
 
 class Masks(NamedTuple):
     """The first and the last frame or bin of every mask of ``n`` samples, the last one excluded.
@@ -49,6 +42,10 @@ class Masks(NamedTuple):
 
     time: Int64
     freq: Int64
+
+    def take(self, samples: slice) -> Masks:
+        """The masks of some samples."""
+        return Masks(self.time[samples], self.freq[samples])
 
     def shown(self, sample: int, bins: int, frames: int) -> Shown:
         """The cells of a sample's spectrogram ``[bins, frames]`` that no mask hides, in whole grains."""
@@ -103,7 +100,7 @@ def fill_masks(features: Tensor, masks: Masks, fill: float | Tensor) -> Tensor:
     """
     if features.device.type == "cpu":
         values = fill.flatten().tolist() if isinstance(fill, Tensor) else [fill] * len(features)
-        for sample, time, freq, value in zip(features, *masks, values, strict=True):
+        for sample, time, freq, value in zip(features.numpy(), *masks, values, strict=True):
             for start, end in time:
                 sample[:, start:end] = value
             for start, end in freq:

@@ -12,7 +12,7 @@ import torchaudio.functional
 from numpy.typing import NDArray
 from torch import Tensor
 
-GROUP = 32  # filters that are multiplied together, because neighbours share most of their frequencies
+GROUP = 16  # filters that are multiplied together, because neighbours share most of their frequencies
 
 
 class MelBank:
@@ -35,23 +35,21 @@ class MelBank:
         used = [filters.nonzero().flatten().tolist() or [0] for filters in weights]
         return cls(weights, [places[0] for places in used], [places[-1] + 1 for places in used])
 
-    def products(self, power: Tensor, runs: Sequence[slice]) -> Iterator[tuple[slice, Tensor]]:
-        """The products of groups of filters with ``power [frequencies, T]`` on the CPU.
+    def groups(self, runs: Sequence[slice]) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Groups of filters that are multiplied together.
 
         Args:
-            power: power spectra.
             runs: the filters that are wanted.
 
         Yields:
-            the filters of each group, and their product ``[filters, T]``, whose memory the next group uses again.
+            the filters of each group, the band of frequencies that they cover, and their weights there.
         """
-        out = torch.empty(GROUP, power.shape[1])
         for run in runs:
             for first in range(run.start, run.stop, GROUP):
                 group = slice(first, min(first + GROUP, run.stop))
                 begin = min(self._begins[group])
-                band, product = slice(begin, max(begin, *self._ends[group])), out[: group.stop - first]
-                yield group, torch.mm(self.weights[group, band], power[band], out=product)
+                band = slice(begin, max(begin, *self._ends[group]))
+                yield group, band, self.weights[group, band]
 
 
 @lru_cache(maxsize=8)  # small: training draws new edges for each segment, so few banks are used twice

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -56,9 +56,7 @@ def fill_mel(
     """
     if waves.device.type == "cpu" and len(waves) == 1:
         if shown.frames and shown.bins:
-            power = _power_of_one(waves[0], windows, shown.frames)
-            for bins, mel in banks[0].products(power, shown.bins):
-                shown.place(scale(mel), out[0, bins])
+            _fill_one(out[0], waves[0], windows, banks[0], shown, scale)
         return
     if windows.emphasis is not None:
         waves = torch.sub(waves[:, 1:], waves[:, :-1], alpha=windows.emphasis)
@@ -70,63 +68,65 @@ def fill_mel(
     out.copy_(scale(torch.stack([bank.weights for bank in banks]).to(power.device) @ power))
 
 
-def _power_of_one(wave: Tensor, windows: Windows, runs: Sequence[slice]) -> Tensor:
-    """Power spectra ``[n_fft / 2 + 1, T]`` of one wave on the CPU, a block that fits its cache at a time.
-
-    Args:
-        wave: ``[samples]``.
-        windows: how it is cut.
-        runs: the windows whose spectra are wanted, one after the other in the result.
-    """
+def _fill_one(
+    out: Tensor, wave: Tensor, windows: Windows, bank: MelBank, shown: Shown, scale: Callable[[Tensor], Tensor]
+) -> None:
+    """Fill the shown cells of ``out [F, T]`` with the mel spectra of one wave on the CPU; see `fill_mel`."""
     frames = _reflected(wave, windows.n_fft // 2, windows.emphasis).unfold(0, windows.n_fft, windows.hop)
     hann = _hann(windows.hann, windows.periodic, windows.n_fft)
-    blocks, size = _blocks(runs)
-    power = torch.empty(sum(run.stop - run.start for run in runs), windows.n_fft // 2 + 1)
-    cut = torch.empty(size, windows.n_fft)
-    imaginary = cut.flatten()[: size * power.shape[1]].view(size, -1)  # the windows are not needed any more then
-    others = imaginary.numpy()
-    for block, part in zip(blocks, power.split(size), strict=True):
-        count = 0
-        for piece in block:
-            begin, count = count, count + piece.stop - piece.start
-            torch.mul(frames[piece], hann, out=cut[begin:count])
-        spectra = torch.fft.rfft(cut[:count]).numpy()
+    memory = torch.empty(FRAMES * windows.n_fft)
+    runs = [(_power(frames[run], hann, memory), out[:, run]) for run in shown.frames]
+    for filters, band, weights in bank.groups(shown.bins):
+        for power, cells in runs:
+            torch.mm(weights, power[band], out=cells[filters])
+    for _, cells in runs:
+        for bins in shown.bins:
+            scale(cells[bins])
+
+
+def _power(frames: Tensor, hann: Tensor, memory: Tensor) -> Tensor:
+    """Power spectra of frames on the CPU, a block that fits its cache at a time.
+
+    All blocks have one size; the last one may begin inside the one before it.
+
+    Args:
+        frames: ``[T, n_fft]``, before they are multiplied with the window.
+        hann: the window ``[n_fft]``.
+        memory: for a block of frames, ``[FRAMES * n_fft]``.
+
+    Returns:
+        ``[n_fft / 2 + 1, T]``.
+    """
+    count, n_fft = frames.shape
+    power = torch.empty(count, n_fft // 2 + 1)
+    blocks = -(-count // FRAMES)
+    size = -(-count // blocks)
+    cut, imaginary = (memory[: size * width].view(size, width) for width in (n_fft, n_fft // 2 + 1))
+    others = imaginary.numpy()  # in the memory of the frames, which are not needed any more then
+    for number in range(blocks):
+        begin = min(number * size, count - size)
+        torch.mul(frames[begin : begin + size], hann, out=cut)
+        spectra, part = torch.fft.rfft(cut).numpy(), power[begin : begin + size]
         # Of numbers that are not adjacent, numpy takes several at once, and torch one after the other
         np.square(spectra.real, out=part.numpy())
-        np.abs(spectra.imag, out=others[:count])
-        part.addcmul_(imaginary[:count], imaginary[:count])
+        np.abs(spectra.imag, out=others)
+        part.addcmul_(imaginary, imaginary)
+        del spectra  # the next ones take its memory, which is in the cache
     return power.t()
-
-
-def _blocks(runs: Sequence[slice]) -> tuple[list[list[slice]], int]:
-    """Runs of windows as blocks, each made of pieces of runs, and their size: but for the last one they are equal."""
-    total = sum(run.stop - run.start for run in runs)
-    size = -(-total // -(-total // FRAMES))
-    blocks, free = list[list[slice]](), 0
-    for run in runs:
-        at = run.start
-        while at < run.stop:
-            if not free:
-                blocks.append([])
-                free = size
-            piece = slice(at, min(at + free, run.stop))
-            blocks[-1].append(piece)
-            at, free = piece.stop, free - (piece.stop - piece.start)
-    return blocks, size
 
 
 def _reflected(wave: Tensor, edge: int, emphasis: float | None) -> Tensor:
     """A wave ``[n]``, or the emphasised one ``[n - 1]``, with samples reflected at both ends."""
     samples = len(wave) if emphasis is None else len(wave) - 1
-    sound = torch.empty(samples + 2 * edge)
+    sound = np.empty(samples + 2 * edge, np.float32)
     middle = sound[edge : edge + samples]
     if emphasis is None:
-        middle.copy_(wave)
+        middle[:] = wave.numpy()
     else:
-        torch.sub(wave[1:], wave[:-1], alpha=emphasis, out=middle)
-    sound[:edge] = middle[1 : edge + 1].flip(0)
-    sound[edge + samples :] = middle[-edge - 1 : -1].flip(0)
-    return sound
+        torch.sub(wave[1:], wave[:-1], alpha=emphasis, out=torch.from_numpy(middle))
+    sound[:edge] = middle[edge:0:-1]
+    sound[edge + samples :] = middle[-2 : -edge - 2 : -1]
+    return torch.from_numpy(sound)
 
 
 @lru_cache(maxsize=8)

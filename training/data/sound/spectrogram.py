@@ -61,22 +61,19 @@ class FrontEnd(ABC):
         """The number of frames of a wave with ``samples`` samples; an array of lengths gives an array."""
         return samples // self.hop
 
+    def draw(self, seeds: Int64, train: bool) -> Int64:
+        """What waves are transformed with, ``[n, ...]``: drawn by their ``seeds [n]`` in training, fixed elsewhere."""
+        return np.zeros((len(seeds), 0), np.int64)
+
     def __call__(
-        self,
-        waves: Tensor,
-        lengths: Tensor,
-        seeds: Tensor,
-        train: bool,
-        out: Tensor | None = None,
-        masks: Masks | None = None,
+        self, waves: Tensor, lengths: Tensor, drawn: Int64, out: Tensor | None = None, masks: Masks | None = None
     ) -> Tensor:
         """Features of waves of one padded length.
 
         Args:
             waves: ``[n, samples]`` float32 in [-1, 1], zero after each length.
             lengths: ``[n]`` int64, how many samples are sound.
-            seeds: ``[n]`` int64, for what training draws here (PaSST: the edges of the filters).
-            train: whether to draw.
+            drawn: what `draw` gave for each wave.
             out: the tensor to fill and return; None: a new one.
             masks: of each wave; the caller will fill the cells that they hide, which may hold anything.
 
@@ -86,26 +83,24 @@ class FrontEnd(ABC):
         if out is None:
             out = waves.new_empty(len(waves), self.bins, int(self.frames(waves.shape[1])))
         with torch.inference_mode():  # small operations take less time than under no_grad
-            self._fill(waves, lengths, seeds, train, out, masks)
+            self._fill(waves, lengths, drawn, out, masks)
         return out
 
-    def _fill(
-        self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool, out: Tensor, masks: Masks | None
-    ) -> None:
+    def _fill(self, waves: Tensor, lengths: Tensor, drawn: Int64, out: Tensor, masks: Masks | None) -> None:
         """Fill ``out``; see `__call__`."""
         bins, frames = out.shape[1:]
         shown = Shown.all(bins, frames)
         if waves.device.type != "cpu":
-            self._transform(waves, lengths, seeds, train, shown, out)
+            self._transform(waves, lengths, drawn, shown, out)
             return
         for number in range(len(waves)):
             one = slice(number, number + 1)
             if self.skips and masks is not None:
                 shown = masks.shown(number, bins, frames)
-            self._transform(waves[one], lengths[one], seeds[one], train, shown, out[one])
+            self._transform(waves[one], lengths[one], drawn[one], shown, out[one])
 
     @abstractmethod
-    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool, shown: Shown, out: Tensor) -> None:
+    def _transform(self, waves: Tensor, lengths: Tensor, drawn: Int64, shown: Shown, out: Tensor) -> None:
         """Fill ``out [n, F, T]``: on the CPU for one wave, at least the shown cells; on a device for a batch."""
 
 
@@ -126,12 +121,15 @@ class Passt(FrontEnd):
     def frames(self, samples: int | Int64) -> int | Int64:
         return 1 + (samples - 1) // self.hop  # pre-emphasis shortens the wave by one sample
 
-    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool, shown: Shown, out: Tensor) -> None:
-        edges = np.tile([0, 15000], (len(waves), 1))
-        if train:
-            drawn = hash64(JITTER, seeds.cpu().numpy()[:, None], np.arange(2))
-            edges = np.array([0, 16000]) + np.array([1, -1]) * integers_below(drawn, np.array([10, 2000]))
-        banks = [kaldi_bank(128, 1024, self.rate, float(low), float(high)) for low, high in edges]
+    def draw(self, seeds: Int64, train: bool) -> Int64:
+        """The lowest and the highest edge of the filters in Hz, ``[n, 2]``."""
+        if not train:
+            return np.tile([0, 15000], (len(seeds), 1))
+        drawn = hash64(JITTER, seeds[:, None], np.arange(2))
+        return np.array([0, 16000]) + np.array([1, -1]) * integers_below(drawn, np.array([10, 2000]))
+
+    def _transform(self, waves: Tensor, lengths: Tensor, drawn: Int64, shown: Shown, out: Tensor) -> None:
+        banks = [kaldi_bank(128, 1024, self.rate, float(low), float(high)) for low, high in drawn.tolist()]
         windows = Windows(1024, self.hop, 800, periodic=False, emphasis=0.97)
         fill_mel(out, waves, windows, banks, shown, lambda mel: mel.add_(1e-5).log_().add_(4.5).div_(5))
 
@@ -164,7 +162,7 @@ class Clap(FrontEnd):
     def frames(self, samples: int | Int64) -> int | Int64:
         return 1 + samples // self.hop
 
-    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool, shown: Shown, out: Tensor) -> None:
+    def _transform(self, waves: Tensor, lengths: Tensor, drawn: Int64, shown: Shown, out: Tensor) -> None:
         size = waves.shape[1]
         waves = torch.stack(
             [
@@ -197,7 +195,7 @@ class Whisper(FrontEnd):
     floor = (math.log10(1e-10) + 4) / 4
     published_fill = 0.0
 
-    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool, shown: Shown, out: Tensor) -> None:
+    def _transform(self, waves: Tensor, lengths: Tensor, drawn: Int64, shown: Shown, out: Tensor) -> None:
         bank = slaney_bank(self.bins, 400, self.rate, 0.0, 8000.0)
         windows, banks = Windows(400, self.hop, 400), [bank] * len(waves)
         fill_mel(out, waves, windows, banks, shown, lambda mel: mel.clamp_(min=1e-10).log10_())
@@ -229,7 +227,7 @@ class Ast(FrontEnd):
     def frames(self, samples: int | Int64) -> int | Int64:
         return -(-samples // self.hop)
 
-    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool, shown: Shown, out: Tensor) -> None:
+    def _transform(self, waves: Tensor, lengths: Tensor, drawn: Int64, shown: Shown, out: Tensor) -> None:
         out.zero_()
         for number, length in enumerate(lengths.tolist()):
             if length >= 400:
@@ -254,7 +252,7 @@ class Waveform(FrontEnd):
     published_fill = 0.0
     maskable = False
 
-    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool, shown: Shown, out: Tensor) -> None:
+    def _transform(self, waves: Tensor, lengths: Tensor, drawn: Int64, shown: Shown, out: Tensor) -> None:
         if waves.device.type == "cpu" and int(lengths.min()) == waves.shape[1]:  # nothing is padded
             variance, mean = torch.var_mean(waves, dim=1, correction=0, keepdim=True)
             out[:, 0] = (waves - mean) / (variance + 1e-7).sqrt()
@@ -275,7 +273,7 @@ class Samples(FrontEnd):
     maskable = False
     plain = True
 
-    def _transform(self, waves: Tensor, lengths: Tensor, seeds: Tensor, train: bool, shown: Shown, out: Tensor) -> None:
+    def _transform(self, waves: Tensor, lengths: Tensor, drawn: Int64, shown: Shown, out: Tensor) -> None:
         out[:, 0] = waves
 
 

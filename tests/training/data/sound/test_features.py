@@ -57,10 +57,11 @@ def test_masks_of_a_sample_do_not_depend_on_its_batch() -> None:
     extractor = FeatureExtractor(audio, MASKS, True)
     waves, lengths = torch.stack([sound(32000, seed) for seed in range(4)]), torch.full((4,), 32000)
     seeds = torch.from_numpy(segment_seeds(9, 4))
-    whole = extractor(waves, lengths, seeds)
+    whole, drawn = extractor(waves, lengths, seeds), extractor.draw(lengths, seeds.numpy())
     for number in range(4):
         part = slice(number, number + 1)
         assert torch.equal(whole[part], extractor(waves[part], lengths[part], seeds[part]))
+        assert torch.equal(whole[part], extractor.transform(waves[part], lengths[part], drawn.take(part)))
 
 
 @given(
@@ -78,7 +79,7 @@ def test_what_masks_hide_is_not_computed_and_nothing_else_changes(
     wave, length = sound(front_end.rate), max(1, round(share * front_end.rate))
     wave[length:] = 0
     waves, lengths, seeds = wave[None], torch.tensor([length]), torch.tensor([seed])
-    wanted = front_end(waves, lengths, seeds, True)
+    wanted = front_end(waves, lengths, front_end.draw(seeds.numpy(), train=True))
     fill = front_end.silence(wanted) if extractor.masking.fill == "floor" else front_end.published_fill
     wanted = Masking(extractor.masking)(wanted, extractor.maskable(lengths), seeds, fill)
     found = extractor(waves, lengths, seeds, out=torch.full((1, *extractor.shape), torch.nan))

@@ -36,7 +36,8 @@ def features(
     name: str, wave: torch.Tensor, length: int | None = None, train: bool = False, seed: int = 0
 ) -> torch.Tensor:
     lengths = torch.tensor([len(wave) if length is None else length])
-    return FRONT_ENDS[name](wave[None], lengths, torch.tensor([seed]), train)[0]
+    front_end = FRONT_ENDS[name]
+    return front_end(wave[None], lengths, front_end.draw(np.array([seed]), train))[0]
 
 
 def published_passt(**options: int) -> AugmentMelSTFT:
@@ -133,7 +134,8 @@ def test_waveform_equals_transformers() -> None:
     wanted = extractor(waves, sampling_rate=16000, padding=True, return_tensors="pt")["input_values"]
     padded = torch.nn.functional.pad(torch.from_numpy(waves[1]), (0, 7000))
     batch = torch.stack([torch.from_numpy(waves[0]), padded])
-    ours = FRONT_ENDS["waveform"](batch, torch.tensor([16000, 9000]), torch.zeros(2, dtype=torch.int64), False)[:, 0]
+    front_end = FRONT_ENDS["waveform"]
+    ours = front_end(batch, torch.tensor([16000, 9000]), front_end.draw(np.zeros(2, np.int64), train=False))[:, 0]
     assert (ours - wanted).abs().max() < 1e-4
 
 
@@ -151,11 +153,11 @@ def test_a_batch_gives_the_numbers_of_single_waves(name: str) -> None:
     front_end = FRONT_ENDS[name]
     samples = front_end.rate
     waves = torch.stack([sound(samples, seed) for seed in range(3)])
-    lengths, seeds = torch.tensor([samples, samples // 2, samples // 3]), torch.arange(3)
+    lengths, drawn = torch.tensor([samples, samples // 2, samples // 3]), front_end.draw(np.arange(3), train=True)
     waves = waves * (torch.arange(samples) < lengths[:, None])
-    together = front_end(waves, lengths, seeds, True)
+    together = front_end(waves, lengths, drawn)
     batched = torch.empty_like(together)
-    front_end._transform(waves, lengths, seeds, True, Shown.all(*together.shape[1:]), batched)  # as a device does
+    front_end._transform(waves, lengths, drawn, Shown.all(*together.shape[1:]), batched)  # as a device does
     assert (together - batched).abs().max() < 1e-4
-    alone = front_end(waves[1:2], lengths[1:2], seeds[1:2], True)
+    alone = front_end(waves[1:2], lengths[1:2], front_end.draw(np.array([1]), train=True))
     assert torch.equal(together[1:2], alone)
