@@ -1,7 +1,7 @@
 """What a training job says and does where ranks fail.
 
-Ray Train starts all ranks again, whatever ended one of them.  That mends what was lost with a process or a node.  An
-``InputError`` and a full disk it does not mend, so they end the job at once.
+Ray Train starts all ranks again, whatever ended one of them.  That helps if a process or a node was lost.  It does not
+help against an ``InputError`` or a full disk, so these end the job at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ray.train import ControllerError, TrainingFailedError, UserCallback, Worker
 from sharding.common.errors import InputError
 from sharding.common.storage import is_full
 
-GO_ON = "once that is mended, the same command continues from the last checkpoint"
+GO_ON = "once the cause is removed, the same command continues from the last checkpoint"
 
 
 class RankFailures(UserCallback):

@@ -169,7 +169,7 @@ def _in_words(error: Exception) -> str:
 
 
 def _raise_permanent(error: Exception, tries: int) -> None:
-    """Raise an error that another try would not mend; return where it might."""
+    """Raise an error that another try cannot avoid; return if it might."""
     import ray
 
     if isinstance(error, ray.exceptions.RayTaskError):

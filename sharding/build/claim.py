@@ -50,7 +50,7 @@ def _storage_errors_explained(out: Storage) -> Iterator[None]:
             remedy = "if it belonged to what is built here, remove that and build again"
         else:
             what = f"reading or writing failed: {error.strerror or error}"
-            remedy = "once that is mended, the same command continues"
+            remedy = "once the cause is removed, the same command continues"
         raise InputError(what, file=error.filename or out.url, remedy=remedy) from error
 
 

@@ -44,7 +44,7 @@ class FailureLimit:
             raise InputError(
                 f"{failed:,} of {quantity(clips, 'clip')} cannot be read; --max-failed allows {allowed}",
                 file=place,
-                remedy="mend the files and run the same command again, which reads them again, or allow more",
+                remedy="repair the files and run the same command again, which reads them again, or allow more",
             )
 
 

@@ -83,7 +83,7 @@ def _read(read: Callable[[Storage], DatasetTables], root: Storage) -> DatasetTab
     try:
         return read(root)
     except OSError as error:
-        remedy = "mend the storage, then run the same command again; it continues"
+        remedy = "repair the storage, then run the same command again; it continues"
         raise InputError(f"reading failed: {error}", file=root.url, remedy=remedy) from error
 
 

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> str:
     lines = [f"{result['out']}: {result['shards']} new shards"]
     if result["exit"]:
-        lines.append("ERROR: no audio could be read. Once the reason is mended, `build --retry CLASS` reads it again")
+        lines.append("ERROR: no audio could be read. Once the cause is removed, `build --retry CLASS` reads it again")
     for name, fates in result["added"].items():
         lines.append(f"  {name}: " + (", ".join(f"{count} {fate}" for fate, count in fates.items()) or "no clips"))
         lines += reason_lines(result["reasons"][name])

@@ -200,7 +200,7 @@ def show(result: dict[str, Any]) -> str:
     ]
     if not result["samples"]:
         lines.append(
-            "ERROR: no sample was written. Once the reason is mended, add --retry CLASS to read the clips that failed "
+            "ERROR: no sample was written. Once the cause is removed, add --retry CLASS to read the clips that failed "
             "with an error class (--retry missing: those without audio), or --new-plan to look at all inputs again"
         )
     lines += [f"  {protection_line(split)}" for split in result["protection"] if split["clips"]]

@@ -163,7 +163,7 @@ def check_encodable(value: Any, file: str, row: int | None) -> None:
     except UnicodeEncodeError as error:
         what = "the row holds half of a character (an unpaired surrogate)"
         raise InputError(
-            what, file=file, row=row or None, value=json.dumps(value)[:120], remedy="mend the table"
+            what, file=file, row=row or None, value=json.dumps(value)[:120], remedy="correct the table"
         ) from error
 
 

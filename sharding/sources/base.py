@@ -214,7 +214,7 @@ class CatalogueBuilder:
             raise InputError(
                 "the row holds half of a character (an unpaired surrogate)",
                 value=self._not_encodable(),
-                remedy="mend the table",
+                remedy="correct the table",
             ) from error
 
     def _column(self, column: pa.Field) -> pa.Array:

@@ -123,7 +123,7 @@ def _misspelt(table_rows: list[_Row], tree: Tree) -> list[str]:
     path, file = next(iter(near.items()))
     return [
         f"paths that name no file, but would with other capitals or slashes: {len(near)}, such as {path} "
-        f"(the file is {file}); mend the table"
+        f"(the file is {file}); correct the table"
     ]
 
 

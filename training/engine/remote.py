@@ -30,7 +30,7 @@ from training.engine.checkpoint import FROZEN, STATE
 from training.engine.sealed import unsealed
 
 CHECKPOINTS, EXPORT, CONFIG, TENSORBOARD = "checkpoints", "export", "config.json", "tensorboard"
-GO_ON = "once that is mended, the same command continues from the last checkpoint"
+GO_ON = "once the cause is removed, the same command continues from the last checkpoint"
 
 
 class RemoteRun:

@@ -74,7 +74,7 @@ def make_index(
     encoder = PartEncoder(source, folder, key)
     samples = source.select(manifest)
     if not len(samples):
-        remedy = "see what became of its clips: earshot report OUT; mend them, and build again"
+        remedy = "see what became of its clips: earshot report OUT; correct them, and build again"
         raise InputError("the build has no samples to search", file=manifest.storage.url, remedy=remedy)
     require_own(folder)
     with hold(folder):

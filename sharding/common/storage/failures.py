@@ -29,7 +29,7 @@ class UnreadableFile(OSError):
 
 
 def is_full(error: OSError) -> bool:
-    """Whether storage has no room left, which no further try mends."""
+    """Whether storage has no room left, so that further tries are useless."""
     return error.errno in _FULL
 
 

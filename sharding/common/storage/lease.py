@@ -44,7 +44,7 @@ class Claim:
         """Raises ``InputError`` if another writer took over."""
         if self.lost:
             raise InputError(
-                "another process took over here", file=self._out.url, remedy="let it finish; nothing needs to be mended"
+                "another process took over here", file=self._out.url, remedy="let it finish; nothing is damaged"
             )
 
     def guarded(self, results: Iterable[Result]) -> Iterator[Result]:

@@ -1,4 +1,4 @@
-"""``build --max-failed``: a build of too many unreadable clips stops, and continues once they are mended or allowed."""
+"""``build --max-failed``: a build stops at too many unreadable clips, and continues once they are repaired."""
 
 from __future__ import annotations
 

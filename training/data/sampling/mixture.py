@@ -83,7 +83,7 @@ def refuse_empty(table: pa.Table) -> None:
     if not table.num_rows:
         raise InputError(
             "the build has no samples: not one of its clips was written",
-            remedy="`earshot report OUT` says why; mend the clips, and build again",
+            remedy="`earshot report OUT` says why; correct the clips, and build again",
         )
 
 
