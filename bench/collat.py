@@ -192,7 +192,7 @@ def draw_mixtures(recordings: Sequence[Recording], count: int, rng: np.random.Ge
 
 
 def wave_of(recordings: Sequence[Recording], rng: np.random.Generator) -> np.ndarray:
-    """Recordings of 5 s at once, each at its loudest moment of full scale times a random level, and then turned."""
+    """One recording of 5 s, or a mixture of several, each with a random peak level and a random shift in time."""
     total = np.zeros(round(SECONDS * RATE), np.float32)
     for recording in recordings:
         wave, _ = sf.read(recording.path, dtype="float32", always_2d=True)
@@ -207,7 +207,7 @@ def wave_of(recordings: Sequence[Recording], rng: np.random.Generator) -> np.nda
 def heard(
     name: str, mixtures: list[list[Recording]], encoder: AudioEncoder, out: Path, rng: np.random.Generator
 ) -> Sounds:
-    """The vectors of sounds, from the folder of the bench if they are there."""
+    """The vectors of sounds, read from the folder of the bench if they are there."""
     labels = [[recording.label for recording in mixture] for mixture in mixtures]
     waves = [wave_of(mixture, rng) for mixture in mixtures]
     audio, file = AudioInput.of(encoder), out / f"{name}-{len(mixtures)}.npz"
@@ -250,7 +250,7 @@ def task_of(method: str, seed: int, text: TextEncoder, width: int) -> StoredTask
 
 
 def batch_of(sounds: Sounds, rows: Sequence[int], text: TextEncoder, view: str) -> Batch:
-    """Sounds with their prompts."""
+    """A batch of sounds with their prompts."""
     texts = [label_prompt(PROMPT, sounds.labels[row]) for row in rows]
     words = text.tokenizer(texts, padding=True, truncation=True, max_length=LONGEST, return_tensors="pt")
     features = sounds.views[view][list(rows)][:, None]

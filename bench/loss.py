@@ -126,7 +126,7 @@ def measure(way: str, samples: int, dim: int, rounds: int, threads: int) -> tupl
 
 
 def _memory(device: torch.device) -> float:
-    """Peak MB so far."""
+    """The peak memory so far, in MB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

@@ -165,7 +165,7 @@ def _inputs(samples: int, dim: int, device: torch.device) -> tuple[EncodedText, 
 
 
 def _memory(device: torch.device) -> float:
-    """Peak MB so far."""
+    """The peak memory so far, in MB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

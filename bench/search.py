@@ -128,7 +128,7 @@ def recall(index: SoundIndex, width: int, datasets: Datasets) -> float:
 
 
 def make_apart(size: int, width: int, folder: Path) -> dict[str, float]:
-    """`make` in a process of its own, whose memory says what the making takes."""
+    """Run `make` in a process of its own, whose memory is measured."""
     words = "import sys; from pathlib import Path; from bench.search import make; "
     words += "make(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

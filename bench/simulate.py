@@ -133,7 +133,7 @@ def received(model: Model, ranks: int, batch: int) -> tuple[float, float]:
 
 
 def state_bytes(model: Model, ranks: int) -> float:
-    """Weights and gradients whole, and of Adam's two moments and its copy of the weights a rank's share."""
+    """Bytes of a rank: all weights and gradients, and its share of Adam's two moments and copy of the weights."""
     return FLOAT * model.parameters * (2 + 3 / ranks)
 
 

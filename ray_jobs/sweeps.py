@@ -97,7 +97,7 @@ class _Range(NamedTuple):
     whole: bool
 
     def draw(self, rng: np.random.Generator) -> str:
-        """A value, as it is shown: whole, or with three digits."""
+        """Draw a value as it is shown: a whole number, or one with three digits."""
         high = self.high + self.whole  # a whole number stands for the range up to the next one
         if self.low > 0:
             value = math.exp(rng.uniform(math.log(self.low), math.log(high)))

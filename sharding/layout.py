@@ -124,5 +124,5 @@ def is_work(name: str) -> bool:
 
 
 def in_work(name: str) -> str:
-    """The name below OUT of a name below the work folder."""
+    """The path below OUT of a path below the work folder."""
     return f"{WORK}/{name}"

@@ -115,6 +115,6 @@ def floor(members: list[bytes], mel: bool) -> None:
 
 
 def no_tokens(texts: list[str], **options: Any) -> dict[str, torch.Tensor]:
-    """Replaces the tokenizer where texts are not measured."""
+    """Replaces the tokenizer in benches that do not measure texts."""
     nothing = torch.zeros(len(texts), 1, dtype=torch.int64)
     return {"input_ids": nothing, "attention_mask": nothing}

@@ -23,7 +23,7 @@ _TRIM = 8191  # samples that a decoder may leave out of MP3: encoder delay and p
 
 
 def mpeg(source: Source, offset: int) -> Extent:
-    """MPEG audio frames, as many as the Xing header counts (ISO/IEC 11172-3, section 2.4.1).
+    """Check MPEG audio frames: as many as the Xing header counts (ISO/IEC 11172-3, section 2.4.1).
 
     libsndfile takes the length from the Xing header, or else estimates it from the bit rate of the first frame.  So it
     decodes only files whose header counts every frame.
@@ -39,7 +39,7 @@ def mpeg(source: Source, offset: int) -> Extent:
 
 
 def adts(source: Source, offset: int) -> Extent:
-    """AAC in ADTS frames (ISO/IEC 13818-7, section 6.2)."""
+    """Check AAC in ADTS frames (ISO/IEC 13818-7, section 6.2)."""
     _, _, end = _walk_frames(source, offset, "aac")
     return Extent(_surroundings(source, offset, end), end=end)
 
@@ -107,7 +107,7 @@ _AC3_KILOBITS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 
 
 
 def ac3(source: Source, offset: int) -> Extent:
-    """AC-3 and E-AC-3 frames (ETSI TS 102 366, sections 4.4.1 and E.1.3.1)."""
+    """Check AC-3 and E-AC-3 frames (ETSI TS 102 366, sections 4.4.1 and E.1.3.1)."""
     position = offset
     while (head := source.read(position, 6))[:2] == b"\x0b\x77" and len(head) == 6:
         position += _ac3_bytes(head, position)
@@ -170,7 +170,7 @@ def _all_ended(last: dict[int, tuple[int, bool]], position: int) -> None:
 
 
 def flv(source: Source, offset: int) -> Extent:
-    """Tags, each followed by its length (Adobe Flash Video File Format 10.1, section E.3)."""
+    """Check tags, each followed by its length (Adobe Flash Video File Format 10.1, section E.3)."""
     position = offset + 13
     while head := source.read(position, 11):
         size = 15 + int.from_bytes(head[1:4], "big")
@@ -195,7 +195,7 @@ def transport_stream(source: Source, offset: int) -> Extent:
 
 
 def wavpack(source: Source, offset: int) -> Extent:
-    """Blocks, each with its length (WavPack 4 and 5 binary format, section 2.0)."""
+    """Check blocks, each with its length (WavPack 4 and 5 binary format, section 2.0)."""
     position = offset
     while (head := source.read(position, 8))[:4] == b"wvpk":
         position += 8 + int.from_bytes(head[4:], "little")
@@ -207,7 +207,7 @@ def wavpack(source: Source, offset: int) -> Extent:
 
 
 def realmedia(source: Source, offset: int) -> Extent:
-    """Chunks, each with its length (RealMedia File Format, Internet draft of 1998); a live stream states 0."""
+    """Check chunks, each with its length (RealMedia File Format, Internet draft of 1998); a live stream states 0."""
     position = offset
     while len(head := source.read(position, 8)) == 8 and (size := int.from_bytes(head[4:], "big")) >= 8:
         position += size

@@ -157,7 +157,7 @@ def _begin_or_resume(out: Storage, settings: BuildSettings, stages_of: Callable[
 
 
 def _add(old: FinishedBuild, stages: Stages) -> None:
-    """The stages, and then the merge."""
+    """Run the stages for the new clips, and then the merge."""
     read_again(stages)
     catalogue = stages.catalogue()
     check_shard_names(pa.concat_tables([old.catalogue, catalogue]))

@@ -131,7 +131,7 @@ def _remark_on_new_audio(stages: Stages) -> None:
 
 
 def _make(stages: Stages) -> None:
-    """All stages, one after the other."""
+    """Run all stages, one after the other."""
     catalogue = stages.catalogue()
     facts = stages.probe(catalogue)
     stages.check_times(catalogue, facts)

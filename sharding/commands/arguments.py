@@ -47,7 +47,7 @@ def add_build(parser: argparse.ArgumentParser, name: str = "out") -> None:
 
 
 def add_datasets(parser: argparse.ArgumentParser, title: str) -> None:
-    """``--clotho DIR`` and so on, and ``--source NAME=DIR``."""
+    """Add ``--clotho DIR`` and so on, and ``--source NAME=DIR``."""
     inputs = parser.add_argument_group(title)
     for name in DATASETS:
         inputs.add_argument(f"--{name}", metavar="DIR", help=f"the folder of {name}, laid out as published")
@@ -148,7 +148,7 @@ def add_allow_unprotected(parser: argparse._ActionsContainer) -> None:
 
 
 def add_shard_size(parser: argparse._ActionsContainer, default: int | None = None) -> None:
-    """``--shard-size SIZE``; required where there is no default."""
+    """Add ``--shard-size SIZE``; it is required if there is no default."""
     parser.add_argument(
         "--shard-size",
         type=size,

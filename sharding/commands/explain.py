@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Everything that a build knows about one clip."""
+    """Find everything that a build knows about one clip."""
     build, clip = Storage(args.out), args.clip
     if not build.exists(layout.FATES):
         raise InputError("there is no build here", file=args.out, remedy="give the folder that `build` wrote")

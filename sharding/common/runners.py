@@ -32,7 +32,7 @@ AHEAD = 2  # items for each worker that are handed out at once
 
 
 class Runner(Protocol):
-    """Applies a function to items, somewhere."""
+    """Applies a function to items, in this process or in others."""
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Results in the order in which they arrive; an error of the function ends the iteration."""
@@ -168,7 +168,7 @@ class _LoadedFunction:
         self._function: Callable[[Any], Any] = _nothing
 
     def get(self, name: str, load: Callable[[], Callable[[Any], Any]]) -> Callable[[Any], Any]:
-        """The function of that name; where another one is held, that one is let go before this one is loaded."""
+        """The function of that name; another function that is held is released before this one is loaded."""
         if self._name != name:
             self._name, self._function = "", _nothing
             self._name, self._function = name, load()
@@ -205,7 +205,7 @@ def _begin_worker(pipe: Connection) -> None:
 
 
 def add_runner(parser: argparse.ArgumentParser) -> None:
-    """``--workers``.  A program that has other runners as well replaces the default of ``make_runner``."""
+    """Add ``--workers``.  A program that has other runners as well replaces the default of ``make_runner``."""
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="number of processes on this machine (default: 1)"
     )

@@ -58,7 +58,7 @@ class Spreader:
         seconds: Callable[[Item], float],
         units: Callable[[Item], int] = lambda item: 1,
     ) -> Iterator[tuple[Item, Result]]:
-        """(item, its result) of all items, in any order; what an earlier run found is not sought again.
+        """(item, its result) of all items, in any order; results of an earlier run are not computed again.
 
         Args:
             progress: counts what is done; its name is that of the step.

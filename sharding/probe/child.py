@@ -117,7 +117,7 @@ class Decoder:
         os.ftruncate(file.fileno(), size)  # the last clip may have failed after some of its windows were written
 
     def stop(self) -> None:
-        """End the process, where there is one."""
+        """End the process if there is one."""
         if self._process is not None:
             self._process.stop()
             self._process = None

@@ -199,7 +199,7 @@ def _portable(error: OSError) -> OSError:
 
 
 def _silence_libraries() -> None:
-    """Decoders print remarks about files to the standard error; only Python keeps the real one."""
+    """Silence decoders, which print remarks about files to the standard error; only Python keeps the real one."""
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 2)

@@ -78,7 +78,7 @@ def _class_names(tree: Tree) -> dict[str, str]:
 
 
 def _segments(tree: Tree, path: str) -> Iterator[tuple[int, _Segment]]:
-    """(line, segment) of each line that is no remark."""
+    """(line, segment) of each line that is not a comment."""
     for row, line in enumerate(tree.text(path).splitlines(), start=1):
         if not line.strip() or line.startswith("#"):
             continue

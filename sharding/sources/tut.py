@@ -82,7 +82,7 @@ def _add(rows: CatalogueBuilder, split: str, cells: list[str], index: AudioIndex
 
 
 def _audio(index: AudioIndex, stem: str, path: str) -> str | None:
-    """The file of that name below the folder of its meta.txt, also where archives keep the two apart."""
+    """The file of that name below the folder of its meta.txt, also if archives keep the two apart."""
     wanted = posixpath.splitext(path)[0]
     for found in index.all(stem):
         here = posixpath.splitext(found.replace("!/", "/"))[0]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
-    """A recipe, and changes of its keys."""
+    """Add a recipe and ``--set``, which changes its keys."""
     parser.add_argument(
         "recipe",
         metavar="RECIPE",

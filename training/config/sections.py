@@ -175,7 +175,7 @@ class AlignmentSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A training run.
+    """A whole training run: every section of a recipe.
 
     Attributes:
         task: the ``Settings`` of the task, which says what is trained; without this section it is retrieval.

@@ -99,7 +99,7 @@ def settings_of(work: OfSplit) -> DataSettings:
 
 @functools.lru_cache(maxsize=1)
 def order_of(work: OfSplit) -> SequentialOrder:
-    """The clips of the split, batch by batch."""
+    """The order in which the clips of the split are read, batch by batch."""
     return SequentialOrder(Manifest.open(work.shards).table, work.split, settings_of(work), work.batch)
 
 

@@ -57,7 +57,7 @@ class DecoderProbe(nn.Module):
 
 
 class ClassifierModel(ClipModel):
-    """Clips in, one logit for each label out."""
+    """A model that gives one logit for each label of a clip."""
 
     def __init__(self, audio: AudioEncoder, probe: LinearProbe | DecoderProbe, sample_dropout: bool) -> None:
         super().__init__(audio, sample_dropout, probe.uses_patches)

@@ -160,13 +160,13 @@ class _Ids:
         self._ids = array[self._order]
 
     def find(self, ids: Ints) -> Ints:
-        """The number of each id; -1 where there is none."""
+        """The row of each id; -1 if there is none."""
         places = np.searchsorted(self._ids, ids).clip(max=len(self._ids) - 1)
         return np.where(self._ids[places] == ids, self._order[places], -1)
 
 
 class _Vectors:
-    """Vectors, and their numbers by id."""
+    """Vectors, and the row of each id in them."""
 
     def __init__(self, ids: list[int], table: Any) -> None:
         self.ids = _Ids(ids)

@@ -34,7 +34,7 @@ def is_full(error: OSError) -> bool:
 
 
 def named(error: OSError, name: str) -> OSError:
-    """The error itself if it names a file; else an error of the same kind that names ``name`` and can be pickled."""
+    """The error itself if it names a file, else an error of the same kind that names ``name`` and can be pickled."""
     if error.filename is not None:
         return error
     code = error.errno or next((code for kind, code in _CODES.items() if isinstance(error, kind)), errno.EIO)

@@ -142,7 +142,7 @@ class ObjectStore:
         self.remove(source)
 
     def sweep(self) -> None:
-        """An upload that was broken off leaves nothing under any name."""
+        """Do nothing: an upload that was broken off leaves no file."""
 
     def _info(self, name: str) -> dict[str, Any]:
         return dict(self._persist(name, lambda key: self._files.info(key)))

@@ -30,7 +30,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean of one system minus that of another one, its interval, and the chance of such a one among equals."""
+    """The mean of one system minus that of another one, its interval, and the p-value of the difference."""
 
     mean: float
     low: float
