@@ -2,10 +2,11 @@
 
 Attention heads are compared with the same head written with torch's own layers over all pairs (`... plainly`), and with
 the dual encoder at the same batch.  Encoders are not part of the measurement: it covers NT-Xent over all pairs and the
-gradients of the encoded texts and clips.  Measurements that would take too long are extrapolated by the number of pairs
-from the largest measured batch, and marked `*`.  Each measurement has a process of its own, and is the least of up to
-five turns; memory is the peak above the inputs.  On a CPU a last row has the matrix products of token-level attention
-alone, at the rate of products ``[1024, 1024]``: what the rest costs is the difference.
+gradients of the head, of encoded texts and clips that need none, as with frozen encoders.  Measurements that would take
+too long are extrapolated by the number of pairs from the largest measured batch, and marked `*`.  Each measurement has
+a process of its own, and is the least of up to five turns; memory is the peak above the inputs.  On a CPU a last row
+has the matrix products of token-level attention alone, at the rate of products ``[1024, 1024]``: what the rest costs is
+the difference.
 
 Co-attention on the nearest candidates alone is cheaper, but biased.  For the second table a small head is trained on a
 task with a known answer; loss and gradient on a new batch are then compared with those of all pairs.
