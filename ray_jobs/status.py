@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import re
+import signal
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,6 +19,7 @@ from ray_jobs.cluster.connection import tells_progress, without_worker
 from sharding.common.errors import InputError
 from sharding.common.terminal import page
 
+_EXIT = re.compile(r"exit code (\d+)")
 LINES = 5  # newest lines about progress, one of each kind
 
 
@@ -53,8 +55,17 @@ def _about(job: Any) -> dict[str, Any]:
         "command": job.entrypoint,
         "start_ms": job.start_time,
         "end_ms": job.end_time,
-        "message": job.message if str(job.status).endswith("FAILED") else None,
+        "message": why(job.message or "") if str(job.status).endswith("FAILED") else None,
     }
+
+
+def why(message: str) -> str:
+    """Ray's own message about a job that failed, without the end of the log that it holds, and what a signal means."""
+    first = message.strip().partition("\n")[0].partition(", last available logs")[0]
+    code = int(found[1]) if (found := _EXIT.search(first)) else 0
+    if code == 128 + signal.SIGKILL:
+        return f"{first}: it was killed, by somebody or for lack of memory; the same job submitted again continues"
+    return first
 
 
 def newest_lines(log: str) -> dict[str, Any]:

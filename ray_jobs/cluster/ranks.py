@@ -193,10 +193,22 @@ def in_one_line(error: BaseException) -> str:
 
 
 def rank_main(config: dict[str, Share]) -> None:
-    """Do a share as one of Ray Train's workers; Ray Train has made the process group."""
+    """Do a share as one of Ray Train's workers; Ray Train has made the process group.
+
+    Where it starts the ranks again, in another number, it takes the group away from those that are still at work:
+    what they then fail with says nothing, and is not shown.
+    """
+    import torch.distributed as dist
+
     from training.engine.launch import ranks
 
     logging.getLogger().setLevel(logging.WARNING)  # Ray Train lets every library's messages through
     share = config["share"]
     with ranks() as group:
-        share.function(share.task, group)
+        had_network = dist.is_initialized()
+        try:
+            share.function(share.task, group)
+        except Exception:
+            if had_network and not dist.is_initialized():
+                raise RuntimeError(f"rank {group.rank} was stopped, because the ranks start again") from None
+            raise

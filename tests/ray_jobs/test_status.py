@@ -9,7 +9,7 @@ import pytest
 
 from ray_jobs.__main__ import main
 from ray_jobs.cluster.local_cluster import local_cluster, submit
-from ray_jobs.status import newest_lines, show
+from ray_jobs.status import newest_lines, show, why
 from sharding.common.errors import InputError
 from tests.conftest import REPOSITORY
 
@@ -58,6 +58,15 @@ def test_what_was_lost_is_told_and_tracebacks_are_not() -> None:
     assert newest_lines(LOST)["progress"] == ["steps 40/240  1.1 s each  3:44 left  loss 2.3627", lost]
     later = "".join(f"(RayTrainWorker pid=9) steps {step}/240  1.1 s each\n" for step in range(41, 60))
     assert newest_lines(LOST + later)["progress"] == [lost, "steps 59/240  1.1 s each"]
+
+
+def test_rays_message_is_shown_without_the_log_in_it() -> None:
+    log = ", last available logs (truncated to 20,000 chars):\nsteps 149/240\nKilled\n"
+    assert (
+        why(f"Job entrypoint command failed with exit code 1{log}") == "Job entrypoint command failed with exit code 1"
+    )
+    killed = why(f"Job entrypoint command failed with exit code 137{log}")
+    assert killed.startswith("Job entrypoint command failed with exit code 137: it was killed") and "\n" not in killed
 
 
 def test_a_job_is_shown_with_its_state_and_why_it_failed() -> None:

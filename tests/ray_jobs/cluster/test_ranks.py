@@ -1,0 +1,29 @@
+"""What a rank of a Ray job does with errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch.distributed as dist
+
+from ray_jobs.cluster.ranks import Share, rank_main
+from sharding.common.errors import InputError
+
+
+def fail(take_network: bool, _group: Any) -> None:
+    if take_network:
+        dist.destroy_process_group()  # as Ray Train does when it starts the ranks again
+    raise InputError("a sample is damaged")
+
+
+def test_a_rank_without_a_network_was_stopped_and_another_error_is_its_own() -> None:
+    for take, kind, what in ((True, RuntimeError, "rank 0 was stopped"), (False, InputError, "a sample is damaged")):
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        try:
+            with pytest.raises(kind, match=what) as caught:
+                rank_main({"share": Share(fail, take)})
+            assert caught.value.__suppress_context__ == take
+        finally:
+            if dist.is_initialized():
+                dist.destroy_process_group()
