@@ -20,6 +20,7 @@ import scipy
 import soxr
 
 from sharding.checks import read_checked
+from sharding.common.errors import InputError
 from sharding.common.storage import Storage
 from sharding.dedup.candidates import CANDIDATE
 from sharding.dedup.fingerprint import HOP_S, METHOD
@@ -52,20 +53,20 @@ class Findings:
                 folder.remove_tree(other)
             for name in self._folder.list():
                 if name.startswith("found-"):
-                    table = read_checked(self._folder, name, _FOUND)
-                    self._known.update(zip(*(values.to_pylist() for values in table.columns), strict=True))
                     self._files = int(name[len("found-") :].partition(".")[0]) + 1
+                    if (table := _whole_table(self._folder, name, _FOUND)) is not None:
+                        self._known.update(zip(*(values.to_pylist() for values in table.columns), strict=True))
 
     def candidates(self, find: Callable[[], np.ndarray], hops: int) -> np.ndarray:
         """CANDIDATE rows: the kept ones, or those that ``find`` gives for so many ``hops``."""
         name = "candidates.parquet"
         if self._folder is None or hops * HOP_S < JOIN_H * 3600:
             return find()
-        if not self._folder.exists(name):
+        table = _whole_table(self._folder, name, _CANDIDATES) if self._folder.exists(name) else None
+        if table is None:
             found = find()
             self._folder.write_table(name, pa.table([found[column] for column in _CANDIDATES.names], _CANDIDATES))
             return found
-        table = read_checked(self._folder, name, _CANDIDATES)
         found = np.empty(table.num_rows, CANDIDATE)
         for column in _CANDIDATES.names:
             found[column] = table[column].to_numpy()
@@ -91,6 +92,14 @@ class Findings:
             self._files += 1
             self._done_s += self._held_s
             self._held, self._held_s = [], 0.0
+
+
+def _whole_table(folder: Storage, name: str, schema: pa.Schema) -> pa.Table | None:
+    """A table, or None where it is damaged: what it held is sought again."""
+    try:
+        return read_checked(folder, name, schema)
+    except InputError:
+        return None
 
 
 def _key(step: str, item: Any) -> str:

@@ -36,7 +36,9 @@ import sys
 from pathlib import Path
 from ray_jobs.cluster.runner import RayRunner
 from sharding.build.run import build
+from sharding.dedup import findings
 from tests.sharding.conftest import settings_for
+findings.LEAST_S = findings.SHARE = findings.JOIN_H = 0.0  # as if comparing took long
 build(settings_for(Path(sys.argv[1])), sys.argv[2], RayRunner(sys.argv[3]))
 """
 
@@ -48,7 +50,9 @@ def drive(corpus: Path, out: Path, address: str) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", [".build/packs/*", ".build/facts/*.parquet", ".build/plan.json"])
+@pytest.mark.parametrize(
+    "moment", [".build/packs/*", ".build/facts/*.parquet", ".build/matching/*/found-*", ".build/plan.json"]
+)
 @pytest.mark.parametrize("victim", ["worker", "node", "driver"])
 def test_whatever_is_killed_the_build_has_the_same_bytes(
     cluster: Any, corpus: Path, expected: dict[str, bytes], tmp_path: Path, victim: str, moment: str

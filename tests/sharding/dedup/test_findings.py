@@ -38,6 +38,20 @@ def test_what_was_kept_is_told_once_under_its_step_and_digest(tmp_path: Path) ->
     assert Findings(folder, "b").known("step", 1) is None and not folder.list()
 
 
+def test_what_is_damaged_is_sought_again(tmp_path: Path) -> None:
+    folder, rows = Storage(tmp_path), np.array([(1, 2, -3, 4)], CANDIDATE)
+    hours = math.ceil(findings.JOIN_H * 3600 / HOP_S)
+    kept = Findings(folder, "a")
+    kept.candidates(lambda: rows, hours)
+    kept.keep("step", [(1, [])], findings.LEAST_S)
+    for name in folder.list():
+        folder.write(name, folder.read(name)[:-20])
+    again = Findings(folder, "a")
+    assert again.known("step", 1) is None and (again.candidates(lambda: rows[:0], hours) == rows[:0]).all()
+    again.keep("step", [(1, [])], findings.LEAST_S)
+    assert Findings(folder, "a").known("step", 1) == []
+
+
 def test_files_are_few_and_a_kill_costs_a_small_share(tmp_path: Path) -> None:
     folder, done = Storage(tmp_path), 0.0
     kept = Findings(folder, "a")
