@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from typing import Any
 from ray_jobs.cluster.local_cluster import local_cluster, submit
 from ray_jobs.demo_report import write_demo_report
 from sharding.common.errors import InputError
-from sharding.common.processes import run_program
+from sharding.common.processes import number_of, run_program
 from sharding.common.terminal import accept_any_text, page
 from sharding.demo.synthesis import synthesise
 
@@ -40,7 +39,7 @@ def main() -> int:
         return 2
     except KeyboardInterrupt as interrupt:
         print("demo: interrupted", file=sys.stderr)
-        return 128 + int(interrupt.args[0] if interrupt.args else signal.SIGINT)
+        return 128 + number_of(interrupt)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -111,9 +112,23 @@ def run_on_ranks(function: Callable[[Any, Any], None], task: Any, place: str, ra
     wanted = {name: ranks.fewest * count for name, count in each.items()}
     with telling_shortage(ranks.nodes, wanted, quantity(ranks.fewest, "rank needs", "ranks need"), FEWER):
         try:
-            trainer.fit()
+            with _own_interrupts():
+                trainer.fit()
         except TrainingFailedError as error:
             raise explained(error, place) from error
+
+
+@contextmanager
+def _own_interrupts() -> Iterator[None]:
+    """Let Ctrl-C end the program as an interrupt: Ray Train's handler ends the ranks, and then exits with status 0."""
+    own = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as ended:
+        raise KeyboardInterrupt from ended
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, own)
 
 
 def _trainer(share: Share, place: str, ranks: Ranks, each: dict[str, float]) -> Any:

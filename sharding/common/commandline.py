@@ -8,12 +8,12 @@ import importlib
 import json
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from sharding.common.errors import InputError
+from sharding.common.processes import number_of
 from sharding.common.terminal import accept_any_text, page
 
 
@@ -174,4 +174,4 @@ def _overview(commands: Mapping[str, Command]) -> str:
 
 
 def _status(interrupt: KeyboardInterrupt) -> int:
-    return 128 + int(interrupt.args[0] if interrupt.args else signal.SIGINT)
+    return 128 + number_of(interrupt)

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 REPEAT_S = 0.1  # until an interrupt that was lost is sent again
 _PR_SET_PDEATHSIG = 1
+_received: list[int] = []  # the signals besides Ctrl-C that this program got
 
 
 def die_with_parent(number: int = signal.SIGKILL) -> None:
@@ -64,14 +65,19 @@ def _repeat_interrupt(lost: Any) -> None:
     if not isinstance(lost.exc_value, KeyboardInterrupt):
         sys.__unraisablehook__(lost)
         return
-    number = int(lost.exc_value.args[0] if lost.exc_value.args else signal.SIGINT)
-    again = threading.Timer(REPEAT_S, os.kill, (os.getpid(), number))
+    again = threading.Timer(REPEAT_S, os.kill, (os.getpid(), number_of(lost.exc_value)))
     again.daemon = True
     again.start()
 
 
 def _interrupt(number: int, frame: object) -> None:
+    _received.append(number)
     raise KeyboardInterrupt(number)
+
+
+def number_of(interrupt: KeyboardInterrupt) -> int:
+    """The signal that an interrupt comes from; Ray raises interrupts anew, without their number."""
+    return int(interrupt.args[0] if interrupt.args else _received[-1] if _received else signal.SIGINT)
 
 
 def leave(status: int) -> NoReturn:

@@ -95,6 +95,30 @@ def test_an_interrupt_that_arrives_in_a_destructor_is_not_lost(name: str, status
     assert process.returncode == status
 
 
+ANEW = """
+import time
+from sharding.common.processes import number_of, run_program
+def main():
+    try:
+        print("ready", flush=True)
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt from None
+    except KeyboardInterrupt as interrupt:
+        return 128 + number_of(interrupt)
+run_program(main)
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_that_a_library_raises_anew_keeps_its_number(number: signal.Signals, status: int) -> None:
+    process = start(ANEW)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    assert process.wait(30) == status
+
+
 def test_a_program_ends_with_its_status_and_all_that_it_printed() -> None:
     process = start("from sharding.common.processes import run_program\nrun_program(lambda: print('x' * 9) or 7)")
     assert process.communicate(timeout=30)[0] == "x" * 9 + "\n"
