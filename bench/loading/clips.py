@@ -114,6 +114,12 @@ def floor(members: list[bytes], mel: bool) -> None:
                 plain_mel(wave)
 
 
+def floor_from_files(files: list[str]) -> None:
+    """The floor of decoded audio with the reading that every loader does as well, in one process."""
+    for file in files:
+        decode(Path(file).read_bytes())
+
+
 def no_tokens(texts: list[str], **options: Any) -> dict[str, torch.Tensor]:
     """Replaces the tokenizer in benches that do not measure texts."""
     nothing = torch.zeros(len(texts), 1, dtype=torch.int64)
