@@ -51,7 +51,7 @@ def training_sources(manifest: Any, data: DataSettings, plan: str | None) -> lis
         raise InputError(
             "the model was trained on another build",
             file=manifest.storage.url,
-            value=f"plan {found}, the model's {plan}",
+            value=f"plan {str(found)[:12]}, the model's {plan[:12]}",
             remedy="name the build that training read",
         )
     return [

@@ -164,7 +164,10 @@ def unavailable(what: str, source: str, error: Exception) -> InputError:
         needed = of_model if what == "model" else "tokenizer.json and tokenizer_config.json"
         remedy = f"the folder must hold {needed}, as save_pretrained writes them"
     elif is_hub_name(source) and not hub_answers():
-        reason = "the Hugging Face hub does not answer, and this machine has no complete copy from an earlier download"
+        reason = (
+            "there is no such folder here, the Hugging Face hub does not answer, and this machine has no complete copy "
+            "from an earlier download"
+        )
         remedy = (
             "name a local folder in its place (of a recipe: --set audio.source=FOLDER or --set text.source=FOLDER), "
             "or start once with a network, which downloads it"

@@ -72,5 +72,4 @@ def _download(name: str) -> Path:
             huggingface_hub.snapshot_download(name, allow_patterns=list(READ), local_files_only=only_here(name))
         )
     except Exception as error:  # the library raises errors of many kinds
-        found = unavailable("model", name, error)
-        raise InputError(f"no folder of this name is here, and {found.what}", file=name, remedy=found.remedy) from error
+        raise unavailable("model", name, error) from error
