@@ -22,6 +22,7 @@ import soundfile
 import soxr
 
 import bench.explained
+import bench.recordings
 from sharding.dedup.comparing import compare_waves
 from sharding.dedup.fingerprint import RATE, fingerprint
 from sharding.dedup.grouping import relations
@@ -120,7 +121,7 @@ def faster(percent: float) -> Change:
 
 
 def matrix() -> Iterator[tuple[str, str, Change, float]]:
-    """Every condition of the robustness table: (group, condition, change, seconds of excerpt)."""
+    """(group, condition, change, seconds of excerpt)."""
 
     def same(wave: np.ndarray, _: np.random.Generator) -> np.ndarray:
         return wave
@@ -236,7 +237,7 @@ def explained_encodings(data: Path) -> dict[str, float]:
 
 
 def strangers(pairs: int) -> dict[str, int]:
-    """Compare unrelated pairs of each hard kind at their best alignment, which is harder than a build does it."""
+    """Unrelated pairs of each hard kind at their best alignment anywhere: harsher than a build, which needs codes."""
     result = {}
     for kind in hard_cases.KINDS:
         rng = np.random.default_rng(sum(map(ord, kind)))
@@ -287,12 +288,14 @@ def speed() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="under a minute, few sounds")
-    parser.add_argument("--only", choices=("matrix", "pairs", "strangers", "speed", "explained"), help="one part")
+    parser.add_argument(
+        "--only", choices=("matrix", "pairs", "strangers", "speed", "explained", "long"), help="one part"
+    )
     args = parser.parse_args()
     folder = Path(os.environ.get("EARSHOT_DATA", Path(__file__).parent / "../../shared/data")).resolve()
     data = folder if (folder / "audio/clips.csv").exists() and not args.quick else None
     result: dict[str, float] = {}
-    wanted = (args.only,) if args.only else ("speed", "strangers", "pairs", "explained", "matrix")
+    wanted = (args.only,) if args.only else ("speed", "strangers", "pairs", "explained", "matrix", "long")
     if "speed" in wanted:
         result["times real time"] = round(speed())
     if "strangers" in wanted:
@@ -309,6 +312,10 @@ def main() -> None:
         waves = originals(data, 6 if args.quick else 40, 15 if args.quick else 40, np.random.default_rng(0))
         print(f"\n{len(waves)} {'real' if data else 'synthetic'} originals and a changed excerpt of each")
         result |= robustness(waves, args.quick)
+    if "long" in wanted:
+        print("\nlong recordings that hold a protected sound, built with --leaks trim")
+        waves = originals(data, 6 if args.quick else 40, 15 if args.quick else 60, np.random.default_rng(1))
+        result |= bench.recordings.long_recordings(waves, 0.1 if args.quick else 3)
     print(json.dumps(result))
 
 
