@@ -121,7 +121,7 @@ def faster(percent: float) -> Change:
 
 
 def matrix() -> Iterator[tuple[str, str, Change, float]]:
-    """(group, condition, change, seconds of excerpt)."""
+    """Every condition of the robustness table: (group, condition, change, seconds of excerpt)."""
 
     def same(wave: np.ndarray, _: np.random.Generator) -> np.ndarray:
         return wave
@@ -237,7 +237,7 @@ def explained_encodings(data: Path) -> dict[str, float]:
 
 
 def strangers(pairs: int) -> dict[str, int]:
-    """Unrelated pairs of each hard kind at their best alignment anywhere: harsher than a build, which needs codes."""
+    """Compare unrelated pairs of each hard kind at their best alignment, which is harder than a build does it."""
     result = {}
     for kind in hard_cases.KINDS:
         rng = np.random.default_rng(sum(map(ord, kind)))
