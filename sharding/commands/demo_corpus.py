@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from sharding.commands.arguments import describe, on_this_machine
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
+    print(f"synthesising about {args.clips} clips, ten or more a second", file=sys.stderr, flush=True)
     truth = synthesise(args.out, args.seed, args.clips)
     return {
         "out": str(args.out),
