@@ -11,8 +11,8 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -92,6 +92,32 @@ class Ahead(Generic[Read]):
             seconds = max(1e-4, now[0] - self._since[0] - (now[1] - self._since[1]))
             self._build += _MEMORY * (seconds - self._build) if self._build else seconds
         self._since = now
+
+
+class Arriving:
+    """The samples that this process is reading from an object store.
+
+    A clip may be in several of the batches that are read ahead; its bytes are asked for once.
+    """
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        self._samples: dict[str, Callable[[], bytes]] = {}
+
+    def __reduce__(self) -> tuple[type[Arriving], tuple[()]]:
+        """Another process begins with none."""
+        return Arriving, ()
+
+    def get(self, sha256: str) -> Callable[[], bytes] | None:
+        """A function that waits for the bytes of a sample; None where nobody is reading it."""
+        return self._samples.get(sha256) if self._process == os.getpid() else None
+
+    def add(self, samples: Mapping[str, Callable[[], bytes]], read: Future[bytes]) -> None:
+        """Offer samples, by their SHA-256, until the read that fetches them has ended."""
+        if self._process != os.getpid():  # what a parent process is reading never arrives here
+            self._process, self._samples = os.getpid(), {}
+        self._samples |= samples
+        read.add_done_callback(lambda _: [self._samples.pop(sha256, None) for sha256 in samples])
 
 
 _pools: dict[int, ThreadPoolExecutor] = {}  # by process: threads do not survive a fork

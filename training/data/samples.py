@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from sharding.audio import AudioError, decode_segment
 from sharding.common.errors import InputError
 from sharding.layout import shard_name
 from sharding.shards.checksum import is_changed
-from training.data.read_ahead import Times, request_threads
+from training.data.read_ahead import Arriving, Times, request_threads
 from training.data.sample_cache import SampleCache
 from training.data.sampling.draws import DrawnSamples
 
@@ -75,6 +75,16 @@ def byte_ranges(draws: DrawnSamples, rows: Iterable[int] | None = None) -> list[
     return found
 
 
+def _cut(draws: DrawnSamples, byte_range: ByteRange, data: Callable[[], bytes]) -> dict[int, Callable[[], bytes]]:
+    """Functions from the bytes of a range to those of each of its rows."""
+
+    def cut(row: int) -> bytes:
+        begin = int(draws.offset[row]) - byte_range.begin
+        return data()[begin : begin + int(draws.size[row])]
+
+    return {row: functools.partial(cut, row) for row in byte_range.rows}
+
+
 @dataclass(frozen=True)
 class SampleReader:
     """Reads single samples out of shards; it reads nothing else of a tar.
@@ -85,6 +95,7 @@ class SampleReader:
         max_s: the most seconds of a crop that are decoded.
         cache: samples of a build in an object store that this machine keeps; None: none.
         times: what reading from an object store takes.
+        arriving: what it is reading from an object store.
     """
 
     storage: Reads
@@ -92,6 +103,7 @@ class SampleReader:
     max_s: float
     cache: SampleCache | None = None
     times: Times = field(default_factory=Times)
+    arriving: Arriving = field(default_factory=Arriving)
 
     @property
     def remote(self) -> bool:
@@ -111,12 +123,10 @@ class SampleReader:
             a function from a row to its crop, mono float32 ``[length]`` in [-1, 1].  It raises InputError, with
             the shard and the key, if the shard is cut, the bytes differ, or they do not decode.
         """
-        held = self._held(draws)
-        ranges = byte_ranges(draws, [row for row in range(len(draws)) if row not in held])
-        data_of: dict[int, Callable[[], bytes]] = {}
-        for byte_range in ranges:
-            data_of |= dict.fromkeys(byte_range.rows, self._fetch_of(draws, byte_range))
-        begin_of = {row: byte_range.begin for byte_range in ranges for row in byte_range.rows}
+        data_of = self._arriving(draws)
+        held = self._held(draws, data_of)
+        for byte_range in byte_ranges(draws, [row for row in range(len(draws)) if row not in data_of | held]):
+            data_of |= self._fetch_of(draws, byte_range)
 
         def read(row: int, out: Wave | None = None) -> Wave:
             if row in held:
@@ -127,22 +137,29 @@ class SampleReader:
                 raise self._damage(draws, row, "cannot be read: the shard is gone") from error
             except Exception as error:
                 raise self._damage(draws, row, f"cannot be read: {type(error).__name__}: {error}") from error
-            begin = int(draws.offset[row]) - begin_of[row]
-            return self._decode(draws, row, data[begin : begin + int(draws.size[row])], out)
+            return self._decode(draws, row, data, out)
 
         return read
 
-    def _held(self, draws: DrawnSamples) -> dict[int, bytes]:
-        """The bytes of those rows that are in the cache of this machine."""
+    def _arriving(self, draws: DrawnSamples) -> dict[int, Callable[[], bytes]]:
+        """How to wait for those rows whose bytes are being read for an earlier batch."""
+        if not self.remote:
+            return {}
+        found = ((row, self.arriving.get(draws.sha256[row])) for row in range(len(draws)))
+        return {row: wait for row, wait in found if wait is not None}
+
+    def _held(self, draws: DrawnSamples, arriving: Collection[int]) -> dict[int, bytes]:
+        """The bytes of those other rows that are in the cache of this machine."""
         if self.cache is None:
             return {}
-        found = ((row, self.cache.get(draws.sha256[row], draws.xxh3[row])) for row in range(len(draws)))
+        rows = [row for row in range(len(draws)) if row not in arriving]
+        found = ((row, self.cache.get(draws.sha256[row], draws.xxh3[row])) for row in rows)
         return {row: data for row, data in found if data is not None}
 
-    def _fetch_of(self, draws: DrawnSamples, byte_range: ByteRange) -> Callable[[], bytes]:
-        """A function that returns the bytes of a range, which is read once; an object store is asked for it now."""
+    def _fetch_of(self, draws: DrawnSamples, byte_range: ByteRange) -> dict[int, Callable[[], bytes]]:
+        """Functions that return the bytes of a range's rows.  The range is read once; an object store is asked now."""
         if not self.remote:
-            return functools.cache(functools.partial(self._fetch, byte_range))
+            return _cut(draws, byte_range, functools.cache(functools.partial(self._fetch, byte_range)))
         future: Future[bytes] = request_threads().submit(self._fetch_and_keep, draws, byte_range)
 
         def wait() -> bytes:
@@ -152,7 +169,9 @@ class SampleReader:
             finally:
                 self.times.waited += time.monotonic() - began
 
-        return wait
+        data_of = _cut(draws, byte_range, wait)
+        self.arriving.add({draws.sha256[row]: data for row, data in data_of.items()}, future)
+        return data_of
 
     def _fetch_and_keep(self, draws: DrawnSamples, byte_range: ByteRange) -> bytes:
         """Read the bytes of a range, and put the samples that this machine keeps into its cache."""
@@ -160,9 +179,8 @@ class SampleReader:
         data = self._fetch(byte_range)
         self.times.note_request(time.monotonic() - began)
         if self.cache is not None:
-            for row in byte_range.rows:
-                begin = int(draws.offset[row]) - byte_range.begin
-                self.cache.put(draws.sha256[row], draws.xxh3[row], data[begin : begin + int(draws.size[row])])
+            for row, sample in _cut(draws, byte_range, lambda: data).items():
+                self.cache.put(draws.sha256[row], draws.xxh3[row], sample())
         return data
 
     def _fetch(self, byte_range: ByteRange) -> bytes:

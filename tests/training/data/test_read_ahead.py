@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from sharding.common.storage import Storage
 from tests.conftest import S3Failures
 from tests.training.data.loading import loader, samples
 from tests.training.data.shards import Build
-from training.data.read_ahead import BATCHES, Ahead
+from training.data.read_ahead import BATCHES, Ahead, Arriving
 
 
 @pytest.fixture
@@ -54,6 +57,7 @@ def test_a_node_reads_what_it_trains_on_and_only_once(
         table = remote.table.to_pydict()
         size_of = dict(zip(table["clip_id"], table["audio_bytes"], strict=True))
         assert sum(end - begin + 1 for begin, end in bounds) < 0.8 * sum(size_of.values())
+        assert len(asked) == len(set(asked)), "a clip of two batches is asked for once"
         asked.clear()
         assert [samples([batch]) for batch in half[1].epoch(1)] == first
         assert asked == []
@@ -84,3 +88,17 @@ def test_batches_are_begun_once_and_forgotten_with_their_epoch() -> None:
     assert begun == [(1, 0), (1, 2), (1, 4)]
     assert ahead.take((2, 4), begin((2, 4))) == "read (2, 4)"
     assert not ahead._begun and not ahead._known
+
+
+def test_a_sample_is_offered_while_it_is_being_read_and_to_no_other_process() -> None:
+    arriving, read = Arriving(), Future[bytes]()
+    arriving.add({"sha": read.result}, read)
+    offered = arriving.get("sha")
+    assert offered is not None and arriving.get("other") is None
+    assert pickle.loads(pickle.dumps(arriving)).get("sha") is None
+    child = os.fork()
+    if child == 0:  # the threads that read did not come along
+        os._exit(0 if arriving.get("sha") is None else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    read.set_result(b"sound")
+    assert offered() == b"sound" and arriving.get("sha") is None
