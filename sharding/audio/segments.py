@@ -13,6 +13,7 @@ from sharding.audio.decoders import are_samples, check_codec_checksums, decoded_
 from sharding.audio.errors import AudioError
 from sharding.audio.form import mix
 from sharding.audio.formats import Format, recognise
+from sharding.audio.memory_file import descriptor_of
 from sharding.audio.source import Source
 from sharding.audio.structure import check_complete
 
@@ -42,7 +43,8 @@ def decode_segment(
         AudioError: the bytes are not a sound file that decodes.
     """
     if data[:4] == b"fLaC":  # most of what shards hold; libsndfile checks every frame that it reads
-        sound = _open(io.BytesIO(data))
+        number = descriptor_of(data)
+        sound = _open(io.BytesIO(data) if number is None else number)
         if sound is not None:
             return _read(sound, start_s, duration_s, out, exact=True)
     source = Source(data, len(data))
@@ -57,10 +59,10 @@ def decode_segment(
     return _seek_and_decode(source.view(offset, extent.end, extent.head), form, start_s, duration_s)
 
 
-def _open(file: BinaryIO) -> soundfile.SoundFile | None:
-    """The file as libsndfile reads it; None if it refuses it, or does not know its length."""
+def _open(file: BinaryIO | int) -> soundfile.SoundFile | None:
+    """The file, or that of a descriptor, as libsndfile reads it; None if it refuses it, or does not know its length."""
     try:
-        sound = soundfile.SoundFile(file)
+        sound = soundfile.SoundFile(file, closefd=False)
     except (soundfile.LibsndfileError, TypeError, ValueError):
         return None
     if 0 < sound.frames < _LONGEST and (sound.format == "MP3" or not sound.subtype.startswith("MPEG")):
