@@ -30,7 +30,7 @@ def test_a_build_opens_with_one_row_a_sample(built: Path) -> None:
 
 
 def test_a_folder_without_a_finished_build_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"dataset\.json is missing"):
+    with pytest.raises(InputError, match="this is not the folder of a build"):
         Manifest.open(tmp_path)
 
 

@@ -17,7 +17,6 @@ from tests.training.small_runs import TREE
 from training.config import resolved
 from training.config.extending import RECIPES
 from training.config.loading import load_recipe, parse_recipe
-from training.config.yaml_file import leaves
 from training.engine.distributed import Group
 
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
@@ -26,8 +25,12 @@ SMALL = st.sampled_from([0, 1, 2, 3, 5, 17, -1, 0.0, 1e-9, 0.5, 1.0, 3.7, True, 
 LARGE = st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from([2**63, -(2**63), 1e308, [], {}, [{}]])
 
 
-def paths(tree: Any) -> list[tuple[str, ...]]:
-    return [tuple(name.split(".")) for name in leaves(tree)]
+def paths(tree: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The keys down to each value; a key may have a dot in it, such as a pattern of ``optimizer.rates``."""
+    found: list[tuple[str, ...]] = []
+    for key, value in tree.items():
+        found += [(key, *rest) for rest in paths(value)] if isinstance(value, dict) and value else [(key,)]
+    return found
 
 
 def change(tree: dict[str, Any], path: tuple[str, ...], how: str, value: Any) -> None:
