@@ -98,7 +98,7 @@ class _Range(NamedTuple):
 
     def draw(self, rng: np.random.Generator) -> str:
         """Draw a value as it is shown: a whole number, or one with three digits."""
-        high = self.high + self.whole  # a whole number stands for the range up to the next one
+        high = self.high + self.whole  # a drawn number from 3.0 up to 4.0 gives the whole number 3
         if self.low > 0:
             value = math.exp(rng.uniform(math.log(self.low), math.log(high)))
         else:

@@ -15,8 +15,7 @@ from ray.train import ControllerError, TrainingFailedError, UserCallback, Worker
 
 from sharding.common.errors import InputError
 from sharding.common.storage import is_full
-
-GO_ON = "once the cause is removed, the same command continues from the last checkpoint"
+from training.engine.remote import GO_ON
 
 
 class RankFailures(UserCallback):

@@ -90,9 +90,8 @@ class Progress:
             self._print(time.monotonic(), ended=True)
 
     def say_that_it_began(self) -> None:
-        """Print that the work goes on, although no line told of it so far."""
-        if not self.quiet:
-            print(f"  {self.what}: {self._count()}, started {SILENT_S:g} s ago", file=sys.stderr, flush=True)
+        """Print that the work has begun, because no line has shown it so far."""
+        print(f"  {self.what}: {self._count()}, started {SILENT_S:g} s ago", file=sys.stderr, flush=True)
 
     def _count(self) -> str:
         of = "" if self.total is None else f"/{self.total}"
@@ -116,7 +115,7 @@ class Progress:
 
 
 def _begin_to_wait(progress: Progress) -> threading.Timer:
-    """A timer that lets ``progress`` say that it began, while anybody still holds it."""
+    """A timer that lets ``progress`` say that it began, while anybody still holds it; it runs unless that is quiet."""
     held = weakref.ref(progress)
 
     def say() -> None:
@@ -126,7 +125,8 @@ def _begin_to_wait(progress: Progress) -> threading.Timer:
     timer = threading.Timer(SILENT_S, say)
     timer.daemon = True
     weakref.finalize(progress, timer.cancel).atexit = False
-    timer.start()
+    if not progress.quiet:
+        timer.start()
     return timer
 
 

@@ -73,7 +73,7 @@ class Findings:
         return found
 
     def known(self, step: str, item: Any) -> Any:
-        """What was found for an item, as plain JSON; None where nothing is kept.  It is told once."""
+        """What was found for an item, as plain JSON; None where nothing is kept.  A second call gives None."""
         text = self._known.pop(_key(step, item), None) if self._known else None
         return None if text is None else json.loads(text)
 
@@ -113,16 +113,16 @@ def digest(tables: Iterable[pa.Table], words: Iterable[str]) -> str:
         tables: their columns hold texts or numbers.
         words: settings and the like.
     """
-    told = hashlib.sha256()
+    whole_digest = hashlib.sha256()
     versions = (np.__version__, scipy.__version__, soxr.__version__)
-    told.update(json.dumps([FORMAT, METHOD, *versions, *words]).encode())
+    whole_digest.update(json.dumps([FORMAT, METHOD, *versions, *words]).encode())
     for table in tables:
         whole = pa.table([_without_nulls(column) for column in table.columns], table.column_names).combine_chunks()
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, whole.schema) as stream:
             stream.write_table(whole)
-        told.update(sink.getvalue())
-    return told.hexdigest()[:32]
+        whole_digest.update(sink.getvalue())
+    return whole_digest.hexdigest()[:32]
 
 
 def _without_nulls(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -112,7 +112,7 @@ def _digest(
     known: pa.Table | None,
     old: Collection[str],
 ) -> str:
-    """A name for all that the evidence depends on; the sound of a clip is told by the hash of its samples."""
+    """A name for all that the evidence depends on.  The hash of a clip's samples stands for its sound."""
     evidence = ["a", "b", "method", "offset_s", "overlap_s", "score", "outcome"]
     tables = [
         catalogue.select(["clip_id", "dataset", "split"]),

@@ -125,7 +125,7 @@ class SampleReader:
         """
         data_of = self._arriving(draws)
         held = self._held(draws, data_of)
-        for byte_range in byte_ranges(draws, [row for row in range(len(draws)) if row not in data_of | held]):
+        for byte_range in byte_ranges(draws, set(range(len(draws))).difference(data_of, held)):
             data_of |= self._fetch_of(draws, byte_range)
 
         def read(row: int, out: Wave | None = None) -> Wave:

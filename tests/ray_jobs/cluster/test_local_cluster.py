@@ -66,15 +66,8 @@ def test_a_job_that_is_stopped_says_so_in_one_sentence(tmp_path: Path) -> None:
     corpus, out = write_corpus(tmp_path / "corpus", clips=150, seconds=1.0), tmp_path / "out"
     command = ["python", "ray_jobs/build_shards.py", f"--source=mine={corpus}", "--protect=mine/test", f"--out={out}"]
 
-    def stop_in_the_middle() -> None:
-        deadline = time.monotonic() + 200
-        while not list(out.glob(".build/facts/*.parquet")) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        if (process := job_process(out)) is not None:
-            os.kill(process, signal.SIGTERM)  # as `ray job stop` does
-
     with local_cluster(1, tmp_path / "ray.log") as address:
-        stopper = threading.Thread(target=stop_in_the_middle)
+        stopper = threading.Thread(target=signal_in_the_middle, args=(out, signal.SIGTERM))  # as `ray job stop` does
         stopper.start()
         with pytest.raises(InputError, match=r"build_shards\.py failed"):
             submit(address, REPOSITORY, command, tmp_path / "build.log")
@@ -82,6 +75,15 @@ def test_a_job_that_is_stopped_says_so_in_one_sentence(tmp_path: Path) -> None:
     said = (tmp_path / "build.log").read_text()
     assert "build: interrupted; run the same command again to continue" in said
     assert "Traceback" not in said and "SIGTERM" not in said
+
+
+def signal_in_the_middle(out: Path, number: signal.Signals) -> None:
+    """Send a signal to the job that builds at ``out``, once it has kept its first facts."""
+    deadline = time.monotonic() + 200
+    while not list(out.glob(".build/facts/*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if (process := job_process(out)) is not None:
+        os.kill(process, number)
 
 
 def job_process(out: Path) -> int | None:
@@ -100,17 +102,9 @@ def test_a_job_whose_driver_is_killed_goes_on_when_it_is_submitted_again(tmp_pat
     corpus, out = write_corpus(tmp_path / "corpus", clips=150, seconds=1.0), tmp_path / "out"
     options = [f"--source=mine={corpus}", "--protect=mine/test", "--shard-size=400kB"]
     assert main(["build", *options, "--out", str(tmp_path / "local")]) == 0
-
-    def kill_in_the_middle() -> None:
-        deadline = time.monotonic() + 200
-        while not list(out.glob(".build/facts/*.parquet")) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        if (process := job_process(out)) is not None:
-            os.kill(process, signal.SIGKILL)
-
     command = ["python", "ray_jobs/build_shards.py", *options, f"--out={out}"]
     with local_cluster(1, tmp_path / "ray.log") as address:
-        killer = threading.Thread(target=kill_in_the_middle)
+        killer = threading.Thread(target=signal_in_the_middle, args=(out, signal.SIGKILL))
         killer.start()
         with pytest.raises(InputError, match=r"build_shards\.py failed"):
             submit(address, REPOSITORY, command, tmp_path / "first.log")

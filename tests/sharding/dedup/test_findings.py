@@ -101,7 +101,7 @@ def test_a_digest_names_the_values_and_not_how_they_are_held(
 
 
 class Stopped(Exception):
-    """Stands for a kill."""
+    """Raised where a killed process would end."""
 
 
 class Counting:

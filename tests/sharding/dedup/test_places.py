@@ -39,7 +39,7 @@ class Recordings:
         return found[len(found) // 2 :][:1]
 
     def spread(self, function: Callable[[Any], Any], items: Iterable[list[Search]]) -> Iterator[Any]:
-        """Stands for a runner whose workers hear the recordings; results arrive in any order."""
+        """Search as the workers of a runner do.  The results arrive in any order."""
         pieces = list(items)
         random.Random(len(pieces)).shuffle(pieces)
         return ([(one, self.find(one)) for one in piece] for piece in pieces)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -89,21 +90,23 @@ def test_ast_equals_transformers() -> None:
     assert (features("ast", padded, 50000) - wanted).abs().max() < 1e-4
 
 
-def test_clap_equals_transformers() -> None:
-    extractor = ClapFeatureExtractor(frequency_min=50, frequency_max=14000, truncation="rand_trunc")
+def clap_features(extractor: ClapFeatureExtractor) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+    """The features that transformers computes, the padded sound, and the sound's length: of a long and a short clip."""
     for length in (480000, 200000):
         wave = sound(length)
         wanted = extractor(wave.numpy(), sampling_rate=48000, return_tensors="pt")["input_features"][0, 0].T
-        padded = torch.nn.functional.pad(wave, (0, 480000 - length))
+        yield wanted, torch.nn.functional.pad(wave, (0, 480000 - length)), length
+
+
+def test_clap_equals_transformers() -> None:
+    extractor = ClapFeatureExtractor(frequency_min=50, frequency_max=14000, truncation="rand_trunc")
+    for wanted, padded, length in clap_features(extractor):
         assert (features("clap", padded, length) - wanted).abs().max() < 1e-2  # decibels; silence is -100
 
 
 def test_clap_with_fusion_equals_transformers() -> None:
     extractor = ClapFeatureExtractor(frequency_min=50, frequency_max=14000, truncation="fusion")
-    for length in (480000, 200000):
-        wave = sound(length)
-        wanted = extractor(wave.numpy(), sampling_rate=48000, return_tensors="pt")["input_features"][0, 0].T
-        padded = torch.nn.functional.pad(wave, (0, 480000 - length))
+    for wanted, padded, length in clap_features(extractor):
         assert (features("clap-fused", padded, length) - wanted).abs().max() < 1e-2
         assert (features("clap", padded, length) - wanted).abs().mean() > 3  # decibels: these are other filters
 
